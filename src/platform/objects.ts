@@ -1,0 +1,29 @@
+/**
+ * Where segments live. One call is one attempt: retries and deadlines belong to the caller, who knows what is at stake.
+ * Keys are relative paths of `[A-Za-z0-9._-]` parts joined by `/`.
+ */
+export interface ObjectStore extends AsyncDisposable {
+  /** What the store is, for logs and health: `files` or `s3`. */
+  readonly name: string;
+  /** True where a PUT costs nothing, so that small objects are no waste. */
+  readonly freePuts: boolean;
+  /**
+   * Creates the object; resolved means durable. The same bytes again under the same key succeed, so a PUT whose answer was lost
+   * can be repeated. Other bytes under a taken key throw ObjectConflict; they never replace what is there.
+   */
+  put(key: string, body: Uint8Array, signal?: AbortSignal): Promise<void>;
+  /** The bytes from `start` up to but without `end`; throws ObjectMissing, or an Error when fewer arrive. */
+  read(key: string, start: number, end: number, signal?: AbortSignal): Promise<Uint8Array>;
+  /** Every object under `prefix` in key order, a page in memory at a time. */
+  list(prefix: string): AsyncIterable<{ key: string; bytes: number }>;
+  /** Rejects when the store cannot take writes now. */
+  ping(signal?: AbortSignal): Promise<void>;
+}
+
+export class ObjectConflict extends Error {
+  override readonly name = "ObjectConflict";
+}
+
+export class ObjectMissing extends Error {
+  override readonly name = "ObjectMissing";
+}
