@@ -1,0 +1,94 @@
+import { once } from "node:events";
+
+import { buildWrite } from "./app.ts";
+import { type Config } from "./platform/config.ts";
+import { openDatabase } from "./platform/database.ts";
+import { UsageError } from "./platform/errors.ts";
+import { openLog } from "./platform/log.ts";
+import { migrate } from "./platform/migrate.ts";
+import { ownDatabase, shareDatabase } from "./platform/open-database.ts";
+import { openObjects } from "./platform/open-objects.ts";
+import { type Project, type Projects, describeProject } from "./projects/service.ts";
+import { startServer } from "./server.ts";
+
+/** Everything from nothing: the embedded database unless one is configured, its schema, a demo project, and the server. */
+export async function start(config: Config): Promise<void> {
+  const stopped = untilStopped();
+  await using own = await ownDatabase(config);
+  await migrateDatabase(own.databaseUrl);
+  const server = await startServer(own.config, own.databaseUrl);
+  if (config.databaseUrl === undefined) {
+    const demo = await withProjects(config, async (projects) => await demoProject(projects));
+    print(greeting(server.url, demo));
+  }
+  await stopped;
+  await server.stop({ leave: true });
+}
+
+/** One serving process beside a database that is migrated. */
+export async function serve(config: Config, options: { reusePort?: boolean }): Promise<void> {
+  if (config.databaseUrl === undefined)
+    throw new UsageError("serve needs DATABASE_URL; `start` brings a database of its own");
+  const stopped = untilStopped();
+  const server = await startServer(config, config.databaseUrl, options);
+  await stopped;
+  await server.stop({ leave: true });
+}
+
+export async function runMigrations(config: Config): Promise<void> {
+  await using shared = await shareDatabase(config);
+  const applied = await migrateDatabase(shared.databaseUrl);
+  print(applied.length === 0 ? "the database is up to date" : `applied ${applied.join(", ")}`);
+}
+
+/** Runs `work` on the projects of a migrated database, with the server running or not. */
+export async function withProjects<T>(config: Config, work: (projects: Projects) => Promise<T>): Promise<T> {
+  await using shared = await shareDatabase(config);
+  await migrateDatabase(shared.databaseUrl);
+  const sql = openDatabase(shared.databaseUrl, { connections: 2 });
+  await using objects = await openObjects(shared.config);
+  const { projects, commitLog } = buildWrite({ config: shared.config, sql, objects, log: openLog(config.logLevel) });
+  try {
+    return await work(projects);
+  } finally {
+    await commitLog.flush();
+    await sql.end({ timeout: 1 });
+  }
+}
+
+export function print(text: string): void {
+  process.stdout.write(`${text}\n`);
+}
+
+async function migrateDatabase(databaseUrl: string): Promise<string[]> {
+  const sql = openDatabase(databaseUrl, { connections: 1 });
+  try {
+    return await migrate(sql);
+  } finally {
+    await sql.end({ timeout: 1 });
+  }
+}
+
+async function demoProject(projects: Projects): Promise<Project> {
+  const [first] = await projects.list();
+  return first ?? (await projects.create({ name: "demo", platform: "ios" }));
+}
+
+function greeting(url: string, project: Project): string {
+  const origin = url.replace(/\/$/, "").replace("0.0.0.0", "localhost");
+  const { projectID, projectKey, name } = describeProject(project);
+  return `
+Floodgate serves on ${origin}, API docs on ${origin}/docs
+Project "${name}": projectID ${projectID}, projectKey ${projectKey}
+
+Start a session:
+  curl -s ${origin}/v1/ios/start -d '{"projectID":${projectID},"trackerVersion":"1.0.14"}'
+`;
+}
+
+/** Resolves at the first signal to stop. A second one must not cut the drain short: npm forwards what the terminal sends, too. */
+async function untilStopped(): Promise<void> {
+  process.on("SIGTERM", () => undefined);
+  process.on("SIGINT", () => undefined);
+  await Promise.race([once(process, "SIGTERM"), once(process, "SIGINT")]);
+}

@@ -1,0 +1,146 @@
+import { type CommitLog } from "../ingest/commit-log.ts";
+import { tooLarge } from "../platform/body.ts";
+import { type Sql } from "../platform/database.ts";
+import { AppError } from "../platform/errors.ts";
+import { type Metrics } from "../platform/metrics.ts";
+import { type Projects } from "../projects/service.ts";
+import { ArchiveCheck } from "./archive.ts";
+import { type FormEvent } from "./multipart.ts";
+import { type Owner, PartWriter, UploadWindow, storeRows } from "./upload.ts";
+
+const NAME_BYTES_MAX = 255;
+// Any other type is served as plain bytes: a browser must not run what a client uploaded.
+const SERVED_TYPE = /^image\/[\w.+-]{1,64}$/;
+// oxlint-disable-next-line no-control-regex -- control characters are what it looks for
+const UNSAFE_NAME = /[/\\\u0000-\u001f\u007f]|\.\./;
+
+export type FormDeps = { sql: Sql; commitLog: CommitLog; projects: Projects; metrics: Metrics };
+export type FormOptions = { fileBytesMax: number; recorded: boolean };
+
+type File = {
+  name: string;
+  contentType: string;
+  bytes: number;
+  /** absent when nothing is to be stored: the name is taken, or the session is not recorded */
+  writer: PartWriter | undefined;
+  /** SHA-256 of what is stored under the name already */
+  known: Uint8Array | undefined;
+  hasher: Bun.CryptoHasher;
+  archive: ArchiveCheck | undefined;
+  sha256: Uint8Array;
+};
+
+/** One upload: its files go into segments as they arrive, and count only when the whole form has been read. */
+export class Form {
+  readonly window = new UploadWindow();
+  readonly #deps: FormDeps;
+  readonly #owner: Owner;
+  readonly #options: FormOptions;
+  readonly #fields = new Map<string, string>();
+  readonly #files: File[] = [];
+  #file: File | undefined;
+
+  constructor(deps: FormDeps, owner: Owner, options: FormOptions) {
+    this.#deps = deps;
+    this.#owner = owner;
+    this.#options = options;
+  }
+
+  async take(event: FormEvent): Promise<void> {
+    if (event.type === "field") this.#fields.set(event.name, event.value);
+    else if (event.type === "file") this.#file = await this.#begin(event.filename, event.contentType);
+    else if (this.#file === undefined) throw new AppError("invalid", "the form is malformed");
+    else if (event.type === "data") await this.#write(this.#file, event.bytes);
+    else await this.#end(this.#file);
+  }
+
+  /** Throws 400 when a required project is not named, 403 when it is not the session's. */
+  async checkProject(required: boolean): Promise<void> {
+    const encoded = this.#fields.get("projectID");
+    const projectKey = this.#fields.get("projectKey");
+    if (encoded === undefined && projectKey === undefined) {
+      if (required) throw new AppError("invalid", "projectID is missing");
+      return;
+    }
+    const projectID = encoded === undefined ? undefined : Number(encoded);
+    const project = await this.#deps.projects.identify({ projectID, projectKey });
+    if (project.id !== this.#owner.projectId) throw new AppError("forbidden", "the session belongs to another project");
+  }
+
+  /** Resolved means that every file of the form can be read back. */
+  async store(): Promise<void> {
+    const { sql, commitLog, metrics } = this.#deps;
+    const kind = (file: File) => (file.archive !== undefined || this.#fields.get("type") === "frames" ? "frames" : "image");
+    const fresh = this.#files.flatMap((file) => (file.writer === undefined ? [] : [{ writer: file.writer, row: this.#row(file, kind(file)) }]));
+    const known = this.#files.filter((file) => file.known !== undefined);
+    await storeRows(commitLog, fresh, this.#owner);
+    if (known.length > 0) await countUses(sql, this.#owner.projectId, known.map(({ name }) => name));
+
+    for (const file of this.#files) metrics.images.inc({ outcome: outcomeOf(file) });
+  }
+
+  async #begin(name: string, contentType: string): Promise<File> {
+    if (name === "" || Buffer.byteLength(name) > NAME_BYTES_MAX || UNSAFE_NAME.test(name) || !name.isWellFormed())
+      throw new AppError("invalid", `the file name must be a plain name of up to ${NAME_BYTES_MAX} bytes`);
+    const { sql, commitLog } = this.#deps;
+    const known = this.#options.recorded ? await selectHash(sql, this.#owner.projectId, name) : undefined;
+    const stores = this.#options.recorded && known === undefined;
+    const file: File = {
+      name,
+      contentType: SERVED_TYPE.test(contentType) ? contentType : "application/octet-stream",
+      bytes: 0,
+      writer: stores ? new PartWriter(commitLog, this.#owner, this.window) : undefined,
+      known,
+      hasher: new Bun.CryptoHasher("sha256"),
+      archive: ArchiveCheck.for(name, this.#options.fileBytesMax),
+      sha256: new Uint8Array(),
+    };
+    this.#files.push(file);
+    return file;
+  }
+
+  async #write(file: File, bytes: Uint8Array): Promise<void> {
+    file.bytes += bytes.length;
+    if (file.bytes > this.#options.fileBytesMax) throw tooLarge(this.#options.fileBytesMax, "file");
+    file.hasher.update(bytes);
+    await file.archive?.write(bytes);
+    file.writer?.write(bytes);
+  }
+
+  async #end(file: File): Promise<void> {
+    await file.archive?.end();
+    file.writer?.end();
+    file.sha256 = file.hasher.digest();
+    this.#file = undefined;
+  }
+
+  #row(file: File, kind: "image" | "frames") {
+    return {
+      project_id: this.#owner.projectId,
+      name: file.name,
+      session_id: String(this.#owner.sessionId),
+      kind,
+      content_type: file.contentType,
+      bytes: file.bytes,
+      sha256: `\\x${Buffer.from(file.sha256).toString("hex")}`,
+      uses: 1,
+      stored_at: new Date().toISOString(),
+    };
+  }
+}
+
+function outcomeOf({ writer, known, sha256 }: File): string {
+  if (writer !== undefined) return "stored";
+  if (known === undefined) return "discarded";
+  return Buffer.compare(known, sha256) === 0 ? "known" : "conflict";
+}
+
+async function selectHash(sql: Sql, projectId: number, name: string): Promise<Uint8Array | undefined> {
+  const [row] = await sql<{ sha256: Uint8Array }[]>`
+    select sha256 from images where project_id = ${projectId} and name = ${name}`;
+  return row?.sha256;
+}
+
+async function countUses(sql: Sql, projectId: number, names: string[]): Promise<void> {
+  await sql`update images set uses = uses + 1 where project_id = ${projectId} and name = any(${names})`;
+}

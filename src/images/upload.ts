@@ -1,0 +1,117 @@
+import { type CommitLog, type PendingSegment } from "../ingest/commit-log.ts";
+
+/** A chunk's largest size: many slow uploads then take turns in the open segment. */
+const CHUNK_BYTES_MAX = 128 * 1024;
+// What arrives in smaller pieces is gathered up to this size, which is all the memory that a slow upload holds.
+const CHUNK_BYTES_MIN = 32 * 1024;
+/** Bytes of one upload that may wait for the store before its client has to. */
+const WINDOW_BYTES = 16 * 2 ** 20;
+// An image row's bounds in MessagePack, beside its name and for each of its chunks.
+const ROW_BYTES_MAX = 1024;
+const ROW_CHUNK_BYTES_MAX = 56;
+
+export type Owner = { projectId: number; sessionId: bigint };
+type Chunk = { segment: PendingSegment; offset: number; length: number };
+
+/** Holds an upload back while too much of it waits for the store. */
+export class UploadWindow {
+  readonly #waiting: { segment: PendingSegment; bytes: number }[] = [];
+  #bytes = 0;
+
+  add(segment: PendingSegment, bytes: number): void {
+    const last = this.#waiting.at(-1);
+    if (last?.segment === segment) last.bytes += bytes;
+    else this.#waiting.push({ segment, bytes });
+    this.#bytes += bytes;
+  }
+
+  /** Resolves when more may be read; rejects when something of the upload could not be stored. */
+  async room(): Promise<void> {
+    while (this.#bytes > WINDOW_BYTES) {
+      const oldest = this.#waiting.shift();
+      if (oldest === undefined) return;
+      await oldest.segment.committed;
+      this.#bytes -= oldest.bytes;
+    }
+  }
+}
+
+/** The bytes of one file on their way into segments. */
+export class PartWriter {
+  readonly chunks: Chunk[] = [];
+  readonly #commitLog: CommitLog;
+  readonly #owner: Owner;
+  readonly #window: UploadWindow;
+  #gathered: Uint8Array | undefined;
+  #gatheredBytes = 0;
+
+  constructor(commitLog: CommitLog, owner: Owner, window: UploadWindow) {
+    this.#commitLog = commitLog;
+    this.#owner = owner;
+    this.#window = window;
+  }
+
+  write(data: Uint8Array): void {
+    if (this.#gatheredBytes === 0 && data.length >= CHUNK_BYTES_MIN) this.#append(data);
+    else this.#gather(data);
+  }
+
+  end(): void {
+    this.#flush();
+    this.#gathered = undefined;
+  }
+
+  #gather(data: Uint8Array): void {
+    for (let from = 0; from < data.length; ) {
+      this.#gathered ??= new Uint8Array(CHUNK_BYTES_MIN);
+      const piece = data.subarray(from, from + CHUNK_BYTES_MIN - this.#gatheredBytes);
+      this.#gathered.set(piece, this.#gatheredBytes);
+      this.#gatheredBytes += piece.length;
+      from += piece.length;
+      if (this.#gatheredBytes === CHUNK_BYTES_MIN) this.#flush();
+    }
+  }
+
+  #flush(): void {
+    if (this.#gathered !== undefined && this.#gatheredBytes > 0) this.#append(this.#gathered.subarray(0, this.#gatheredBytes));
+    this.#gatheredBytes = 0;
+  }
+
+  #append(data: Uint8Array): void {
+    for (let from = 0; from < data.length; from += CHUNK_BYTES_MAX) {
+      const body = data.subarray(from, from + CHUNK_BYTES_MAX);
+      const head = { kind: "chunk", flags: 0, receivedAt: Date.now(), ...this.#owner } as const;
+      const { segment, entry } = this.#commitLog.append(head, body);
+      this.chunks.push({ segment, offset: entry.offset, length: entry.length });
+      this.#window.add(segment, entry.length);
+    }
+  }
+}
+
+export type StoredPart = { writer: PartWriter; row: Record<string, unknown> };
+
+/** Records the rows of files whose chunks are appended: in the chunks' own open segment, or after the chunks are durable. */
+export async function storeRows(commitLog: CommitLog, parts: StoredPart[], owner: Owner): Promise<void> {
+  const segments = new Set(parts.flatMap(({ writer }) => writer.chunks.map(({ segment }) => segment)));
+  const rowBytes = parts.reduce((sum, { writer }) => sum + ROW_BYTES_MAX + writer.chunks.length * ROW_CHUNK_BYTES_MAX, 0);
+  for (;;) {
+    const closed = [...segments].filter(({ id }) => id !== undefined);
+    await Promise.all(closed.map(({ committed }) => committed));
+    const open = [...segments].filter((segment) => !closed.includes(segment));
+    // While those were awaited the open one may have been closed, too.
+    if (open.some(({ id }) => id !== undefined)) continue;
+    if (open.length === 0 || commitLog.fits(rowBytes, parts.length)) break;
+    commitLog.close();
+  }
+  const rows = parts.map(({ writer, row }) => commitLog.appendRow("image", { ...row, ...chunkColumns(writer) }, owner));
+  await Promise.all(rows.map(({ committed }) => committed));
+}
+
+function chunkColumns({ chunks }: PartWriter) {
+  return {
+    // null stands for the segment that the row itself is in.
+    chunk_segments: chunks.map(({ segment }) => segment.id ?? null),
+    chunk_offsets: chunks.map(({ offset }) => offset),
+    chunk_lengths: chunks.map(({ length }) => length),
+  };
+}

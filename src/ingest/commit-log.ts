@@ -1,0 +1,204 @@
+import { pack } from "msgpackr";
+import pLimit from "p-limit";
+import pRetry, { AbortError } from "p-retry";
+
+import { unavailable } from "../platform/errors.ts";
+import { type Log } from "../platform/log.ts";
+import { type Metrics } from "../platform/metrics.ts";
+import { type ObjectStore } from "../platform/objects.ts";
+import { type InflightBytes } from "./inflight-bytes.ts";
+import { type BatchFacts, type RecordHead, type Segment, type SegmentEntry, SegmentWriter, segmentKey } from "./segment.ts";
+import { TokenBucket } from "./token-bucket.ts";
+
+const PUTS_MAX = 8;
+const BUFFERS_KEPT_MAX = 4;
+/** What cannot be stored and indexed within this time is answered 503. */
+const COMMIT_DEADLINE_MS = 15_000;
+const EAGER_PUTS = { perSecond: 4, burst: 40 };
+
+export type CommitLogDeps = {
+  objects: ObjectStore;
+  /** Makes the records of a stored segment findable, once, however often it is called. Throws SegmentDeleted. */
+  index: (segment: Segment) => Promise<void>;
+  inflight: InflightBytes;
+  metrics: Metrics;
+  log: Log;
+};
+
+export type CommitLogOptions = { intervalMs: number; bytes: number };
+
+/** A segment was deleted as an orphan before its writer came to index it: its records must not be acknowledged. */
+export class SegmentDeleted extends Error {
+  override readonly name = "SegmentDeleted";
+}
+
+/** A segment on its way: `committed` settles when its records are durable and findable, or cannot be. */
+export type PendingSegment = { readonly committed: Promise<void>; readonly id: string | undefined };
+
+class OpenSegment implements PendingSegment {
+  readonly writer: SegmentWriter;
+  readonly openedMs = performance.now();
+  readonly #outcome = Promise.withResolvers<void>();
+  readonly committed = this.#outcome.promise;
+  readonly resolve = this.#outcome.resolve;
+  readonly reject = this.#outcome.reject;
+  heldBytes = 0;
+  id: string | undefined;
+  timer: NodeJS.Timeout | undefined;
+
+  constructor(buffer: Uint8Array) {
+    this.writer = new SegmentWriter(buffer);
+    // An upload that was given up leaves records that nobody waits for.
+    this.committed.catch(() => undefined);
+  }
+}
+
+/** Group commit: many records share one object, and each is acknowledged only when that object is stored and indexed. */
+export class CommitLog {
+  readonly #deps: CommitLogDeps;
+  readonly #options: CommitLogOptions;
+  readonly #puts = pLimit(PUTS_MAX);
+  readonly #eager = new TokenBucket(EAGER_PUTS.perSecond, EAGER_PUTS.burst);
+  readonly #committing = new Set<Promise<void>>();
+  readonly #buffers: Uint8Array[] = [];
+  #open: OpenSegment | undefined;
+  #due = false;
+  #checkScheduled = false;
+
+  constructor(deps: CommitLogDeps, options: CommitLogOptions) {
+    this.#deps = deps;
+    this.#options = options;
+  }
+
+  /** Copies the record into the open segment. Await the segment's `committed` before you acknowledge. */
+  append(head: RecordHead, body: Uint8Array, facts?: BatchFacts): { segment: PendingSegment; entry: SegmentEntry } {
+    if (this.#open !== undefined && !this.#open.writer.fits(body.length)) this.close();
+    const segment = (this.#open ??= this.#openSegment(body.length));
+    const entry = segment.writer.append(head, body, facts);
+    segment.heldBytes += body.length;
+    this.#deps.inflight.add(body.length);
+    this.#scheduleCheck();
+    return { segment, entry };
+  }
+
+  /** Records a row of the database, so that it can be rebuilt from the segments: field names are the column names. */
+  appendRow(kind: "session" | "image" | "project", row: object, ids: { projectId: number; sessionId: bigint }): PendingSegment {
+    return this.append({ kind, flags: 0, receivedAt: Date.now(), ...ids }, pack(row)).segment;
+  }
+
+  /** Whether the open segment takes so many more records of so many bytes in all. */
+  fits(bytes: number, records: number): boolean {
+    return this.#open?.writer.fits(bytes, records) ?? false;
+  }
+
+  /** Starts the commit of what is open. */
+  close(): void {
+    const segment = this.#open;
+    if (segment === undefined) return;
+    this.#open = undefined;
+    this.#due = false;
+    clearTimeout(segment.timer);
+    this.#eager.take(1);
+    // Taken now, not when it was opened: ids then rise in the order in which one client's batches are acknowledged.
+    segment.id = Bun.randomUUIDv7();
+    const sealed = segment.writer.seal(segment.id);
+    const commit = this.#puts(() => this.#commit(segment, sealed)).finally(() => {
+      this.#committing.delete(commit);
+      this.#closeIfDue();
+    });
+    this.#committing.add(commit);
+  }
+
+  /** Commits what is open and waits for all outcomes. */
+  async flush(): Promise<void> {
+    this.close();
+    await Promise.all(this.#committing);
+  }
+
+  #openSegment(bodyBytes: number): OpenSegment {
+    const bytes = Math.max(this.#options.bytes, SegmentWriter.bytesFor(bodyBytes));
+    const pooled = bytes === this.#options.bytes ? this.#buffers.pop() : undefined;
+    const segment = new OpenSegment(pooled ?? Buffer.allocUnsafeSlow(bytes));
+    segment.timer = setTimeout(() => {
+      this.#due = true;
+      this.#closeIfDue();
+    }, this.#options.intervalMs);
+    return segment;
+  }
+
+  /** Once per turn of the event loop, so that requests which arrived together share a segment. */
+  #scheduleCheck(): void {
+    if (this.#checkScheduled) return;
+    this.#checkScheduled = true;
+    setImmediate(() => {
+      this.#checkScheduled = false;
+      this.#closeIfDue();
+    });
+  }
+
+  /**
+   * Closes the open segment when its time has come: after the interval, at once while there are few PUTs, and where PUTs are free
+   * whenever none is running. While every PUT slot is taken it goes on filling, so that a slow store gets full segments.
+   */
+  #closeIfDue(): void {
+    if (this.#open === undefined || this.#committing.size >= PUTS_MAX) return;
+    const free = this.#deps.objects.freePuts && this.#committing.size === 0;
+    if (this.#due || free || this.#eager.has(1)) this.close();
+  }
+
+  async #commit(segment: OpenSegment, sealed: Segment): Promise<void> {
+    const { objects, index, inflight, metrics, log } = this.#deps;
+    const deadline = AbortSignal.timeout(COMMIT_DEADLINE_MS);
+    let attempts = 0;
+    try {
+      await this.#retry("put", deadline, metrics.putSeconds, () => {
+        attempts++;
+        return objects.put(segmentKey(sealed.id), sealed.bytes, deadline);
+      });
+      await this.#retry("index", deadline, metrics.indexSeconds, () => index(sealed));
+      metrics.segments.inc({ outcome: "committed" });
+      metrics.segmentBytes.observe(sealed.bytes.length);
+      segment.resolve();
+    } catch (cause) {
+      metrics.segments.inc({ outcome: "failed" });
+      log.error({ err: cause, segment: sealed.id, records: sealed.entries.length }, "segment not committed");
+      segment.reject(unavailable("the data could not be stored, send it again", 2, { cause }));
+    }
+    inflight.remove(segment.heldBytes, performance.now() - segment.openedMs);
+    // After a failed attempt something may still be reading the buffer: only a clean one is used again.
+    if (attempts === 1 && sealed.bytes.buffer.byteLength === this.#options.bytes && this.#buffers.length < BUFFERS_KEPT_MAX)
+      this.#buffers.push(segment.writer.buffer);
+  }
+
+  async #retry(step: "put" | "index", deadline: AbortSignal, seconds: Metrics["putSeconds"], attempt: () => Promise<void>): Promise<void> {
+    const { metrics, log } = this.#deps;
+    await pRetry(
+      async () => {
+        const startedMs = performance.now();
+        try {
+          await Promise.race([attempt(), rejectOnAbort(deadline)]);
+        } catch (error) {
+          throw error instanceof SegmentDeleted ? new AbortError(error) : error;
+        }
+        seconds.observe((performance.now() - startedMs) / 1000);
+      },
+      {
+        retries: Number.POSITIVE_INFINITY,
+        minTimeout: 50,
+        maxTimeout: 2000,
+        randomize: true,
+        signal: deadline,
+        onFailedAttempt: ({ error }) => {
+          metrics.retries.inc({ step });
+          log.warn({ err: error, step }, "commit attempt failed");
+        },
+      },
+    );
+  }
+}
+
+async function rejectOnAbort(signal: AbortSignal): Promise<never> {
+  const { promise, reject } = Promise.withResolvers<never>();
+  signal.addEventListener("abort", () => reject(signal.reason), { once: true });
+  return await promise;
+}

@@ -1,0 +1,94 @@
+import { Cursor } from "./varint.ts";
+
+/** Times are epoch milliseconds as the client's clock had them, so they may be far from the server's. */
+export type Frames = { messages: number; firstAt: number; lastAt: number };
+
+/** Why a batch cannot be walked; few and stable, so they can label a metric. */
+export type FrameFault =
+  | "leading_type"
+  | "second_meta"
+  | "server_type"
+  | "varint"
+  | "truncated"
+  | "overrun";
+
+export class FrameError extends Error {
+  override readonly name = "FrameError";
+  readonly reason: FrameFault;
+
+  constructor(reason: FrameFault) {
+    super(`The batch is malformed: ${reason}.`);
+    this.reason = reason;
+  }
+}
+
+/** BatchMeta opens every mobile batch; its body is the index of the message before the batch's first one. */
+const BATCH_META = 107;
+
+/**
+ * Goes from frame to frame of a batch in the OpenReplay mobile wire format: type, timestamp (ms) and length as LEB128, then the
+ * body. It goes by length alone, because real clients write bodies that differ from their documented fields.
+ */
+export class FrameCursor {
+  type = 0;
+  timestamp = 0;
+  bodyStart = 0;
+  bodyEnd = 0;
+  readonly #cursor: Cursor;
+
+  /** Stands on the batch's BatchMeta frame. */
+  constructor(bytes: Uint8Array) {
+    this.#cursor = new Cursor(bytes);
+    if (bytes.length === 0) throw new FrameError("truncated");
+    if (bytes[0] !== BATCH_META) throw new FrameError("leading_type");
+    this.#read();
+  }
+
+  /** Steps to the next message; false at the end of the batch. */
+  next(): boolean {
+    if (this.bodyEnd === this.#cursor.bytes.length) return false;
+    this.#read();
+    if (this.type === BATCH_META) throw new FrameError("second_meta");
+    if (isServerMade(this.type)) throw new FrameError("server_type");
+    return true;
+  }
+
+  #read(): void {
+    const cursor = this.#cursor;
+    this.type = safeUint(cursor);
+    this.timestamp = safeUint(cursor);
+    const length = safeUint(cursor);
+    if (length > cursor.bytes.length - cursor.offset) throw new FrameError("overrun");
+    this.bodyStart = cursor.offset;
+    cursor.offset += length | 0; // Keeps the offset an integer to the JIT: half the time of the whole walk.
+    this.bodyEnd = cursor.offset;
+  }
+}
+
+/**
+ * Checks the framing of a mobile batch and nothing inside its messages. `messages` counts what follows BatchMeta, while the times
+ * are the earliest and latest of all frames, BatchMeta's included. Throws FrameError.
+ */
+export function walkFrames(bytes: Uint8Array): Frames {
+  const frame = new FrameCursor(bytes);
+  let messages = 0;
+  let firstAt = frame.timestamp;
+  let lastAt = frame.timestamp;
+  while (frame.next()) {
+    messages++;
+    if (frame.timestamp < firstAt) firstAt = frame.timestamp;
+    if (frame.timestamp > lastAt) lastAt = frame.timestamp;
+  }
+  return { messages, firstAt, lastAt };
+}
+
+/** SessionStart, SessionEnd, PerformanceAggregated and Issue have no length, so they would derail the walk. */
+function isServerMade(type: number): boolean {
+  return type === 90 || type === 91 || type === 110 || type === 111;
+}
+
+function safeUint(cursor: Cursor): number {
+  const value = cursor.uint();
+  if (value <= Number.MAX_SAFE_INTEGER) return value;
+  throw new FrameError(Number.isNaN(value) ? "truncated" : "varint");
+}

@@ -1,0 +1,110 @@
+import { unpack } from "msgpackr";
+import postgres from "postgres";
+
+import { type Sql } from "../platform/database.ts";
+import { SegmentDeleted } from "./commit-log.ts";
+import { type Kind, type Segment } from "./segment.ts";
+
+/** How many batches are new, and how many the session had already. */
+export type Indexed = { stored: number; duplicates: number };
+
+/**
+ * Makes a stored segment findable in one statement: its row, its batches' rows, and the rows that its other records hold.
+ * Batches that the session has already are left out. Calling it again for an indexed segment changes nothing.
+ * Throws SegmentDeleted when the segment was collected as an orphan.
+ */
+export async function indexSegment(sql: Sql, segment: Segment): Promise<Indexed> {
+  try {
+    return await insertSegment(sql, segment);
+  } catch (error) {
+    if (!(error instanceof postgres.PostgresError && error.constraint_name === "segments_pkey")) throw error;
+    // An earlier attempt whose answer was lost has done it, or the orphan collection came first.
+    const [row] = await sql<{ deleted: boolean }[]>`select deleted from segments where id = ${segment.id}`;
+    if (row?.deleted !== false) throw new SegmentDeleted(`segment ${segment.id} was deleted`);
+    return { stored: 0, duplicates: 0 };
+  }
+}
+
+async function insertSegment(sql: Sql, segment: Segment): Promise<Indexed> {
+  const b = batchColumns(segment);
+  const [counts] = await sql<[{ stored: number }]>`
+    with segment as (
+      insert into segments (id, bytes, records) values (${segment.id}, ${segment.bytes.length}, ${segment.entries.length})
+    ), new_projects as (
+      insert into projects
+      select * from jsonb_populate_recordset(null::projects, ${rows(segment, "project")}::text::jsonb)
+      on conflict (id) do update set (name, project_key, platform, active, sample_rate, beacon_bytes_max) =
+        (excluded.name, excluded.project_key, excluded.platform, excluded.active, excluded.sample_rate, excluded.beacon_bytes_max)
+    ), new_sessions as (
+      insert into sessions
+      select * from jsonb_populate_recordset(null::sessions, ${rows(segment, "session")}::text::jsonb)
+      on conflict (id) do nothing
+    ), new_images as (
+      insert into images
+      select * from jsonb_populate_recordset(null::images, ${imageRows(segment)}::text::jsonb)
+      on conflict (project_id, name) do update set uses = images.uses + excluded.uses
+    ), new_batches as (
+      insert into batches (session_id, segment_id, "offset", length, bytes, hash, flags, messages, first_at, last_at, received_at)
+      select session_id, ${segment.id}, "offset", length, bytes, hash, flags, messages,
+        to_timestamp(first_ms / 1000.0), to_timestamp(last_ms / 1000.0), to_timestamp(received_ms / 1000.0)
+      from unnest(${b.sessionId}::text::bigint[], ${b.offset}::text::integer[], ${b.length}::text::integer[],
+        ${b.bytes}::text::integer[], ${b.hash}::text::bigint[], ${b.flags}::text::smallint[], ${b.messages}::text::integer[],
+        ${b.firstAt}::text::bigint[], ${b.lastAt}::text::bigint[], ${b.receivedAt}::text::bigint[])
+        as batch (session_id, "offset", length, bytes, hash, flags, messages, first_ms, last_ms, received_ms)
+      -- In one order everywhere, so that two processes cannot deadlock over the same batches.
+      order by session_id, hash, "offset"
+      on conflict (session_id, hash) do nothing
+      returning 1
+    )
+    select count(*)::integer as stored from new_batches`;
+  const sent = segment.entries.filter(({ kind }) => kind === "batch").length;
+  return { stored: counts.stored, duplicates: sent - counts.stored };
+}
+
+/** PostgreSQL array literals, one a column: half the work of letting the driver build them. */
+function batchColumns(segment: Segment) {
+  const columns = {
+    sessionId: "", offset: "", length: "", bytes: "", hash: "", flags: "", messages: "", firstAt: "", lastAt: "", receivedAt: "",
+  };
+  for (const { kind, sessionId, offset, length, flags, receivedAt, facts } of segment.entries) {
+    if (kind !== "batch" || facts === undefined) continue;
+    const comma = columns.offset === "" ? "" : ",";
+    columns.sessionId += `${comma}${sessionId}`;
+    columns.offset += `${comma}${offset}`;
+    columns.length += `${comma}${length}`;
+    columns.bytes += `${comma}${facts.bytes}`;
+    columns.hash += `${comma}${BigInt.asIntN(64, facts.hash)}`;
+    columns.flags += `${comma}${flags}`;
+    columns.messages += `${comma}${facts.messages}`;
+    columns.firstAt += `${comma}${facts.firstAt}`;
+    columns.lastAt += `${comma}${facts.lastAt}`;
+    columns.receivedAt += `${comma}${receivedAt}`;
+  }
+  for (const [name, values] of Object.entries(columns)) Object.assign(columns, { [name]: `{${values}}` });
+  return columns;
+}
+
+function rows(segment: Segment, kind: Kind): string {
+  return JSON.stringify(records(segment, kind));
+}
+
+type ImageRow = { project_id: number; name: string; uses: number; chunk_segments: (string | null)[] };
+
+/** A name can be in one segment twice, and a row can be updated only once in a statement: the first one counts for all. */
+function imageRows(segment: Segment): string {
+  const byName = new Map<string, ImageRow>();
+  for (const row of records<ImageRow>(segment, "image")) {
+    const key = `${row.project_id}/${row.name}`;
+    const first = byName.get(key);
+    if (first !== undefined) first.uses += row.uses;
+    // A chunk beside the image's record was written before the segment had its id.
+    else byName.set(key, { ...row, chunk_segments: row.chunk_segments.map((id) => id ?? segment.id) });
+  }
+  return JSON.stringify([...byName.values()]);
+}
+
+function records<Row>(segment: Segment, kind: Kind): Row[] {
+  return segment.entries
+    .filter((entry) => entry.kind === kind)
+    .map(({ offset, length }) => unpack(segment.bytes.subarray(offset, offset + length)));
+}

@@ -1,0 +1,171 @@
+import { pack, unpack } from "msgpackr";
+
+/*
+ * A segment is one object that holds many records and describes itself, all numbers little endian:
+ *
+ *   magic "FLDGSEG1"
+ *   records: length u32, project u32, session u64, received-at u64 (ms), checksum u64, kind u8, flags u8, body
+ *   footer: MessagePack of [id, entries], each entry an array as packEntry writes it
+ *   footer length u32, footer checksum u64, magic "FLDGSEG1"
+ *
+ * Checksums are xxHash3, 64 bits; a record's covers its body. What a reader needs to index a segment is in its footer.
+ */
+const MAGIC = new TextEncoder().encode("FLDGSEG1");
+export const RECORD_HEADER_BYTES = 34;
+const TRAILER_BYTES = 4 + 8 + MAGIC.length;
+// MessagePack's bound for one footer entry: twelve numbers of nine bytes and the array's head.
+const FOOTER_ENTRY_BYTES_MAX = 112;
+const FOOTER_BYTES_MIN = 256;
+
+/** A kind's place is its number in the stored format: append only. */
+const KINDS = ["batch", "session", "chunk", "image", "project"] as const;
+export type Kind = (typeof KINDS)[number];
+
+export const FLAG = { gzip: 1, late: 2, quarantined: 4 } as const;
+
+/** A project or session of 0 means none is known. */
+export type RecordHead = {
+  kind: Kind;
+  flags: number;
+  projectId: number;
+  sessionId: bigint;
+  /** ms since the epoch */
+  receivedAt: number;
+};
+
+/** What the index keeps of a batch beside its place. */
+export type BatchFacts = {
+  /** bytes when inflated */
+  bytes: number;
+  /** xxHash3 of the inflated bytes */
+  hash: bigint;
+  messages: number;
+  /** ms since the epoch, null when the framing could not be read */
+  firstAt: number | null;
+  lastAt: number | null;
+};
+
+export type SegmentEntry = RecordHead & { offset: number; length: number; checksum: bigint; facts?: BatchFacts };
+
+/** A whole segment in memory; `bytes` is what the object holds. */
+export type Segment = { id: string; bytes: Uint8Array; entries: SegmentEntry[] };
+
+export class SegmentError extends Error {
+  override readonly name = "SegmentError";
+}
+
+/** The object key of a segment: its id, a UUIDv7, holds the hour. */
+export function segmentKey(id: string): string {
+  const ms = Number.parseInt(id.slice(0, 8) + id.slice(9, 13), 16);
+  const hour = new Date(ms).toISOString().slice(0, 13).replaceAll(/[-T]/g, "/");
+  return `segments/${hour}/${id}`;
+}
+
+/** Appends records to a buffer that it was given, and seals it into the bytes of an object. */
+export class SegmentWriter {
+  readonly buffer: Uint8Array;
+  readonly entries: SegmentEntry[] = [];
+  readonly #view: DataView;
+  #used = MAGIC.length;
+
+  constructor(buffer: Uint8Array) {
+    this.buffer = buffer;
+    this.#view = new DataView(buffer.buffer, buffer.byteOffset, buffer.byteLength);
+    buffer.set(MAGIC);
+  }
+
+  /** The buffer that a segment of that one record would need. */
+  static bytesFor(bodyBytes: number): number {
+    return MAGIC.length + RECORD_HEADER_BYTES + bodyBytes + FOOTER_BYTES_MIN + FOOTER_ENTRY_BYTES_MAX + TRAILER_BYTES;
+  }
+
+  get bytes(): number {
+    return this.#used;
+  }
+
+  fits(bodyBytes: number, records = 1): boolean {
+    const footer = FOOTER_BYTES_MIN + (this.entries.length + records) * FOOTER_ENTRY_BYTES_MAX;
+    return this.#used + records * RECORD_HEADER_BYTES + bodyBytes + footer + TRAILER_BYTES <= this.buffer.length;
+  }
+
+  /** The caller asks `fits` first. */
+  append(head: RecordHead, body: Uint8Array, facts?: BatchFacts): SegmentEntry {
+    const view = this.#view;
+    const at = this.#used;
+    const offset = at + RECORD_HEADER_BYTES;
+    const checksum = Bun.hash.xxHash3(body);
+    view.setUint32(at, body.length, true);
+    view.setUint32(at + 4, head.projectId, true);
+    view.setBigUint64(at + 8, head.sessionId, true);
+    view.setBigUint64(at + 16, BigInt(head.receivedAt), true);
+    view.setBigUint64(at + 24, checksum, true);
+    view.setUint8(at + 32, KINDS.indexOf(head.kind));
+    view.setUint8(at + 33, head.flags);
+    this.buffer.set(body, offset);
+    this.#used = offset + body.length;
+    const entry: SegmentEntry = { ...head, offset, length: body.length, checksum };
+    if (facts !== undefined) entry.facts = facts;
+    this.entries.push(entry);
+    return entry;
+  }
+
+  /** Writes the footer; the segment's bytes are a view of the buffer. */
+  seal(id: string): Segment {
+    const footer = pack([id, this.entries.map(packEntry)]);
+    const end = this.#used + footer.length;
+    this.buffer.set(footer, this.#used);
+    this.#view.setUint32(end, footer.length, true);
+    this.#view.setBigUint64(end + 4, Bun.hash.xxHash3(footer), true);
+    this.buffer.set(MAGIC, end + 12);
+    return { id, bytes: this.buffer.subarray(0, end + TRAILER_BYTES), entries: this.entries };
+  }
+}
+
+/** Reads the footer of a whole segment. Throws SegmentError when the bytes are not one. */
+export function readSegment(bytes: Uint8Array): Segment {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const trailer = bytes.length - TRAILER_BYTES;
+  if (trailer < MAGIC.length || !hasMagic(bytes, 0) || !hasMagic(bytes, trailer + 12))
+    throw new SegmentError("no segment: the magic is missing");
+  const start = trailer - view.getUint32(trailer, true);
+  if (start < MAGIC.length) throw new SegmentError("the footer is longer than the segment");
+  const footer = bytes.subarray(start, trailer);
+  if (Bun.hash.xxHash3(footer) !== view.getBigUint64(trailer + 4, true))
+    throw new SegmentError("the footer's checksum is wrong");
+  const [id, entries]: [string, PackedEntry[]] = unpack(footer);
+  return { id, bytes, entries: entries.map(unpackEntry) };
+}
+
+/** The body of a record that was read with its header. Throws SegmentError when it is not what was written. */
+export function recordBody(record: Uint8Array): Uint8Array {
+  const view = new DataView(record.buffer, record.byteOffset, record.byteLength);
+  const body = record.subarray(RECORD_HEADER_BYTES);
+  if (view.getUint32(0, true) !== body.length || view.getBigUint64(24, true) !== Bun.hash.xxHash3(body))
+    throw new SegmentError("a record is not what was written");
+  return body;
+}
+
+function hasMagic(bytes: Uint8Array, at: number): boolean {
+  return MAGIC.every((byte, index) => bytes[at + index] === byte);
+}
+
+type PackedHead = [number, number, number, number | bigint, number, number, number, number | bigint];
+type PackedFacts = [number, number | bigint, number, number | null, number | null];
+type PackedEntry = PackedHead | [...PackedHead, ...PackedFacts];
+
+function packEntry(e: SegmentEntry): PackedEntry {
+  const head: PackedHead = [KINDS.indexOf(e.kind), e.flags, e.projectId, e.sessionId, e.receivedAt, e.offset, e.length, e.checksum];
+  if (e.facts === undefined) return head;
+  const { bytes, hash, messages, firstAt, lastAt } = e.facts;
+  return [...head, bytes, hash, messages, firstAt, lastAt];
+}
+
+function unpackEntry(packed: PackedEntry): SegmentEntry {
+  const [number, flags, projectId, sessionId, receivedAt, offset, length, checksum] = packed;
+  const kind = KINDS[number];
+  if (kind === undefined) throw new SegmentError(`no such record kind: ${number}`);
+  const entry = { kind, flags, projectId, sessionId: BigInt(sessionId), receivedAt, offset, length, checksum: BigInt(checksum) };
+  if (packed.length === 8) return entry;
+  const [, , , , , , , , bytes, hash, messages, firstAt, lastAt] = packed;
+  return { ...entry, facts: { bytes, hash: BigInt(hash), messages, firstAt, lastAt } };
+}

@@ -1,0 +1,79 @@
+import { AppError } from "../platform/errors.ts";
+import { contentLength, inflate, isGzip, readBody } from "../platform/body.ts";
+import { type Metrics } from "../platform/metrics.ts";
+import { type Sessions } from "../sessions/service.ts";
+import { type SessionToken } from "../sessions/token.ts";
+import { type CommitLog } from "./commit-log.ts";
+import { FrameError, type Frames, walkFrames } from "./frames.ts";
+import { type InflightBytes } from "./inflight-bytes.ts";
+import { FLAG, type BatchFacts } from "./segment.ts";
+
+/** A batch may grow by that much over the limit that its client was told, which counts bytes before gzip. */
+const INFLATED_SLACK_BYTES = 64 * 1024;
+const TIME_MAX_MS = Date.UTC(2100, 0);
+
+export type IngestDeps = { sessions: Sessions; commitLog: CommitLog; inflight: InflightBytes; metrics: Metrics };
+export type IngestOptions = { strictFraming: boolean };
+
+export class Ingest {
+  readonly #deps: IngestDeps;
+  readonly #options: IngestOptions;
+
+  constructor(deps: IngestDeps, options: IngestOptions) {
+    this.#deps = deps;
+    this.#options = options;
+  }
+
+  /** Takes in one batch; resolved means that it is stored and can be read back. */
+  async accept(token: SessionToken, request: Request, late: boolean): Promise<void> {
+    const { sessions, commitLog, inflight, metrics } = this.#deps;
+    const session = await sessions.find(token.sessionId);
+    const bytesMax = sessions.beaconBytesMax(session.projectId) + INFLATED_SLACK_BYTES;
+    const reserved = Math.min(contentLength(request) ?? bytesMax, bytesMax);
+    inflight.reserve(reserved);
+    let committed: Promise<void>;
+    try {
+      const body = await readBody(request, bytesMax);
+      if (body.length === 0) throw new AppError("invalid", "the batch is empty");
+      const inflated = await inflate(request, body, bytesMax);
+      const frames = this.#walk(inflated);
+      if (!session.recorded) return void metrics.batches.inc({ outcome: "discarded" });
+
+      const flags = (isGzip(request) ? FLAG.gzip : 0) | (late ? FLAG.late : 0) | (frames === undefined ? FLAG.quarantined : 0);
+      const head = { kind: "batch", flags, projectId: session.projectId, sessionId: token.sessionId, receivedAt: Date.now() } as const;
+      ({ committed } = commitLog.append(head, body, factsOf(inflated, frames)).segment);
+      metrics.batchBytes.inc(body.length);
+    } finally {
+      inflight.release(reserved);
+    }
+    if (!session.stored) await sessions.adopt(token.sessionId);
+    await committed;
+  }
+
+  /** Undefined for a batch to quarantine: refusing it would make its client stop or send it for ever. */
+  #walk(inflated: Uint8Array): Frames | undefined {
+    try {
+      return walkFrames(inflated);
+    } catch (error) {
+      if (!(error instanceof FrameError)) throw error;
+      this.#deps.metrics.framingErrors.inc({ reason: error.reason });
+      if (this.#options.strictFraming) throw new AppError("invalid", error.message, { cause: error });
+      return undefined;
+    }
+  }
+}
+
+function factsOf(inflated: Uint8Array, frames: Frames | undefined): BatchFacts {
+  return {
+    bytes: inflated.length,
+    hash: Bun.hash.xxHash3(inflated),
+    messages: frames?.messages ?? 0,
+    firstAt: plausible(frames?.firstAt),
+    lastAt: plausible(frames?.lastAt),
+  };
+}
+
+/** A client's clock may say anything; only what a date can hold is indexed. */
+function plausible(ms: number | undefined): number | null {
+  return ms !== undefined && ms < TIME_MAX_MS ? ms : null;
+}

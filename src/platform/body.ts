@@ -1,0 +1,108 @@
+import { promisify } from "node:util";
+import { gunzip, gunzipSync } from "node:zlib";
+
+import { AppError } from "./errors.ts";
+
+const STALL_MS = 30_000;
+// A body slower than this over its whole length is given up: connections are finite.
+const BYTES_PER_MS_MIN = 4;
+// Below this size inflating takes less than the hand-over to another thread.
+const INFLATE_INLINE_BYTES_MAX = 32 * 1024;
+
+const inflateElsewhere = promisify(gunzip);
+
+/** How long a body of that many bytes may take in ms; `idleTimeout` alone would never end a trickle. */
+export function bodyDeadlineMs(bytes: number): number {
+  return STALL_MS + bytes / BYTES_PER_MS_MIN;
+}
+
+/** The declared length of the body; undefined when it comes in chunks of unknown number. */
+export function contentLength(request: Request): number | undefined {
+  const header = request.headers.get("content-length");
+  return header === null ? undefined : Number(header);
+}
+
+/** The whole body as sent. Throws 413 over `bytesMax`, 408 when the client stalls, 400 when it is cut short. */
+export async function readBody(request: Request, bytesMax: number): Promise<Uint8Array> {
+  const length = contentLength(request);
+  if (length !== undefined && length > bytesMax) throw tooLarge(bytesMax);
+  const reading = length === undefined ? collect(request, bytesMax) : request.bytes();
+  return await withDeadline(reading, bodyDeadlineMs(length ?? bytesMax));
+}
+
+/** Inflates if the request says gzip. Throws 413 when more than `bytesMax` would come out, 400 when it is no whole gzip. */
+export async function inflate(
+  request: Request,
+  body: Uint8Array,
+  bytesMax: number,
+): Promise<Uint8Array> {
+  if (!isGzip(request)) return body;
+  try {
+    const options = { maxOutputLength: bytesMax };
+    return body.length <= INFLATE_INLINE_BYTES_MAX
+      ? gunzipSync(body, options)
+      : await inflateElsewhere(body, options);
+  } catch (cause) {
+    if (cause instanceof Error && "code" in cause && cause.code === "ERR_BUFFER_TOO_LARGE")
+      throw tooLarge(bytesMax, "inflated body");
+    throw new AppError("invalid", "the body is not valid gzip", { cause });
+  }
+}
+
+/** Only the exact value counts, as SDKs send it; anything else is taken as it is. */
+export function isGzip(request: Request): boolean {
+  return request.headers.get("content-encoding") === "gzip";
+}
+
+export function tooLarge(bytesMax: number, what = "body"): AppError {
+  return new AppError("too_large", `the ${what} is over the limit of ${bytesMax} bytes`);
+}
+
+async function collect(request: Request, bytesMax: number): Promise<Uint8Array> {
+  const chunks: Uint8Array[] = [];
+  let bytes = 0;
+  for await (const chunk of request.body ?? []) {
+    bytes += chunk.length;
+    if (bytes > bytesMax) throw tooLarge(bytesMax);
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks, bytes);
+}
+
+async function withDeadline<T>(reading: Promise<T>, ms: number): Promise<T> {
+  const { promise: late, reject } = Promise.withResolvers<never>();
+  const timer = setTimeout(() => reject(stalled()), ms);
+  try {
+    return await Promise.race([reading, late]);
+  } catch (cause) {
+    if (cause instanceof AppError) throw cause;
+    throw new AppError("invalid", "the body was cut short", { cause });
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** The connection is closed with it: the rest of the body would be read as the next request. */
+function stalled(): AppError {
+  return new AppError("timeout", "the body took too long", { headers: { connection: "close" } });
+}
+
+/** The body as it arrives. Throws 408 when the client's average falls below the least rate; the time that the consumer takes does not count. */
+export async function* bodyChunks(request: Request): AsyncGenerator<Uint8Array> {
+  const reader = request.body?.getReader();
+  if (reader === undefined) return;
+  let bytes = 0;
+  let waitedMs = 0;
+  try {
+    for (;;) {
+      const startedMs = performance.now();
+      const { done, value } = await withDeadline(reader.read(), bodyDeadlineMs(bytes) - waitedMs);
+      if (done) return;
+      waitedMs += performance.now() - startedMs;
+      bytes += value.length;
+      yield value;
+    }
+  } finally {
+    await reader.cancel().catch(() => undefined);
+  }
+}

@@ -1,0 +1,109 @@
+import ipaddr from "ipaddr.js";
+import Type from "typebox";
+import Value from "typebox/value";
+
+import { UsageError } from "./errors.ts";
+
+const MIB = 2 ** 20;
+
+const Env = Type.Object({
+  PORT: Type.Integer({ minimum: 0, maximum: 65_535, default: 8080 }),
+  HOST: Type.String({ minLength: 1, default: "0.0.0.0" }),
+  DATA_DIR: Type.String({ minLength: 1, default: "./.data" }),
+  DATABASE_URL: Type.Optional(Type.String({ pattern: "^postgres(ql)?://" })),
+  S3_BUCKET: Type.Optional(Type.String({ minLength: 1 })),
+  S3_ENDPOINT: Type.Optional(Type.String({ pattern: "^https?://" })),
+  S3_REGION: Type.String({ minLength: 1, default: "us-east-1" }),
+  AWS_ACCESS_KEY_ID: Type.Optional(Type.String()),
+  AWS_SECRET_ACCESS_KEY: Type.Optional(Type.String()),
+  TOKEN_SECRET: Type.String({ default: "" }),
+  SERVER_KEYS: Type.String({ default: "" }),
+  TRUSTED_PROXIES: Type.String({ default: "127.0.0.0/8,::1/128" }),
+  BEACON_SIZE_LIMIT: Type.Integer({ minimum: 1024, maximum: 64 * MIB, default: 1_000_000 }),
+  JSON_SIZE_LIMIT: Type.Integer({ minimum: 256, maximum: 16 * MIB, default: 131_072 }),
+  FILE_SIZE_LIMIT: Type.Integer({ minimum: 1024, default: 10_000_000 }),
+  MOBILE_QUALITY: Type.Enum(["low", "standard", "high"], { default: "low" }),
+  MOBILE_FPS: Type.Integer({ minimum: 1, maximum: 60, default: 1 }),
+  COMMIT_INTERVAL_MS: Type.Integer({ minimum: 1, maximum: 10_000, default: 250 }),
+  COMMIT_BYTES: Type.Integer({ minimum: 64 * 1024, maximum: 256 * MIB, default: 8 * MIB }),
+  INFLIGHT_BYTES_MAX: Type.Integer({ minimum: MIB, default: 256 * MIB }),
+  STRICT_FRAMING: Type.Boolean({ default: false }),
+  GEOIP_DB: Type.Optional(Type.String({ minLength: 1 })),
+  CORS_ORIGINS: Type.String({ default: "" }),
+  LOG_LEVEL: Type.Enum(["trace", "debug", "info", "warn", "error", "fatal", "silent"], {
+    default: "info",
+  }),
+});
+
+export type S3Config = {
+  bucket: string;
+  region: string;
+  endpoint?: string;
+  accessKeyId?: string;
+  secretAccessKey?: string;
+};
+
+export type Config = Readonly<ReturnType<typeof readConfig>>;
+
+/** The only reader of the environment. Throws one UsageError that names every bad variable. */
+export function readConfig(env: Record<string, string | undefined> = process.env) {
+  const set = Object.entries(env).filter(([name, value]) => name in Env.properties && value !== "");
+  const values: unknown = Value.Convert(Env, Value.Default(Env, Object.fromEntries(set)));
+  const problems = Value.Errors(Env, values).map(
+    ({ instancePath, message }) => `${instancePath.slice(1)} ${message}`,
+  );
+  if (!Value.Check(Env, values)) throw configError(problems);
+
+  const tokenSecrets = list(values.TOKEN_SECRET);
+  if (values.DATABASE_URL !== undefined && tokenSecrets.length === 0)
+    problems.push("TOKEN_SECRET is required once DATABASE_URL is set");
+  for (const cidr of list(values.TRUSTED_PROXIES))
+    if (!ipaddr.isValidCIDR(cidr)) problems.push(`TRUSTED_PROXIES "${cidr}" is not a CIDR range`);
+  if (values.COMMIT_BYTES > values.INFLIGHT_BYTES_MAX)
+    problems.push("INFLIGHT_BYTES_MAX must be at least COMMIT_BYTES");
+  if (problems.length > 0) throw configError(problems);
+
+  return {
+    port: values.PORT,
+    host: values.HOST,
+    dataDir: values.DATA_DIR,
+    databaseUrl: values.DATABASE_URL,
+    s3: values.S3_BUCKET === undefined ? undefined : s3Config(values, values.S3_BUCKET),
+    tokenSecrets,
+    serverKeys: list(values.SERVER_KEYS),
+    trustedProxies: list(values.TRUSTED_PROXIES),
+    corsOrigins: list(values.CORS_ORIGINS),
+    beaconBytesMax: values.BEACON_SIZE_LIMIT,
+    jsonBytesMax: values.JSON_SIZE_LIMIT,
+    fileBytesMax: values.FILE_SIZE_LIMIT,
+    mobile: { quality: values.MOBILE_QUALITY, fps: values.MOBILE_FPS },
+    commit: { intervalMs: values.COMMIT_INTERVAL_MS, bytes: values.COMMIT_BYTES },
+    inflightBytesMax: values.INFLIGHT_BYTES_MAX,
+    strictFraming: values.STRICT_FRAMING,
+    geoipPath: values.GEOIP_DB,
+    logLevel: values.LOG_LEVEL,
+  };
+}
+
+function s3Config(values: Type.Static<typeof Env>, bucket: string): S3Config {
+  return {
+    bucket,
+    region: values.S3_REGION,
+    ...(values.S3_ENDPOINT !== undefined && { endpoint: values.S3_ENDPOINT }),
+    ...(values.AWS_ACCESS_KEY_ID !== undefined && { accessKeyId: values.AWS_ACCESS_KEY_ID }),
+    ...(values.AWS_SECRET_ACCESS_KEY !== undefined && {
+      secretAccessKey: values.AWS_SECRET_ACCESS_KEY,
+    }),
+  };
+}
+
+function list(value: string): string[] {
+  return value
+    .split(",")
+    .map((item) => item.trim())
+    .filter((item) => item !== "");
+}
+
+function configError(problems: string[]): UsageError {
+  return new UsageError(`bad configuration: ${problems.join("; ")}`);
+}

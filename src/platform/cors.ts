@@ -1,0 +1,47 @@
+const SDK_PREFIXES = ["/v1/ios/", "/v1/mobile/", "/v1/web/"];
+
+const SDK_HEADERS = {
+  "access-control-allow-methods": "GET, POST, OPTIONS",
+  "access-control-allow-headers":
+    "content-type, authorization, content-encoding, datatype, x-openreplay-batch",
+  "access-control-max-age": "86400",
+};
+
+const MANAGEMENT_HEADERS = {
+  "access-control-allow-methods": "GET, POST, PUT, PATCH, DELETE, OPTIONS",
+  "access-control-allow-headers": "content-type, x-server-key, range",
+  "access-control-expose-headers": "content-range, etag",
+  "access-control-max-age": "86400",
+};
+
+export function isSdkPath(path: string): boolean {
+  return SDK_PREFIXES.some((prefix) => path.startsWith(prefix));
+}
+
+/** CORS headers: any origin without credentials on SDK routes, only configured origins on management routes. */
+export class Cors {
+  readonly #origins: Set<string>;
+
+  constructor(managementOrigins: string[]) {
+    this.#origins = new Set(managementOrigins);
+  }
+
+  /** Sets the headers that every answer carries, errors included: without them a browser hides the status. */
+  apply(path: string, request: Request, headers: Headers): void {
+    if (isSdkPath(path)) {
+      headers.set("access-control-allow-origin", "*");
+      return;
+    }
+    const origin = request.headers.get("origin");
+    if (origin === null) return;
+    headers.append("vary", "origin");
+    if (this.#origins.has(origin)) headers.set("access-control-allow-origin", origin);
+  }
+
+  preflight(path: string): Response {
+    return new Response(null, {
+      status: 204,
+      headers: isSdkPath(path) ? SDK_HEADERS : MANAGEMENT_HEADERS,
+    });
+  }
+}

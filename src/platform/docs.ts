@@ -1,0 +1,79 @@
+import { dirname, join } from "node:path";
+import { swagger } from "@elysiajs/swagger";
+import { Elysia } from "elysia";
+
+import { version } from "../../package.json" with { type: "json" };
+
+const ASSETS = dirname(Bun.resolveSync("swagger-ui-dist/package.json", import.meta.dir));
+
+// The plugin's own page loads its script from a CDN; this one works on a machine without internet.
+const PAGE = `<!doctype html>
+<html lang="en">
+<meta charset="utf-8" />
+<meta name="viewport" content="width=device-width, initial-scale=1" />
+<title>Floodgate API</title>
+<link rel="stylesheet" href="/docs/swagger-ui.css" />
+<div id="swagger-ui"></div>
+<script src="/docs/swagger-ui-bundle.js"></script>
+<script>SwaggerUIBundle({ url: "/docs/json", dom_id: "#swagger-ui" });</script>
+</html>`;
+
+const DESCRIPTIONS: Record<number, string> = {
+  304: "Not modified",
+  400: "The request is malformed",
+  401: "The token is missing, forged or expired: start a new session",
+  403: "Not allowed",
+  404: "There is no such thing",
+  406: "No representation that the caller accepts",
+  413: "Over a limit of bytes",
+  415: "Another media type is needed",
+  416: "The range is outside the file",
+  422: "An identifier that cannot be decoded",
+  426: "The SDK is too old",
+  503: "Not stored: send it again after Retry-After seconds",
+};
+
+/** Error answers for a route's description. */
+export function errors(...statuses: number[]) {
+  return Object.fromEntries(
+    statuses.map((status) => [
+      status,
+      json({ error: "what is wrong" }, DESCRIPTIONS[status]),
+    ]),
+  );
+}
+
+/** A JSON answer shown by an example. */
+export function json(example: object, description = "OK") {
+  return { description, content: { "application/json": { example } } };
+}
+
+/** API documentation at /docs, the document itself at /docs/json. */
+export function docs() {
+  const asset = (name: string) => Bun.file(join(ASSETS, name));
+  return new Elysia({ name: "docs" })
+    .use(
+      swagger({
+        path: "/docs",
+        specPath: "/docs/json",
+        provider: "swagger-ui",
+        exclude: [/^\/docs/],
+        documentation: {
+          info: {
+            title: "Floodgate",
+            version,
+            description: "The device backend for mobile and web SDKs. A 200 means durable.",
+          },
+          components: {
+            securitySchemes: {
+              session: { type: "http", scheme: "bearer", description: "The token that a start answered" },
+              serverKey: { type: "apiKey", in: "header", name: "X-Server-Key" },
+            },
+          },
+        },
+      }),
+    )
+    .get("/docs", () => new Response(PAGE, { headers: { "content-type": "text/html; charset=utf-8" } }), { detail: { hide: true } })
+    .get("/docs/swagger-ui.css", () => asset("swagger-ui.css"), { detail: { hide: true } })
+    .get("/docs/swagger-ui-bundle.js", () => asset("swagger-ui-bundle.js"), { detail: { hide: true } });
+}

@@ -1,0 +1,154 @@
+import { type Clients } from "./clients.ts";
+import { type Cors, isSdkPath } from "./cors.ts";
+import { AppError, renderError } from "./errors.ts";
+import { type Log } from "./log.ts";
+import { type Metrics } from "./metrics.ts";
+import { type RouteTable } from "./route-table.ts";
+
+const SDK_LINES_PER_S = 20;
+// Elysia finds the path at the first slash from here on, so a shorter host name would hide it.
+const ELYSIA_PATH_INDEX = 11;
+
+export type EdgeDeps = {
+  handle: (request: Request) => Response | Promise<Response>;
+  routes: RouteTable;
+  clients: Clients;
+  cors: Cors;
+  metrics: Metrics;
+  log: Log;
+};
+
+/** What every request passes, known route or not: path normalisation, preflight, 405, CORS, request id, metrics, log line. */
+export class Edge {
+  readonly #deps: EdgeDeps;
+  #linesLeft = SDK_LINES_PER_S;
+  #linesSecond = 0;
+  #active = 0;
+  /** While true every answer asks the client to open its next connection elsewhere. */
+  draining = false;
+
+  constructor(deps: EdgeDeps) {
+    this.#deps = deps;
+  }
+
+  /** Requests that wait for their answer. */
+  get active(): number {
+    return this.#active;
+  }
+
+  async fetch(request: Request): Promise<Response> {
+    this.#active++;
+    try {
+      return await this.#answer(request);
+    } finally {
+      this.#active--;
+    }
+  }
+
+  /** Also the last resort for whatever a route throws: logged in full, shown as "internal error". */
+  renderError(error: unknown, request: Request): Response {
+    if (!(error instanceof AppError))
+      this.#deps.log.error(
+        { err: error, method: request.method, url: request.url },
+        "request failed",
+      );
+    return renderError(error);
+  }
+
+  async #answer(request: Request): Promise<Response> {
+    const startedMs = performance.now();
+    const { path, start, rest } = splitUrl(request.url);
+    const route = this.#deps.routes.match(path);
+    let response: Response;
+    try {
+      if (route === undefined) throw new AppError("not_found", "no such route");
+      const method = request.method === "HEAD" ? "GET" : request.method;
+      if (method === "OPTIONS") response = this.#deps.cors.preflight(path);
+      else if (!route.methods.has(method)) throw notAllowed(route.methods);
+      else response = await this.#dispatch(request, path, start, rest);
+    } catch (error) {
+      response = this.renderError(error, request);
+    }
+    this.#finish(request, path, response, startedMs, route?.template ?? "unknown");
+    return response;
+  }
+
+  async #dispatch(request: Request, path: string, start: number, rest: string): Promise<Response> {
+    const { handle, clients } = this.#deps;
+    const isHead = request.method === "HEAD";
+    let target = request;
+    if (isHead || start < ELYSIA_PATH_INDEX || !request.url.startsWith(path, start)) {
+      target = new Request(
+        `http://floodgate${path}${rest}`,
+        isHead ? { headers: request.headers } : request,
+      );
+      clients.rename(request, target);
+    }
+    const response = await handle(target);
+    if (!isHead) return response;
+    await response.body?.cancel();
+    return new Response(null, { status: response.status, headers: response.headers });
+  }
+
+  #finish(
+    request: Request,
+    path: string,
+    response: Response,
+    startedMs: number,
+    template: string,
+  ): void {
+    const { cors, metrics, log, clients } = this.#deps;
+    const id = requestId(request);
+    response.headers.set("x-request-id", id);
+    if (this.draining) response.headers.set("connection", "close");
+    cors.apply(path, request, response.headers);
+    const ms = performance.now() - startedMs;
+    metrics.request(template, request.method, response.status, ms);
+    if (!log.isLevelEnabled("info") || !this.#takeLine(path)) return;
+    log.info(
+      {
+        id,
+        method: request.method,
+        path,
+        status: response.status,
+        ms: Math.round(ms * 10) / 10,
+        address: clients.address(request),
+      },
+      "request",
+    );
+  }
+
+  /** Every line for management routes; for SDK routes as many as can be read, so that a flood cannot fill the disk. */
+  #takeLine(path: string): boolean {
+    if (!isSdkPath(path)) return true;
+    const second = Math.floor(performance.now() / 1000);
+    if (second !== this.#linesSecond) {
+      this.#linesSecond = second;
+      this.#linesLeft = SDK_LINES_PER_S;
+    }
+    return this.#linesLeft-- > 0;
+  }
+}
+
+/** The path without doubled or trailing slashes and without the `/ingest` prefix that SDKs are configured with. */
+function splitUrl(url: string): { path: string; start: number; rest: string } {
+  const start = url.indexOf("/", url.indexOf("://") + 3);
+  const query = url.indexOf("?", start);
+  const end = query === -1 ? url.length : query;
+  let path = url.slice(start, end);
+  if (path.includes("//")) path = path.replaceAll(/\/{2,}/g, "/");
+  if (path.startsWith("/ingest/")) path = path.slice("/ingest".length);
+  if (path.length > 1 && path.endsWith("/")) path = path.slice(0, -1);
+  return { path, start, rest: url.slice(end) };
+}
+
+function notAllowed(methods: Set<string>): AppError {
+  return new AppError("method_not_allowed", "method not allowed", {
+    headers: { allow: [...methods, "OPTIONS"].join(", ") },
+  });
+}
+
+function requestId(request: Request): string {
+  const given = request.headers.get("x-request-id");
+  return given !== null && /^[\w-]{1,64}$/.test(given) ? given : crypto.randomUUID();
+}

@@ -1,0 +1,190 @@
+import type { Stats } from "node:fs";
+import {
+  access,
+  constants,
+  link,
+  mkdir,
+  open,
+  readdir,
+  readFile,
+  rm,
+  stat,
+  statfs,
+} from "node:fs/promises";
+import { dirname, join, resolve } from "node:path";
+
+import { checkKey, checkRange } from "./object-keys.ts";
+import { ObjectConflict, ObjectMissing, type ObjectStore } from "./objects.ts";
+
+// No key part begins with a dot, so this folder can hold no object.
+const TEMPORARY = ".tmp";
+const TEMPORARY_AGE_MAX_MS = 60 * 60 * 1000;
+const FREE_BYTES_MIN = 64 * 2 ** 20;
+const FOLDERS_KNOWN_MAX = 1000;
+
+/** Objects as files. A name appears only when its bytes are on the disk, because it is linked to a file already written. */
+export class FileObjects implements ObjectStore {
+  readonly name = "files";
+  readonly freePuts = true;
+  readonly #root: string;
+  readonly #temporary: string;
+  /** Folders that are known to last, so that a PUT need not make them again. */
+  readonly #folders = new Map<string, Promise<void>>();
+
+  private constructor(root: string) {
+    this.#root = root;
+    this.#temporary = join(root, TEMPORARY);
+  }
+
+  /** Makes the folder where it is missing, and removes what writers killed long ago have left behind. */
+  static async open(folder: string): Promise<FileObjects> {
+    const objects = new FileObjects(resolve(folder));
+    const made = await mkdir(objects.#temporary, { recursive: true });
+    if (made !== undefined)
+      for (let path = objects.#temporary; path.length >= made.length; path = dirname(path))
+        await syncFolder(dirname(path));
+    await objects.#sweep();
+    return objects;
+  }
+
+  async put(key: string, body: Uint8Array, signal?: AbortSignal): Promise<void> {
+    checkKey(key);
+    signal?.throwIfAborted();
+    const path = join(this.#root, key);
+    const folder = dirname(path);
+    const temporary = join(this.#temporary, Bun.randomUUIDv7());
+    await this.#ensure(folder);
+    try {
+      await writeDurably(temporary, body);
+      signal?.throwIfAborted();
+      await this.#name(temporary, path, body);
+    } finally {
+      await rm(temporary, { force: true });
+    }
+    // Also when the name was there: whoever made it may have been killed before this step.
+    await syncFolder(folder);
+  }
+
+  async read(key: string, start: number, end: number, signal?: AbortSignal): Promise<Uint8Array> {
+    checkKey(key);
+    checkRange(start, end);
+    signal?.throwIfAborted();
+    let bytes: Uint8Array;
+    try {
+      bytes = await Bun.file(join(this.#root, key)).slice(start, end).bytes();
+    } catch (error) {
+      throw isMissing(error) ? new ObjectMissing(key) : error;
+    }
+    if (bytes.length !== end - start)
+      throw new Error(`files: ${key} has ${bytes.length} bytes of the range ${start} to ${end}`);
+    return bytes;
+  }
+
+  list(prefix: string): AsyncGenerator<{ key: string; bytes: number }> {
+    return this.#walk("", prefix);
+  }
+
+  async ping(signal?: AbortSignal): Promise<void> {
+    signal?.throwIfAborted();
+    await access(this.#root, constants.W_OK);
+    await access(this.#temporary, constants.W_OK);
+    const { bavail, bsize } = await statfs(this.#root);
+    if (bavail * bsize < FREE_BYTES_MIN)
+      throw new Error(`files: less than ${FREE_BYTES_MIN / 2 ** 20} MiB are free in ${this.#root}`);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {}
+
+  /** A hard link never replaces what is there, also when two processes try at once. */
+  async #name(temporary: string, path: string, body: Uint8Array): Promise<void> {
+    try {
+      await link(temporary, path);
+    } catch (error) {
+      if (isMissing(error)) this.#folders.clear();
+      if (codeOf(error) !== "EEXIST") throw error;
+      if (!(await readFile(path)).equals(body))
+        throw new ObjectConflict(`files: other bytes are stored as ${path}`);
+    }
+  }
+
+  /** Makes a folder and the missing ones between it and the root. The root itself is never made again: its disk may be gone. */
+  #ensure(folder: string): Promise<void> {
+    if (folder === this.#root) return Promise.resolve();
+    const known = this.#folders.get(folder);
+    if (known) return known;
+    if (this.#folders.size >= FOLDERS_KNOWN_MAX) this.#folders.clear();
+    const made = this.#ensure(dirname(folder)).then(() => makeFolder(folder));
+    this.#folders.set(folder, made);
+    made.catch(() => this.#folders.delete(folder));
+    return made;
+  }
+
+  async *#walk(folder: string, prefix: string): AsyncGenerator<{ key: string; bytes: number }> {
+    for (const name of await this.#names(folder)) {
+      const key = folder + name;
+      if (key.endsWith("/")) {
+        if (key.startsWith(prefix) || prefix.startsWith(key)) yield* this.#walk(key, prefix);
+      } else if (key.startsWith(prefix)) {
+        const stats = await unlessMissing<Stats | undefined>(stat(join(this.#root, key)), undefined);
+        if (stats) yield { key, bytes: stats.size };
+      }
+    }
+  }
+
+  /** Sorted with the slash that ends a folder's name, which gives the order of whole keys. */
+  async #names(folder: string): Promise<string[]> {
+    const reading = readdir(join(this.#root, folder), { withFileTypes: true });
+    const entries = await (folder === "" ? reading : unlessMissing(reading, []));
+    return entries
+      .filter(({ name }) => !name.startsWith("."))
+      .map((entry) => (entry.isDirectory() ? `${entry.name}/` : entry.name))
+      .toSorted();
+  }
+
+  async #sweep(): Promise<void> {
+    const before = Date.now() - TEMPORARY_AGE_MAX_MS;
+    for (const name of await readdir(this.#temporary)) {
+      const path = join(this.#temporary, name);
+      const stats = await unlessMissing<Stats | undefined>(stat(path), undefined);
+      if (stats && stats.mtimeMs < before) await rm(path, { force: true });
+    }
+  }
+}
+
+async function writeDurably(path: string, body: Uint8Array): Promise<void> {
+  await using file = await open(path, "wx");
+  await file.writeFile(body);
+  await file.sync();
+}
+
+async function makeFolder(path: string): Promise<void> {
+  try {
+    await mkdir(path);
+  } catch (error) {
+    if (codeOf(error) !== "EEXIST") throw error;
+  }
+  await syncFolder(dirname(path));
+}
+
+/** A new name lasts only when its folder is on the disk too. */
+async function syncFolder(path: string): Promise<void> {
+  await using folder = await open(path, "r");
+  await folder.sync();
+}
+
+async function unlessMissing<T>(result: Promise<T>, otherwise: T): Promise<T> {
+  try {
+    return await result;
+  } catch (error) {
+    if (isMissing(error)) return otherwise;
+    throw error;
+  }
+}
+
+function isMissing(error: unknown): boolean {
+  return codeOf(error) === "ENOENT";
+}
+
+function codeOf(error: unknown): unknown {
+  return error instanceof Error && "code" in error ? error.code : undefined;
+}

@@ -1,0 +1,71 @@
+import { Elysia } from "elysia";
+
+import { type Sql } from "./database.ts";
+import { json } from "./docs.ts";
+import { type Log } from "./log.ts";
+import { type Metrics } from "./metrics.ts";
+import { type ObjectStore } from "./objects.ts";
+
+const CHECK_MS = 2000;
+
+type Check = { postgres: "ok" | "down"; objects: "ok" | "down" };
+
+export type HealthDeps = { sql: Sql; objects: ObjectStore; log: Log };
+
+/** Whether this process can do its work: each dependency is asked with a bound of time. */
+export class Health {
+  readonly #deps: HealthDeps;
+  /** Set when the process begins to end: a load balancer must send no more. */
+  stopping = false;
+
+  constructor(deps: HealthDeps) {
+    this.#deps = deps;
+  }
+
+  async check(): Promise<Check> {
+    const { sql, objects } = this.#deps;
+    const [postgres, store] = await Promise.all([
+      this.#ask("postgres", async () => await sql`select 1`),
+      this.#ask("objects", async (signal) => objects.ping(signal)),
+    ]);
+    return { postgres, objects: store };
+  }
+
+  async #ask(name: string, ask: (signal: AbortSignal) => Promise<unknown>): Promise<"ok" | "down"> {
+    const signal = AbortSignal.timeout(CHECK_MS);
+    const { promise: late, reject } = Promise.withResolvers<never>();
+    signal.addEventListener("abort", () => reject(signal.reason));
+    try {
+      await Promise.race([ask(signal), late]);
+      return "ok";
+    } catch (error) {
+      this.#deps.log.warn({ err: error, dependency: name }, "not ready");
+      return "down";
+    }
+  }
+}
+
+export function healthRoutes(health: Health, metrics: Metrics) {
+  return new Elysia({ name: "health" })
+    .get("/", () => ({ name: "floodgate", docs: "/docs" }), { detail: { tags: ["Operation"], summary: "The service is there" } })
+    .get("/livez", () => ({ status: "ok" }), { detail: { tags: ["Operation"], summary: "The process runs" } })
+    .get(
+      "/readyz",
+      async ({ set }) => {
+        const checks = await health.check();
+        const ready = !health.stopping && checks.postgres === "ok" && checks.objects === "ok";
+        if (!ready) set.status = 503;
+        return { status: health.stopping ? "stopping" : ready ? "ok" : "unavailable", ...checks };
+      },
+      {
+        detail: {
+          tags: ["Operation"],
+          summary: "The process can take requests",
+          responses: { 200: json({ status: "ok", postgres: "ok", objects: "ok" }), 503: json({ status: "unavailable", postgres: "down", objects: "ok" }, "What fails") },
+        },
+      },
+    )
+    .get("/metrics", async () => new Response(await metrics.registry.metrics(), { headers: { "content-type": metrics.registry.contentType } }), {
+      detail: { tags: ["Operation"], summary: "Prometheus metrics" },
+    });
+}

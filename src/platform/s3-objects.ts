@@ -1,0 +1,181 @@
+import { setImmediate } from "node:timers/promises";
+
+import {
+  GetObjectCommand,
+  type GetObjectCommandOutput,
+  HeadBucketCommand,
+  HeadObjectCommand,
+  ListObjectsV2Command,
+  PutObjectCommand,
+  S3Client,
+} from "@aws-sdk/client-s3";
+import { FetchHttpHandler } from "@smithy/fetch-http-handler";
+
+import type { S3Config } from "./config.ts";
+import { checkKey, checkRange } from "./object-keys.ts";
+import { ObjectConflict, ObjectMissing, type ObjectStore } from "./objects.ts";
+
+const HASH_SLICE_BYTES = 2 ** 20;
+
+export type S3Options = S3Config & {
+  /** A folder in the bucket that holds every key. */
+  prefix?: string;
+  /** For a whole PUT, from connecting to the answer: how far an upload has come cannot be seen. */
+  putTimeoutMs?: number;
+  /** For everything else, the longest silence: until connected and answered, then between two pieces of a body. A long read may go on. */
+  stallTimeoutMs?: number;
+};
+
+export class S3Objects implements ObjectStore {
+  readonly name = "s3";
+  readonly freePuts = false;
+  readonly #client: S3Client;
+  readonly #bucket: string;
+  readonly #prefix: string;
+  readonly #putTimeoutMs: number;
+  readonly #stallTimeoutMs: number;
+  /** Cleared by a store without conditional PUT. Keys are unique there too; only the safety net is gone. */
+  #conditional = true;
+
+  constructor(options: S3Options) {
+    this.#client = openClient(options);
+    this.#bucket = options.bucket;
+    this.#prefix = options.prefix ? `${options.prefix.replace(/\/+$/, "")}/` : "";
+    this.#putTimeoutMs = options.putTimeoutMs ?? 10_000;
+    this.#stallTimeoutMs = options.stallTimeoutMs ?? 5_000;
+  }
+
+  async put(key: string, body: Uint8Array, signal?: AbortSignal): Promise<void> {
+    const target = this.#target(key);
+    using deadline = new Deadline(`PUT ${key}`, this.#putTimeoutMs, signal);
+    const md5 = await md5Of(body, deadline.signal);
+    const upload = (condition: { IfNoneMatch?: "*" }) =>
+      deadline.run(async (options) => {
+        const input = { ...target, ...condition, Body: body, ContentMD5: md5.toString("base64") };
+        const answer = await this.#client.send(new PutObjectCommand(input), options);
+        if (answer.ETag === undefined) throw new Error("the answer has no ETag");
+        if (sameBytes(answer, md5) === false) throw new Error("other bytes arrived at the store");
+      });
+    try {
+      await upload(this.#conditional ? { IfNoneMatch: "*" } : {});
+    } catch (error) {
+      const status = error instanceof S3Failure ? error.status : undefined;
+      if (status === 501 && this.#conditional) {
+        await upload({});
+        this.#conditional = false;
+      } else if (status !== 412) throw error;
+      else if (!(await this.#holds(key, body, md5, deadline)))
+        throw new ObjectConflict(`s3: other bytes are stored as ${key}`);
+    }
+  }
+
+  async read(key: string, start: number, end: number, signal?: AbortSignal): Promise<Uint8Array> {
+    const target = this.#target(key);
+    checkRange(start, end);
+    if (start === end) return new Uint8Array(0);
+    using deadline = new Deadline(`GET ${key}`, this.#stallTimeoutMs, signal);
+    try {
+      return await deadline.run(async (options) => {
+        const input = { ...target, Range: `bytes=${start}-${end - 1}` };
+        const answer = await this.#client.send(new GetObjectCommand(input), options);
+        if (!answer.ContentRange?.startsWith(`bytes ${start}-${end - 1}/`))
+          throw new Error(`the answer is not the range ${start} to ${end}`);
+        return collect(answer.Body, end - start, deadline);
+      });
+    } catch (error) {
+      const missing =
+        error instanceof S3Failure && error.status === 404 && error.code !== "NoSuchBucket";
+      throw missing ? new ObjectMissing(key) : error;
+    }
+  }
+
+  async *list(prefix: string): AsyncGenerator<{ key: string; bytes: number }> {
+    let token: string | undefined;
+    do {
+      const page = await this.#page(prefix, token);
+      for (const { Key = "", Size = 0 } of page.Contents ?? [])
+        yield { key: Key.slice(this.#prefix.length), bytes: Size };
+      token = page.NextContinuationToken;
+    } while (token !== undefined);
+  }
+
+  async ping(signal?: AbortSignal): Promise<void> {
+    using deadline = new Deadline("HEAD of the bucket", this.#stallTimeoutMs, signal);
+    await deadline.run((options) =>
+      this.#client.send(new HeadBucketCommand({ Bucket: this.#bucket }), options),
+    );
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#client.destroy();
+  }
+
+  #target(key: string): { Bucket: string; Key: string } {
+    checkKey(key);
+    return { Bucket: this.#bucket, Key: this.#prefix + key };
+  }
+
+  async #page(prefix: string, token: string | undefined) {
+    using deadline = new Deadline(`LIST ${prefix}`, this.#stallTimeoutMs);
+    const input = {
+      Bucket: this.#bucket,
+      Prefix: this.#prefix + prefix,
+      ContinuationToken: token,
+    };
+    const page = await deadline.run((options) =>
+      this.#client.send(new ListObjectsV2Command(input), options),
+    );
+    if (page.IsTruncated && page.NextContinuationToken === undefined)
+      throw new Error(`s3: LIST ${prefix}: a page names no next one`);
+    return page;
+  }
+
+  /** Whether a taken key has these bytes, as it does when the answer to an earlier attempt was lost. */
+  async #holds(key: string, body: Uint8Array, md5: Buffer, deadline: Deadline): Promise<boolean> {
+    const head = await deadline.run((options) =>
+      this.#client.send(new HeadObjectCommand(this.#target(key)), options),
+    );
+    if (head.ContentLength !== body.length) return false;
+    const same = sameBytes(head, md5);
+    if (same !== undefined) return same;
+    const stored = await this.read(key, 0, body.length, deadline.signal);
+    return Buffer.from(stored.buffer).equals(body);
+  }
+}
+
+function openClient({ endpoint, region, accessKeyId, secretAccessKey }: S3Config): S3Client {
+  const client = new S3Client({
+    region,
+    ...(endpoint !== undefined && { endpoint, forcePathStyle: true }),
+    ...(accessKeyId !== undefined &&
+      secretAccessKey !== undefined && { credentials: { accessKeyId, secretAccessKey } }),
+    maxAttempts: 1,
+    requestChecksumCalculation: "WHEN_REQUIRED",
+    responseChecksumValidation: "WHEN_REQUIRED",
+    // Measured on Bun for a PUT of 8 MiB: 3.0 ms of CPU and 130 MB resident; with the SDK's own node:http handler 4.5 ms and 210 MB.
+    // A redirect would carry the signed request to another host.
+    requestHandler: new FetchHttpHandler({
+      keepAlive: true,
+      requestInit: () => ({ redirect: "manual" }),
+    }),
+  });
+  // Content-MD5 covers the body already; without this header the signer reads it again for a SHA-256.
+  client.middlewareStack.add(
+    (next) => (args) => {
+      if (isUpload(args.request)) args.request.headers["x-amz-content-sha256"] = "UNSIGNED-PAYLOAD";
+      return next(args);
+    },
+    { step: "build", name: "unsignedPayload" },
+  );
+  return client;
+}
+
+function isUpload(request: unknown): request is { headers: Record<string, string> } {
+  return (
+    typeof request === "object" &&
+    request !== null &&
+    "method" in request &&
+    request.method === "PUT" &&
+    "headers" in request
+  );
+}

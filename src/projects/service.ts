@@ -1,0 +1,167 @@
+import { type CommitLog } from "../ingest/commit-log.ts";
+import { type Sql } from "../platform/database.ts";
+import { AppError, UsageError } from "../platform/errors.ts";
+import { type Log } from "../platform/log.ts";
+import { decodeProjectID, encodeProjectID } from "./codec.ts";
+
+const REFRESH_MS = 2000;
+const KEY_LENGTH = 20;
+const KEY_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+
+export type Platform = "ios" | "android" | "web";
+
+export type Project = {
+  id: number;
+  name: string;
+  projectKey: string;
+  platform: Platform;
+  active: boolean;
+  /** percent of users whose sessions are recorded */
+  sampleRate: number;
+  /** overrides BEACON_SIZE_LIMIT */
+  beaconBytesMax: number | null;
+};
+
+export type NewProject = { name: string; platform: Platform; id?: number; key?: string };
+export type ProjectChange = Partial<Pick<Project, "active" | "sampleRate" | "beaconBytesMax">>;
+export type ProjectsDeps = { sql: Sql; commitLog: CommitLog; log: Log };
+
+/** The public form of a project, as the command line prints it. */
+export function describeProject({ id, name, platform, projectKey }: Project) {
+  return { id, name, platform, projectID: encodeProjectID(id), projectKey };
+}
+
+/**
+ * All projects, as this process last read them: no request waits for the database, and while it is away the last state holds.
+ * A change reaches every process within REFRESH_MS.
+ */
+export class Projects implements Disposable {
+  readonly #deps: ProjectsDeps;
+  #byId = new Map<number, Project>();
+  #byKey = new Map<string, Project>();
+  #reading: Promise<void> | undefined;
+  #readMs = Number.NEGATIVE_INFINITY;
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(deps: ProjectsDeps) {
+    this.#deps = deps;
+  }
+
+  /** Reads the projects now and from then on. */
+  async watch(): Promise<void> {
+    await this.#read();
+    this.#timer = setInterval(() => {
+      this.#read().catch((error: unknown) => this.#deps.log.warn({ err: error }, "projects not refreshed"));
+    }, REFRESH_MS);
+  }
+
+  [Symbol.dispose](): void {
+    clearInterval(this.#timer);
+  }
+
+  get(id: number): Project | undefined {
+    return this.#byId.get(id);
+  }
+
+  /** One that is not known yet may have been made a moment ago: then the database is asked, however many ask at most ten times a second. */
+  async find(by: { id: number } | { key: string }): Promise<Project | undefined> {
+    const look = () => ("id" in by ? this.#byId.get(by.id) : this.#byKey.get(by.key));
+    const known = look();
+    if (known !== undefined || performance.now() - this.#readMs < 100) return known;
+    await this.#read();
+    return look();
+  }
+
+  /** The project that an SDK names by its encoded number or its key. Throws 403 when it names none, 422 and 404 when there is none such. */
+  async identify({ projectID, projectKey }: { projectID: number | undefined; projectKey: string | undefined }): Promise<Project> {
+    let project: Project | undefined;
+    if (projectKey !== undefined) project = await this.find({ key: projectKey });
+    else if (projectID !== undefined) {
+      const id = decodeProjectID(projectID);
+      if (id === undefined) throw new AppError("undecodable", "projectID is not an encoded project id");
+      project = await this.find({ id });
+    } else throw new AppError("forbidden", "projectID or projectKey is missing");
+    if (project === undefined) throw new AppError("not_found", "project not found");
+    return project;
+  }
+
+  async list(): Promise<Project[]> {
+    return await selectProjects(this.#deps.sql);
+  }
+
+  async create({ name, platform, id, key }: NewProject): Promise<Project> {
+    const { sql } = this.#deps;
+    const project: Project = {
+      id: id ?? (await nextId(sql)),
+      name,
+      platform,
+      projectKey: key ?? randomKey(),
+      active: true,
+      sampleRate: 100,
+      beaconBytesMax: null,
+    };
+    const [taken] = await sql`
+      select 1 from projects where id = ${project.id} or project_key = ${project.projectKey}`;
+    if (taken !== undefined) throw new UsageError("a project with that id or key exists");
+    await this.#store(project);
+    if (id !== undefined) await skipId(sql, id);
+    return project;
+  }
+
+  async update(id: number, change: ProjectChange): Promise<Project> {
+    const project = (await this.list()).find((one) => one.id === id);
+    if (project === undefined) throw new UsageError(`there is no project ${id}`);
+    const changed = { ...project, ...change };
+    await this.#store(changed);
+    return changed;
+  }
+
+  /** Through the commit log like everything: the segments can rebuild the database. */
+  async #store(project: Project): Promise<void> {
+    const row = {
+      id: project.id,
+      name: project.name,
+      project_key: project.projectKey,
+      platform: project.platform,
+      active: project.active,
+      sample_rate: project.sampleRate,
+      beacon_bytes_max: project.beaconBytesMax,
+      created_at: new Date().toISOString(),
+    };
+    await this.#deps.commitLog.appendRow("project", row, { projectId: project.id, sessionId: 0n }).committed;
+  }
+
+  async #read(): Promise<void> {
+    this.#reading ??= this.#readNow().finally(() => (this.#reading = undefined));
+    await this.#reading;
+  }
+
+  async #readNow(): Promise<void> {
+    const projects = await selectProjects(this.#deps.sql);
+    this.#byId = new Map(projects.map((project) => [project.id, project]));
+    this.#byKey = new Map(projects.map((project) => [project.projectKey, project]));
+    this.#readMs = performance.now();
+  }
+}
+
+async function selectProjects(sql: Sql): Promise<Project[]> {
+  return await sql<Project[]>`
+    select id, name, project_key as "projectKey", platform, active, sample_rate as "sampleRate",
+      beacon_bytes_max as "beaconBytesMax"
+    from projects order by id`;
+}
+
+async function nextId(sql: Sql): Promise<number> {
+  const [row] = await sql<[{ id: number }]>`
+    select nextval(pg_get_serial_sequence('projects', 'id'))::integer as id`;
+  return row.id;
+}
+
+async function skipId(sql: Sql, id: number): Promise<void> {
+  await sql`
+    select setval(pg_get_serial_sequence('projects', 'id'), greatest(${id}, (select max(id) from projects)))`;
+}
+
+function randomKey(): string {
+  return Array.from(crypto.getRandomValues(new Uint32Array(KEY_LENGTH)), (n) => KEY_ALPHABET[n % KEY_ALPHABET.length]).join("");
+}

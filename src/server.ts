@@ -1,0 +1,78 @@
+import { buildApp } from "./app.ts";
+import { type Config } from "./platform/config.ts";
+import { openDatabase } from "./platform/database.ts";
+import { UsageError } from "./platform/errors.ts";
+import { type Log, openLog } from "./platform/log.ts";
+import { openObjects } from "./platform/open-objects.ts";
+import { type ObjectStore } from "./platform/objects.ts";
+import { type indexSegment } from "./ingest/segment-index.ts";
+
+// How long requests are still taken after SIGTERM, so that a load balancer can see /readyz first.
+const LEAVE_MS = 2000;
+const DRAIN_MS = 7000;
+const IDLE_TIMEOUT_S = 60;
+
+export type ServerOptions = {
+  /** several processes on one port */
+  reusePort?: boolean;
+  log?: Log;
+  /** tests put faults around these */
+  wrapObjects?: (objects: ObjectStore) => ObjectStore;
+  index?: typeof indexSegment;
+};
+
+export type Server = {
+  url: string;
+  /** Answers what was begun, commits it, closes. With `leave` it first tells load balancers for two seconds. */
+  stop: (options?: { leave: boolean }) => Promise<void>;
+};
+
+/** One serving process: `databaseUrl` is that of a migrated database. */
+export async function startServer(config: Config, databaseUrl: string, options: ServerOptions = {}): Promise<Server> {
+  const log = options.log ?? openLog(config.logLevel);
+  const sql = openDatabase(databaseUrl);
+  const opened = await openObjects(config);
+  const objects = options.wrapObjects?.(opened) ?? opened;
+  const app = await buildApp({ config, sql, objects, log, ...(options.index !== undefined && { index: options.index }) });
+  await app.projects.watch();
+  const server = listen(config, options.reusePort ?? false, async (request) => await app.edge.fetch(request));
+  app.clients.attach(server);
+  log.info({ url: server.url.href, objects: objects.name }, "listening");
+
+  const stop = async ({ leave } = { leave: false }) => {
+    app.health.stopping = true;
+    app.edge.draining = true;
+    if (leave) await Bun.sleep(LEAVE_MS);
+    // Stops listening; its promise would wait for idle connections, too.
+    void server.stop();
+    const deadlineMs = performance.now() + DRAIN_MS;
+    while (app.edge.active > 0 && performance.now() < deadlineMs) {
+      app.commitLog.close();
+      await Bun.sleep(10);
+    }
+    await app.commitLog.flush();
+    await server.stop(true);
+    app.projects[Symbol.dispose]();
+    await objects[Symbol.asyncDispose]();
+    await sql.end({ timeout: 1 });
+    log.info("stopped");
+  };
+  return { url: server.url.href, stop };
+}
+
+function listen(config: Config, reusePort: boolean, fetch: (request: Request) => Promise<Response>) {
+  try {
+    return Bun.serve({
+      port: config.port,
+      hostname: config.host,
+      reusePort,
+      fetch,
+      idleTimeout: IDLE_TIMEOUT_S,
+      // Every route has its own bounds; this one could not tell them apart.
+      maxRequestBodySize: Number.MAX_SAFE_INTEGER,
+      development: false,
+    });
+  } catch (cause) {
+    throw new UsageError(`cannot listen on ${config.host}:${config.port}: ${cause instanceof Error ? cause.message : String(cause)}`, { cause });
+  }
+}

@@ -1,0 +1,84 @@
+import { type Sql } from "../platform/database.ts";
+import { AppError } from "../platform/errors.ts";
+
+// PostgreSQL reads no year of five digits.
+const TIME_MAX_MS = Date.UTC(10_000, 0);
+
+export type SessionFilter = {
+  projectId: number;
+  /** inclusive and exclusive bounds of the start */
+  from?: string;
+  to?: string;
+  userUUID?: string;
+  userID?: string;
+  device?: string;
+  cursor?: string;
+  limit: number;
+};
+
+export type SessionRow = { sessionID: string; startedAt: Date } & Record<string, unknown>;
+
+/** Newest first. `nextCursor` is null on the last page. */
+export async function listSessions(sql: Sql, filter: SessionFilter) {
+  const after = filter.cursor === undefined ? undefined : parseCursor(filter.cursor);
+  const sessions = await sql<SessionRow[]>`
+    select ${columns(sql)} from sessions
+    where project_id = ${filter.projectId}
+      ${after === undefined ? sql`` : sql`and (started_at, id) < (${after.startedAt}, ${after.id})`}
+      ${filter.from === undefined ? sql`` : sql`and started_at >= ${date("from", filter.from)}`}
+      ${filter.to === undefined ? sql`` : sql`and started_at < ${date("to", filter.to)}`}
+      ${filter.userUUID === undefined ? sql`` : sql`and user_uuid = ${filter.userUUID}`}
+      ${filter.userID === undefined ? sql`` : sql`and user_id = ${filter.userID}`}
+      ${filter.device === undefined ? sql`` : sql`and user_device = ${filter.device}`}
+    order by started_at desc, id desc limit ${filter.limit + 1}`;
+  const page = sessions.slice(0, filter.limit);
+  const last = page.at(-1);
+  return {
+    sessions: page,
+    nextCursor: sessions.length > page.length && last !== undefined ? cursorOf(last) : null,
+  };
+}
+
+/** Throws 404. */
+export async function getSession(sql: Sql, id: bigint): Promise<SessionRow> {
+  const [session] = await sql<SessionRow[]>`select ${columns(sql)} from sessions where id = ${id}`;
+  if (session === undefined) throw new AppError("not_found", "session not found");
+  return session;
+}
+
+/** Session ids are decimal text: JSON numbers are too small for them. Throws 404 for what is none. */
+export function parseSessionId(text: string): bigint {
+  if (!/^\d{1,19}$/.test(text) || BigInt(text) >= 2n ** 63n)
+    throw new AppError("not_found", "session not found");
+  return BigInt(text);
+}
+
+function columns(sql: Sql) {
+  return sql`id::text as "sessionID", project_id as "projectId", recorded, started_at as "startedAt", platform,
+    tracker_version as "trackerVersion", rev_id as "revID", user_uuid as "userUUID", user_id as "userID", user_os as "userOS",
+    user_os_version as "userOSVersion", user_browser as "userBrowser", user_browser_version as "userBrowserVersion",
+    user_device as "userDevice", user_device_type as "userDeviceType", user_country as "userCountry",
+    user_state as "userState", user_city as "userCity", timezone, device_memory_kib as "deviceMemory",
+    screen_width as "width", screen_height as "height", performance::json as performance`;
+}
+
+function cursorOf({ startedAt, sessionID }: SessionRow): string {
+  return Buffer.from(`${startedAt.getTime()}.${sessionID}`).toString("base64url");
+}
+
+function parseCursor(cursor: string): { startedAt: Date; id: bigint } {
+  const [, ms, id] =
+    Buffer.from(cursor, "base64url")
+      .toString()
+      .match(/^(\d{1,13})\.(\d{1,18})$/) ?? [];
+  if (ms === undefined || id === undefined)
+    throw new AppError("invalid", "cursor is not one that this route gave out");
+  return { startedAt: new Date(Number(ms)), id: BigInt(id) };
+}
+
+function date(name: string, text: string): Date {
+  const value = new Date(/^\d+$/.test(text) ? Number(text) : text);
+  if (!(Math.abs(value.getTime()) < TIME_MAX_MS))
+    throw new AppError("invalid", `${name} is neither an ISO 8601 time nor epoch milliseconds`);
+  return value;
+}

@@ -1,0 +1,151 @@
+import { Elysia, t } from "elysia";
+
+import { inflate, readBody } from "../platform/body.ts";
+import { type Clients } from "../platform/clients.ts";
+import { type Sql } from "../platform/database.ts";
+import { errors, json } from "../platform/docs.ts";
+import { AppError } from "../platform/errors.ts";
+import { type ServerKeys } from "../platform/server-keys.ts";
+import { getSession, listSessions, parseSessionId } from "./list.ts";
+import { parseStartRequest } from "./schema.ts";
+import { IOS_RULES, MOBILE_RULES, type Sessions } from "./service.ts";
+
+export type StartRoutesDeps = { sessions: Sessions; clients: Clients; jsonBytesMax: number };
+
+export function startRoutes({ sessions, clients, jsonBytesMax }: StartRoutesDeps) {
+  const start = (rules: typeof IOS_RULES) => async (request: Request) => {
+    const context = {
+      address: clients.address(request),
+      userAgent: request.headers.get("user-agent"),
+    };
+    return await sessions.start(
+      parseStartRequest(await readJson(request, jsonBytesMax)),
+      context,
+      rules,
+    );
+  };
+  const ios = start(IOS_RULES);
+  const mobile = start(MOBILE_RULES);
+  return new Elysia({ name: "session-starts" })
+    .post("/v1/ios/start", ({ request }) => ios(request), {
+      parse: "none",
+      detail: startDetail("Start a session", IOS_EXAMPLE, 400, 403, 404, 422, 503),
+    })
+    .post("/v1/mobile/start", ({ request }) => mobile(request), {
+      parse: "none",
+      detail: startDetail(
+        "Start a session, as today's SDKs do",
+        MOBILE_EXAMPLE,
+        400,
+        403,
+        404,
+        426,
+        503,
+      ),
+    });
+}
+
+export type SessionRoutesDeps = {
+  sql: Sql;
+  serverKeys: ServerKeys;
+  /** What is stored of a session. */
+  contents: (sessionId: bigint) => Promise<{ batches: object; images: number }>;
+};
+
+export function sessionRoutes({ sql, serverKeys, contents }: SessionRoutesDeps) {
+  return new Elysia({ name: "sessions" })
+    .onBeforeHandle(({ request }) => serverKeys.check(request))
+    .get("/v1/sessions", ({ query }) => listSessions(sql, query), {
+      query: t.Object({
+        projectId: t.Integer({
+          minimum: 0,
+          maximum: 2 ** 31 - 1,
+          description: "the internal id, as `project list` prints it",
+        }),
+        from: t.Optional(
+          t.String({
+            description: "earliest start, ISO 8601 or epoch milliseconds",
+            examples: ["2026-01-01T00:00:00Z"],
+          }),
+        ),
+        to: t.Optional(t.String({ description: "starts before this time" })),
+        userUUID: t.Optional(t.String({ format: "uuid" })),
+        userID: t.Optional(t.String({ maxLength: 255 })),
+        device: t.Optional(
+          t.String({
+            maxLength: 255,
+            description: "the device as it is listed",
+            examples: ["iPhone 14 Pro"],
+          }),
+        ),
+        limit: t.Integer({ minimum: 1, maximum: 1000, default: 100 }),
+        cursor: t.Optional(
+          t.String({ maxLength: 64, description: "`nextCursor` of the page before" }),
+        ),
+      }),
+      detail: {
+        tags: ["Reading"],
+        summary: "List a project's sessions, newest first",
+        security: [{ serverKey: [] }],
+        responses: {
+          200: json({ sessions: [SESSION_EXAMPLE], nextCursor: null }),
+          ...errors(400, 403, 503),
+        },
+      },
+    })
+    .get(
+      "/v1/sessions/:sessionID",
+      async ({ params }) => {
+        const id = parseSessionId(params.sessionID);
+        return { ...(await getSession(sql, id)), ...(await contents(id)) };
+      },
+      {
+        detail: {
+          tags: ["Reading"],
+          summary: "One session and what is stored of it",
+          security: [{ serverKey: [] }],
+          responses: {
+            200: json({ ...SESSION_EXAMPLE, batches: { count: 1 }, images: 0 }),
+            ...errors(403, 404, 503),
+          },
+        },
+      },
+    );
+}
+
+/** What is over the limit counts as unreadable here, as SDKs know it. */
+async function readJson(request: Request, bytesMax: number): Promise<Uint8Array> {
+  try {
+    return await inflate(request, await readBody(request, bytesMax), bytesMax);
+  } catch (error) {
+    if (error instanceof AppError && error.code === "too_large") throw new AppError("invalid", error.message, { cause: error });
+    throw error;
+  }
+}
+
+function startDetail(summary: string, example: object, ...statuses: number[]) {
+  return {
+    tags: ["SDK"],
+    summary,
+    requestBody: { required: true, content: { "application/json": { example } } },
+    responses: { 200: json(STARTED_EXAMPLE), ...errors(...statuses) },
+  };
+}
+
+const IOS_EXAMPLE = { projectID: 7_286_977_268_806_823, trackerVersion: "1.0.14", userUUID: "5f0c0f0e-3a51-4a57-9d4b-6f4d6d1c1b1a", userOSVersion: "17.4", userDevice: "iPhone15,2" };
+
+const MOBILE_EXAMPLE = { projectKey: "Vd4Xk0pSm2Qz7Hn1Tb5y", trackerVersion: "1.0.14", platform: "android", timestamp: 1_760_000_000_000, timezone: "UTC+02:00", width: 1080, height: 2400 };
+
+const STARTED_EXAMPLE = {
+  token: "qrmzm0576vpj.0.mgjaueww.BLFF5p9sXZy6cpBNFGpcH4Ld3SK1GKh714ifrJ4SQpP3",
+  sessionID: "3523215360000131335",
+  userUUID: "5f0c0f0e-3a51-4a57-9d4b-6f4d6d1c1b1a",
+  imagesHashList: ["9f86d081884c7d65"],
+  beaconSizeLimit: 1_000_000,
+  projectID: "1",
+  quality: "low",
+  fps: 1,
+  framesSupport: true,
+};
+
+const SESSION_EXAMPLE = { sessionID: "3523215360000131335", projectId: 1, recorded: true, startedAt: "2025-10-09T08:53:20.000Z", platform: "ios", userDevice: "iPhone 14 Pro", userCountry: "UN" };

@@ -1,0 +1,95 @@
+import Type from "typebox";
+import Value from "typebox/value";
+
+import { AppError } from "../platform/errors.ts";
+
+const INTEGER_MAX = 2 ** 31 - 1;
+const TEXT_MAX = 255;
+
+/** What a mobile SDK sends to start a session; unknown fields are ignored. */
+export type StartRequest = {
+  projectID: number | undefined;
+  projectKey: string | undefined;
+  trackerVersion: string | undefined;
+  revID: string | undefined;
+  token: string | undefined;
+  userUUID: string | undefined;
+  userID: string | undefined;
+  userOSVersion: string | undefined;
+  userDevice: string | undefined;
+  userDeviceType: string | number | undefined;
+  platform: string | undefined;
+  timezone: string | undefined;
+  timestamp: number | undefined;
+  deviceMemory: number | undefined;
+  width: number | undefined;
+  height: number | undefined;
+  doNotRecord: boolean;
+  performance: unknown;
+};
+
+const Json = Type.Record(Type.String(), Type.Unknown());
+
+/** Lenient where SDKs differ: numbers are rounded and clamped, null is absent. Throws 400 for what is no JSON object or has a field of another type. */
+export function parseStartRequest(body: Uint8Array): StartRequest {
+  const fields = parseJson(body);
+  const text = (name: string, max = TEXT_MAX) => optional(fields, name, "string")?.slice(0, max);
+  const integer = (name: string) => {
+    const value = optional(fields, name, "number");
+    return value === undefined ? undefined : Math.min(INTEGER_MAX, Math.max(0, Math.round(value)));
+  };
+  const deviceType = fields["userDeviceType"];
+  return {
+    projectID: optional(fields, "projectID", "number"),
+    projectKey: text("projectKey"),
+    trackerVersion: text("trackerVersion"),
+    revID: text("revID"),
+    token: text("token"),
+    userUUID: text("userUUID"),
+    userID: text("userID"),
+    userOSVersion: text("userOSVersion"),
+    userDevice: text("userDevice"),
+    userDeviceType: typeof deviceType === "number" ? deviceType : text("userDeviceType"),
+    platform: text("platform"),
+    timezone: text("timezone", 64),
+    timestamp: optional(fields, "timestamp", "number"),
+    deviceMemory: integer("deviceMemory"),
+    width: integer("width"),
+    height: integer("height"),
+    doNotRecord: optional(fields, "doNotRecord", "boolean") ?? false,
+    performance: fields["performances"] ?? fields["performance"],
+  };
+}
+
+function parseJson(body: Uint8Array): Record<string, unknown> {
+  let value: unknown;
+  try {
+    // A database cannot keep NUL or half a surrogate pair.
+    value = JSON.parse(new TextDecoder().decode(body), (_, field: unknown) =>
+      typeof field === "string" ? field.toWellFormed().replaceAll("\0", "") : field,
+    );
+  } catch (cause) {
+    throw new AppError("invalid", "the body is not valid JSON", { cause });
+  }
+  if (!Value.Check(Json, value)) throw new AppError("invalid", "the body is not a JSON object");
+  return value;
+}
+
+type Types = { string: string; number: number; boolean: boolean };
+
+const CHECKS: { [Name in keyof Types]: (value: unknown) => value is Types[Name] } = {
+  string: (value) => typeof value === "string",
+  number: (value) => typeof value === "number",
+  boolean: (value) => typeof value === "boolean",
+};
+
+function optional<Name extends keyof Types>(
+  fields: Record<string, unknown>,
+  name: string,
+  type: Name,
+): Types[Name] | undefined {
+  const value = fields[name];
+  if (value === undefined || value === null) return undefined;
+  if (!CHECKS[type](value)) throw new AppError("invalid", `${name} is not a ${type}`);
+  return value;
+}

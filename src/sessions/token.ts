@@ -1,0 +1,84 @@
+import { timingSafeEqual } from "node:crypto";
+import { base58 } from "@scure/base";
+
+/** `delay` is server minus client clock in ms, `expiresAt` is epoch ms. */
+export type Claims = { sessionId: bigint; delay: number; expiresAt: number };
+export type SessionToken = Claims & { kind: "valid" | "just_expired" | "expired" };
+
+const LENGTH_MAX = 256;
+const FIELDS = /^[0-9a-z]{1,13}\.-?[0-9a-z]{1,11}\.[0-9a-z]{1,11}$/;
+const SIGNATURE = /^[1-9A-HJ-NP-Za-km-z]{32,44}$/;
+const SESSION_ID_MAX = 2n ** 63n - 1n;
+const JUST_EXPIRED_MS = 30_000;
+
+/** Session tokens as OpenReplay writes them: session id, delay and expiry in base36, then their HMAC-SHA256 in base58. */
+export class Tokens {
+  readonly #signer: Bun.CryptoHasher;
+  readonly #hashers: Bun.CryptoHasher[];
+
+  /** The first secret signs, all of them verify, so a secret can be replaced without ending sessions. */
+  constructor(secrets: readonly string[]) {
+    const [first] = secrets;
+    if (!first || secrets.includes("")) throw new Error("A token secret is missing or empty.");
+    this.#signer = hasher(first);
+    this.#hashers = secrets.map(hasher);
+  }
+
+  sign(claims: Claims): string {
+    const fields = write(claims);
+    return `${fields}.${base58.encode(hmac(this.#signer, fields))}`;
+  }
+
+  /** Undefined for whatever no secret here signed. An expired token still says whose it was; `now` is epoch ms. */
+  verify(token: string, now: number): SessionToken | undefined {
+    if (token.length > LENGTH_MAX) return undefined;
+    const dot = token.lastIndexOf(".");
+    const fields = token.slice(0, dot);
+    const signature = token.slice(dot + 1);
+    if (!FIELDS.test(fields) || !SIGNATURE.test(signature)) return undefined;
+    const sent = base58.decode(signature);
+    if (!this.#hashers.some((key) => equal(hmac(key, fields), sent))) return undefined;
+    const claims = read(fields);
+    return claims && { kind: kindOf(claims.expiresAt, now), ...claims };
+  }
+}
+
+function write({ sessionId, delay, expiresAt }: Claims): string {
+  return `${sessionId.toString(36)}.${delay.toString(36)}.${expiresAt.toString(36)}`;
+}
+
+/** Only what `write` would write: no leading zeros, no `-0`, no number that lost digits. Nor an id above PostgreSQL's bigint. */
+function read(fields: string): Claims | undefined {
+  const [id = "", delay = "", expiresAt = ""] = fields.split(".");
+  const claims = {
+    sessionId: parseBase36(id),
+    delay: Number.parseInt(delay, 36),
+    expiresAt: Number.parseInt(expiresAt, 36),
+  };
+  return claims.sessionId <= SESSION_ID_MAX && write(claims) === fields ? claims : undefined;
+}
+
+/** In two halves, since a number holds ten base36 digits exactly but not thirteen. */
+function parseBase36(digits: string): bigint {
+  const low = digits.slice(-10);
+  const high = digits.slice(0, -10) || "0";
+  return BigInt(Number.parseInt(high, 36)) * 36n ** 10n + BigInt(Number.parseInt(low, 36));
+}
+
+function kindOf(expiresAt: number, now: number): SessionToken["kind"] {
+  if (expiresAt > now) return "valid";
+  return now < expiresAt + JUST_EXPIRED_MS ? "just_expired" : "expired";
+}
+
+function hasher(secret: string): Bun.CryptoHasher {
+  return new Bun.CryptoHasher("sha256", secret);
+}
+
+/** A copy carries the key on: two thirds of the time of keying a new hasher. */
+function hmac(key: Bun.CryptoHasher, text: string): Uint8Array {
+  return key.copy().update(text).digest();
+}
+
+function equal(a: Uint8Array, b: Uint8Array): boolean {
+  return a.length === b.length && timingSafeEqual(a, b);
+}
