@@ -33,6 +33,9 @@ import { SessionIds } from "./sessions/session-id.ts";
 import { Sessions } from "./sessions/service.ts";
 import { Tokens } from "./sessions/token.ts";
 
+// The web SDK retries for 13.75 s; what a store cannot do by then is not worth holding memory for.
+const COMMIT_DEADLINE_MS = 15_000;
+
 /** What the outside world gives; tests put faults between. */
 export type Platform = {
   config: Config;
@@ -40,10 +43,18 @@ export type Platform = {
   objects: ObjectStore;
   log: Log;
   index?: typeof indexSegment;
+  commitDeadlineMs?: number;
 };
 
 /** The write path alone, which the command line needs, too. */
-export function buildWrite({ config, sql, objects, log, index = indexSegment }: Platform) {
+export function buildWrite({
+  config,
+  sql,
+  objects,
+  log,
+  index = indexSegment,
+  commitDeadlineMs = COMMIT_DEADLINE_MS,
+}: Platform) {
   const metrics = new Metrics();
   const inflight = new InflightBytes(config.inflightBytesMax, config.commit.bytes);
   metrics.watchInflight(() => inflight.bytes);
@@ -59,7 +70,7 @@ export function buildWrite({ config, sql, objects, log, index = indexSegment }: 
       metrics,
       log,
     },
-    config.commit,
+    { ...config.commit, deadlineMs: commitDeadlineMs },
   );
   return { commitLog, inflight, metrics, projects: new Projects({ sql, commitLog, log }) };
 }
@@ -89,8 +100,14 @@ export async function buildApp(platform: Platform) {
     },
     { beaconBytesMax: config.beaconBytesMax, ...config.mobile },
   );
-  const ingest = new Ingest({ sessions, commitLog, inflight, metrics }, { strictFraming: config.strictFraming });
-  const images = new Images({ sql, commitLog, inflight, sessions, projects, metrics }, { fileBytesMax: config.fileBytesMax });
+  const ingest = new Ingest(
+    { sessions, commitLog, inflight, metrics },
+    { strictFraming: config.strictFraming },
+  );
+  const images = new Images(
+    { sql, commitLog, inflight, sessions, projects, metrics },
+    { fileBytesMax: config.fileBytesMax },
+  );
   const reader = new SegmentReader(objects);
   const batches = new Batches(sql, reader);
   const authorize = (request: Request, late = false) => bearer(request, tokens, late);
@@ -99,7 +116,10 @@ export async function buildApp(platform: Platform) {
     await getSession(sql, id);
     return id;
   };
-  const contents = async (id: bigint) => ({ batches: await batches.summary(id), images: await countImages(sql, id) });
+  const contents = async (id: bigint) => ({
+    batches: await batches.summary(id),
+    images: await countImages(sql, id),
+  });
 
   // One holder, because the routes are mounted before the edge that renders their errors exists.
   const routes = new Elysia({ name: "floodgate" })
@@ -125,18 +145,23 @@ export async function buildApp(platform: Platform) {
 
 /** Elysia's own errors in our words. */
 function toAppError(code: string | number, error: unknown): unknown {
-  if (code === "VALIDATION") return new AppError("invalid", validationMessage(error), { cause: error });
+  if (code === "VALIDATION")
+    return new AppError("invalid", validationMessage(error), { cause: error });
   return code === "NOT_FOUND" ? new AppError("not_found", "no such route") : error;
 }
 
 function validationMessage(error: unknown): string {
   if (!(error instanceof ValidationError)) return "the request is malformed";
   const [first] = error.all;
-  return first === undefined || !("path" in first) ? "the request is malformed" : `${first.path.slice(1)}: ${first.message}`;
+  return first === undefined || !("path" in first)
+    ? "the request is malformed"
+    : `${first.path.slice(1)}: ${first.message}`;
 }
 
 async function nextWorker(sql: Sql): Promise<number> {
-  const [row] = await sql<[{ worker: number }]>`select nextval('session_workers')::integer as worker`;
+  const [row] = await sql<
+    [{ worker: number }]
+  >`select nextval('session_workers')::integer as worker`;
   return row.worker;
 }
 

@@ -42,12 +42,20 @@ export async function runMigrations(config: Config): Promise<void> {
 }
 
 /** Runs `work` on the projects of a migrated database, with the server running or not. */
-export async function withProjects<T>(config: Config, work: (projects: Projects) => Promise<T>): Promise<T> {
+export async function withProjects<T>(
+  config: Config,
+  work: (projects: Projects) => Promise<T>,
+): Promise<T> {
   await using shared = await shareDatabase(config);
   await migrateDatabase(shared.databaseUrl);
   const sql = openDatabase(shared.databaseUrl, { connections: 2 });
   await using objects = await openObjects(shared.config);
-  const { projects, commitLog } = buildWrite({ config: shared.config, sql, objects, log: openLog(config.logLevel) });
+  const { projects, commitLog } = buildWrite({
+    config: shared.config,
+    sql,
+    objects,
+    log: openLog(config.logLevel),
+  });
   try {
     return await work(projects);
   } finally {

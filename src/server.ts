@@ -19,6 +19,7 @@ export type ServerOptions = {
   /** tests put faults around these */
   wrapObjects?: (objects: ObjectStore) => ObjectStore;
   index?: typeof indexSegment;
+  commitDeadlineMs?: number;
 };
 
 export type Server = {
@@ -28,14 +29,29 @@ export type Server = {
 };
 
 /** One serving process: `databaseUrl` is that of a migrated database. */
-export async function startServer(config: Config, databaseUrl: string, options: ServerOptions = {}): Promise<Server> {
+export async function startServer(
+  config: Config,
+  databaseUrl: string,
+  options: ServerOptions = {},
+): Promise<Server> {
   const log = options.log ?? openLog(config.logLevel);
   const sql = openDatabase(databaseUrl);
   const opened = await openObjects(config);
   const objects = options.wrapObjects?.(opened) ?? opened;
-  const app = await buildApp({ config, sql, objects, log, ...(options.index !== undefined && { index: options.index }) });
+  const app = await buildApp({
+    config,
+    sql,
+    objects,
+    log,
+    ...(options.index !== undefined && { index: options.index }),
+    ...(options.commitDeadlineMs !== undefined && { commitDeadlineMs: options.commitDeadlineMs }),
+  });
   await app.projects.watch();
-  const server = listen(config, options.reusePort ?? false, async (request) => await app.edge.fetch(request));
+  const server = listen(
+    config,
+    options.reusePort ?? false,
+    async (request) => await app.edge.fetch(request),
+  );
   app.clients.attach(server);
   log.info({ url: server.url.href, objects: objects.name }, "listening");
 
@@ -60,7 +76,11 @@ export async function startServer(config: Config, databaseUrl: string, options: 
   return { url: server.url.href, stop };
 }
 
-function listen(config: Config, reusePort: boolean, fetch: (request: Request) => Promise<Response>) {
+function listen(
+  config: Config,
+  reusePort: boolean,
+  fetch: (request: Request) => Promise<Response>,
+) {
   try {
     return Bun.serve({
       port: config.port,
@@ -73,6 +93,9 @@ function listen(config: Config, reusePort: boolean, fetch: (request: Request) =>
       development: false,
     });
   } catch (cause) {
-    throw new UsageError(`cannot listen on ${config.host}:${config.port}: ${cause instanceof Error ? cause.message : String(cause)}`, { cause });
+    throw new UsageError(
+      `cannot listen on ${config.host}:${config.port}: ${cause instanceof Error ? cause.message : String(cause)}`,
+      { cause },
+    );
   }
 }

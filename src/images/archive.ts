@@ -34,7 +34,9 @@ export class ArchiveCheck {
   /** Undefined for a name that is no archive's. */
   static for(name: string, fileBytesMax: number): ArchiveCheck | undefined {
     if (name.endsWith(".tar.gz")) return new ArchiveCheck(tarEntries(), fileBytesMax * GROWTH_MAX);
-    return name.endsWith(".gz") ? new ArchiveCheck(frameRecords(), fileBytesMax * GROWTH_MAX) : undefined;
+    return name.endsWith(".gz")
+      ? new ArchiveCheck(frameRecords(), fileBytesMax * GROWTH_MAX)
+      : undefined;
   }
 
   /** Throws 400 when the archive is damaged or too large inside. */
@@ -63,7 +65,9 @@ function tarEntries(): Sink {
   let count = 0;
   entries.on("entry", (_header, content, next) => {
     content.resume();
-    content.on("end", () => next(++count > ENTRIES_MAX ? new Error("too many entries") : undefined));
+    content.on("end", () =>
+      next(++count > ENTRIES_MAX ? new Error("too many entries") : undefined),
+    );
   });
   return entries;
 }
@@ -75,7 +79,7 @@ function frameRecords(): Writable {
   let skip = 0;
   return new Writable({
     write(chunk: Buffer, _encoding, done) {
-      for (let at = 0; at < chunk.length; ) {
+      for (let at = 0; at < chunk.length;) {
         const skipped = Math.min(skip, chunk.length - at);
         skip -= skipped;
         at += skipped;
@@ -88,6 +92,7 @@ function frameRecords(): Writable {
       }
       done();
     },
-    final: (done) => done(have > 0 || skip > 0 ? new Error("the last frame is cut short") : undefined),
+    final: (done) =>
+      done(have > 0 || skip > 0 ? new Error("the last frame is cut short") : undefined),
   });
 }

@@ -48,7 +48,8 @@ export class Form {
 
   async take(event: FormEvent): Promise<void> {
     if (event.type === "field") this.#fields.set(event.name, event.value);
-    else if (event.type === "file") this.#file = await this.#begin(event.filename, event.contentType);
+    else if (event.type === "file")
+      this.#file = await this.#begin(event.filename, event.contentType);
     else if (this.#file === undefined) throw new AppError("invalid", "the form is malformed");
     else if (event.type === "data") await this.#write(this.#file, event.bytes);
     else await this.#end(this.#file);
@@ -64,26 +65,45 @@ export class Form {
     }
     const projectID = encoded === undefined ? undefined : Number(encoded);
     const project = await this.#deps.projects.identify({ projectID, projectKey });
-    if (project.id !== this.#owner.projectId) throw new AppError("forbidden", "the session belongs to another project");
+    if (project.id !== this.#owner.projectId)
+      throw new AppError("forbidden", "the session belongs to another project");
   }
 
   /** Resolved means that every file of the form can be read back. */
   async store(): Promise<void> {
     const { sql, commitLog, metrics } = this.#deps;
-    const kind = (file: File) => (file.archive !== undefined || this.#fields.get("type") === "frames" ? "frames" : "image");
-    const fresh = this.#files.flatMap((file) => (file.writer === undefined ? [] : [{ writer: file.writer, row: this.#row(file, kind(file)) }]));
+    const kind = (file: File) =>
+      file.archive !== undefined || this.#fields.get("type") === "frames" ? "frames" : "image";
+    const fresh = this.#files.flatMap((file) =>
+      file.writer === undefined ? [] : [{ writer: file.writer, row: this.#row(file, kind(file)) }],
+    );
     const known = this.#files.filter((file) => file.known !== undefined);
     await storeRows(commitLog, fresh, this.#owner);
-    if (known.length > 0) await countUses(sql, this.#owner.projectId, known.map(({ name }) => name));
+    if (known.length > 0)
+      await countUses(
+        sql,
+        this.#owner.projectId,
+        known.map(({ name }) => name),
+      );
 
     for (const file of this.#files) metrics.images.inc({ outcome: outcomeOf(file) });
   }
 
   async #begin(name: string, contentType: string): Promise<File> {
-    if (name === "" || Buffer.byteLength(name) > NAME_BYTES_MAX || UNSAFE_NAME.test(name) || !name.isWellFormed())
-      throw new AppError("invalid", `the file name must be a plain name of up to ${NAME_BYTES_MAX} bytes`);
+    if (
+      name === "" ||
+      Buffer.byteLength(name) > NAME_BYTES_MAX ||
+      UNSAFE_NAME.test(name) ||
+      !name.isWellFormed()
+    )
+      throw new AppError(
+        "invalid",
+        `the file name must be a plain name of up to ${NAME_BYTES_MAX} bytes`,
+      );
     const { sql, commitLog } = this.#deps;
-    const known = this.#options.recorded ? await selectHash(sql, this.#owner.projectId, name) : undefined;
+    const known = this.#options.recorded
+      ? await selectHash(sql, this.#owner.projectId, name)
+      : undefined;
     const stores = this.#options.recorded && known === undefined;
     const file: File = {
       name,
@@ -135,7 +155,11 @@ function outcomeOf({ writer, known, sha256 }: File): string {
   return Buffer.compare(known, sha256) === 0 ? "known" : "conflict";
 }
 
-async function selectHash(sql: Sql, projectId: number, name: string): Promise<Uint8Array | undefined> {
+async function selectHash(
+  sql: Sql,
+  projectId: number,
+  name: string,
+): Promise<Uint8Array | undefined> {
   const [row] = await sql<{ sha256: Uint8Array }[]>`
     select sha256 from images where project_id = ${projectId} and name = ${name}`;
   return row?.sha256;

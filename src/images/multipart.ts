@@ -28,7 +28,8 @@ export async function* formEvents(request: Request): AsyncGenerator<FormEvent[]>
     maxParts: PARTS_MAX,
     maxFieldSize: FIELD_BYTES_MAX,
     isFile: (info) => info.filename !== undefined,
-    onField: (info, value) => events.push({ type: "field", name: info.name, value: decodeField(info, value) }),
+    onField: (info, value) =>
+      events.push({ type: "field", name: info.name, value: decodeField(info, value) }),
     onFile: (info) => {
       events.push(fileEvent(info));
       return (bytes) => events.push(bytes === null ? { type: "end" } : { type: "data", bytes });
@@ -63,7 +64,12 @@ function fileEvent({ filename, contentType }: PartInfo): FormEvent {
 }
 
 function formError(error: MultipartError): AppError {
-  if (error._tag === "InvalidBoundary") return new AppError("unsupported_media", "the form has no boundary");
-  if (error._tag === "ReachedLimit") return new AppError("invalid", `the form has over ${PARTS_MAX} parts or a field over ${FIELD_BYTES_MAX} bytes`);
+  if (error._tag === "InvalidBoundary")
+    return new AppError("unsupported_media", "the form has no boundary");
+  if (error._tag === "ReachedLimit")
+    return new AppError(
+      "invalid",
+      `the form has over ${PARTS_MAX} parts or a field over ${FIELD_BYTES_MAX} bytes`,
+    );
   return new AppError("invalid", "the form is malformed");
 }

@@ -2,24 +2,43 @@ import { type SegmentReader } from "../ingest/segment-reader.ts";
 import { type Sql } from "../platform/database.ts";
 import { AppError } from "../platform/errors.ts";
 
-export type ImageRow = { name: string; kind: "image" | "frames"; contentType: string; bytes: number; sha256: string; storedAt: Date };
+export type ImageRow = {
+  name: string;
+  kind: "image" | "frames";
+  contentType: string;
+  bytes: number;
+  sha256: string;
+  storedAt: Date;
+};
 type ImageList = { images: ImageRow[]; nextCursor: string | null };
 type Chunks = { segments: string[]; offsets: number[]; lengths: number[] };
 export type StoredImage = ImageRow & Chunks;
 
 /** The images that the session was the first to store, in order of name. */
-export async function listImages(sql: Sql, sessionId: bigint, { cursor, limit }: { cursor?: string; limit: number }): Promise<ImageList> {
+export async function listImages(
+  sql: Sql,
+  sessionId: bigint,
+  { cursor, limit }: { cursor?: string; limit: number },
+): Promise<ImageList> {
   const rows = await sql<ImageRow[]>`
     select name, kind, content_type as "contentType", bytes::double precision as bytes, encode(sha256, 'hex') as sha256, stored_at as "storedAt"
     from images where session_id = ${sessionId} ${cursor === undefined ? sql`` : sql`and name > ${parseCursor(cursor)}`}
     order by name limit ${limit + 1}`;
   const images = rows.slice(0, limit);
   const last = images.at(-1);
-  return { images, nextCursor: rows.length > images.length && last !== undefined ? Buffer.from(last.name).toString("base64url") : null };
+  return {
+    images,
+    nextCursor:
+      rows.length > images.length && last !== undefined
+        ? Buffer.from(last.name).toString("base64url")
+        : null,
+  };
 }
 
 export async function countImages(sql: Sql, sessionId: bigint): Promise<number> {
-  const [row] = await sql<[{ count: number }]>`select count(*)::integer as count from images where session_id = ${sessionId}`;
+  const [row] = await sql<
+    [{ count: number }]
+  >`select count(*)::integer as count from images where session_id = ${sessionId}`;
   return row.count;
 }
 
@@ -34,7 +53,12 @@ export async function findImage(sql: Sql, projectId: number, name: string): Prom
 }
 
 /** The image's bytes from `start` up to but without `end`. */
-export async function* imageBytes(reader: SegmentReader, image: Chunks, start: number, end: number): AsyncGenerator<Uint8Array> {
+export async function* imageBytes(
+  reader: SegmentReader,
+  image: Chunks,
+  start: number,
+  end: number,
+): AsyncGenerator<Uint8Array> {
   for await (const { place, body } of reader.read(chunksWithin(image, start, end)))
     yield body.subarray(Math.max(0, start - place.at), end - place.at);
 }
@@ -43,7 +67,8 @@ function* chunksWithin({ segments, offsets, lengths }: Chunks, start: number, en
   let at = 0;
   for (const [index, segmentId] of segments.entries()) {
     const length = lengths[index] ?? 0;
-    if (at + length > start && at < end) yield { segmentId, offset: offsets[index] ?? 0, length, at };
+    if (at + length > start && at < end)
+      yield { segmentId, offset: offsets[index] ?? 0, length, at };
     at += length;
   }
 }

@@ -11,6 +11,8 @@ import { type SessionToken } from "../sessions/token.ts";
 import { type StoredImage, findImage, imageBytes, listImages } from "./reading.ts";
 import { type Images } from "./service.ts";
 
+const INLINE_BYTES_MAX = 2 ** 20;
+
 export type UploadRoutesDeps = { images: Images; authorize: (request: Request) => SessionToken };
 
 export function uploadRoutes({ images, authorize }: UploadRoutesDeps) {
@@ -19,8 +21,14 @@ export function uploadRoutes({ images, authorize }: UploadRoutesDeps) {
     return new Response();
   };
   return new Elysia({ name: "image-uploads" })
-    .post("/v1/ios/images", ({ request }) => upload(request, true), { parse: "none", detail: uploadDetail("Push images, named by their hashes") })
-    .post("/v1/mobile/images", ({ request }) => upload(request, false), { parse: "none", detail: uploadDetail("Push screenshots, as today's SDKs do") });
+    .post("/v1/ios/images", ({ request }) => upload(request, true), {
+      parse: "none",
+      detail: uploadDetail("Push images, named by their hashes"),
+    })
+    .post("/v1/mobile/images", ({ request }) => upload(request, false), {
+      parse: "none",
+      detail: uploadDetail("Push screenshots, as today's SDKs do"),
+    });
 }
 
 export type ImageRoutesDeps = {
@@ -34,31 +42,54 @@ export type ImageRoutesDeps = {
 export function imageRoutes({ sql, reader, serverKeys, findSession }: ImageRoutesDeps) {
   return new Elysia({ name: "images" })
     .onBeforeHandle(({ request }) => serverKeys.check(request))
-    .get("/v1/sessions/:sessionID/images", async ({ params, query }) => await listImages(sql, await findSession(params.sessionID), query), {
-      query: t.Object({ limit: t.Integer({ minimum: 1, maximum: 1000, default: 100 }), cursor: t.Optional(t.String({ maxLength: 512 })) }),
-      detail: {
-        tags: ["Reading"],
-        summary: "The images that a session was the first to store",
-        security: [{ serverKey: [] }],
-        responses: { 200: json({ images: [IMAGE_EXAMPLE], nextCursor: null }), ...errors(403, 404, 503) },
+    .get(
+      "/v1/sessions/:sessionID/images",
+      async ({ params, query }) =>
+        await listImages(sql, await findSession(params.sessionID), query),
+      {
+        query: t.Object({
+          limit: t.Integer({ minimum: 1, maximum: 1000, default: 100 }),
+          cursor: t.Optional(t.String({ maxLength: 512 })),
+        }),
+        detail: {
+          tags: ["Reading"],
+          summary: "The images that a session was the first to store",
+          security: [{ serverKey: [] }],
+          responses: {
+            200: json({ images: [IMAGE_EXAMPLE], nextCursor: null }),
+            ...errors(403, 404, 503),
+          },
+        },
       },
-    })
+    )
     .get(
       "/v1/images/:projectId/:hash",
-      async ({ params, request }) => serve(request, reader, await findImage(sql, params.projectId, params.hash)),
+      async ({ params, request }) =>
+        await serve(request, reader, await findImage(sql, params.projectId, params.hash)),
       {
-        params: t.Object({ projectId: t.Integer({ minimum: 0, maximum: 2 ** 31 - 1 }), hash: t.String({ minLength: 1, maxLength: 255 }) }),
+        params: t.Object({
+          projectId: t.Integer({ minimum: 0, maximum: 2 ** 31 - 1 }),
+          hash: t.String({ minLength: 1, maxLength: 255 }),
+        }),
         detail: {
           tags: ["Reading"],
           summary: "An image's bytes, whole or a range",
           security: [{ serverKey: [] }],
-          responses: { 200: { description: "The file", content: { "image/png": {} } }, 206: { description: "The range" }, ...errors(304, 403, 404, 416, 503) },
+          responses: {
+            200: { description: "The file", content: { "image/png": {} } },
+            206: { description: "The range" },
+            ...errors(304, 403, 404, 416, 503),
+          },
         },
       },
     );
 }
 
-function serve(request: Request, reader: SegmentReader, image: StoredImage): Response {
+async function serve(
+  request: Request,
+  reader: SegmentReader,
+  image: StoredImage,
+): Promise<Response> {
   const etag = `"${image.sha256}"`;
   const headers = new Headers({
     "content-type": image.contentType,
@@ -69,29 +100,60 @@ function serve(request: Request, reader: SegmentReader, image: StoredImage): Res
     "content-security-policy": "default-src 'none'; sandbox",
     "x-content-type-options": "nosniff",
   });
-  if (request.headers.get("if-none-match")?.includes(etag) === true) return new Response(null, { status: 304, headers });
+  if (request.headers.get("if-none-match")?.includes(etag) === true)
+    return new Response(null, { status: 304, headers });
   const ifRange = request.headers.get("if-range");
-  const range = ifRange === null || ifRange === etag ? parseRange(request.headers.get("range"), image.bytes) : undefined;
+  const range =
+    ifRange === null || ifRange === etag
+      ? parseRange(request.headers.get("range"), image.bytes)
+      : undefined;
   if (range === "unsatisfiable")
-    throw new AppError("range_not_satisfiable", "the range is outside the image", { headers: { "content-range": `bytes */${image.bytes}` } });
+    throw new AppError("range_not_satisfiable", "the range is outside the image", {
+      headers: { "content-range": `bytes */${image.bytes}` },
+    });
   const { start, end } = range ?? { start: 0, end: image.bytes };
-  headers.set("content-length", String(end - start));
   if (range !== undefined) headers.set("content-range", `bytes ${start}-${end - 1}/${image.bytes}`);
-  return new Response(streamOf(imageBytes(reader, image, start, end)), { status: range === undefined ? 200 : 206, headers });
+  const status = range === undefined ? 200 : 206;
+  const bytes = imageBytes(reader, image, start, end);
+  // Bun sends a stream without its length, so what is small goes out in one piece.
+  const body =
+    end - start <= INLINE_BYTES_MAX ? Buffer.concat(await Array.fromAsync(bytes)) : streamOf(bytes);
+  return new Response(body, { status, headers });
 }
 
-const IMAGE_EXAMPLE = { name: "9f86d081884c7d65", kind: "image", contentType: "image/png", bytes: 20_480, sha256: "9f86d081…", storedAt: "2025-10-09T08:53:21.000Z" };
+const IMAGE_EXAMPLE = {
+  name: "9f86d081884c7d65",
+  kind: "image",
+  contentType: "image/png",
+  bytes: 20_480,
+  sha256: "9f86d081…",
+  storedAt: "2025-10-09T08:53:21.000Z",
+};
 
 function uploadDetail(summary: string) {
   return {
     tags: ["SDK"],
     summary,
-    description: "Each file's name is its hash and its key in the project; a stored name is stored once. Archives (`.gz`, `.tar.gz`, `type=frames`) are kept as they are sent.",
+    description:
+      "Each file's name is its hash and its key in the project; a stored name is stored once. Archives (`.gz`, `.tar.gz`, `type=frames`) are kept as they are sent.",
     security: [{ session: [] }],
     requestBody: {
       required: true,
-      content: { "multipart/form-data": { schema: { type: "object" as const, properties: { projectID: { type: "integer" as const, example: 7_286_977_268_806_823 }, file: { type: "string" as const, format: "binary" } } } } },
+      content: {
+        "multipart/form-data": {
+          schema: {
+            type: "object" as const,
+            properties: {
+              projectID: { type: "integer" as const, example: 7_286_977_268_806_823 },
+              file: { type: "string" as const, format: "binary" },
+            },
+          },
+        },
+      },
     },
-    responses: { 200: { description: "Every file is stored" }, ...errors(400, 401, 403, 413, 415, 503) },
+    responses: {
+      200: { description: "Every file is stored" },
+      ...errors(400, 401, 403, 413, 415, 503),
+    },
   };
 }

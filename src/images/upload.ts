@@ -62,7 +62,7 @@ export class PartWriter {
   }
 
   #gather(data: Uint8Array): void {
-    for (let from = 0; from < data.length; ) {
+    for (let from = 0; from < data.length;) {
       this.#gathered ??= new Uint8Array(CHUNK_BYTES_MIN);
       const piece = data.subarray(from, from + CHUNK_BYTES_MIN - this.#gatheredBytes);
       this.#gathered.set(piece, this.#gatheredBytes);
@@ -73,7 +73,8 @@ export class PartWriter {
   }
 
   #flush(): void {
-    if (this.#gathered !== undefined && this.#gatheredBytes > 0) this.#append(this.#gathered.subarray(0, this.#gatheredBytes));
+    if (this.#gathered !== undefined && this.#gatheredBytes > 0)
+      this.#append(this.#gathered.subarray(0, this.#gatheredBytes));
     this.#gatheredBytes = 0;
   }
 
@@ -91,9 +92,18 @@ export class PartWriter {
 export type StoredPart = { writer: PartWriter; row: Record<string, unknown> };
 
 /** Records the rows of files whose chunks are appended: in the chunks' own open segment, or after the chunks are durable. */
-export async function storeRows(commitLog: CommitLog, parts: StoredPart[], owner: Owner): Promise<void> {
-  const segments = new Set(parts.flatMap(({ writer }) => writer.chunks.map(({ segment }) => segment)));
-  const rowBytes = parts.reduce((sum, { writer }) => sum + ROW_BYTES_MAX + writer.chunks.length * ROW_CHUNK_BYTES_MAX, 0);
+export async function storeRows(
+  commitLog: CommitLog,
+  parts: StoredPart[],
+  owner: Owner,
+): Promise<void> {
+  const segments = new Set(
+    parts.flatMap(({ writer }) => writer.chunks.map(({ segment }) => segment)),
+  );
+  const rowBytes = parts.reduce(
+    (sum, { writer }) => sum + ROW_BYTES_MAX + writer.chunks.length * ROW_CHUNK_BYTES_MAX,
+    0,
+  );
   for (;;) {
     const closed = [...segments].filter(({ id }) => id !== undefined);
     await Promise.all(closed.map(({ committed }) => committed));
@@ -103,7 +113,9 @@ export async function storeRows(commitLog: CommitLog, parts: StoredPart[], owner
     if (open.length === 0 || commitLog.fits(rowBytes, parts.length)) break;
     commitLog.close();
   }
-  const rows = parts.map(({ writer, row }) => commitLog.appendRow("image", { ...row, ...chunkColumns(writer) }, owner));
+  const rows = parts.map(({ writer, row }) =>
+    commitLog.appendRow("image", { ...row, ...chunkColumns(writer) }, owner),
+  );
   await Promise.all(rows.map(({ committed }) => committed));
 }
 

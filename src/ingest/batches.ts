@@ -33,10 +33,16 @@ export class Batches {
     this.#reader = reader;
   }
 
-  async *encode(sessionId: bigint, format: BatchFormat, quarantined: boolean): AsyncGenerator<Uint8Array> {
+  async *encode(
+    sessionId: bigint,
+    format: BatchFormat,
+    quarantined: boolean,
+  ): AsyncGenerator<Uint8Array> {
     const batches = this.#read(sessionId, quarantined);
     if (format === "application/json") yield* jsonDocument(batches);
-    else for await (const batch of batches) yield format === "application/msgpack" ? pack(describe(batch)) : withLength(batch.body);
+    else
+      for await (const batch of batches)
+        yield format === "application/msgpack" ? pack(describe(batch)) : withLength(batch.body);
   }
 
   /** What is stored of a session. */
@@ -52,7 +58,13 @@ export class Batches {
 
   async *#read(sessionId: bigint, quarantined: boolean): AsyncGenerator<Batch> {
     for await (const { place, body } of this.#reader.read(this.#rows(sessionId, quarantined)))
-      yield { row: place, body: (place.flags & FLAG.gzip) === 0 ? body : gunzipSync(body, { maxOutputLength: place.bytes }) };
+      yield {
+        row: place,
+        body:
+          (place.flags & FLAG.gzip) === 0
+            ? body
+            : gunzipSync(body, { maxOutputLength: place.bytes }),
+      };
   }
 
   async *#rows(sessionId: bigint, quarantined: boolean): AsyncGenerator<BatchRow> {
@@ -67,7 +79,12 @@ export class Batches {
   }
 }
 
-async function selectPage(sql: Sql, sessionId: bigint, quarantined: boolean, after: { segmentId: string; offset: number }): Promise<BatchRow[]> {
+async function selectPage(
+  sql: Sql,
+  sessionId: bigint,
+  quarantined: boolean,
+  after: { segmentId: string; offset: number },
+): Promise<BatchRow[]> {
   return await sql<BatchRow[]>`
     select segment_id as "segmentId", "offset", length, bytes, flags, messages, received_at as "receivedAt"
     from batches
@@ -84,7 +101,12 @@ function withLength(body: Uint8Array): Uint8Array {
 }
 
 function describe({ row, body }: Batch) {
-  return { receivedAt: row.receivedAt.toISOString(), late: (row.flags & FLAG.late) !== 0, messages: row.messages, body };
+  return {
+    receivedAt: row.receivedAt.toISOString(),
+    late: (row.flags & FLAG.late) !== 0,
+    messages: row.messages,
+    body,
+  };
 }
 
 async function* jsonDocument(batches: AsyncGenerator<Batch>): AsyncGenerator<Uint8Array> {

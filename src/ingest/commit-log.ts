@@ -7,13 +7,18 @@ import { type Log } from "../platform/log.ts";
 import { type Metrics } from "../platform/metrics.ts";
 import { type ObjectStore } from "../platform/objects.ts";
 import { type InflightBytes } from "./inflight-bytes.ts";
-import { type BatchFacts, type RecordHead, type Segment, type SegmentEntry, SegmentWriter, segmentKey } from "./segment.ts";
+import {
+  type BatchFacts,
+  type RecordHead,
+  type Segment,
+  type SegmentEntry,
+  SegmentWriter,
+  segmentKey,
+} from "./segment.ts";
 import { TokenBucket } from "./token-bucket.ts";
 
 const PUTS_MAX = 8;
 const BUFFERS_KEPT_MAX = 4;
-/** What cannot be stored and indexed within this time is answered 503. */
-const COMMIT_DEADLINE_MS = 15_000;
 const EAGER_PUTS = { perSecond: 4, burst: 40 };
 
 export type CommitLogDeps = {
@@ -25,7 +30,12 @@ export type CommitLogDeps = {
   log: Log;
 };
 
-export type CommitLogOptions = { intervalMs: number; bytes: number };
+export type CommitLogOptions = {
+  intervalMs: number;
+  bytes: number;
+  /** What cannot be stored and indexed within this time is answered 503. */
+  deadlineMs: number;
+};
 
 /** A segment was deleted as an orphan before its writer came to index it: its records must not be acknowledged. */
 export class SegmentDeleted extends Error {
@@ -71,7 +81,11 @@ export class CommitLog {
   }
 
   /** Copies the record into the open segment. Await the segment's `committed` before you acknowledge. */
-  append(head: RecordHead, body: Uint8Array, facts?: BatchFacts): { segment: PendingSegment; entry: SegmentEntry } {
+  append(
+    head: RecordHead,
+    body: Uint8Array,
+    facts?: BatchFacts,
+  ): { segment: PendingSegment; entry: SegmentEntry } {
     if (this.#open !== undefined && !this.#open.writer.fits(body.length)) this.close();
     const segment = (this.#open ??= this.#openSegment(body.length));
     const entry = segment.writer.append(head, body, facts);
@@ -82,7 +96,11 @@ export class CommitLog {
   }
 
   /** Records a row of the database, so that it can be rebuilt from the segments: field names are the column names. */
-  appendRow(kind: "session" | "image" | "project", row: object, ids: { projectId: number; sessionId: bigint }): PendingSegment {
+  appendRow(
+    kind: "session" | "image" | "project",
+    row: object,
+    ids: { projectId: number; sessionId: bigint },
+  ): PendingSegment {
     return this.append({ kind, flags: 0, receivedAt: Date.now(), ...ids }, pack(row)).segment;
   }
 
@@ -148,7 +166,7 @@ export class CommitLog {
 
   async #commit(segment: OpenSegment, sealed: Segment): Promise<void> {
     const { objects, index, inflight, metrics, log } = this.#deps;
-    const deadline = AbortSignal.timeout(COMMIT_DEADLINE_MS);
+    const deadline = AbortSignal.timeout(this.#options.deadlineMs);
     let attempts = 0;
     try {
       await this.#retry("put", deadline, metrics.putSeconds, () => {
@@ -161,16 +179,28 @@ export class CommitLog {
       segment.resolve();
     } catch (cause) {
       metrics.segments.inc({ outcome: "failed" });
-      log.error({ err: cause, segment: sealed.id, records: sealed.entries.length }, "segment not committed");
+      log.error(
+        { err: cause, segment: sealed.id, records: sealed.entries.length },
+        "segment not committed",
+      );
       segment.reject(unavailable("the data could not be stored, send it again", 2, { cause }));
     }
     inflight.remove(segment.heldBytes, performance.now() - segment.openedMs);
     // After a failed attempt something may still be reading the buffer: only a clean one is used again.
-    if (attempts === 1 && sealed.bytes.buffer.byteLength === this.#options.bytes && this.#buffers.length < BUFFERS_KEPT_MAX)
+    if (
+      attempts === 1 &&
+      sealed.bytes.buffer.byteLength === this.#options.bytes &&
+      this.#buffers.length < BUFFERS_KEPT_MAX
+    )
       this.#buffers.push(segment.writer.buffer);
   }
 
-  async #retry(step: "put" | "index", deadline: AbortSignal, seconds: Metrics["putSeconds"], attempt: () => Promise<void>): Promise<void> {
+  async #retry(
+    step: "put" | "index",
+    deadline: AbortSignal,
+    seconds: Metrics["putSeconds"],
+    attempt: () => Promise<void>,
+  ): Promise<void> {
     const { metrics, log } = this.#deps;
     await pRetry(
       async () => {

@@ -9,7 +9,11 @@ import { type SessionToken } from "../sessions/token.ts";
 import { type BatchFormat, type Batches } from "./batches.ts";
 import { type Ingest } from "./service.ts";
 
-const FORMATS: BatchFormat[] = ["application/json", "application/octet-stream", "application/msgpack"];
+const FORMATS: BatchFormat[] = [
+  "application/json",
+  "application/octet-stream",
+  "application/msgpack",
+];
 
 export type IngestRoutesDeps = {
   ingest: Ingest;
@@ -23,11 +27,26 @@ export function ingestRoutes({ ingest, authorize }: IngestRoutesDeps) {
     return new Response();
   };
   return new Elysia({ name: "ingest" })
-    .post("/v1/ios/append", ({ request }) => accept(request, false), { parse: "none", detail: batchDetail("Push a message batch") })
-    .post("/v1/ios/i", ({ request }) => accept(request, false), { parse: "none", detail: batchDetail("Push a message batch (short name)") })
-    .post("/v1/ios/late", ({ request }) => accept(request, true), { parse: "none", detail: batchDetail("Push a batch that a crash had kept back") })
-    .post("/v1/mobile/i", ({ request }) => accept(request, false), { parse: "none", detail: batchDetail("Push a message batch, as today's SDKs do") })
-    .post("/v1/mobile/late", ({ request }) => accept(request, true), { parse: "none", detail: batchDetail("Push a late batch, as today's SDKs do") });
+    .post("/v1/ios/append", ({ request }) => accept(request, false), {
+      parse: "none",
+      detail: batchDetail("Push a message batch"),
+    })
+    .post("/v1/ios/i", ({ request }) => accept(request, false), {
+      parse: "none",
+      detail: batchDetail("Push a message batch (short name)"),
+    })
+    .post("/v1/ios/late", ({ request }) => accept(request, true), {
+      parse: "none",
+      detail: batchDetail("Push a batch that a crash had kept back"),
+    })
+    .post("/v1/mobile/i", ({ request }) => accept(request, false), {
+      parse: "none",
+      detail: batchDetail("Push a message batch, as today's SDKs do"),
+    })
+    .post("/v1/mobile/late", ({ request }) => accept(request, true), {
+      parse: "none",
+      detail: batchDetail("Push a late batch, as today's SDKs do"),
+    });
 }
 
 export type BatchRoutesDeps = {
@@ -45,27 +64,57 @@ export function batchRoutes({ batches, serverKeys, findSession }: BatchRoutesDep
       async ({ params, query, request }) => {
         const format = negotiate(request);
         const id = await findSession(params.sessionID);
-        return new Response(streamOf(batches.encode(id, format, query.quarantined ?? false)), { headers: { "content-type": format } });
+        return new Response(streamOf(batches.encode(id, format, query.quarantined ?? false)), {
+          headers: { "content-type": format },
+        });
       },
       {
-        query: t.Object({ quarantined: t.Optional(t.Boolean({ description: "the batches whose framing was malformed, instead of the others" })) }),
+        query: t.Object({
+          quarantined: t.Optional(
+            t.Boolean({
+              description: "the batches whose framing was malformed, instead of the others",
+            }),
+          ),
+        }),
         detail: {
           tags: ["Reading"],
           summary: "A session's batches in commit order",
           description:
             "By `Accept`: JSON with decoded messages; `application/octet-stream`: the batches as the client encoded them, after any gzip, each behind its length as a little-endian uint32; `application/msgpack`: one map a batch, its bytes in `body`.",
           security: [{ serverKey: [] }],
-          responses: { 200: json({ batches: [{ receivedAt: "2025-10-09T08:53:21.000Z", late: false, messages: [{ index: 1, type: 100, name: "Click", timestamp: 1_760_000_000_005, fields: { label: "OK", x: 10, y: 20 } }] }] }), ...errors(403, 404, 406, 503) },
+          responses: {
+            200: json({
+              batches: [
+                {
+                  receivedAt: "2025-10-09T08:53:21.000Z",
+                  late: false,
+                  messages: [
+                    {
+                      index: 1,
+                      type: 100,
+                      name: "Click",
+                      timestamp: 1_760_000_000_005,
+                      fields: { label: "OK", x: 10, y: 20 },
+                    },
+                  ],
+                },
+              ],
+            }),
+            ...errors(403, 404, 406, 503),
+          },
         },
       },
     );
 }
 
 function negotiate(request: Request): BatchFormat {
-  const negotiator = new Negotiator({ headers: { accept: request.headers.get("accept") ?? undefined } });
+  const negotiator = new Negotiator({
+    headers: { accept: request.headers.get("accept") ?? undefined },
+  });
   const accepted = negotiator.mediaType(FORMATS);
   const format = FORMATS.find((one) => one === accepted);
-  if (format === undefined) throw new AppError("not_acceptable", `only ${FORMATS.join(", ")} can be had`);
+  if (format === undefined)
+    throw new AppError("not_acceptable", `only ${FORMATS.join(", ")} can be had`);
   return format;
 }
 
@@ -73,9 +122,18 @@ function batchDetail(summary: string) {
   return {
     tags: ["SDK"],
     summary,
-    description: "Optionally gzip. 200 means that the batch is durable; the same bytes again are stored once.",
+    description:
+      "Optionally gzip. 200 means that the batch is durable; the same bytes again are stored once.",
     security: [{ session: [] }],
-    requestBody: { required: true, content: { "application/octet-stream": { schema: { type: "string" as const, format: "binary" }, example: "<binary encoded messages>" } } },
+    requestBody: {
+      required: true,
+      content: {
+        "application/octet-stream": {
+          schema: { type: "string" as const, format: "binary" },
+          example: "<binary encoded messages>",
+        },
+      },
+    },
     responses: { 200: { description: "Stored" }, ...errors(400, 401, 413, 503) },
   };
 }

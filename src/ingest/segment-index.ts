@@ -17,9 +17,12 @@ export async function indexSegment(sql: Sql, segment: Segment): Promise<Indexed>
   try {
     return await insertSegment(sql, segment);
   } catch (error) {
-    if (!(error instanceof postgres.PostgresError && error.constraint_name === "segments_pkey")) throw error;
+    if (!(error instanceof postgres.PostgresError && error.constraint_name === "segments_pkey"))
+      throw error;
     // An earlier attempt whose answer was lost has done it, or the orphan collection came first.
-    const [row] = await sql<{ deleted: boolean }[]>`select deleted from segments where id = ${segment.id}`;
+    const [row] = await sql<
+      { deleted: boolean }[]
+    >`select deleted from segments where id = ${segment.id}`;
     if (row?.deleted !== false) throw new SegmentDeleted(`segment ${segment.id} was deleted`);
     return { stored: 0, duplicates: 0 };
   }
@@ -64,7 +67,16 @@ async function insertSegment(sql: Sql, segment: Segment): Promise<Indexed> {
 /** PostgreSQL array literals, one a column: half the work of letting the driver build them. */
 function batchColumns(segment: Segment) {
   const columns = {
-    sessionId: "", offset: "", length: "", bytes: "", hash: "", flags: "", messages: "", firstAt: "", lastAt: "", receivedAt: "",
+    sessionId: "",
+    offset: "",
+    length: "",
+    bytes: "",
+    hash: "",
+    flags: "",
+    messages: "",
+    firstAt: "",
+    lastAt: "",
+    receivedAt: "",
   };
   for (const { kind, sessionId, offset, length, flags, receivedAt, facts } of segment.entries) {
     if (kind !== "batch" || facts === undefined) continue;
@@ -80,7 +92,8 @@ function batchColumns(segment: Segment) {
     columns.lastAt += `${comma}${facts.lastAt}`;
     columns.receivedAt += `${comma}${receivedAt}`;
   }
-  for (const [name, values] of Object.entries(columns)) Object.assign(columns, { [name]: `{${values}}` });
+  for (const [name, values] of Object.entries(columns))
+    Object.assign(columns, { [name]: `{${values}}` });
   return columns;
 }
 
@@ -88,7 +101,12 @@ function rows(segment: Segment, kind: Kind): string {
   return JSON.stringify(records(segment, kind));
 }
 
-type ImageRow = { project_id: number; name: string; uses: number; chunk_segments: (string | null)[] };
+type ImageRow = {
+  project_id: number;
+  name: string;
+  uses: number;
+  chunk_segments: (string | null)[];
+};
 
 /** A name can be in one segment twice, and a row can be updated only once in a statement: the first one counts for all. */
 function imageRows(segment: Segment): string {
@@ -98,7 +116,8 @@ function imageRows(segment: Segment): string {
     const first = byName.get(key);
     if (first !== undefined) first.uses += row.uses;
     // A chunk beside the image's record was written before the segment had its id.
-    else byName.set(key, { ...row, chunk_segments: row.chunk_segments.map((id) => id ?? segment.id) });
+    else
+      byName.set(key, { ...row, chunk_segments: row.chunk_segments.map((id) => id ?? segment.id) });
   }
   return JSON.stringify([...byName.values()]);
 }

@@ -19,7 +19,9 @@ export class SegmentReader {
   }
 
   /** The bodies in the order of `places`; throws when one is missing or is not what was written. */
-  async *read<P extends Place>(places: AsyncIterable<P> | Iterable<P>): AsyncGenerator<{ place: P; body: Uint8Array }> {
+  async *read<P extends Place>(
+    places: AsyncIterable<P> | Iterable<P>,
+  ): AsyncGenerator<{ place: P; body: Uint8Array }> {
     let ahead: { span: Span<P>; bytes: Promise<Uint8Array> } | undefined;
     for await (const span of spans(places)) {
       const next = { span, bytes: this.#fetch(span) };
@@ -43,7 +45,9 @@ function* bodies<P extends Place>({ start, places }: Span<P>, bytes: Uint8Array)
   }
 }
 
-async function* spans<P extends Place>(places: AsyncIterable<P> | Iterable<P>): AsyncGenerator<Span<P>> {
+async function* spans<P extends Place>(
+  places: AsyncIterable<P> | Iterable<P>,
+): AsyncGenerator<Span<P>> {
   let span: Span<P> | undefined;
   for await (const place of places) {
     const start = place.offset - RECORD_HEADER_BYTES;

@@ -45,7 +45,12 @@ export type BatchFacts = {
   lastAt: number | null;
 };
 
-export type SegmentEntry = RecordHead & { offset: number; length: number; checksum: bigint; facts?: BatchFacts };
+export type SegmentEntry = RecordHead & {
+  offset: number;
+  length: number;
+  checksum: bigint;
+  facts?: BatchFacts;
+};
 
 /** A whole segment in memory; `bytes` is what the object holds. */
 export type Segment = { id: string; bytes: Uint8Array; entries: SegmentEntry[] };
@@ -76,7 +81,14 @@ export class SegmentWriter {
 
   /** The buffer that a segment of that one record would need. */
   static bytesFor(bodyBytes: number): number {
-    return MAGIC.length + RECORD_HEADER_BYTES + bodyBytes + FOOTER_BYTES_MIN + FOOTER_ENTRY_BYTES_MAX + TRAILER_BYTES;
+    return (
+      MAGIC.length +
+      RECORD_HEADER_BYTES +
+      bodyBytes +
+      FOOTER_BYTES_MIN +
+      FOOTER_ENTRY_BYTES_MAX +
+      TRAILER_BYTES
+    );
   }
 
   get bytes(): number {
@@ -85,7 +97,10 @@ export class SegmentWriter {
 
   fits(bodyBytes: number, records = 1): boolean {
     const footer = FOOTER_BYTES_MIN + (this.entries.length + records) * FOOTER_ENTRY_BYTES_MAX;
-    return this.#used + records * RECORD_HEADER_BYTES + bodyBytes + footer + TRAILER_BYTES <= this.buffer.length;
+    return (
+      this.#used + records * RECORD_HEADER_BYTES + bodyBytes + footer + TRAILER_BYTES <=
+      this.buffer.length
+    );
   }
 
   /** The caller asks `fits` first. */
@@ -140,7 +155,10 @@ export function readSegment(bytes: Uint8Array): Segment {
 export function recordBody(record: Uint8Array): Uint8Array {
   const view = new DataView(record.buffer, record.byteOffset, record.byteLength);
   const body = record.subarray(RECORD_HEADER_BYTES);
-  if (view.getUint32(0, true) !== body.length || view.getBigUint64(24, true) !== Bun.hash.xxHash3(body))
+  if (
+    view.getUint32(0, true) !== body.length ||
+    view.getBigUint64(24, true) !== Bun.hash.xxHash3(body)
+  )
     throw new SegmentError("a record is not what was written");
   return body;
 }
@@ -149,12 +167,30 @@ function hasMagic(bytes: Uint8Array, at: number): boolean {
   return MAGIC.every((byte, index) => bytes[at + index] === byte);
 }
 
-type PackedHead = [number, number, number, number | bigint, number, number, number, number | bigint];
+type PackedHead = [
+  number,
+  number,
+  number,
+  number | bigint,
+  number,
+  number,
+  number,
+  number | bigint,
+];
 type PackedFacts = [number, number | bigint, number, number | null, number | null];
 type PackedEntry = PackedHead | [...PackedHead, ...PackedFacts];
 
 function packEntry(e: SegmentEntry): PackedEntry {
-  const head: PackedHead = [KINDS.indexOf(e.kind), e.flags, e.projectId, e.sessionId, e.receivedAt, e.offset, e.length, e.checksum];
+  const head: PackedHead = [
+    KINDS.indexOf(e.kind),
+    e.flags,
+    e.projectId,
+    e.sessionId,
+    e.receivedAt,
+    e.offset,
+    e.length,
+    e.checksum,
+  ];
   if (e.facts === undefined) return head;
   const { bytes, hash, messages, firstAt, lastAt } = e.facts;
   return [...head, bytes, hash, messages, firstAt, lastAt];
@@ -164,7 +200,16 @@ function unpackEntry(packed: PackedEntry): SegmentEntry {
   const [number, flags, projectId, sessionId, receivedAt, offset, length, checksum] = packed;
   const kind = KINDS[number];
   if (kind === undefined) throw new SegmentError(`no such record kind: ${number}`);
-  const entry = { kind, flags, projectId, sessionId: BigInt(sessionId), receivedAt, offset, length, checksum: BigInt(checksum) };
+  const entry = {
+    kind,
+    flags,
+    projectId,
+    sessionId: BigInt(sessionId),
+    receivedAt,
+    offset,
+    length,
+    checksum: BigInt(checksum),
+  };
   if (packed.length === 8) return entry;
   const [, , , , , , , , bytes, hash, messages, firstAt, lastAt] = packed;
   return { ...entry, facts: { bytes, hash: BigInt(hash), messages, firstAt, lastAt } };

@@ -12,7 +12,12 @@ import { FLAG, type BatchFacts } from "./segment.ts";
 const INFLATED_SLACK_BYTES = 64 * 1024;
 const TIME_MAX_MS = Date.UTC(2100, 0);
 
-export type IngestDeps = { sessions: Sessions; commitLog: CommitLog; inflight: InflightBytes; metrics: Metrics };
+export type IngestDeps = {
+  sessions: Sessions;
+  commitLog: CommitLog;
+  inflight: InflightBytes;
+  metrics: Metrics;
+};
 export type IngestOptions = { strictFraming: boolean };
 
 export class Ingest {
@@ -37,10 +42,22 @@ export class Ingest {
       if (body.length === 0) throw new AppError("invalid", "the batch is empty");
       const inflated = await inflate(request, body, bytesMax);
       const frames = this.#walk(inflated);
-      if (!session.recorded) return void metrics.batches.inc({ outcome: "discarded" });
+      if (!session.recorded) {
+        metrics.batches.inc({ outcome: "discarded" });
+        return;
+      }
 
-      const flags = (isGzip(request) ? FLAG.gzip : 0) | (late ? FLAG.late : 0) | (frames === undefined ? FLAG.quarantined : 0);
-      const head = { kind: "batch", flags, projectId: session.projectId, sessionId: token.sessionId, receivedAt: Date.now() } as const;
+      const flags =
+        (isGzip(request) ? FLAG.gzip : 0) |
+        (late ? FLAG.late : 0) |
+        (frames === undefined ? FLAG.quarantined : 0);
+      const head = {
+        kind: "batch",
+        flags,
+        projectId: session.projectId,
+        sessionId: token.sessionId,
+        receivedAt: Date.now(),
+      } as const;
       ({ committed } = commitLog.append(head, body, factsOf(inflated, frames)).segment);
       metrics.batchBytes.inc(body.length);
     } finally {
@@ -57,7 +74,8 @@ export class Ingest {
     } catch (error) {
       if (!(error instanceof FrameError)) throw error;
       this.#deps.metrics.framingErrors.inc({ reason: error.reason });
-      if (this.#options.strictFraming) throw new AppError("invalid", error.message, { cause: error });
+      if (this.#options.strictFraming)
+        throw new AppError("invalid", error.message, { cause: error });
       return undefined;
     }
   }

@@ -1,6 +1,6 @@
 import ipaddr from "ipaddr.js";
-import Type from "typebox";
-import Value from "typebox/value";
+import { Type } from "typebox";
+import { Value } from "typebox/value";
 
 import { UsageError } from "./errors.ts";
 

@@ -36,10 +36,7 @@ const DESCRIPTIONS: Record<number, string> = {
 /** Error answers for a route's description. */
 export function errors(...statuses: number[]) {
   return Object.fromEntries(
-    statuses.map((status) => [
-      status,
-      json({ error: "what is wrong" }, DESCRIPTIONS[status]),
-    ]),
+    statuses.map((status) => [status, json({ error: "what is wrong" }, DESCRIPTIONS[status])]),
   );
 }
 
@@ -50,7 +47,6 @@ export function json(example: object, description = "OK") {
 
 /** API documentation at /docs, the document itself at /docs/json. */
 export function docs() {
-  const asset = (name: string) => Bun.file(join(ASSETS, name));
   return new Elysia({ name: "docs" })
     .use(
       swagger({
@@ -66,14 +62,28 @@ export function docs() {
           },
           components: {
             securitySchemes: {
-              session: { type: "http", scheme: "bearer", description: "The token that a start answered" },
+              session: {
+                type: "http",
+                scheme: "bearer",
+                description: "The token that a start answered",
+              },
               serverKey: { type: "apiKey", in: "header", name: "X-Server-Key" },
             },
           },
         },
       }),
     )
-    .get("/docs", () => new Response(PAGE, { headers: { "content-type": "text/html; charset=utf-8" } }), { detail: { hide: true } })
+    .get(
+      "/docs",
+      () => new Response(PAGE, { headers: { "content-type": "text/html; charset=utf-8" } }),
+      { detail: { hide: true } },
+    )
     .get("/docs/swagger-ui.css", () => asset("swagger-ui.css"), { detail: { hide: true } })
-    .get("/docs/swagger-ui-bundle.js", () => asset("swagger-ui-bundle.js"), { detail: { hide: true } });
+    .get("/docs/swagger-ui-bundle.js", () => asset("swagger-ui-bundle.js"), {
+      detail: { hide: true },
+    });
+}
+
+function asset(name: string) {
+  return Bun.file(join(ASSETS, name));
 }

@@ -139,7 +139,9 @@ class Cluster {
     if (exitCode === 0) return;
     const log = join(this.#folder, "server.log");
     const tail = existsSync(log) ? readFileSync(log, "utf8").split("\n").slice(-6).join("\n") : "";
-    throw new Error(`embedded PostgreSQL: ${program} failed: ${stdout}${stderr}\n${tail}`);
+    throw new Error(
+      `embedded PostgreSQL: ${program} failed: ${stdout.toString()}${stderr.toString()}\n${tail}`,
+    );
   }
 }
 

@@ -125,7 +125,10 @@ export class FileObjects implements ObjectStore {
       if (key.endsWith("/")) {
         if (key.startsWith(prefix) || prefix.startsWith(key)) yield* this.#walk(key, prefix);
       } else if (key.startsWith(prefix)) {
-        const stats = await unlessMissing<Stats | undefined>(stat(join(this.#root, key)), undefined);
+        const stats = await unlessMissing<Stats | undefined>(
+          stat(join(this.#root, key)),
+          undefined,
+        );
         if (stats) yield { key, bytes: stats.size };
       }
     }

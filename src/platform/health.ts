@@ -47,8 +47,12 @@ export class Health {
 
 export function healthRoutes(health: Health, metrics: Metrics) {
   return new Elysia({ name: "health" })
-    .get("/", () => ({ name: "floodgate", docs: "/docs" }), { detail: { tags: ["Operation"], summary: "The service is there" } })
-    .get("/livez", () => ({ status: "ok" }), { detail: { tags: ["Operation"], summary: "The process runs" } })
+    .get("/", () => ({ name: "floodgate", docs: "/docs" }), {
+      detail: { tags: ["Operation"], summary: "The service is there" },
+    })
+    .get("/livez", () => ({ status: "ok" }), {
+      detail: { tags: ["Operation"], summary: "The process runs" },
+    })
     .get(
       "/readyz",
       async ({ set }) => {
@@ -61,11 +65,21 @@ export function healthRoutes(health: Health, metrics: Metrics) {
         detail: {
           tags: ["Operation"],
           summary: "The process can take requests",
-          responses: { 200: json({ status: "ok", postgres: "ok", objects: "ok" }), 503: json({ status: "unavailable", postgres: "down", objects: "ok" }, "What fails") },
+          responses: {
+            200: json({ status: "ok", postgres: "ok", objects: "ok" }),
+            503: json({ status: "unavailable", postgres: "down", objects: "ok" }, "What fails"),
+          },
         },
       },
     )
-    .get("/metrics", async () => new Response(await metrics.registry.metrics(), { headers: { "content-type": metrics.registry.contentType } }), {
-      detail: { tags: ["Operation"], summary: "Prometheus metrics" },
-    });
+    .get(
+      "/metrics",
+      async () =>
+        new Response(await metrics.registry.metrics(), {
+          headers: { "content-type": metrics.registry.contentType },
+        }),
+      {
+        detail: { tags: ["Operation"], summary: "Prometheus metrics" },
+      },
+    );
 }

@@ -39,7 +39,18 @@ export async function shareDatabase(config: Config): Promise<Opened> {
   }
 }
 
-function opened(config: Config, databaseUrl: string, close: () => Promise<void> = async () => undefined): Opened {
-  const secrets = config.tokenSecrets.length > 0 ? config.tokenSecrets : [readSecrets(config.dataDir).tokenSecret];
-  return { config: { ...config, tokenSecrets: secrets }, databaseUrl, [Symbol.asyncDispose]: close };
+function opened(
+  config: Config,
+  databaseUrl: string,
+  close: () => Promise<void> = async () => undefined,
+): Opened {
+  const secrets =
+    config.tokenSecrets.length > 0
+      ? config.tokenSecrets
+      : [readSecrets(config.dataDir).tokenSecret];
+  return {
+    config: { ...config, tokenSecrets: secrets },
+    databaseUrl,
+    [Symbol.asyncDispose]: close,
+  };
 }

@@ -1,7 +1,10 @@
 export type ByteRange = { start: number; end: number };
 
 /** One range of a `Range` header; undefined = send the whole, which is also the answer to several ranges or another unit (RFC 9110, 14.2). */
-export function parseRange(header: string | null, bytes: number): ByteRange | "unsatisfiable" | undefined {
+export function parseRange(
+  header: string | null,
+  bytes: number,
+): ByteRange | "unsatisfiable" | undefined {
   const [, first = "", last = ""] = header?.match(/^bytes=(\d{0,15})-(\d{0,15})$/) ?? [];
   if (first === "" && last === "") return undefined;
   const start = first === "" ? Math.max(0, bytes - Number(last)) : Number(first);

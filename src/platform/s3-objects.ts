@@ -179,3 +179,112 @@ function isUpload(request: unknown): request is { headers: Record<string, string
     "headers" in request
   );
 }
+
+/** In slices with a pause between them, so that a large body never holds up the event loop. */
+async function md5Of(body: Uint8Array, signal: AbortSignal): Promise<Buffer> {
+  const hash = new Bun.CryptoHasher("md5");
+  for (let at = 0; at < body.length; at += HASH_SLICE_BYTES) {
+    if (at > 0) await setImmediate();
+    signal.throwIfAborted();
+    hash.update(body.subarray(at, at + HASH_SLICE_BYTES));
+  }
+  return hash.digest();
+}
+
+type Stored = {
+  ETag?: string | undefined;
+  ServerSideEncryption?: string | undefined;
+  SSECustomerAlgorithm?: string | undefined;
+};
+
+/** Undefined where the ETag does not tell: under a key of KMS or of the customer it is no MD5 of the body. */
+function sameBytes(stored: Stored, md5: Buffer): boolean | undefined {
+  const [, etag] = stored.ETag?.match(/^"?([0-9a-f]{32})"?$/i) ?? [];
+  const encrypted =
+    stored.ServerSideEncryption?.startsWith("aws:kms") === true ||
+    stored.SSECustomerAlgorithm !== undefined;
+  if (etag === undefined || encrypted) return undefined;
+  return etag.toLowerCase() === md5.toString("hex");
+}
+
+async function collect(
+  body: GetObjectCommandOutput["Body"],
+  length: number,
+  deadline: Deadline,
+): Promise<Uint8Array> {
+  const bytes = new Uint8Array(length);
+  let filled = 0;
+  for await (const chunk of body?.transformToWebStream() ?? []) {
+    if (filled + chunk.length > length) throw new Error(`more than ${length} bytes arrived`);
+    bytes.set(chunk, filled);
+    filled += chunk.length;
+    deadline.extend();
+  }
+  if (filled < length) throw new Error(`${filled} of ${length} bytes arrived`);
+  return bytes;
+}
+
+/** Ends what runs under it with the caller's signal, when `ms` have passed, or when it goes out of scope. */
+class Deadline implements Disposable {
+  readonly signal: AbortSignal;
+  readonly #what: string;
+  readonly #controller = new AbortController();
+  readonly #timer: NodeJS.Timeout;
+
+  constructor(what: string, ms: number, outer?: AbortSignal) {
+    this.#what = what;
+    this.signal = outer
+      ? AbortSignal.any([outer, this.#controller.signal])
+      : this.#controller.signal;
+    this.#timer = setTimeout(() => {
+      this.#controller.abort(new Error(`s3: ${what}: no answer within ${ms} ms`));
+    }, ms);
+  }
+
+  /** Runs one request; whatever it throws becomes an error of ours. */
+  async run<T>(request: (options: { abortSignal: AbortSignal }) => Promise<T>): Promise<T> {
+    try {
+      this.signal.throwIfAborted();
+      return await request({ abortSignal: this.signal });
+    } catch (error) {
+      this.signal.throwIfAborted();
+      throw new S3Failure(this.#what, error);
+    }
+  }
+
+  extend(): void {
+    this.#timer.refresh();
+  }
+
+  [Symbol.dispose](): void {
+    clearTimeout(this.#timer);
+    this.#controller.abort();
+  }
+}
+
+/** What the SDK throws holds the signed request, so only its code and message go on, and nothing of it into a log. */
+class S3Failure extends Error {
+  override readonly name = "S3Failure";
+  readonly status: number | undefined;
+  readonly code: string;
+
+  constructor(what: string, thrown: unknown) {
+    const { name, message } = thrown instanceof Error ? thrown : new Error(String(thrown));
+    const status = statusOf(thrown);
+    const [reason = ""] = message.split("\n");
+    super(`s3: ${what}: ${status === undefined ? reason : `${status} ${name}: ${reason}`}`);
+    this.status = status;
+    this.code = name;
+  }
+}
+
+function statusOf(thrown: unknown): number | undefined {
+  if (!(thrown instanceof Error) || !("$metadata" in thrown)) return undefined;
+  const { $metadata } = thrown;
+  return typeof $metadata === "object" &&
+    $metadata !== null &&
+    "httpStatusCode" in $metadata &&
+    typeof $metadata.httpStatusCode === "number"
+    ? $metadata.httpStatusCode
+    : undefined;
+}

@@ -14,7 +14,7 @@ export function encodeProjectID(projectId: number): number {
 
 /** Undefined for what no project id encodes to. */
 export function decodeProjectID(encoded: number): number | undefined {
-  if (!Number.isSafeInteger(encoded) || encoded < Number(BASE)) return undefined;
+  if (!Number.isSafeInteger(encoded)) return undefined;
   const id = ((BigInt(encoded) - BASE) * DECODE) % BASE;
-  return id >= 1n && id <= ID_MAX ? Number(id) : undefined;
+  return id >= 1n && id <= ID_MAX ? Number(id) : undefined; // Negative for what is below 2^52.
 }

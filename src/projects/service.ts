@@ -51,7 +51,9 @@ export class Projects implements Disposable {
   async watch(): Promise<void> {
     await this.#read();
     this.#timer = setInterval(() => {
-      this.#read().catch((error: unknown) => this.#deps.log.warn({ err: error }, "projects not refreshed"));
+      this.#read().catch((error: unknown) =>
+        this.#deps.log.warn({ err: error }, "projects not refreshed"),
+      );
     }, REFRESH_MS);
   }
 
@@ -73,12 +75,19 @@ export class Projects implements Disposable {
   }
 
   /** The project that an SDK names by its encoded number or its key. Throws 403 when it names none, 422 and 404 when there is none such. */
-  async identify({ projectID, projectKey }: { projectID: number | undefined; projectKey: string | undefined }): Promise<Project> {
+  async identify({
+    projectID,
+    projectKey,
+  }: {
+    projectID: number | undefined;
+    projectKey: string | undefined;
+  }): Promise<Project> {
     let project: Project | undefined;
     if (projectKey !== undefined) project = await this.find({ key: projectKey });
     else if (projectID !== undefined) {
       const id = decodeProjectID(projectID);
-      if (id === undefined) throw new AppError("undecodable", "projectID is not an encoded project id");
+      if (id === undefined)
+        throw new AppError("undecodable", "projectID is not an encoded project id");
       project = await this.find({ id });
     } else throw new AppError("forbidden", "projectID or projectKey is missing");
     if (project === undefined) throw new AppError("not_found", "project not found");
@@ -128,7 +137,8 @@ export class Projects implements Disposable {
       beacon_bytes_max: project.beaconBytesMax,
       created_at: new Date().toISOString(),
     };
-    await this.#deps.commitLog.appendRow("project", row, { projectId: project.id, sessionId: 0n }).committed;
+    await this.#deps.commitLog.appendRow("project", row, { projectId: project.id, sessionId: 0n })
+      .committed;
   }
 
   async #read(): Promise<void> {
@@ -163,5 +173,8 @@ async function skipId(sql: Sql, id: number): Promise<void> {
 }
 
 function randomKey(): string {
-  return Array.from(crypto.getRandomValues(new Uint32Array(KEY_LENGTH)), (n) => KEY_ALPHABET[n % KEY_ALPHABET.length]).join("");
+  return Array.from(
+    crypto.getRandomValues(new Uint32Array(KEY_LENGTH)),
+    (n) => KEY_ALPHABET[n % KEY_ALPHABET.length],
+  ).join("");
 }

@@ -6,7 +6,8 @@ const LATE_MAX_MS = 30 * 86_400_000;
 /** The session token of a data request. Throws 401 in the words that clients know; with `late` an expired token of the last 30 days passes. */
 export function bearer(request: Request, tokens: Tokens, late = false): SessionToken {
   const header = request.headers.get("authorization");
-  if (header === null || !header.startsWith("Bearer ")) throw new AppError("unauthorized", "missing token");
+  if (header === null || !header.startsWith("Bearer "))
+    throw new AppError("unauthorized", "missing token");
   const text = header.slice("Bearer ".length);
   if (text.split(".").length !== 4) throw new AppError("unauthorized", "wrong token format");
   const now = Date.now();
@@ -14,5 +15,8 @@ export function bearer(request: Request, tokens: Tokens, late = false): SessionT
   if (token === undefined) throw new AppError("unauthorized", "wrong token sign");
   if (token.kind === "valid") return token;
   if (late && token.expiresAt > now - LATE_MAX_MS) return token;
-  throw new AppError("unauthorized", token.kind === "just_expired" ? "token just expired" : "token expired");
+  throw new AppError(
+    "unauthorized",
+    token.kind === "just_expired" ? "token just expired" : "token expired",
+  );
 }

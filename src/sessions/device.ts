@@ -1,4 +1,4 @@
-import models from "ios-device-list/devices-min.json" with { type: "json" };
+import models from "@naverpay/device-info/ios";
 
 export type DeviceType = "mobile" | "tablet" | "desktop" | "other";
 
@@ -8,7 +8,7 @@ export type SentDevice = {
   userDeviceType: string | number | undefined;
 };
 
-const NAMES = new Map(models.map(({ model, name }) => [model, name]));
+const NAMES = new Map(Object.entries(models));
 
 /** Apple's user interface idioms, which the documented iOS start sends; TV (2) and CarPlay (3) are "other". */
 const IDIOMS = new Map<string, DeviceType>([

@@ -118,7 +118,8 @@ async function readJson(request: Request, bytesMax: number): Promise<Uint8Array>
   try {
     return await inflate(request, await readBody(request, bytesMax), bytesMax);
   } catch (error) {
-    if (error instanceof AppError && error.code === "too_large") throw new AppError("invalid", error.message, { cause: error });
+    if (error instanceof AppError && error.code === "too_large")
+      throw new AppError("invalid", error.message, { cause: error });
     throw error;
   }
 }
@@ -132,9 +133,23 @@ function startDetail(summary: string, example: object, ...statuses: number[]) {
   };
 }
 
-const IOS_EXAMPLE = { projectID: 7_286_977_268_806_823, trackerVersion: "1.0.14", userUUID: "5f0c0f0e-3a51-4a57-9d4b-6f4d6d1c1b1a", userOSVersion: "17.4", userDevice: "iPhone15,2" };
+const IOS_EXAMPLE = {
+  projectID: 7_286_977_268_806_823,
+  trackerVersion: "1.0.14",
+  userUUID: "5f0c0f0e-3a51-4a57-9d4b-6f4d6d1c1b1a",
+  userOSVersion: "17.4",
+  userDevice: "iPhone15,2",
+};
 
-const MOBILE_EXAMPLE = { projectKey: "Vd4Xk0pSm2Qz7Hn1Tb5y", trackerVersion: "1.0.14", platform: "android", timestamp: 1_760_000_000_000, timezone: "UTC+02:00", width: 1080, height: 2400 };
+const MOBILE_EXAMPLE = {
+  projectKey: "Vd4Xk0pSm2Qz7Hn1Tb5y",
+  trackerVersion: "1.0.14",
+  platform: "android",
+  timestamp: 1_760_000_000_000,
+  timezone: "UTC+02:00",
+  width: 1080,
+  height: 2400,
+};
 
 const STARTED_EXAMPLE = {
   token: "qrmzm0576vpj.0.mgjaueww.BLFF5p9sXZy6cpBNFGpcH4Ld3SK1GKh714ifrJ4SQpP3",
@@ -148,4 +163,12 @@ const STARTED_EXAMPLE = {
   framesSupport: true,
 };
 
-const SESSION_EXAMPLE = { sessionID: "3523215360000131335", projectId: 1, recorded: true, startedAt: "2025-10-09T08:53:20.000Z", platform: "ios", userDevice: "iPhone 14 Pro", userCountry: "UN" };
+const SESSION_EXAMPLE = {
+  sessionID: "3523215360000131335",
+  projectId: 1,
+  recorded: true,
+  startedAt: "2025-10-09T08:53:20.000Z",
+  platform: "ios",
+  userDevice: "iPhone 14 Pro",
+  userCountry: "UN",
+};

@@ -1,5 +1,5 @@
-import Type from "typebox";
-import Value from "typebox/value";
+import { Type } from "typebox";
+import { Value } from "typebox/value";
 
 import { AppError } from "../platform/errors.ts";
 

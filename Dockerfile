@@ -1,0 +1,32 @@
+ARG BASE_IMAGE=debian:bookworm-slim
+
+# Bun comes from the lock file like everything else: npm is only there to fetch it.
+FROM ${BASE_IMAGE} AS build
+RUN apt-get update \
+  && apt-get install -y --no-install-recommends ca-certificates nodejs npm \
+  && rm -rf /var/lib/apt/lists/*
+WORKDIR /app
+COPY package.json bun.lock ./
+RUN version=$(sed -n 's/.*"bun": "\([0-9.]*\)".*/\1/p' package.json) \
+  && npx --yes "bun@$version" install --frozen-lockfile --production \
+  && npm install --global --prefix /bun "bun@$version" \
+  && install -D "$(readlink -f /bun/bin/bun)" /out/bun
+COPY sql sql
+COPY src src
+
+FROM ${BASE_IMAGE}
+RUN apt-get update \
+  && apt-get install -y --no-install-recommends ca-certificates \
+  && rm -rf /var/lib/apt/lists/* \
+  && useradd --system --uid 10001 --home-dir /app floodgate
+COPY --from=build /out/bun /usr/local/bin/bun
+COPY --from=build /app /app
+WORKDIR /app
+USER 10001
+ENV DATA_DIR=/data HOST=0.0.0.0 PORT=8080
+EXPOSE 8080
+HEALTHCHECK --interval=10s --timeout=3s --start-period=10s \
+  CMD ["bun", "-e", "process.exit((await fetch(`http://127.0.0.1:${process.env.PORT}/livez`)).ok ? 0 : 1)"]
+# Exec form: SIGTERM reaches the program itself.
+ENTRYPOINT ["bun", "src/main.ts"]
+CMD ["serve"]

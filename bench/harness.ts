@@ -1,0 +1,236 @@
+import { mkdirSync, rmSync } from "node:fs";
+import { join } from "node:path";
+
+import { CreateBucketCommand, S3Client } from "@aws-sdk/client-s3";
+import postgres from "postgres";
+import { Type } from "typebox";
+import { Value } from "typebox/value";
+
+import { type EmbeddedPostgres, startEmbeddedPostgres } from "../src/platform/embedded-postgres.ts";
+import { LoadProcesses } from "./load-process.ts";
+import type { Options } from "./options.ts";
+import { BENCH_DIR, freePort, Processes, type Running } from "./processes.ts";
+import { Progress } from "./progress.ts";
+
+const TOKEN_SECRET = "bench-token-secret";
+const SERVER_KEY = "bench-server-key";
+const SIMULATOR_BUCKET = "bench";
+// With --pin: what is measured has a core of its own, everything else shares the other.
+const SERVER_CORE = 0;
+const OTHER_CORE = 1;
+
+const Project = Type.Object({ projectID: Type.Number(), projectKey: Type.String() });
+
+export type StoreKind = "files" | "s3";
+
+export type Curve = { p50Ms: number; p99Ms: number; putsPerSecond?: number };
+export const RECORDED_CURVE: Curve = { p50Ms: 30, p99Ms: 400 };
+export const FIXED_CURVE: Curve = { p50Ms: 30, p99Ms: 30 };
+
+/** Where objects go in one measurement. */
+export type Store = AsyncDisposable & {
+  label: string;
+  env: Record<string, string>;
+  /** Absent where the store is real: then nobody counts its PUTs. */
+  simulator?: Running;
+};
+
+export function isSimulated(store: Store): store is Store & { simulator: Running } {
+  return store.simulator !== undefined;
+}
+
+export type { Running };
+
+/** A server that is being measured: Floodgate, the floor or a baseline. */
+export type Subject = Running & { projectKey?: string; projectID: number; postgres?: number };
+
+/** What a bench run owns: a folder, PostgreSQL, and every process it starts. */
+export class Harness implements AsyncDisposable {
+  readonly options: Options;
+  readonly progress = new Progress();
+  readonly load: LoadProcesses;
+  readonly #folder: string;
+  readonly #processes: Processes;
+  #database: EmbeddedPostgres | undefined;
+  #databaseUrl = "";
+  #sql: postgres.Sql | undefined;
+  #project = { projectID: 1, projectKey: "" };
+  #folders = 0;
+
+  constructor(options: Options) {
+    this.options = options;
+    this.#folder = join(options.dataDir, `bench-${process.pid}-${Date.now()}`);
+    mkdirSync(this.#folder, { recursive: true });
+    this.#processes = new Processes(this.#folder);
+    this.load = new LoadProcesses(this.#processes, this.progress, this.#core(OTHER_CORE));
+  }
+
+  /** A migrated database with one project in it. */
+  async prepare(): Promise<void> {
+    this.progress.start("PostgreSQL, migrations, project");
+    if (this.options.databaseUrl === undefined) {
+      this.#database = await startEmbeddedPostgres(this.#folder);
+      this.#databaseUrl = this.#database.url;
+    } else this.#databaseUrl = this.options.databaseUrl;
+    const script = this.options.server;
+    await this.#processes.run({ script, args: ["migrate"], env: this.#serverEnv() });
+    const args = ["project", "create", "bench", "--platform", "ios", "--json"];
+    const json = await this.#processes.run({ script, args, env: this.#serverEnv() });
+    this.#project = Value.Parse(Project, JSON.parse(json));
+    this.#sql = postgres(this.#databaseUrl, { max: 1, onnotice: () => {} });
+    this.progress.stop();
+  }
+
+  /** A fresh server process on a fresh store folder; `env` is added to its configuration. */
+  async startFloodgate(store: Store, env: Record<string, string> = {}): Promise<Subject> {
+    await this.#emptyTables();
+    const port = freePort();
+    const running = await this.#processes.startServer({
+      script: this.options.server,
+      args: ["serve"],
+      env: { ...this.#serverEnv(), ...store.env, ...env, PORT: String(port), HOST: "127.0.0.1" },
+      core: this.#core(SERVER_CORE),
+      port,
+    });
+    const postmaster = await this.#postmaster();
+    return {
+      ...running,
+      ...this.#project,
+      ...(postmaster !== undefined && { postgres: postmaster }),
+    };
+  }
+
+  async startFloor(mode: "drain" | "buffer"): Promise<Subject> {
+    return this.#startBaseline("floor.ts", [mode], {});
+  }
+
+  async startOnePut(store: Store, mode: "default" | "tuned"): Promise<Subject> {
+    return this.#startBaseline("baselines/one-put.ts", [mode], store.env);
+  }
+
+  async startFormData(store: Store): Promise<Subject> {
+    return this.#startBaseline("baselines/form-data.ts", [], store.env);
+  }
+
+  async openStore(kind: StoreKind, curve: Curve = RECORDED_CURVE): Promise<Store> {
+    if (kind === "files") return this.#openFolder();
+    return this.options.s3 === undefined
+      ? this.openSimulator(curve)
+      : this.#openS3(this.options.s3);
+  }
+
+  async openSimulator({ p50Ms, p99Ms, putsPerSecond = 0 }: Curve): Promise<Store> {
+    const running = await this.#processes.startHelper({
+      script: join(BENCH_DIR, "s3-simulator.ts"),
+      args: [`--p50-ms=${p50Ms}`, `--p99-ms=${p99Ms}`, `--puts-per-second=${putsPerSecond}`],
+      core: this.#core(OTHER_CORE),
+    });
+    return {
+      label: "S3 simulator",
+      env: {
+        S3_ENDPOINT: running.url,
+        S3_BUCKET: SIMULATOR_BUCKET,
+        S3_REGION: "us-east-1",
+        AWS_ACCESS_KEY_ID: "simulator",
+        AWS_SECRET_ACCESS_KEY: "simulator",
+      },
+      simulator: running,
+      [Symbol.asyncDispose]: async () => running[Symbol.asyncDispose](),
+    };
+  }
+
+  /** How many batches or images PostgreSQL knows: what was acknowledged must be among them. */
+  async countRows(table: "batches" | "images"): Promise<number> {
+    if (this.#sql === undefined) throw new Error("the database is not ready");
+    const [row] = await this.#sql<
+      { rows: string }[]
+    >`select count(*) as rows from ${this.#sql(table)}`;
+    return Number(row?.rows);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#sql?.end({ timeout: 1 });
+    await this.#database?.stop();
+    await this.#processes[Symbol.asyncDispose]();
+    rmSync(this.#folder, { recursive: true, force: true });
+  }
+
+  async #startBaseline(
+    script: string,
+    args: string[],
+    env: Record<string, string>,
+  ): Promise<Subject> {
+    const core = this.#core(SERVER_CORE);
+    const running = await this.#processes.startHelper({
+      script: join(BENCH_DIR, script),
+      args,
+      env,
+      core,
+    });
+    return { ...running, projectID: this.#project.projectID };
+  }
+
+  #openFolder(): Store {
+    const folder = join(this.#folder, `store-${this.#folders++}`);
+    mkdirSync(folder);
+    return {
+      label: "files",
+      env: { DATA_DIR: folder },
+      [Symbol.asyncDispose]: async () => rmSync(folder, { recursive: true, force: true }),
+    };
+  }
+
+  /** The bucket is kept afterwards: it is the caller's server. */
+  async #openS3(endpoint: string): Promise<Store> {
+    const { AWS_ACCESS_KEY_ID = "", AWS_SECRET_ACCESS_KEY = "" } = process.env;
+    const region = process.env["S3_REGION"] ?? "us-east-1";
+    const bucket = this.options.bucket;
+    const client = new S3Client({ endpoint, region, forcePathStyle: true });
+    try {
+      await client.send(new CreateBucketCommand({ Bucket: bucket }));
+    } catch (error) {
+      const name = error instanceof Error ? error.name : "";
+      if (name !== "BucketAlreadyOwnedByYou" && name !== "BucketAlreadyExists") throw error;
+    } finally {
+      client.destroy();
+    }
+    return {
+      label: `S3 at ${new URL(endpoint).host}`,
+      env: {
+        S3_ENDPOINT: endpoint,
+        S3_BUCKET: bucket,
+        S3_REGION: region,
+        AWS_ACCESS_KEY_ID,
+        AWS_SECRET_ACCESS_KEY,
+      },
+      [Symbol.asyncDispose]: async () => {},
+    };
+  }
+
+  #serverEnv(): Record<string, string> {
+    return {
+      DATABASE_URL: this.#databaseUrl,
+      DATA_DIR: this.#folder,
+      TOKEN_SECRET,
+      SERVER_KEYS: SERVER_KEY,
+      LOG_LEVEL: "warn",
+    };
+  }
+
+  /** The same start for each measurement: a table that grew with the one before would slow the next. Never a database of the caller's. */
+  async #emptyTables(): Promise<void> {
+    if (this.#database === undefined || this.#sql === undefined) return;
+    await this.#sql`truncate batches, images, segments, sessions`;
+    await this.#sql`checkpoint`;
+  }
+
+  async #postmaster(): Promise<number | undefined> {
+    if (this.#database === undefined) return undefined;
+    const text = await Bun.file(join(this.#folder, "postgres/postmaster.pid")).text();
+    return Number(text.split("\n")[0]);
+  }
+
+  #core(core: number): number | undefined {
+    return this.options.pin ? core : undefined;
+  }
+}

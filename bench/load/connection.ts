@@ -1,0 +1,166 @@
+import type { Socket } from "bun";
+
+import { type Answer, ResponseReader } from "./response.ts";
+
+const RECONNECT_DELAY_MS = 50;
+const RECONNECT_ATTEMPTS_MAX = 40;
+const CONNECT_BATCH = 128;
+
+export type Endpoint = { hostname: string; port: number; host: string };
+
+export function endpointOf(url: string): Endpoint {
+  const { hostname, port, host, protocol } = new URL(url);
+  if (protocol !== "http:")
+    throw new Error(`the load generator speaks plain HTTP, not ${protocol}`);
+  return { hostname, port: port === "" ? 80 : Number(port), host };
+}
+
+export type ConnectionEvents = {
+  /** The answer to the request under way; the connection is already free, or reconnecting. */
+  answered(connection: Connection, answer: Answer): void;
+  /** Ended with a request under way, which gets no answer. */
+  broken(connection: Connection): void;
+  /** Ready for a request again after a reconnect. */
+  reconnected(connection: Connection): void;
+};
+
+/** One keep-alive connection with at most one request on it. */
+export class Connection {
+  readonly index: number;
+  // Set by whoever drives the connection: its events, the head of its requests, when the current one was due and was sent.
+  events: ConnectionEvents;
+  head: Uint8Array = new Uint8Array(0);
+  intendedAtMs = 0;
+  sentAtMs = 0;
+  readonly #endpoint: Endpoint;
+  readonly #reader = new ResponseReader();
+  #socket: Socket | undefined;
+  #rest: Uint8Array | undefined;
+  #busy = false;
+  #closed = false;
+
+  constructor(index: number, endpoint: Endpoint, events: ConnectionEvents) {
+    this.index = index;
+    this.#endpoint = endpoint;
+    this.events = events;
+  }
+
+  get ready(): boolean {
+    return this.#socket !== undefined && !this.#busy;
+  }
+
+  get busy(): boolean {
+    return this.#busy;
+  }
+
+  async open(): Promise<void> {
+    await Bun.connect({
+      hostname: this.#endpoint.hostname,
+      port: this.#endpoint.port,
+      socket: {
+        open: (socket) => {
+          if (this.#closed) socket.terminate();
+          else this.#socket = socket;
+        },
+        data: (_socket, chunk) => this.#read(chunk),
+        drain: () => this.#flush(),
+        close: (socket) => this.#lost(socket),
+        error: (socket) => this.#lost(socket),
+      },
+    });
+  }
+
+  /** `bytes` may be reused once this returns: what the kernel does not take at once is copied. */
+  send(bytes: Uint8Array): void {
+    const socket = this.#socket;
+    if (socket === undefined || this.#busy) throw new Error("the connection is not free");
+    this.#busy = true;
+    const written = Math.max(socket.write(bytes), 0);
+    if (written < bytes.length) this.#rest = bytes.slice(written);
+  }
+
+  /** Gives up on the request under way, if there is one, without an event. */
+  abandon(): void {
+    if (!this.#busy) return;
+    this.#busy = false;
+    this.#drop();
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#socket?.terminate();
+  }
+
+  #read(chunk: Buffer): void {
+    let answer: Answer | undefined;
+    try {
+      answer = this.#reader.push(chunk);
+    } catch {
+      this.#drop(); // Not HTTP: counted as a broken connection.
+      return;
+    }
+    if (answer === undefined) return;
+    if (!this.#busy) {
+      this.#drop(); // An answer to nothing, such as a 408 before the close.
+      return;
+    }
+    this.#busy = false;
+    // An answer before the body is through (a refusal) leaves the rest of it on the wire: start afresh.
+    if (answer.close || this.#rest !== undefined) this.#drop();
+    this.events.answered(this, answer);
+  }
+
+  #flush(): void {
+    if (this.#rest === undefined || this.#socket === undefined) return;
+    const written = Math.max(this.#socket.write(this.#rest), 0);
+    this.#rest = written < this.#rest.length ? this.#rest.subarray(written) : undefined;
+  }
+
+  #drop(): void {
+    const socket = this.#socket;
+    if (socket === undefined) return;
+    this.#lost(socket);
+    socket.terminate();
+  }
+
+  #lost(socket: Socket): void {
+    if (this.#socket !== socket) return; // A close that follows our own drop.
+    this.#socket = undefined;
+    this.#rest = undefined;
+    this.#reader.reset();
+    if (this.#closed) return;
+    if (this.#busy) {
+      this.#busy = false;
+      this.events.broken(this);
+    }
+    void this.#reconnect();
+  }
+
+  async #reconnect(): Promise<void> {
+    for (let attempt = 0; attempt < RECONNECT_ATTEMPTS_MAX && !this.#closed; attempt++) {
+      if (attempt > 0) await Bun.sleep(RECONNECT_DELAY_MS);
+      try {
+        await this.open();
+        this.events.reconnected(this);
+        return;
+      } catch {
+        // Refused: the server restarts or its backlog is full. The next attempt, or the count of unsent, tells.
+      }
+    }
+  }
+}
+
+/** Opens `count` connections, some at a time so that the listener's backlog holds them. */
+export async function openConnections(
+  count: number,
+  endpoint: Endpoint,
+  events: ConnectionEvents,
+): Promise<Connection[]> {
+  const connections = Array.from(
+    { length: count },
+    (_, index) => new Connection(index, endpoint, events),
+  );
+  for (let at = 0; at < count; at += CONNECT_BATCH)
+    await Promise.all(connections.slice(at, at + CONNECT_BATCH).map(async (each) => each.open()));
+  return connections;
+}

@@ -1,0 +1,66 @@
+import { Value } from "typebox/value";
+
+import { endpointOf, openConnections } from "./connection.ts";
+import { Engine } from "./engine.ts";
+import { Meter } from "./meter.ts";
+import { type LoadMessage, Plan, type StagesPlan, type UploadsPlan } from "./plan.ts";
+import { Requests } from "./requests.ts";
+import { startSessions } from "./sessions.ts";
+import { runUploads } from "./uploads.ts";
+
+/** The load generator: a process of its own, so that its CPU is not the server's. It gets one plan and ends. */
+
+function tell(message: LoadMessage): void {
+  process.send?.(message);
+}
+
+function tellProgress(done: number, detail: string): void {
+  tell({ kind: "progress", done, detail });
+}
+
+async function runStages(plan: StagesPlan): Promise<void> {
+  const endpoint = endpointOf(plan.url);
+  using meter = new Meter(plan.watched, plan.storeUrl);
+  const engine = await Engine.open({
+    endpoint,
+    connections: plan.connections,
+    requests: new Requests(plan.work, endpoint.host),
+    projectKey: plan.work.kind === "put" ? undefined : plan.work.projectKey,
+    meter,
+  });
+  for (const stage of plan.stages) {
+    tellProgress(0, stage.name);
+    tell({ kind: "stage", result: await engine.run(stage, tellProgress) });
+  }
+  engine.close();
+}
+
+async function runUploadsPlan(plan: UploadsPlan): Promise<void> {
+  using meter = new Meter(plan.watched, plan.storeUrl);
+  const tokens = plan.projectKey === undefined ? [] : await sessionTokens(plan, plan.projectKey);
+  tell({ kind: "uploads", result: await runUploads(plan, tokens, meter, tellProgress) });
+}
+
+async function sessionTokens(plan: UploadsPlan, projectKey: string): Promise<string[]> {
+  const endpoint = endpointOf(plan.url);
+  const ignore = { answered: () => {}, broken: () => {}, reconnected: () => {} };
+  const connections = await openConnections(plan.connections, endpoint, ignore);
+  const tokens = await startSessions(connections, projectKey, endpoint.host);
+  for (const connection of connections) connection.close();
+  return tokens;
+}
+
+async function run(message: unknown): Promise<void> {
+  try {
+    const plan = Value.Parse(Plan, message);
+    await (plan.kind === "stages" ? runStages(plan) : runUploadsPlan(plan));
+    tell({ kind: "done" });
+  } catch (error) {
+    tell({ kind: "failed", message: error instanceof Error ? error.message : String(error) });
+  }
+}
+
+process.on("message", (message) => void run(message));
+// The bench is gone: nobody wants the numbers.
+process.on("disconnect", () => process.exit(0));
+tell({ kind: "ready" });

@@ -1,0 +1,149 @@
+import { type Static, Type } from "typebox";
+
+/** What travels between the bench and its load process. Checked on both ends, since messages between processes have no types. */
+
+const Batches = Type.Object({
+  kind: Type.Literal("batch"),
+  bytes: Type.Integer({ minimum: 256 }),
+  /** Absent: the target has no sessions, and every connection sends the same made-up token. */
+  projectKey: Type.Optional(Type.String()),
+});
+
+const Images = Type.Object({
+  kind: Type.Literal("image"),
+  bytes: Type.Integer({ minimum: 256 }),
+  projectID: Type.Number(),
+  projectKey: Type.Optional(Type.String()),
+});
+
+/** One object per request, straight to the store: what a PUT costs without a server in between. */
+const Puts = Type.Object({
+  kind: Type.Literal("put"),
+  bytes: Type.Integer({ minimum: 256 }),
+  path: Type.String(),
+});
+
+export const Work = Type.Union([Batches, Images, Puts]);
+export type Work = Static<typeof Work>;
+
+export const Stage = Type.Object({
+  name: Type.String(),
+  /** Arrivals per second. Absent: saturation, every connection always busy. */
+  rate: Type.Optional(Type.Number({ exclusiveMinimum: 0 })),
+  /** Only the first so many connections take part. */
+  connections: Type.Optional(Type.Integer({ minimum: 1 })),
+  warmupSeconds: Type.Number({ minimum: 0 }),
+  seconds: Type.Number({ exclusiveMinimum: 0 }),
+});
+export type Stage = Static<typeof Stage>;
+
+/** Processes whose CPU and memory are read at both ends of a measuring window. */
+export const Watched = Type.Object({
+  server: Type.Integer(),
+  postgres: Type.Optional(Type.Integer()),
+});
+export type Watched = Static<typeof Watched>;
+
+export const StagesPlan = Type.Object({
+  kind: Type.Literal("stages"),
+  url: Type.String(),
+  connections: Type.Integer({ minimum: 1 }),
+  work: Work,
+  stages: Type.Array(Stage),
+  watched: Watched,
+  /** The simulator's counters, read with the CPU. */
+  storeUrl: Type.Optional(Type.String()),
+});
+export type StagesPlan = Static<typeof StagesPlan>;
+
+/** Whole images at a given pace: one huge one as fast as it goes, or hundreds that trickle. */
+export const UploadsPlan = Type.Object({
+  kind: Type.Literal("uploads"),
+  url: Type.String(),
+  projectID: Type.Number(),
+  projectKey: Type.Optional(Type.String()),
+  connections: Type.Integer({ minimum: 1 }),
+  bytes: Type.Integer({ minimum: 1 }),
+  /** Per connection. Absent: as fast as the server takes it. */
+  bytesPerSecond: Type.Optional(Type.Number({ exclusiveMinimum: 0 })),
+  watched: Watched,
+  storeUrl: Type.Optional(Type.String()),
+});
+export type UploadsPlan = Static<typeof UploadsPlan>;
+
+export const Plan = Type.Union([StagesPlan, UploadsPlan]);
+export type Plan = Static<typeof Plan>;
+
+export const Latency = Type.Object({
+  count: Type.Number(),
+  meanMs: Type.Number(),
+  p50Ms: Type.Number(),
+  p90Ms: Type.Number(),
+  p99Ms: Type.Number(),
+  p999Ms: Type.Number(),
+  maxMs: Type.Number(),
+});
+export type Latency = Static<typeof Latency>;
+
+export const Usage = Type.Object({
+  serverCpuSeconds: Type.Number(),
+  postgresCpuSeconds: Type.Optional(Type.Number()),
+  generatorCpuSeconds: Type.Number(),
+  rssStartBytes: Type.Number(),
+  /** The kernel's own high-water mark where it can be reset, else the highest sample. */
+  rssPeakBytes: Type.Number(),
+  puts: Type.Optional(Type.Number()),
+  putBytes: Type.Optional(Type.Number()),
+  /** As the simulator itself measured them. */
+  putLatency: Type.Optional(Latency),
+});
+export type Usage = Static<typeof Usage>;
+
+export const StageResult = Type.Object({
+  name: Type.String(),
+  rate: Type.Optional(Type.Number()),
+  connections: Type.Number(),
+  bodyBytes: Type.Number(),
+  /** The measuring window; `acknowledged`, `refused` and `usage` belong to it alone. */
+  seconds: Type.Number(),
+  acknowledged: Type.Number(),
+  refused: Type.Number(),
+  /** From the intended start of each request that was answered 200. */
+  latency: Latency,
+  /** From the first byte sent to the 503. */
+  refusal: Latency,
+  usage: Usage,
+  /** Acknowledgements in each second of the window, for the plot. */
+  perSecond: Type.Array(Type.Number()),
+  // The rest counts the whole stage, warm-up and drain included.
+  sent: Type.Number(),
+  statuses: Type.Record(Type.String(), Type.Number()),
+  refusedWithoutRetryAfter: Type.Number(),
+  /** Connections that ended with a request on them. */
+  broken: Type.Number(),
+  reconnects: Type.Number(),
+  /** Arrivals that never found a free connection. */
+  unsent: Type.Number(),
+  unanswered: Type.Number(),
+});
+export type StageResult = Static<typeof StageResult>;
+
+export const UploadsResult = Type.Object({
+  connections: Type.Number(),
+  bytes: Type.Number(),
+  seconds: Type.Number(),
+  statuses: Type.Record(Type.String(), Type.Number()),
+  broken: Type.Number(),
+  usage: Usage,
+});
+export type UploadsResult = Static<typeof UploadsResult>;
+
+export const LoadMessage = Type.Union([
+  Type.Object({ kind: Type.Literal("ready") }),
+  Type.Object({ kind: Type.Literal("progress"), done: Type.Number(), detail: Type.String() }),
+  Type.Object({ kind: Type.Literal("stage"), result: StageResult }),
+  Type.Object({ kind: Type.Literal("uploads"), result: UploadsResult }),
+  Type.Object({ kind: Type.Literal("done") }),
+  Type.Object({ kind: Type.Literal("failed"), message: Type.String() }),
+]);
+export type LoadMessage = Static<typeof LoadMessage>;

@@ -1,0 +1,130 @@
+import { availableParallelism } from "node:os";
+import { resolve } from "node:path";
+
+import { Command, CommanderError, InvalidArgumentError } from "commander";
+
+import { BENCH_DIR, REPOSITORY } from "./processes.ts";
+
+/** Bad usage: one line on stderr, exit code 2. */
+export class UsageError extends Error {
+  override readonly name = "UsageError";
+}
+
+export type Options = {
+  scenario: string;
+  phases: string[];
+  quick: boolean;
+  json: boolean;
+  pin: boolean;
+  connections: number | undefined;
+  rounds: number | undefined;
+  seconds: number | undefined;
+  s3: string | undefined;
+  bucket: string;
+  databaseUrl: string | undefined;
+  server: string;
+  dataDir: string;
+  out: string;
+};
+
+type Flags = {
+  phases?: string;
+  quick?: boolean;
+  json?: boolean;
+  pin?: boolean;
+  connections?: number;
+  rounds?: number;
+  seconds?: number;
+  s3?: string;
+  bucket: string;
+  databaseUrl?: string;
+  server: string;
+  dataDir: string;
+  out: string;
+};
+
+/** Undefined when help was asked for, and given. `phases` is what each scenario can do. */
+export function readOptions(args: string[], phases: Record<string, string[]>): Options | undefined {
+  const command = buildCommand(phases);
+  try {
+    command.parse(args, { from: "user" });
+  } catch (error) {
+    if (!(error instanceof CommanderError)) throw error;
+    if (error.exitCode === 0) return undefined;
+    throw new UsageError(error.message.replace(/^error: /, ""));
+  }
+  const scenario = command.args[0] ?? "";
+  const known = phases[scenario];
+  if (known === undefined)
+    throw new UsageError(
+      `unknown scenario "${scenario}": choose one of ${Object.keys(phases).join(", ")}`,
+    );
+  const flags = command.opts<Flags>();
+  const chosen = flags.phases?.split(",").map((phase) => phase.trim()) ?? known;
+  for (const phase of chosen)
+    if (!known.includes(phase))
+      throw new UsageError(`unknown phase "${phase}": ${scenario} has ${known.join(", ")}`);
+  if (flags.pin === true && (Bun.which("taskset") === null || availableParallelism() < 2))
+    throw new UsageError("--pin needs taskset (util-linux) and two cores");
+  return {
+    scenario,
+    phases: known.filter((phase) => chosen.includes(phase)),
+    quick: flags.quick === true,
+    json: flags.json === true,
+    pin: flags.pin === true,
+    connections: flags.connections,
+    rounds: flags.rounds,
+    seconds: flags.seconds,
+    s3: flags.s3,
+    bucket: flags.bucket,
+    databaseUrl: flags.databaseUrl,
+    server: resolve(flags.server),
+    dataDir: resolve(flags.dataDir),
+    out: resolve(flags.out),
+  };
+}
+
+function buildCommand(phases: Record<string, string[]>): Command {
+  const list = Object.entries(phases).map(([name, each]) => `  ${name}: ${each.join(", ")}`);
+  return new Command("bun bench")
+    .description("Measures Floodgate against its floor and against what one would otherwise write.")
+    .argument("<scenario>", Object.keys(phases).join(" or "))
+    .option("--phases <list>", "only these phases, separated by commas")
+    .option("--quick", "a smoke run of half a minute; its figures mean little")
+    .option("--json", "the whole result as JSON on stdout instead of the tables")
+    .option("--connections <n>", "connections of the load generator", positiveInteger)
+    .option("--rounds <n>", "rounds of the alternating measurements", positiveInteger)
+    .option("--seconds <n>", "measuring window at saturation", positiveInteger)
+    .option(
+      "--s3 <url>",
+      "a real S3 server instead of the simulator (AWS_* from the environment)",
+      s3Url,
+    )
+    .option("--bucket <name>", "its bucket, made if absent", "floodgate-bench")
+    .option("--database-url <url>", "an existing PostgreSQL instead of an embedded one")
+    .option(
+      "--server <path>",
+      "entry file of the server under test",
+      resolve(REPOSITORY, "src/main.ts"),
+    )
+    .option("--pin", "the server on core 0, everything else on core 1")
+    .option("--data-dir <path>", "where databases and file stores go", resolve(REPOSITORY, ".data"))
+    .option("--out <path>", "where results go", resolve(BENCH_DIR, "results"))
+    .addHelpText("after", `\nPhases:\n${list.join("\n")}`)
+    .allowExcessArguments(false)
+    .configureOutput({ outputError: () => {} })
+    .exitOverride();
+}
+
+function positiveInteger(text: string): number {
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < 1)
+    throw new InvalidArgumentError("It must be a whole number from 1.");
+  return value;
+}
+
+function s3Url(text: string): string {
+  if (!URL.canParse(text) || !/^https?:/.test(text))
+    throw new InvalidArgumentError("It must be an http or https URL.");
+  return text;
+}

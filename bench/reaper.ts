@@ -1,0 +1,49 @@
+import { existsSync, readFileSync, rmSync } from "node:fs";
+import { join } from "node:path";
+
+/**
+ * Ends what the bench started when the bench itself was killed and could not. It gets pids and the folder to remove;
+ * in the normal course it hears that all is gone, and ends.
+ */
+const GRACE_MS = 3000;
+const pids = new Set<number>();
+let folder: string | undefined;
+
+process.on("message", (message: { watch?: number; forget?: number; folder?: string }) => {
+  if (message.watch !== undefined) pids.add(message.watch);
+  if (message.forget !== undefined) pids.delete(message.forget);
+  if (message.folder !== undefined) folder = message.folder;
+});
+process.on("disconnect", () => void clean());
+// Ctrl-C reaches the whole group; this process has to outlive the bench.
+for (const name of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(name, () => {});
+
+async function clean(): Promise<void> {
+  const postmaster = readPostmaster();
+  for (const pid of pids) signal(pid, "SIGTERM");
+  // SIGINT is PostgreSQL's fast shutdown: it does not wait for clients.
+  if (postmaster !== undefined) signal(postmaster, "SIGINT");
+  const all = postmaster === undefined ? [...pids] : [...pids, postmaster];
+  const deadline = Date.now() + GRACE_MS;
+  while (all.some((pid) => signal(pid, 0)) && Date.now() < deadline) await Bun.sleep(50);
+  for (const pid of all) signal(pid, "SIGKILL");
+  if (folder !== undefined) rmSync(folder, { recursive: true, force: true });
+  process.exit(0);
+}
+
+function readPostmaster(): number | undefined {
+  const path = folder && join(folder, "postgres", "postmaster.pid");
+  if (!path || !existsSync(path)) return undefined;
+  const pid = Number(readFileSync(path, "utf8").split("\n")[0]);
+  return pid > 1 ? pid : undefined;
+}
+
+/** False when there is no such process. */
+function signal(pid: number, name: NodeJS.Signals | 0): boolean {
+  try {
+    process.kill(pid, name);
+    return true;
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,42 @@
+import type { Findings, Section } from "./findings.ts";
+
+const GAP = "  ";
+
+/** The tables of a run as plain text. */
+export function renderTables({ sections, targets, failures }: Findings): string {
+  const parts = sections.map((section) => renderSection(section));
+  if (targets.length > 0)
+    parts.push(
+      renderSection({
+        title: "Targets",
+        columns: ["", "measured", "target", ""],
+        rows: targets.map(({ what, measured, limit, met }) => [
+          what,
+          measured,
+          limit,
+          met ? "pass" : "MISS",
+        ]),
+        notes: [],
+      }),
+    );
+  if (failures.length > 0)
+    parts.push(["Failures", ...failures.map((each) => `  ${each}`)].join("\n"));
+  return `${parts.join("\n\n")}\n`;
+}
+
+function renderSection({ title, columns, rows, notes }: Section): string {
+  const widths = columns.map((column, index) =>
+    Math.max(...[column, ...rows.map((row) => row[index] ?? "")].map((cell) => cell.length)),
+  );
+  const line = (cells: string[]) =>
+    cells
+      // The first column names the row and reads from the left; figures line up on the right.
+      .map((cell, index) =>
+        index === 0 ? cell.padEnd(widths[index] ?? 0) : cell.padStart(widths[index] ?? 0),
+      )
+      .join(GAP)
+      .trimEnd();
+  const rule = "─".repeat(widths.reduce((sum, width) => sum + width + GAP.length, -GAP.length));
+  const text = [title, rule, line(columns), rule, ...rows.map(line), rule];
+  return [...text, ...notes.map((note) => `  ${note}`)].join("\n");
+}

@@ -1,0 +1,167 @@
+import { parseArgs } from "node:util";
+
+import { announce } from "./helper.ts";
+import { LatencyRecorder } from "./load/latency.ts";
+
+/**
+ * A stand-in for an S3 server, for latencies and limits that can be set: it takes PUTs, keeps their keys and lengths, and
+ * answers when a real one would. It checks no signature and, unless asked to, keeps no bytes. Its figures are a simulator's,
+ * and every report says so.
+ */
+const { values: flags } = parseArgs({
+  options: {
+    "p50-ms": { type: "string", default: "30" },
+    /** Equal to the median: a fixed delay. */
+    "p99-ms": { type: "string", default: "400" },
+    /** PUTs beyond this wait their turn; they are not refused. 0: no limit. */
+    "puts-per-second": { type: "string", default: "0" },
+    "keep-bodies": { type: "boolean", default: false },
+    seed: { type: "string", default: "1" },
+  },
+});
+
+const Z99 = 2.3263;
+const medianMs = Number(flags["p50-ms"]);
+const sigma = medianMs > 0 ? Math.log(Number(flags["p99-ms"]) / medianMs) / Z99 : 0;
+const putsPerSecond = Number(flags["puts-per-second"]);
+const random = seededRandom(Number(flags.seed));
+
+type Stored = { bytes: number; etag: string; body: Uint8Array | undefined };
+const objects = new Map<string, Stored>();
+const putLatency = new LatencyRecorder();
+const counters = { puts: 0, putBytes: 0, conflicts: 0, gets: 0, underWay: 0, underWayMax: 0 };
+let nextTurnMs = 0;
+
+const server = Bun.serve({
+  hostname: "127.0.0.1",
+  port: 0,
+  maxRequestBodySize: 2 ** 30,
+  idleTimeout: 0,
+  fetch: async (request) => {
+    const url = new URL(request.url);
+    if (url.pathname === "/_stats") return stats(url);
+    if (request.method === "PUT") return put(request, url.pathname);
+    return other(request, url);
+  },
+});
+announce(server.port);
+
+async function put(request: Request, key: string): Promise<Response> {
+  const arrivedAtMs = performance.now();
+  counters.underWay++;
+  counters.underWayMax = Math.max(counters.underWayMax, counters.underWay);
+  try {
+    const body = await take(request);
+    await Bun.sleep(Math.max(dueAtMs(arrivedAtMs) - performance.now(), 0));
+    if (request.headers.get("if-none-match") === "*" && objects.has(key)) {
+      counters.conflicts++;
+      return failure(412, "PreconditionFailed");
+    }
+    const etag = etagOf(request);
+    objects.set(key, { bytes: body.bytes, etag, body: body.kept });
+    counters.puts++;
+    counters.putBytes += body.bytes;
+    putLatency.recordMs(performance.now() - arrivedAtMs);
+    return new Response(null, { headers: { ETag: etag } });
+  } finally {
+    counters.underWay--;
+  }
+}
+
+/** The delay runs from the request's arrival, as a client would measure it; the turn comes before the delay. */
+function dueAtMs(arrivedAtMs: number): number {
+  let startMs = arrivedAtMs;
+  if (putsPerSecond > 0) {
+    startMs = Math.max(arrivedAtMs, nextTurnMs);
+    nextTurnMs = startMs + 1000 / putsPerSecond;
+  }
+  return startMs + medianMs * Math.exp(sigma * normal());
+}
+
+async function take(request: Request): Promise<{ bytes: number; kept: Uint8Array | undefined }> {
+  if (flags["keep-bodies"]) {
+    const kept = await request.bytes();
+    return { bytes: kept.length, kept };
+  }
+  let bytes = 0;
+  if (request.body !== null) for await (const chunk of request.body) bytes += chunk.length;
+  return { bytes, kept: undefined };
+}
+
+/** The MD5 that the client sent, in hex: right without hashing. Without one, a constant that claims nothing. */
+function etagOf(request: Request): string {
+  const md5 = request.headers.get("content-md5");
+  return md5 === null ? '"simulator-0"' : `"${Buffer.from(md5, "base64").toString("hex")}"`;
+}
+
+function other(request: Request, url: URL): Response {
+  const key = url.pathname;
+  if (request.method === "DELETE") {
+    objects.delete(key);
+    return new Response(null, { status: 204 });
+  }
+  if (request.method !== "GET" && request.method !== "HEAD") return failure(501, "NotImplemented");
+  const isBucket = key.split("/").filter(Boolean).length < 2;
+  if (isBucket) return request.method === "HEAD" ? new Response() : list(url);
+  const stored = objects.get(key);
+  if (stored === undefined) return failure(404, "NoSuchKey");
+  const headers = { ETag: stored.etag, "Content-Length": String(stored.bytes) };
+  if (request.method === "HEAD") return new Response(null, { headers });
+  counters.gets++;
+  if (stored.body === undefined) return failure(501, "NotImplemented");
+  return read(stored.body, request.headers.get("range"), stored.etag);
+}
+
+function read(body: Uint8Array, range: string | null, etag: string): Response {
+  const match = /^bytes=(\d+)-(\d*)$/.exec(range ?? "");
+  if (match === null) return new Response(body, { headers: { ETag: etag } });
+  const start = Number(match[1]);
+  const end = match[2] === "" ? body.length - 1 : Math.min(Number(match[2]), body.length - 1);
+  if (start > end) return failure(416, "InvalidRange");
+  return new Response(body.subarray(start, end + 1), {
+    status: 206,
+    headers: { ETag: etag, "Content-Range": `bytes ${start}-${end}/${body.length}` },
+  });
+}
+
+function list(url: URL): Response {
+  const root = `/${url.pathname.split("/").find(Boolean) ?? ""}/`;
+  const prefix = url.searchParams.get("prefix") ?? "";
+  const keys = [...objects.keys()]
+    .filter((key) => key.startsWith(root + prefix))
+    .map((key) => key.slice(root.length))
+    .toSorted();
+  const entries = keys.slice(0, 1000).map((key) => {
+    const bytes = objects.get(root + key)?.bytes ?? 0;
+    return `<Contents><Key>${key}</Key><Size>${bytes}</Size></Contents>`;
+  });
+  const xml = `<?xml version="1.0"?><ListBucketResult><Name>simulator</Name><KeyCount>${entries.length}</KeyCount><IsTruncated>false</IsTruncated>${entries.join("")}</ListBucketResult>`;
+  return new Response(xml, { headers: { "Content-Type": "application/xml" } });
+}
+
+function failure(status: number, code: string): Response {
+  const xml = `<?xml version="1.0"?><Error><Code>${code}</Code><Message>simulator</Message></Error>`;
+  return new Response(xml, { status, headers: { "Content-Type": "application/xml" } });
+}
+
+/** `?reset` starts the latencies anew; the counters only grow. */
+function stats(url: URL): Response {
+  const answer = { ...counters, objects: objects.size, putLatency: putLatency.summary() };
+  if (url.searchParams.has("reset")) putLatency.reset();
+  return Response.json(answer);
+}
+
+function normal(): number {
+  return Math.sqrt(-2 * Math.log(1 - random())) * Math.cos(2 * Math.PI * random());
+}
+
+/** Mulberry32: the same delays in every run, so that runs compare. */
+function seededRandom(seed: number): () => number {
+  let state = seed;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
+  };
+}

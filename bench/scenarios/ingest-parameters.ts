@@ -1,0 +1,58 @@
+import type { Options } from "../options.ts";
+
+const MIB = 2 ** 20;
+
+const FULL = {
+  rounds: 2,
+  /** Also what is measured for information only. */
+  extras: true,
+  connections: 1024,
+  batchBytes: 16_384,
+  warmupSeconds: 2,
+  seconds: 6,
+  steady: {
+    rate: 1000,
+    /** Long enough at full load to use up what the server has saved for eager PUTs. */
+    spendSeconds: 5,
+    seconds: 30,
+  },
+  /** One request at a time, at a rate that the eager PUTs' refill covers. */
+  idle: { rate: 2, warmupSeconds: 2, seconds: 8 },
+  overload: {
+    putsPerSecond: 20,
+    commitBytes: MIB,
+    inflightBytesMax: 24 * MIB,
+    // The limit holds 1,536 batches: fewer connections for the peak, more for the overload.
+    peakConnections: 1200,
+    connections: 2560,
+    factor: 3,
+    warmupSeconds: 4,
+    seconds: 7,
+  },
+  curve: { factors: [0.5, 1, 1.5, 2, 3], warmupSeconds: 1.5, seconds: 4 },
+};
+
+export type IngestParameters = typeof FULL;
+
+const QUICK: IngestParameters = {
+  ...FULL,
+  rounds: 1,
+  extras: false,
+  connections: 256,
+  warmupSeconds: 0.5,
+  seconds: 1,
+  steady: { ...FULL.steady, spendSeconds: 1.5, seconds: 2 },
+  idle: { ...FULL.idle, warmupSeconds: 0.5, seconds: 2 },
+  overload: { ...FULL.overload, warmupSeconds: 2, seconds: 2 },
+  curve: { factors: [0.5, 2], warmupSeconds: 0.5, seconds: 1 },
+};
+
+export function ingestParameters(options: Options): IngestParameters {
+  const base = options.quick ? QUICK : FULL;
+  return {
+    ...base,
+    rounds: options.rounds ?? base.rounds,
+    connections: options.connections ?? base.connections,
+    seconds: options.seconds ?? base.seconds,
+  };
+}

@@ -1,0 +1,30 @@
+import type { Harness } from "../harness.ts";
+import type { Options } from "../options.ts";
+import type { Findings } from "../report/findings.ts";
+import { measureCurve } from "./ingest-curve.ts";
+import { measureOverload } from "./ingest-overload.ts";
+import { type IngestParameters, ingestParameters } from "./ingest-parameters.ts";
+import { measureSaturation } from "./ingest-saturation.ts";
+import { measureIdle, measureSteady } from "./ingest-steady.ts";
+import type { Context } from "./measure.ts";
+
+const PHASES: Record<string, (context: Context<IngestParameters>) => Promise<void>> = {
+  saturation: measureSaturation,
+  steady: measureSteady,
+  idle: measureIdle,
+  overload: measureOverload,
+  curve: measureCurve,
+};
+
+export const ingestPhases = Object.keys(PHASES);
+
+/** Batches of a mobile SDK, from many sessions at once. */
+export async function runIngest(
+  harness: Harness,
+  findings: Findings,
+  options: Options,
+): Promise<IngestParameters> {
+  const parameters = ingestParameters(options);
+  for (const phase of options.phases) await PHASES[phase]?.({ harness, findings, parameters });
+  return parameters;
+}

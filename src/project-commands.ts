@@ -1,0 +1,96 @@
+import { type Command, InvalidArgumentError, Option } from "commander";
+
+import { print, withProjects } from "./commands.ts";
+import { type Config } from "./platform/config.ts";
+import {
+  type NewProject,
+  type Project,
+  type ProjectChange,
+  describeProject,
+} from "./projects/service.ts";
+
+const ID_MAX = 2 ** 31 - 1;
+const BEACON_BYTES_MIN = 1024;
+const BEACON_BYTES_MAX = 64 * 2 ** 20;
+const KEY = /^[\w-]{1,64}$/;
+
+type Json = { json?: boolean };
+type UpdateOptions = Json & ProjectChange & { beaconSize?: number };
+
+/** `project create|update|list`, which work with the server running or not. */
+export function addProjectCommands(root: Command, config: () => Config): void {
+  root
+    .command("create")
+    .argument("<name>")
+    .addOption(
+      new Option("--platform <platform>").choices(["ios", "android", "web"]).default("ios"),
+    )
+    .option("--id <id>", "keep an existing id", integer(1, ID_MAX))
+    .option("--key <key>", "keep an existing project key", key)
+    .option("--json", "print one JSON object")
+    .action(async (name: string, { json, ...options }: Json & Omit<NewProject, "name">) => {
+      const create = { name, ...options };
+      show(await withProjects(config(), async (projects) => await projects.create(create)), json);
+    });
+  root
+    .command("update")
+    .argument("<id>", "the internal id", integer(1, ID_MAX))
+    .option("--sample-rate <percent>", "percent of users to record", integer(0, 100))
+    .option("--active <boolean>", "true or false", boolean)
+    .option(
+      "--beacon-size <bytes>",
+      "largest batch, instead of BEACON_SIZE_LIMIT",
+      integer(BEACON_BYTES_MIN, BEACON_BYTES_MAX),
+    )
+    .option("--json", "print one JSON object")
+    .action(async (id: number, { json, beaconSize, ...options }: UpdateOptions) => {
+      const change = {
+        ...options,
+        ...(beaconSize !== undefined && { beaconBytesMax: beaconSize }),
+      };
+      const update = async () =>
+        await withProjects(config(), async (projects) => await projects.update(id, change));
+      show(await update(), json);
+    });
+  root
+    .command("list")
+    .option("--json", "print one JSON object")
+    .action(async ({ json }: Json) => {
+      const projects = await withProjects(config(), async (all) => await all.list());
+      list(projects.map(describeProject), json);
+    });
+}
+
+type Shown = ReturnType<typeof describeProject>;
+
+function show(project: Project, json: boolean | undefined): void {
+  const shown = describeProject(project);
+  const lines = Object.entries(shown).map(([name, value]) => `${name}: ${value}`);
+  print(json === true ? JSON.stringify(shown) : lines.join("\n"));
+}
+
+function list(projects: Shown[], json: boolean | undefined): void {
+  if (json === true) print(JSON.stringify({ projects }));
+  else
+    for (const { id, platform, projectID, projectKey, name } of projects)
+      print([id, platform, projectID, projectKey, name].join("\t"));
+}
+
+function integer(least: number, most: number) {
+  return (text: string): number => {
+    const value = Number(text);
+    if (!Number.isInteger(value) || value < least || value > most)
+      throw new InvalidArgumentError(`not a whole number from ${least} to ${most}`);
+    return value;
+  };
+}
+
+function boolean(text: string): boolean {
+  if (text !== "true" && text !== "false") throw new InvalidArgumentError("neither true nor false");
+  return text === "true";
+}
+
+function key(text: string): string {
+  if (!KEY.test(text)) throw new InvalidArgumentError("not a key of letters, digits, - and _");
+  return text;
+}

@@ -1,0 +1,189 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { pino } from "pino";
+import { Type } from "typebox";
+import { Value } from "typebox/value";
+
+import { buildWrite } from "../../src/app.ts";
+import { type Config, readConfig } from "../../src/platform/config.ts";
+import { type Sql, openDatabase } from "../../src/platform/database.ts";
+import { type ObjectStore } from "../../src/platform/objects.ts";
+import { openObjects } from "../../src/platform/open-objects.ts";
+import { encodeProjectID } from "../../src/projects/codec.ts";
+import { type Project, type ProjectChange } from "../../src/projects/service.ts";
+import { type ServerOptions, startServer } from "../../src/server.ts";
+import { freshDatabase } from "./postgres.ts";
+import { s3Server } from "./s3-server.ts";
+
+const LOG = pino({ level: "silent" });
+
+const TestSession = Type.Object({ token: Type.String(), sessionID: Type.String() });
+export type TestSession = Type.Static<typeof TestSession>;
+
+export type AppOptions = Pick<ServerOptions, "wrapObjects" | "index" | "commitDeadlineMs"> & {
+  store?: "files" | "s3";
+  /** environment variables over the test's own */
+  env?: Record<string, string>;
+};
+
+/** A whole server on a free port with a database schema, an object store and a project of its own. */
+export class TestApp implements AsyncDisposable {
+  readonly url: string;
+  readonly config: Config;
+  readonly databaseUrl: string;
+  readonly sql: Sql;
+  readonly objects: ObjectStore;
+  readonly project: Project;
+  /** Ends the server as SIGTERM does. */
+  readonly stop: () => Promise<void>;
+
+  private constructor(
+    parts: Pick<TestApp, "url" | "config" | "databaseUrl" | "sql" | "objects" | "project" | "stop">,
+  ) {
+    this.url = parts.url;
+    this.config = parts.config;
+    this.databaseUrl = parts.databaseUrl;
+    this.sql = parts.sql;
+    this.objects = parts.objects;
+    this.project = parts.project;
+    this.stop = parts.stop;
+  }
+
+  static async start({ store = "files", env = {}, ...options }: AppOptions = {}): Promise<TestApp> {
+    const databaseUrl = await freshDatabase();
+    const config = readConfig({ ...(await testEnv(store, databaseUrl)), ...env });
+    const sql = openDatabase(databaseUrl, { connections: 2 });
+    const objects = await openObjects(config);
+    const project = await withProject({ config, sql, objects });
+    const server = await startServer(config, databaseUrl, { log: LOG, ...options });
+    return new TestApp({
+      url: server.url.replace(/\/$/, ""),
+      config,
+      databaseUrl,
+      sql,
+      objects,
+      project,
+      stop: async () => await server.stop(),
+    });
+  }
+
+  get projectID(): number {
+    return encodeProjectID(this.project.id);
+  }
+
+  async fetch(path: string, init?: RequestInit): Promise<Response> {
+    return await fetch(this.url + path, init);
+  }
+
+  async post(
+    path: string,
+    body: Bun.BodyInit,
+    headers: Record<string, string> = {},
+  ): Promise<Response> {
+    return await this.fetch(path, { method: "POST", body, headers });
+  }
+
+  /** The status and error text of an answer. */
+  async start(
+    fields: Record<string, unknown> = {},
+    path = "/v1/ios/start",
+    headers: Record<string, string> = {},
+  ): Promise<Response> {
+    const body = JSON.stringify({ projectID: this.projectID, trackerVersion: "1.0.14", ...fields });
+    return await this.post(path, body, { "content-type": "application/json", ...headers });
+  }
+
+  async aSession(fields: Record<string, unknown> = {}): Promise<TestSession> {
+    const response = await this.start(fields);
+    if (response.status !== 200)
+      throw new Error(`start answered ${response.status}: ${await response.text()}`);
+    return Value.Parse(TestSession, await response.json());
+  }
+
+  async append(
+    { token }: TestSession,
+    batch: Uint8Array,
+    path = "/v1/ios/append",
+    headers: Record<string, string> = {},
+  ): Promise<Response> {
+    return await this.post(path, batch, { authorization: `Bearer ${token}`, ...headers });
+  }
+
+  /** What the server hands back of a session, as the client encoded it. */
+  async batches({ sessionID }: { sessionID: string }, query = ""): Promise<Uint8Array[]> {
+    const response = await this.fetch(`/v1/sessions/${sessionID}/batches${query}`, {
+      headers: { accept: "application/octet-stream" },
+    });
+    if (response.status !== 200)
+      throw new Error(`batches answered ${response.status}: ${await response.text()}`);
+    return splitBatches(await response.bytes());
+  }
+
+  async updateProject(change: ProjectChange): Promise<void> {
+    await this.sql`
+      update projects set active = ${change.active ?? true}, sample_rate = ${change.sampleRate ?? 100},
+        beacon_bytes_max = ${change.beaconBytesMax ?? null} where id = ${this.project.id}`;
+    // Projects are read again every two seconds.
+    await Bun.sleep(2200);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stop();
+    await this.objects[Symbol.asyncDispose]();
+    await this.sql.end();
+    rmSync(this.config.dataDir, { recursive: true, force: true });
+  }
+}
+
+/** What a server of a test needs in its environment; the data folder is new. */
+export async function testEnv(
+  store: "files" | "s3",
+  databaseUrl: string,
+): Promise<Record<string, string>> {
+  return {
+    PORT: "0",
+    HOST: "127.0.0.1",
+    DATA_DIR: mkdtempSync(join(tmpdir(), "floodgate-app-")),
+    DATABASE_URL: databaseUrl,
+    TOKEN_SECRET: "test-secret",
+    LOG_LEVEL: "silent",
+    ...(store === "s3" && (await s3Env())),
+  };
+}
+
+/** The batches of an `application/octet-stream` answer. */
+export function splitBatches(bytes: Uint8Array): Uint8Array[] {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const batches: Uint8Array[] = [];
+  for (let at = 0; at < bytes.length;) {
+    const length = view.getUint32(at, true);
+    batches.push(bytes.subarray(at + 4, at + 4 + length));
+    at += 4 + length;
+  }
+  return batches;
+}
+
+async function s3Env(): Promise<Record<string, string>> {
+  const { endpoint, region, accessKeyId, secretAccessKey, createBucket } = await s3Server();
+  const bucket = `t-${crypto.randomUUID()}`;
+  await createBucket(bucket);
+  return {
+    S3_BUCKET: bucket,
+    S3_ENDPOINT: endpoint,
+    S3_REGION: region,
+    AWS_ACCESS_KEY_ID: accessKeyId,
+    AWS_SECRET_ACCESS_KEY: secretAccessKey,
+  };
+}
+
+async function withProject(parts: {
+  config: Config;
+  sql: Sql;
+  objects: ObjectStore;
+}): Promise<Project> {
+  const { projects, commitLog } = buildWrite({ ...parts, log: LOG });
+  const project = await projects.create({ name: "test", platform: "ios" });
+  await commitLog.flush();
+  return project;
+}

@@ -1,0 +1,38 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+import { openDatabase } from "../../src/platform/database.ts";
+import {
+  type EmbeddedPostgres,
+  startEmbeddedPostgres,
+} from "../../src/platform/embedded-postgres.ts";
+import { migrate } from "../../src/platform/migrate.ts";
+
+let running: Promise<EmbeddedPostgres> | undefined;
+const folder = mkdtempSync(join(tmpdir(), "floodgate-test-"));
+
+/** The server that all tests of a run share; started by the first that asks. */
+export async function testPostgres(): Promise<EmbeddedPostgres> {
+  running ??= startEmbeddedPostgres(folder);
+  return await running;
+}
+
+/** The address of an empty, migrated schema of its own. */
+export async function freshDatabase(): Promise<string> {
+  const { url } = await testPostgres();
+  const schema = `t_${crypto.randomUUID().replaceAll("-", "")}`;
+  const admin = openDatabase(url, { connections: 1 });
+  await admin`create schema ${admin(schema)}`;
+  await admin.end();
+  const databaseUrl = `${url}?search_path=${schema}`;
+  const sql = openDatabase(databaseUrl, { connections: 1 });
+  await migrate(sql);
+  await sql.end();
+  return databaseUrl;
+}
+
+export async function stopTestPostgres(): Promise<void> {
+  if (running !== undefined) await (await running).stop();
+  rmSync(folder, { recursive: true, force: true });
+}

@@ -1,0 +1,245 @@
+import { Database, SQLiteError } from "bun:sqlite";
+import { mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { createServer } from "node:net";
+import { tmpdir, userInfo } from "node:os";
+import { join } from "node:path";
+
+import { CreateBucketCommand, S3Client } from "@aws-sdk/client-s3";
+
+const PACKAGES = ["ceph-mon", "ceph-osd", "radosgw", "ceph-common"];
+const BINARIES = [
+  "ceph-mon",
+  "ceph-osd",
+  "radosgw",
+  "radosgw-admin",
+  "ceph",
+  "ceph-authtool",
+  "monmaptool",
+];
+const DAEMONS = ["mon.a", "osd.0", "client.admin"];
+const START_MS_MAX = 60_000;
+
+// One server per user of the machine, which every test process of theirs shares.
+const FOLDER = join(tmpdir(), `floodgate-s3-${userInfo().uid}`);
+const CONFIG = join(FOLDER, "ceph.conf");
+const ENDPOINT = join(FOLDER, "endpoint");
+const USERS = join(FOLDER, "users");
+
+type Access = { endpoint: string; accessKeyId: string; secretAccessKey: string; region: string };
+export type S3Server = Access & { createBucket(name: string): Promise<void> };
+
+/** A real S3 server: the one that TEST_S3_* names, one of ours that still runs, or Ceph's gateway started here. */
+export async function s3Server(): Promise<S3Server> {
+  const access = fromEnvironment() ?? { ...KEYS, endpoint: await locked(startOrAdopt) };
+  return { ...access, createBucket: (name) => createBucket(access, name) };
+}
+
+/** Ends this process's use of the server; the last user stops it. */
+export async function stopS3Server(): Promise<void> {
+  if (fromEnvironment()) return;
+  await locked(async () => {
+    await rm(join(USERS, String(process.pid)), { force: true });
+    for (const pid of await readdir(USERS).catch(() => []))
+      if ((await commandLine(pid)) !== "") return;
+    await removeAll();
+  });
+}
+
+const KEYS = { accessKeyId: "test", secretAccessKey: "testsecret", region: "us-east-1" };
+
+function fromEnvironment(): Access | undefined {
+  const endpoint = process.env["TEST_S3_ENDPOINT"];
+  if (!endpoint) return undefined;
+  return {
+    endpoint,
+    accessKeyId: process.env["TEST_S3_ACCESS_KEY_ID"] ?? "",
+    secretAccessKey: process.env["TEST_S3_SECRET_ACCESS_KEY"] ?? "",
+    region: process.env["TEST_S3_REGION"] ?? KEYS.region,
+  };
+}
+
+async function createBucket(access: Access, name: string): Promise<void> {
+  const { endpoint, region, ...credentials } = access;
+  const client = new S3Client({ endpoint, region, credentials, forcePathStyle: true });
+  await client.send(new CreateBucketCommand({ Bucket: name }));
+  client.destroy();
+}
+
+async function startOrAdopt(): Promise<string> {
+  const running = await readFile(ENDPOINT, "utf8").catch(() => undefined);
+  const usable =
+    running !== undefined &&
+    (await daemons()).length === DAEMONS.length &&
+    (await answers(running));
+  const endpoint = usable ? running : await startAfresh();
+  await writeFile(join(USERS, String(process.pid)), "");
+  return endpoint;
+}
+
+async function startAfresh(): Promise<string> {
+  await removeAll();
+  for (const name of ["mon", "osd", "rgw", "run", "log", "users"])
+    await mkdir(join(FOLDER, name), { recursive: true, mode: 0o700 });
+  if (BINARIES.some((name) => Bun.which(name) === null)) await installPackages();
+  const port = await freePort();
+  await startCluster(port, await freePort());
+  const endpoint = `http://127.0.0.1:${port}`;
+  await writeFile(ENDPOINT, endpoint);
+  return endpoint;
+}
+
+/** One monitor, one OSD whose objects live in memory, one gateway. Each puts itself in the background once it is ready. */
+async function startCluster(port: number, monitorPort: number): Promise<void> {
+  const [fsid, osd] = [crypto.randomUUID(), crypto.randomUUID()];
+  const [keyring, monmap] = [join(FOLDER, "keyring"), join(FOLDER, "monmap")];
+  await writeFile(CONFIG, configuration(fsid, port, monitorPort));
+  await writeFile(keyring, "");
+  const addKey = (name: string, ...caps: string[]) =>
+    run("ceph-authtool", keyring, "--gen-key", "-n", name, ...caps);
+  await addKey("mon.", "--cap", "mon", "allow *");
+  await addKey("client.admin", "--cap", "mon", "allow *", "--cap", "osd", "allow *");
+  await addKey("osd.0", "--cap", "mon", "allow profile osd", "--cap", "osd", "allow *");
+  await run(
+    "monmaptool",
+    "--create",
+    "--fsid",
+    fsid,
+    "--addv",
+    "a",
+    `[v2:127.0.0.1:${monitorPort}]`,
+    monmap,
+  );
+  await run(
+    "ceph-mon",
+    "-c",
+    CONFIG,
+    "--mkfs",
+    "-i",
+    "a",
+    "--monmap",
+    monmap,
+    "--keyring",
+    keyring,
+  );
+  await run("ceph-mon", "-c", CONFIG, "-i", "a");
+  await run("ceph", "-c", CONFIG, "osd", "create", osd);
+  await run("ceph-osd", "-c", CONFIG, "-i", "0", "--mkfs", "--osd-uuid", osd, "--no-mon-config");
+  await run("ceph-osd", "-c", CONFIG, "-i", "0");
+  const user = ["--uid=test", "--display-name=test", `--access-key=${KEYS.accessKeyId}`];
+  await run(
+    "radosgw-admin",
+    "-c",
+    CONFIG,
+    "user",
+    "create",
+    ...user,
+    `--secret-key=${KEYS.secretAccessKey}`,
+  );
+  await run("radosgw", "-c", CONFIG, "-n", "client.admin");
+  for (const until = Date.now() + START_MS_MAX; !(await answers(`http://127.0.0.1:${port}`));)
+    if (Date.now() > until) throw new Error(`Ceph's gateway does not answer; see ${FOLDER}/log`);
+    else await Bun.sleep(50);
+}
+
+// Without the paxos lines every change of the cluster's map waits a second, and the start takes 13 s.
+const configuration = (fsid: string, port: number, monitorPort: number) => `[global]
+fsid = ${fsid}
+mon host = v2:127.0.0.1:${monitorPort}
+public addr = 127.0.0.1
+paxos propose interval = 0.02
+paxos min wait = 0.01
+osd pool default size = 1
+osd pool default min size = 1
+osd pool default pg num = 4
+osd crush chooseleaf type = 0
+mon allow pool size one = true
+mon data avail crit = 0
+mon data avail warn = 0
+run dir = ${FOLDER}/run
+admin socket = ${FOLDER}/run/$name.$pid.asok
+pid file = ${FOLDER}/run/$name.pid
+log file = ${FOLDER}/log/$name.log
+mon cluster log file = ${FOLDER}/log/cluster.log
+mon data = ${FOLDER}/mon
+osd data = ${FOLDER}/osd
+rgw data = ${FOLDER}/rgw
+keyring = ${FOLDER}/keyring
+osd objectstore = memstore
+memstore device bytes = 4294967296
+rgw frontends = beast endpoint=127.0.0.1:${port} tcp_nodelay=1
+rgw thread pool size = 64
+`;
+
+async function installPackages(): Promise<void> {
+  if (process.getuid?.() !== 0 || Bun.which("apt-get") === null)
+    throw new Error(
+      `The tests need an S3 server: set TEST_S3_ENDPOINT, TEST_S3_ACCESS_KEY_ID and TEST_S3_SECRET_ACCESS_KEY, or run as root: apt-get install --no-install-recommends ${PACKAGES.join(" ")}`,
+    );
+  await run("apt-get", "update");
+  await run("apt-get", "install", "-y", "--no-install-recommends", ...PACKAGES);
+}
+
+async function run(...command: string[]): Promise<void> {
+  // A file, because a daemon that goes to the background would hold a pipe open.
+  const output = Bun.file(join(FOLDER, "log", "start"));
+  const child = Bun.spawn(command, {
+    env: { ...process.env, DEBIAN_FRONTEND: "noninteractive" },
+    stdout: output,
+    stderr: output,
+  });
+  if ((await child.exited) !== 0)
+    throw new Error(`${command.join(" ")} failed: ${(await output.text()).slice(-2000)}`);
+}
+
+async function removeAll(): Promise<void> {
+  // Nothing in them is to be kept, and on SIGTERM the OSD would write its memory to the disk.
+  for (let pids = await daemons(); pids.length > 0; pids = await daemons()) {
+    for (const pid of pids) process.kill(pid, "SIGKILL");
+    await Bun.sleep(20);
+  }
+  await rm(FOLDER, { recursive: true, force: true });
+}
+
+/** Those of ours that live. A process file alone may name another program's process by now. */
+async function daemons(): Promise<number[]> {
+  const pids = DAEMONS.map(async (name) => {
+    const pid = await readFile(join(FOLDER, "run", `${name}.pid`), "utf8").catch(() => "none");
+    return (await commandLine(pid.trim())).includes(CONFIG) ? [Number(pid)] : [];
+  });
+  return (await Promise.all(pids)).flat();
+}
+
+/** Empty when the process is gone. */
+async function commandLine(pid: string): Promise<string> {
+  return readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "");
+}
+
+async function answers(endpoint: string): Promise<boolean> {
+  return fetch(endpoint, { signal: AbortSignal.timeout(2000) }).then(
+    (response) => response.ok,
+    () => false,
+  );
+}
+
+async function freePort(): Promise<number> {
+  const { promise, resolve } = Promise.withResolvers<number>();
+  const server = createServer().listen(0, "127.0.0.1", () => {
+    const address = server.address();
+    server.close(() => resolve(typeof address === "object" && address ? address.port : 0));
+  });
+  return promise;
+}
+
+/** Lets one process at a time start or stop the server. SQLite's lock is the kernel's: it ends with the process that holds it. */
+async function locked<T>(work: () => Promise<T>): Promise<T> {
+  using lock = new Database(`${FOLDER}.lock`);
+  for (;;)
+    try {
+      lock.run("begin exclusive");
+      break;
+    } catch (error) {
+      if (!(error instanceof SQLiteError) || error.code !== "SQLITE_BUSY") throw error;
+      await Bun.sleep(50);
+    }
+  return await work();
+}
