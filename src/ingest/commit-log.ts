@@ -18,7 +18,7 @@ import {
 import { TokenBucket } from "./token-bucket.ts";
 
 const PUTS_MAX = 8;
-const BUFFERS_KEPT_MAX = 4;
+const BUFFERS_KEPT_MAX = 2;
 const EAGER_PUTS = { perSecond: 4, burst: 40 };
 
 export type CommitLogDeps = {
@@ -156,12 +156,15 @@ export class CommitLog {
 
   /**
    * Closes the open segment when its time has come: after the interval, at once while there are few PUTs, and where PUTs are free
-   * whenever none is running. While every PUT slot is taken it goes on filling, so that a slow store gets full segments.
+   * whenever none is running. Half full it closes as long as most PUT slots are idle: clients that wait for an answer before they send
+   * more would otherwise wait for the interval. While every PUT slot is taken it goes on filling, so that a slow store gets full segments.
    */
   #closeIfDue(): void {
     if (this.#open === undefined || this.#committing.size >= PUTS_MAX) return;
     const free = this.#deps.objects.freePuts && this.#committing.size === 0;
-    if (this.#due || free || this.#eager.has(1)) this.close();
+    const half =
+      this.#committing.size < PUTS_MAX / 2 && this.#open.writer.bytes >= this.#options.bytes / 2;
+    if (this.#due || free || half || this.#eager.has(1)) this.close();
   }
 
   async #commit(segment: OpenSegment, sealed: Segment): Promise<void> {

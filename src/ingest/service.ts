@@ -1,9 +1,10 @@
 import { AppError } from "../platform/errors.ts";
 import { contentLength, inflate, isGzip, readBody } from "../platform/body.ts";
+import { discarded } from "../platform/garbage.ts";
 import { type Metrics } from "../platform/metrics.ts";
-import { type Sessions } from "../sessions/service.ts";
+import { type KnownSession, type Sessions } from "../sessions/service.ts";
 import { type SessionToken } from "../sessions/token.ts";
-import { type CommitLog } from "./commit-log.ts";
+import { type CommitLog, type PendingSegment } from "./commit-log.ts";
 import { FrameError, type Frames, walkFrames } from "./frames.ts";
 import { type InflightBytes } from "./inflight-bytes.ts";
 import { FLAG, type BatchFacts } from "./segment.ts";
@@ -31,12 +32,25 @@ export class Ingest {
 
   /** Takes in one batch; resolved means that it is stored and can be read back. */
   async accept(token: SessionToken, request: Request, late: boolean): Promise<void> {
-    const { sessions, commitLog, inflight, metrics } = this.#deps;
+    const { sessions } = this.#deps;
     const session = await sessions.find(token.sessionId);
+    const segment = await this.#append(token.sessionId, session, request, late);
+    if (segment === undefined) return;
+    if (!session.stored) await sessions.adopt(token.sessionId);
+    await segment.committed;
+  }
+
+  /** A call of its own, so that nothing keeps the body alive while its segment is committed. Undefined: not to be stored. */
+  async #append(
+    sessionId: bigint,
+    session: KnownSession,
+    request: Request,
+    late: boolean,
+  ): Promise<PendingSegment | undefined> {
+    const { sessions, commitLog, inflight, metrics } = this.#deps;
     const bytesMax = sessions.beaconBytesMax(session.projectId) + INFLATED_SLACK_BYTES;
     const reserved = Math.min(contentLength(request) ?? bytesMax, bytesMax);
     inflight.reserve(reserved);
-    let committed: Promise<void>;
     try {
       const body = await readBody(request, bytesMax);
       if (body.length === 0) throw new AppError("invalid", "the batch is empty");
@@ -44,9 +58,9 @@ export class Ingest {
       const frames = this.#walk(inflated);
       if (!session.recorded) {
         metrics.batches.inc({ outcome: "discarded" });
-        return;
+        return undefined;
       }
-
+      metrics.batchBytes.inc(body.length);
       const flags =
         (isGzip(request) ? FLAG.gzip : 0) |
         (late ? FLAG.late : 0) |
@@ -55,16 +69,14 @@ export class Ingest {
         kind: "batch",
         flags,
         projectId: session.projectId,
-        sessionId: token.sessionId,
+        sessionId,
         receivedAt: Date.now(),
       } as const;
-      ({ committed } = commitLog.append(head, body, factsOf(inflated, frames)).segment);
-      metrics.batchBytes.inc(body.length);
+      return commitLog.append(head, body, factsOf(inflated, frames)).segment;
     } finally {
       inflight.release(reserved);
+      discarded(reserved);
     }
-    if (!session.stored) await sessions.adopt(token.sessionId);
-    await committed;
   }
 
   /** Undefined for a batch to quarantine: refusing it would make its client stop or send it for ever. */

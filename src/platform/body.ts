@@ -2,6 +2,7 @@ import { promisify } from "node:util";
 import { gunzip, gunzipSync } from "node:zlib";
 
 import { AppError } from "./errors.ts";
+import { discarded } from "./garbage.ts";
 
 const STALL_MS = 30_000;
 // A body slower than this over its whole length is given up: connections are finite.
@@ -101,6 +102,7 @@ export async function* bodyChunks(request: Request): AsyncGenerator<Uint8Array> 
       waitedMs += performance.now() - startedMs;
       bytes += value.length;
       yield value;
+      discarded(value.length);
     }
   } finally {
     await reader.cancel().catch(() => undefined);

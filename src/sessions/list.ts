@@ -58,7 +58,7 @@ function columns(sql: Sql) {
     tracker_version as "trackerVersion", rev_id as "revID", user_uuid as "userUUID", user_id as "userID", user_os as "userOS",
     user_os_version as "userOSVersion", user_browser as "userBrowser", user_browser_version as "userBrowserVersion",
     user_device as "userDevice", user_device_type as "userDeviceType", user_country as "userCountry",
-    user_state as "userState", user_city as "userCity", timezone, device_memory_kib as "deviceMemory",
+    user_state as "userState", user_city as "userCity", timezone, device_memory_kib::double precision as "deviceMemory",
     screen_width as "width", screen_height as "height", performance::json as performance`;
 }
 

@@ -17,6 +17,7 @@ import { readUserAgent } from "./user-agent.ts";
 export const SESSION_MAX_MS = 7_200_000;
 const SESSIONS_CACHED_MAX = 200_000;
 const TRACKER_VERSION_MIN = "1.0.9";
+const TRACKER_VERSION = /^v?\d{1,9}(\.\d{1,9}){0,2}$/;
 // A client's clock is believed within these bounds.
 const CLOCK_BEHIND_MAX_MS = 30 * 86_400_000;
 const CLOCK_AHEAD_MAX_MS = 86_400_000;
@@ -213,7 +214,9 @@ async function selectKnown(sql: Sql, id: bigint): Promise<KnownSession> {
 }
 
 function isSupported(version: string): boolean {
-  const parsed = semver.coerce(version.split("-")[0]);
+  const [release = ""] = version.split("-");
+  // Asked first, because coerce finds a version inside any text.
+  const parsed = TRACKER_VERSION.test(release) ? semver.coerce(release) : null;
   return parsed !== null && semver.gte(parsed, TRACKER_VERSION_MIN);
 }
 

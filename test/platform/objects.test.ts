@@ -1,4 +1,4 @@
-import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { randomBytes } from "node:crypto";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -8,7 +8,7 @@ import { FileObjects } from "../../src/platform/file-objects.ts";
 import { ObjectConflict, ObjectMissing, type ObjectStore } from "../../src/platform/objects.ts";
 import { S3Objects } from "../../src/platform/s3-objects.ts";
 import { failure } from "../support/failure.ts";
-import { s3Server, stopS3Server } from "../support/s3-server.ts";
+import { s3Server } from "../support/s3-server.ts";
 
 // The first run on a machine may install the S3 server.
 setDefaultTimeout(300_000);
@@ -170,7 +170,23 @@ describe.each<[string, () => Promise<Fixture>]>([
   });
 });
 
-afterAll(stopS3Server);
+test("bytes that change on their way are refused by the store", async () => {
+  const server = await s3Server();
+  const bucket = `test-${Bun.randomUUIDv7()}`;
+  await server.createBucket(bucket);
+  using proxy = Bun.serve({
+    port: 0,
+    async fetch({ url, method, headers, body }) {
+      const bytes = await new Response(body).bytes();
+      if (method === "PUT") bytes[1_000] = ~bytes[1_000]!;
+      const { pathname, search } = new URL(url);
+      return fetch(server.endpoint + pathname + search, { method, headers, body: bytes });
+    },
+  });
+  const store = new S3Objects({ ...server, bucket, endpoint: proxy.url.origin });
+  expect(String(await failure(store.put("key", randomBytes(10_000))))).toContain("BadDigest");
+  expect(await all(new S3Objects({ ...server, bucket }), "")).toEqual([]);
+});
 
 async function aFileStore(): Promise<Fixture> {
   const folder = await mkdtemp(join(tmpdir(), "floodgate-objects-"));

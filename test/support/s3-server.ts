@@ -4,8 +4,6 @@ import { createServer } from "node:net";
 import { tmpdir, userInfo } from "node:os";
 import { join } from "node:path";
 
-import { CreateBucketCommand, S3Client } from "@aws-sdk/client-s3";
-
 const PACKAGES = ["ceph-mon", "ceph-osd", "radosgw", "ceph-common"];
 const BINARIES = [
   "ceph-mon",
@@ -59,6 +57,8 @@ function fromEnvironment(): Access | undefined {
 }
 
 async function createBucket(access: Access, name: string): Promise<void> {
+  // Here, because every test file loads this one, and few need the client.
+  const { CreateBucketCommand, S3Client } = await import("@aws-sdk/client-s3");
   const { endpoint, region, ...credentials } = access;
   const client = new S3Client({ endpoint, region, credentials, forcePathStyle: true });
   await client.send(new CreateBucketCommand({ Bucket: name }));

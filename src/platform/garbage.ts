@@ -1,0 +1,14 @@
+const COLLECT_BYTES = 64 * 2 ** 20;
+
+let bytes = 0;
+
+/**
+ * Counts bytes of bodies that were read and are no longer needed, and collects them now and then. Left alone, JavaScriptCore lets
+ * several times the live heap pile up before it does: 600 MB instead of 250 under full load. A collection takes a few milliseconds.
+ */
+export function discarded(length: number): void {
+  bytes += length;
+  if (bytes < COLLECT_BYTES) return;
+  bytes = 0;
+  setImmediate(() => Bun.gc(true));
+}
