@@ -15,6 +15,7 @@ import { Progress } from "./progress.ts";
 const TOKEN_SECRET = "bench-token-secret";
 const SERVER_KEY = "bench-server-key";
 const SIMULATOR_BUCKET = "bench";
+const SIMULATOR_LABEL = "S3 simulator";
 // With --pin: what is measured has a core of its own, everything else shares the other.
 const SERVER_CORE = 0;
 const OTHER_CORE = 1;
@@ -112,6 +113,14 @@ export class Harness implements AsyncDisposable {
     return this.#startBaseline("baselines/form-data.ts", [], store.env);
   }
 
+  /** What a store is called in every output: a simulator must never pass for S3. */
+  storeLabel(kind: StoreKind): string {
+    if (kind === "files") return "files";
+    return this.options.s3 === undefined
+      ? SIMULATOR_LABEL
+      : `S3 at ${new URL(this.options.s3).host}`;
+  }
+
   async openStore(kind: StoreKind, curve: Curve = RECORDED_CURVE): Promise<Store> {
     if (kind === "files") return this.#openFolder();
     return this.options.s3 === undefined
@@ -126,7 +135,7 @@ export class Harness implements AsyncDisposable {
       core: this.#core(OTHER_CORE),
     });
     return {
-      label: "S3 simulator",
+      label: SIMULATOR_LABEL,
       env: {
         S3_ENDPOINT: running.url,
         S3_BUCKET: SIMULATOR_BUCKET,
@@ -174,7 +183,7 @@ export class Harness implements AsyncDisposable {
     const folder = join(this.#folder, `store-${this.#folders++}`);
     mkdirSync(folder);
     return {
-      label: "files",
+      label: this.storeLabel("files"),
       env: { DATA_DIR: folder },
       [Symbol.asyncDispose]: async () => rmSync(folder, { recursive: true, force: true }),
     };
@@ -195,7 +204,7 @@ export class Harness implements AsyncDisposable {
       client.destroy();
     }
     return {
-      label: `S3 at ${new URL(endpoint).host}`,
+      label: this.storeLabel("s3"),
       env: {
         S3_ENDPOINT: endpoint,
         S3_BUCKET: bucket,

@@ -19,6 +19,7 @@ export type Options = {
   connections: number | undefined;
   rounds: number | undefined;
   seconds: number | undefined;
+  putsPerSecond: number | undefined;
   s3: string | undefined;
   bucket: string;
   databaseUrl: string | undefined;
@@ -35,6 +36,7 @@ type Flags = {
   connections?: number;
   rounds?: number;
   seconds?: number;
+  putsPerSecond?: number;
   s3?: string;
   bucket: string;
   databaseUrl?: string;
@@ -75,6 +77,7 @@ export function readOptions(args: string[], phases: Record<string, string[]>): O
     connections: flags.connections,
     rounds: flags.rounds,
     seconds: flags.seconds,
+    putsPerSecond: flags.putsPerSecond,
     s3: flags.s3,
     bucket: flags.bucket,
     databaseUrl: flags.databaseUrl,
@@ -95,6 +98,11 @@ function buildCommand(phases: Record<string, string[]>): Command {
     .option("--connections <n>", "connections of the load generator", positiveInteger)
     .option("--rounds <n>", "rounds of the alternating measurements", positiveInteger)
     .option("--seconds <n>", "measuring window at saturation", positiveInteger)
+    .option(
+      "--puts-per-second <n>",
+      "limit of the simulator at saturation (default: none)",
+      positiveInteger,
+    )
     .option(
       "--s3 <url>",
       "a real S3 server instead of the simulator (AWS_* from the environment)",

@@ -81,10 +81,12 @@ class StageRun {
   readonly #due = new Ring<number>(QUEUE_MAX);
   readonly #latency = new LatencyRecorder();
   readonly #refusal = new LatencyRecorder();
+  readonly #lag = new LatencyRecorder();
   readonly #statuses = new Map<number, number>();
   readonly #perSecond: number[] = [];
   #ticker: Timer | undefined;
   #startedAtMs = 0;
+  #tickedAtMs = 0;
   #arrivals = 0;
   #windowFromMs = Number.POSITIVE_INFINITY;
   #windowToMs = Number.POSITIVE_INFINITY;
@@ -120,7 +122,8 @@ class StageRun {
     for (const connection of this.#connections) connection.events = events;
     this.#startedAtMs = performance.now();
     for (const connection of this.#connections) if (connection.ready) this.#freed(connection);
-    if (this.#stage.rate !== undefined) this.#ticker = setInterval(() => this.#arrive(), TICK_MS);
+    this.#tickedAtMs = this.#startedAtMs;
+    this.#ticker = setInterval(() => this.#tick(), TICK_MS);
   }
 
   openWindow(): void {
@@ -152,18 +155,20 @@ class StageRun {
   }
 
   result(usage: Usage, bodyBytes: number): StageResult {
+    const seconds = (this.#windowToMs - this.#windowFromMs) / 1000;
     return {
       name: this.#stage.name,
       ...(this.#stage.rate !== undefined && { rate: this.#stage.rate }),
       connections: this.#connections.length,
       bodyBytes,
-      seconds: (this.#windowToMs - this.#windowFromMs) / 1000,
+      seconds,
       acknowledged: this.#acknowledged,
       refused: this.#refused,
       latency: this.#latency.summary(),
       refusal: this.#refusal.summary(),
+      lag: this.#lag.summary(),
       usage,
-      perSecond: Array.from(this.#perSecond, (count) => count ?? 0),
+      perSecond: Array.from({ length: Math.floor(seconds) }, (_, at) => this.#perSecond[at] ?? 0),
       sent: this.#sent,
       statuses: Object.fromEntries([...this.#statuses].map(([status, n]) => [String(status), n])),
       refusedWithoutRetryAfter: this.#refusedWithoutRetryAfter,
@@ -174,9 +179,15 @@ class StageRun {
     };
   }
 
+  #tick(): void {
+    const now = performance.now();
+    if (now >= this.#windowFromMs) this.#lag.recordMs(now - this.#tickedAtMs - TICK_MS);
+    this.#tickedAtMs = now;
+    if (this.#stage.rate !== undefined) this.#arrive(this.#stage.rate);
+  }
+
   /** The open loop: what is due by now arrives, whether or not the server keeps up. */
-  #arrive(): void {
-    const rate = this.#stage.rate ?? 0;
+  #arrive(rate: number): void {
     const elapsedMs = performance.now() - this.#startedAtMs;
     const due = Math.floor((elapsedMs * rate) / 1000) + 1; // The first arrives at the start.
     for (; this.#arrivals < due; this.#arrivals++) {

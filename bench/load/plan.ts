@@ -112,6 +112,8 @@ export const StageResult = Type.Object({
   latency: Latency,
   /** From the first byte sent to the 503. */
   refusal: Latency,
+  /** How late the generator's own clock ticked: what of the latencies may be its own. */
+  lag: Latency,
   usage: Usage,
   /** Acknowledgements in each second of the window, for the plot. */
   perSecond: Type.Array(Type.Number()),

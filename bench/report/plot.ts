@@ -32,7 +32,7 @@ export function renderPlot(title: string, subtitle: string, charts: Chart[]): st
 
 function renderBars({ title, bars }: Bars): string {
   const most = Math.max(...bars.map(({ value }) => value), Number.MIN_VALUE);
-  const left = 190;
+  const left = 236;
   const room = WIDTH - left - 90;
   const step = (HEIGHT - MARGIN.top - 20) / Math.max(bars.length, 1);
   const thickness = Math.min(step * 0.7, 26);

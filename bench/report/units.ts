@@ -13,7 +13,7 @@ export function perSecond(value: number): string {
 }
 
 export function times(value: number): string {
-  return `${value.toFixed(2)}×`;
+  return `${value.toFixed(value < 1 ? 3 : 2)}×`;
 }
 
 export function percent(value: number): string {

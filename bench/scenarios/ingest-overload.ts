@@ -64,14 +64,31 @@ function report(
     COLUMNS,
     [row("at capacity", peak), row(`${factor} times the capacity`, over)],
     "unsent: arrivals that found no free connection, because the accepted requests hold theirs.",
+    `The generator's own clock was late by ${ms(over.lag.p99Ms)} at p99, ${ms(over.lag.maxMs)} at most.`,
   );
+  findings.charts.push({
+    kind: "lines",
+    title: "Store overload on the S3 simulator, acknowledged per second",
+    xLabel: "second",
+    series: [perSecondOf("at capacity", peak), perSecondOf(`${factor} times the capacity`, over)],
+  });
   const goodput = rateOf(over) / rateOf(peak);
   const rssLimit = RSS_BYTES_MAX + inflightBytesMax;
   findings.atLeast(`goodput at ${factor}× the store's capacity`, goodput, GOODPUT_MIN, percent);
   // Without a refusal there is nothing to time; three times the load cannot all have been taken.
-  findings.atMost("refusal p99", over.refusal.count > 0 ? over.refusal.p99Ms : Number.NaN, REFUSAL_MS_MAX, ms);
+  findings.atMost(
+    "refusal p99",
+    over.refusal.count > 0 ? over.refusal.p99Ms : Number.NaN,
+    REFUSAL_MS_MAX,
+    ms,
+  );
   findings.atMost("refusals without Retry-After", over.refusedWithoutRetryAfter, 0, count);
   findings.atMost("peak RSS in overload", over.usage.rssPeakBytes, rssLimit, mib);
+}
+
+/** Seconds of the window on one axis, acknowledgements in each on the other. */
+function perSecondOf(label: string, { perSecond: counts }: StageResult) {
+  return { label, points: counts.map((y, x) => ({ x: x + 1, y })) };
 }
 
 function row(name: string, result: StageResult): string[] {

@@ -9,7 +9,9 @@ const FULL = {
   connections: 1024,
   batchBytes: 16_384,
   warmupSeconds: 2,
-  seconds: 6,
+  seconds: 5,
+  /** A limit of the simulator at saturation, as a real gateway has one. 0: none. */
+  putsPerSecond: 0,
   steady: {
     rate: 1000,
     /** Long enough at full load to use up what the server has saved for eager PUTs. */
@@ -17,7 +19,7 @@ const FULL = {
     seconds: 30,
   },
   /** One request at a time, at a rate that the eager PUTs' refill covers. */
-  idle: { rate: 2, warmupSeconds: 2, seconds: 8 },
+  idle: { rate: 2, warmupSeconds: 1, seconds: 8 },
   overload: {
     putsPerSecond: 20,
     commitBytes: MIB,
@@ -26,8 +28,8 @@ const FULL = {
     peakConnections: 1200,
     connections: 2560,
     factor: 3,
-    warmupSeconds: 4,
-    seconds: 7,
+    warmupSeconds: 3,
+    seconds: 6,
   },
   curve: { factors: [0.5, 1, 1.5, 2, 3], warmupSeconds: 1.5, seconds: 4 },
 };
@@ -41,9 +43,9 @@ const QUICK: IngestParameters = {
   connections: 256,
   warmupSeconds: 0.5,
   seconds: 1,
-  steady: { ...FULL.steady, spendSeconds: 1.5, seconds: 2 },
-  idle: { ...FULL.idle, warmupSeconds: 0.5, seconds: 2 },
-  overload: { ...FULL.overload, warmupSeconds: 2, seconds: 2 },
+  steady: { ...FULL.steady, spendSeconds: 1, seconds: 2 },
+  idle: { ...FULL.idle, warmupSeconds: 0.5, seconds: 1.5 },
+  overload: { ...FULL.overload, warmupSeconds: 1, seconds: 1.5 },
   curve: { factors: [0.5, 2], warmupSeconds: 0.5, seconds: 1 },
 };
 
@@ -54,5 +56,6 @@ export function ingestParameters(options: Options): IngestParameters {
     rounds: options.rounds ?? base.rounds,
     connections: options.connections ?? base.connections,
     seconds: options.seconds ?? base.seconds,
+    putsPerSecond: options.putsPerSecond ?? base.putsPerSecond,
   };
 }

@@ -1,4 +1,10 @@
-import type { Harness, Store, StoreKind, Subject } from "../harness.ts";
+import {
+  type Harness,
+  RECORDED_CURVE,
+  type Store,
+  type StoreKind,
+  type Subject,
+} from "../harness.ts";
 import type { StageResult } from "../load/plan.ts";
 import { count, microseconds, mib, ms, or, perSecond, times } from "../report/units.ts";
 import { type Figures, figuresOf } from "../stats.ts";
@@ -29,12 +35,12 @@ const CONTENDERS = {
     start: async (harness) => harness.startFloor("buffer"),
   },
   files: {
-    name: "Floodgate, files",
+    name: "Floodgate",
     store: "files",
     start: async (harness, store) => harness.startFloodgate(store),
   },
   s3: {
-    name: "Floodgate, S3",
+    name: "Floodgate",
     store: "s3",
     start: async (harness, store) => harness.startFloodgate(store),
   },
@@ -54,18 +60,29 @@ const CONTENDERS = {
 type Name = keyof typeof CONTENDERS;
 const NAMES: Name[] = ["floor", "buffered", "files", "s3", "onePut", "onePutTuned"];
 
+type Results = Record<Name, StageResult[]>;
+
 /** Every connection always busy: what a batch costs, and how many there can be. */
 export async function measureSaturation(context: Context<IngestParameters>): Promise<void> {
-  const results = new Map<Name, StageResult[]>(NAMES.map((name) => [name, []]));
-  for (let round = 1; round <= context.parameters.rounds; round++) {
+  const { rounds, extras } = context.parameters;
+  const results: Results = {
+    floor: [],
+    buffered: [],
+    files: [],
+    s3: [],
+    onePut: [],
+    onePutTuned: [],
+  };
+  for (let round = 1; round <= rounds; round++) {
     // The other way round every second time, so that a machine that warms up or slows down favours none.
     for (const name of round % 2 === 1 ? NAMES : NAMES.toReversed()) {
       const contender: Contender = CONTENDERS[name];
-      if (contender.extra && (round > 1 || !context.parameters.extras)) continue;
-      results.get(name)?.push(await measureContender(context, contender, round));
+      if (contender.extra && (round > 1 || !extras)) continue;
+      results[name].push(await measureContender(context, contender, round));
     }
   }
-  report(context, new Map([...results].map(([name, each]) => [name, figuresOf(each)])));
+  report(context, results);
+  judge(context, results);
 }
 
 async function measureContender(
@@ -74,13 +91,16 @@ async function measureContender(
   round: number,
 ): Promise<StageResult> {
   const { harness, parameters } = context;
-  await using store = await harness.openStore(contender.store ?? "files");
+  await using store = await harness.openStore(contender.store ?? "files", {
+    ...RECORDED_CURVE,
+    putsPerSecond: parameters.putsPerSecond,
+  });
   await using subject = await contender.start(harness, store);
   const { warmupSeconds, seconds, connections, batchBytes } = parameters;
   // Awaited here: the subject must live until there is a result.
   return await measureStage(context, {
     phase: "saturation",
-    name: contender.name,
+    name: labelOf(harness, contender),
     round,
     subject,
     store: contender.store === undefined ? undefined : store,
@@ -90,63 +110,66 @@ async function measureContender(
   });
 }
 
-function report(context: Context<IngestParameters>, figuresFor: (name: Name) => Figures): void {
-  const { findings, parameters, harness } = context;
-  const { connections, batchBytes } = parameters;
-  const floor = figuresFor("floor");
-  const storeLabel = harness.options.s3 === undefined ? "S3 simulator" : "S3";
-  const rows = NAMES.map((name) => row(CONTENDERS[name].name, figuresFor(name), floor));
+function limitOf({ putsPerSecond }: IngestParameters): string {
+  return putsPerSecond === 0 ? "no limit on PUTs" : `at most ${putsPerSecond} PUTs/s`;
+}
+
+function labelOf(harness: Harness, { name, store }: Contender): string {
+  return store === undefined ? name : `${name}, ${harness.storeLabel(store)}`;
+}
+
+function report(
+  { findings, parameters, harness }: Context<IngestParameters>,
+  results: Results,
+): void {
+  const { connections, batchBytes, rounds } = parameters;
+  const floor = figuresOf(results.floor);
+  const shown = NAMES.filter((name) => results[name].length > 0).map((name) => ({
+    label: labelOf(harness, CONTENDERS[name]),
+    figures: figuresOf(results[name]),
+  }));
   findings.section(
-    `Saturation: ${connections} connections always busy, ${batchBytes} bytes a batch, ${parameters.rounds} rounds`,
+    `Saturation: ${connections} connections always busy, ${batchBytes} bytes a batch, median of ${rounds}`,
     COLUMNS,
-    rows,
-    `S3 is ${storeLabel === "S3" ? "a real server" : "a SIMULATOR with a latency curve (p50 30 ms, p99 400 ms)"}; CPU is the server process's own, PostgreSQL's apart.`,
+    shown.map(({ label, figures }) => row(label, figures, floor)),
+    harness.options.s3 === undefined
+      ? `The S3 simulator has a latency curve: p50 30 ms, p99 400 ms; ${limitOf(parameters)}.`
+      : "The S3 server is a real one.",
+    "CPU is that of the server process; PostgreSQL's stands apart.",
     `The load generator took ${microseconds(floor.generatorMicroseconds)} of CPU per request against the floor.`,
   );
-  judge(context, figuresFor, storeLabel);
   findings.charts.push(
     {
       kind: "bars",
       title: "Acknowledged batches per second at saturation",
-      bars: NAMES.map((name) => ({ label: CONTENDERS[name].name, value: figuresFor(name).rate })),
+      bars: shown.map(({ label, figures }) => ({ label, value: figures.rate })),
     },
     {
       kind: "bars",
       title: "Server CPU per acknowledged batch, µs",
-      bars: NAMES.map((name) => ({
-        label: CONTENDERS[name].name,
-        value: figuresFor(name).cpuMicroseconds,
-      })),
+      bars: shown.map(({ label, figures }) => ({ label, value: figures.cpuMicroseconds })),
     },
   );
 }
 
 function judge(
-  { findings, parameters }: Context<IngestParameters>,
-  figuresFor: (name: Name) => Figures,
-  storeLabel: string,
+  { findings, parameters, harness }: Context<IngestParameters>,
+  results: Results,
 ): void {
-  const floor = figuresFor("floor");
-  const [files, s3, onePut] = [figuresFor("files"), figuresFor("s3"), figuresFor("onePut")];
-  const inFlight = parameters.connections * parameters.batchBytes;
-  const cpu = (each: Figures) => each.cpuMicroseconds / floor.cpuMicroseconds;
-  findings.atMost("CPU per batch, files, to the floor's", cpu(files), 4, times);
-  findings.atMost(`CPU per batch, ${storeLabel}, to the floor's`, cpu(s3), 6, times);
-  findings.atLeast("rate, files, to the floor's", files.rate / floor.rate, 0.25, times);
-  findings.atLeast(`rate, ${storeLabel}, to the floor's`, s3.rate / floor.rate, 0.15, times);
-  findings.atLeast(`rate, ${storeLabel}, to one PUT per batch`, s3.rate / onePut.rate, 20, times);
-  findings.atMost(
-    "peak RSS at saturation, files",
-    files.rssPeakBytes,
-    RSS_BYTES_MAX + inFlight,
-    mib,
-  );
-  findings.atMost(
-    `peak RSS at saturation, ${storeLabel}`,
-    s3.rssPeakBytes,
-    RSS_BYTES_MAX + inFlight,
-    mib,
-  );
+  const floor = figuresOf(results.floor);
+  const files = figuresOf(results.files);
+  const s3 = figuresOf(results.s3);
+  const onePut = figuresOf(results.onePut);
+  const label = harness.storeLabel("s3");
+  const rssLimit = RSS_BYTES_MAX + parameters.connections * parameters.batchBytes;
+  const cpuTimes = (each: Figures) => each.cpuMicroseconds / floor.cpuMicroseconds;
+  findings.atMost("CPU per batch to the floor's, files", cpuTimes(files), 4, times);
+  findings.atMost(`CPU per batch to the floor's, ${label}`, cpuTimes(s3), 6, times);
+  findings.atLeast("rate to the floor's, files", files.rate / floor.rate, 0.25, times);
+  findings.atLeast(`rate to the floor's, ${label}`, s3.rate / floor.rate, 0.15, times);
+  findings.atLeast(`rate to one PUT per batch, ${label}`, s3.rate / onePut.rate, 20, times);
+  findings.atMost("peak RSS at saturation, files", files.rssPeakBytes, rssLimit, mib);
+  findings.atMost(`peak RSS at saturation, ${label}`, s3.rssPeakBytes, rssLimit, mib);
 }
 
 const COLUMNS = [

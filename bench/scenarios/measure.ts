@@ -24,8 +24,8 @@ export async function measureStages(
   request: StagesRequest,
 ): Promise<StageResult[]> {
   const { phase, name, round = 1, subject, store, work, connections, stages } = request;
-  const table = countedTable(subject, work);
-  const before = table === undefined ? 0 : await harness.countRows(table);
+  const table = work.kind === "image" ? "images" : "batches";
+  const index = await IndexCheck.open(harness, subject, table);
   const results = await harness.load.stages(`${phase}: ${name}`, {
     kind: "stages",
     url: subject.url,
@@ -45,15 +45,9 @@ export async function measureStages(
     });
     findings.failures.push(...problems(`${phase}, ${name}, ${result.name}`, result));
   }
-  if (table !== undefined) {
-    const stored = (await harness.countRows(table)) - before;
-    const acknowledged = results.reduce((sum, { statuses }) => sum + (statuses["200"] ?? 0), 0);
-    const sent = results.reduce((sum, each) => sum + each.sent, 0);
-    if (stored < acknowledged || stored > sent)
-      findings.failures.push(
-        `${phase}, ${name}: ${acknowledged} of ${sent} ${table} were acknowledged, ${stored} are indexed`,
-      );
-  }
+  const acknowledged = results.reduce((sum, { statuses }) => sum + (statuses["200"] ?? 0), 0);
+  const sent = results.reduce((sum, each) => sum + each.sent, 0);
+  findings.failures.push(...(await index.problems(`${phase}, ${name}`, acknowledged, sent)));
   return results;
 }
 
@@ -81,6 +75,7 @@ export async function measureUploads(
   keep = true,
 ): Promise<UploadsResult> {
   const { phase, name, round = 1, subject, store, connections, bytes, bytesPerSecond } = request;
+  const index = await IndexCheck.open(harness, subject, "images");
   const result = await harness.load.uploads(`${phase}: ${name}${keep ? "" : " (warm-up)"}`, {
     kind: "uploads",
     url: subject.url,
@@ -96,6 +91,8 @@ export async function measureUploads(
     findings.failures.push(
       `${phase}, ${name}: ${connections} uploads were answered ${JSON.stringify(result.statuses)}, ${result.broken} not at all`,
     );
+  const acknowledged = result.statuses["200"] ?? 0;
+  findings.failures.push(...(await index.problems(`${phase}, ${name}`, acknowledged, connections)));
   if (keep)
     findings.measurements.push({
       phase,
@@ -114,10 +111,32 @@ function watched(subject: Subject) {
   };
 }
 
-/** Only Floodgate has sessions, and with them an index to compare with. */
-function countedTable(subject: Subject, work: Work): "batches" | "images" | undefined {
-  if (subject.projectKey === undefined || work.kind === "put") return undefined;
-  return work.kind === "batch" ? "batches" : "images";
+/** Whether what was acknowledged is in the index: a rate of answers that are not true is worth nothing. */
+class IndexCheck {
+  readonly #harness: Harness;
+  readonly #table: "batches" | "images";
+  readonly #before: number;
+
+  private constructor(harness: Harness, table: "batches" | "images", before: number) {
+    this.#harness = harness;
+    this.#table = table;
+    this.#before = before;
+  }
+
+  /** Checks nothing for the baselines, which have no projects and no index. */
+  static async open(harness: Harness, subject: Subject, table: "batches" | "images") {
+    if (subject.projectKey === undefined) return { problems: async () => [] };
+    return new IndexCheck(harness, table, await harness.countRows(table));
+  }
+
+  /** Nothing was sent twice, so each acknowledgement has a row; a request that got none may have one. */
+  async problems(label: string, acknowledged: number, sent: number): Promise<string[]> {
+    const rows = (await this.#harness.countRows(this.#table)) - this.#before;
+    if (rows >= acknowledged && rows <= sent) return [];
+    return [
+      `${label}: ${acknowledged} of ${sent} were acknowledged, ${rows} ${this.#table} are indexed`,
+    ];
+  }
 }
 
 /** A refusal is an answer that a loaded server may give; anything else but 200 is not. */
