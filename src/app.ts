@@ -152,6 +152,7 @@ function toAppError(code: string | number, error: unknown): unknown {
 
 function validationMessage(error: unknown): string {
   if (!(error instanceof ValidationError)) return "the request is malformed";
+  if (typeof error.customError === "string") return error.customError;
   const [first] = error.all;
   return first === undefined || !("path" in first)
     ? "the request is malformed"

@@ -4,6 +4,7 @@ import { type SegmentReader } from "../ingest/segment-reader.ts";
 import { type Sql } from "../platform/database.ts";
 import { errors, json } from "../platform/docs.ts";
 import { AppError } from "../platform/errors.ts";
+import { integer, text } from "../platform/parameters.ts";
 import { parseRange } from "../platform/range.ts";
 import { type ServerKeys } from "../platform/server-keys.ts";
 import { streamOf } from "../platform/streams.ts";
@@ -48,8 +49,8 @@ export function imageRoutes({ sql, reader, serverKeys, findSession }: ImageRoute
         await listImages(sql, await findSession(params.sessionID), query),
       {
         query: t.Object({
-          limit: t.Integer({ minimum: 1, maximum: 1000, default: 100 }),
-          cursor: t.Optional(t.String({ maxLength: 512 })),
+          limit: integer("limit", 1, 1000, { default: 100 }),
+          cursor: t.Optional(text("cursor", 512)),
         }),
         detail: {
           tags: ["Reading"],
@@ -68,8 +69,8 @@ export function imageRoutes({ sql, reader, serverKeys, findSession }: ImageRoute
         await serve(request, reader, await findImage(sql, params.projectId, params.hash)),
       {
         params: t.Object({
-          projectId: t.Integer({ minimum: 0, maximum: 2 ** 31 - 1 }),
-          hash: t.String({ minLength: 1, maxLength: 255 }),
+          projectId: integer("projectId", 0, 2 ** 31 - 1),
+          hash: text("hash", 255),
         }),
         detail: {
           tags: ["Reading"],

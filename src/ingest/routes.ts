@@ -72,6 +72,7 @@ export function batchRoutes({ batches, serverKeys, findSession }: BatchRoutesDep
         query: t.Object({
           quarantined: t.Optional(
             t.Boolean({
+              error: "quarantined must be true or false",
               description: "the batches whose framing was malformed, instead of the others",
             }),
           ),

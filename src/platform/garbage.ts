@@ -1,4 +1,4 @@
-const COLLECT_BYTES = 64 * 2 ** 20;
+const COLLECT_BYTES = 32 * 2 ** 20;
 
 let bytes = 0;
 

@@ -5,6 +5,7 @@ import { type Log } from "../platform/log.ts";
 import { decodeProjectID, encodeProjectID } from "./codec.ts";
 
 const REFRESH_MS = 2000;
+const REREAD_MS = 100;
 const KEY_LENGTH = 20;
 const KEY_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
 
@@ -39,7 +40,7 @@ export class Projects implements Disposable {
   readonly #deps: ProjectsDeps;
   #byId = new Map<number, Project>();
   #byKey = new Map<string, Project>();
-  #reading: Promise<void> | undefined;
+  #rereading: Promise<void> | undefined;
   #readMs = Number.NEGATIVE_INFINITY;
   #timer: NodeJS.Timeout | undefined;
 
@@ -65,12 +66,12 @@ export class Projects implements Disposable {
     return this.#byId.get(id);
   }
 
-  /** One that is not known yet may have been made a moment ago: then the database is asked, however many ask at most ten times a second. */
+  /** One that is not known yet may have been made a moment ago: the database is asked, for all who ask together and at most ten times a second. */
   async find(by: { id: number } | { key: string }): Promise<Project | undefined> {
     const look = () => ("id" in by ? this.#byId.get(by.id) : this.#byKey.get(by.key));
     const known = look();
-    if (known !== undefined || performance.now() - this.#readMs < 100) return known;
-    await this.#read();
+    if (known !== undefined) return known;
+    await this.#readAgain();
     return look();
   }
 
@@ -141,16 +142,24 @@ export class Projects implements Disposable {
       .committed;
   }
 
-  async #read(): Promise<void> {
-    this.#reading ??= this.#readNow().finally(() => (this.#reading = undefined));
-    await this.#reading;
+  /** A read that begins after the call. */
+  async #readAgain(): Promise<void> {
+    this.#rereading ??= (async () => {
+      await Bun.sleep(this.#readMs + REREAD_MS - performance.now());
+      this.#rereading = undefined;
+      await this.#read();
+    })();
+    await this.#rereading;
   }
 
-  async #readNow(): Promise<void> {
+  async #read(): Promise<void> {
+    const startedMs = performance.now();
+    this.#readMs = startedMs;
     const projects = await selectProjects(this.#deps.sql);
+    // A slower, older answer must not hide what a newer one brought.
+    if (this.#readMs !== startedMs) return;
     this.#byId = new Map(projects.map((project) => [project.id, project]));
     this.#byKey = new Map(projects.map((project) => [project.projectKey, project]));
-    this.#readMs = performance.now();
   }
 }
 

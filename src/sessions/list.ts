@@ -1,7 +1,8 @@
 import { type Sql } from "../platform/database.ts";
 import { AppError } from "../platform/errors.ts";
 
-// PostgreSQL reads no year of five digits.
+// JavaScript writes other years in a way that PostgreSQL does not read.
+const TIME_MIN_MS = Date.parse("0001-01-01");
 const TIME_MAX_MS = Date.UTC(10_000, 0);
 
 export type SessionFilter = {
@@ -70,15 +71,16 @@ function parseCursor(cursor: string): { startedAt: Date; id: bigint } {
   const [, ms, id] =
     Buffer.from(cursor, "base64url")
       .toString()
-      .match(/^(\d{1,13})\.(\d{1,18})$/) ?? [];
-  if (ms === undefined || id === undefined)
+      .match(/^(\d{1,13})\.(\d{1,19})$/) ?? [];
+  if (ms === undefined || id === undefined || BigInt(id) >= 2n ** 63n)
     throw new AppError("invalid", "cursor is not one that this route gave out");
   return { startedAt: new Date(Number(ms)), id: BigInt(id) };
 }
 
 function date(name: string, text: string): Date {
-  const value = new Date(/^\d+$/.test(text) ? Number(text) : text);
-  if (!(Math.abs(value.getTime()) < TIME_MAX_MS))
+  const isIso = /^\d{4}-\d\d-\d\d/.test(text);
+  const ms = /^\d+$/.test(text) ? Number(text) : isIso ? Date.parse(text) : Number.NaN;
+  if (!(ms >= TIME_MIN_MS && ms < TIME_MAX_MS))
     throw new AppError("invalid", `${name} is neither an ISO 8601 time nor epoch milliseconds`);
-  return value;
+  return new Date(ms);
 }

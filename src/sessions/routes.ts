@@ -5,6 +5,7 @@ import { type Clients } from "../platform/clients.ts";
 import { type Sql } from "../platform/database.ts";
 import { errors, json } from "../platform/docs.ts";
 import { AppError } from "../platform/errors.ts";
+import { integer, text } from "../platform/parameters.ts";
 import { type ServerKeys } from "../platform/server-keys.ts";
 import { getSession, listSessions, parseSessionId } from "./list.ts";
 import { parseStartRequest } from "./schema.ts";
@@ -57,31 +58,26 @@ export function sessionRoutes({ sql, serverKeys, contents }: SessionRoutesDeps) 
     .onBeforeHandle(({ request }) => serverKeys.check(request))
     .get("/v1/sessions", ({ query }) => listSessions(sql, query), {
       query: t.Object({
-        projectId: t.Integer({
-          minimum: 0,
-          maximum: 2 ** 31 - 1,
+        projectId: integer("projectId", 0, 2 ** 31 - 1, {
           description: "the internal id, as `project list` prints it",
         }),
         from: t.Optional(
-          t.String({
+          text("from", 64, {
             description: "earliest start, ISO 8601 or epoch milliseconds",
             examples: ["2026-01-01T00:00:00Z"],
           }),
         ),
-        to: t.Optional(t.String({ description: "starts before this time" })),
-        userUUID: t.Optional(t.String({ format: "uuid" })),
-        userID: t.Optional(t.String({ maxLength: 255 })),
+        to: t.Optional(text("to", 64, { description: "starts before this time" })),
+        userUUID: t.Optional(t.String({ format: "uuid", error: "userUUID must be a UUID" })),
+        userID: t.Optional(text("userID", 255)),
         device: t.Optional(
-          t.String({
-            maxLength: 255,
+          text("device", 255, {
             description: "the device as it is listed",
             examples: ["iPhone 14 Pro"],
           }),
         ),
-        limit: t.Integer({ minimum: 1, maximum: 1000, default: 100 }),
-        cursor: t.Optional(
-          t.String({ maxLength: 64, description: "`nextCursor` of the page before" }),
-        ),
+        limit: integer("limit", 1, 1000, { default: 100 }),
+        cursor: t.Optional(text("cursor", 64, { description: "`nextCursor` of the page before" })),
       }),
       detail: {
         tags: ["Reading"],

@@ -1,0 +1,20 @@
+import { t } from "elysia";
+
+type Described = { description?: string; examples?: string[] };
+
+/** A whole number of a query or path. Its refusal names it; Elysia's own for a number out of range does not. */
+export function integer(
+  name: string,
+  minimum: number,
+  maximum: number,
+  options: Described & { default?: number } = {},
+) {
+  const error = `${name} must be a whole number from ${minimum} to ${maximum}`;
+  return t.Integer({ minimum, maximum, error, ...options });
+}
+
+/** Text of a query or path, without the NUL that PostgreSQL cannot hold. */
+export function text(name: string, lengthMax: number, options: Described = {}) {
+  const error = `${name} must be text of 1 to ${lengthMax} characters`;
+  return t.String({ minLength: 1, maxLength: lengthMax, pattern: "^[^\\0]*$", error, ...options });
+}
