@@ -76,7 +76,7 @@ create table images (
   kind text not null check (kind in ('image', 'frames')),
   content_type text not null,
   bytes bigint not null,
-  sha256 bytea not null,
+  crc32 bigint not null,
   uses integer not null default 1,
   stored_at timestamptz not null,
   chunk_segments uuid[] not null,

@@ -1,3 +1,5 @@
+import { crc32 } from "node:zlib";
+
 import { type CommitLog } from "../ingest/commit-log.ts";
 import { tooLarge } from "../platform/body.ts";
 import { type Sql } from "../platform/database.ts";
@@ -23,12 +25,14 @@ type File = {
   bytes: number;
   /** absent when nothing is to be stored: the name is taken, or the session is not recorded */
   writer: PartWriter | undefined;
-  /** SHA-256 of what is stored under the name already */
-  known: Uint8Array | undefined;
-  hasher: Bun.CryptoHasher;
+  /** what is stored under the name already */
+  known: Content | undefined;
+  crc32: number;
   archive: ArchiveCheck | undefined;
-  sha256: Uint8Array;
 };
+
+/** Enough to tell that other bytes came under a stored name, which is counted and no more; a cryptographic hash would be a third of an upload's work. */
+type Content = { bytes: number; crc32: number };
 
 /** One upload: its files go into segments as they arrive, and count only when the whole form has been read. */
 export class Form {
@@ -102,7 +106,7 @@ export class Form {
       );
     const { sql, commitLog } = this.#deps;
     const known = this.#options.recorded
-      ? await selectHash(sql, this.#owner.projectId, name)
+      ? await selectContent(sql, this.#owner.projectId, name)
       : undefined;
     const stores = this.#options.recorded && known === undefined;
     const file: File = {
@@ -111,9 +115,8 @@ export class Form {
       bytes: 0,
       writer: stores ? new PartWriter(commitLog, this.#owner, this.window) : undefined,
       known,
-      hasher: new Bun.CryptoHasher("sha256"),
+      crc32: 0,
       archive: ArchiveCheck.for(name, this.#options.fileBytesMax),
-      sha256: new Uint8Array(),
     };
     this.#files.push(file);
     return file;
@@ -122,7 +125,7 @@ export class Form {
   async #write(file: File, bytes: Uint8Array): Promise<void> {
     file.bytes += bytes.length;
     if (file.bytes > this.#options.fileBytesMax) throw tooLarge(this.#options.fileBytesMax, "file");
-    file.hasher.update(bytes);
+    file.crc32 = crc32(bytes, file.crc32);
     await file.archive?.write(bytes);
     file.writer?.write(bytes);
   }
@@ -130,7 +133,6 @@ export class Form {
   async #end(file: File): Promise<void> {
     await file.archive?.end();
     file.writer?.end();
-    file.sha256 = file.hasher.digest();
     this.#file = undefined;
   }
 
@@ -142,27 +144,28 @@ export class Form {
       kind,
       content_type: file.contentType,
       bytes: file.bytes,
-      sha256: `\\x${Buffer.from(file.sha256).toString("hex")}`,
+      crc32: file.crc32,
       uses: 1,
       stored_at: new Date().toISOString(),
     };
   }
 }
 
-function outcomeOf({ writer, known, sha256 }: File): string {
+function outcomeOf({ writer, known, bytes, crc32: sum }: File): string {
   if (writer !== undefined) return "stored";
   if (known === undefined) return "discarded";
-  return Buffer.compare(known, sha256) === 0 ? "known" : "conflict";
+  return known.bytes === bytes && known.crc32 === sum ? "known" : "conflict";
 }
 
-async function selectHash(
+async function selectContent(
   sql: Sql,
   projectId: number,
   name: string,
-): Promise<Uint8Array | undefined> {
-  const [row] = await sql<{ sha256: Uint8Array }[]>`
-    select sha256 from images where project_id = ${projectId} and name = ${name}`;
-  return row?.sha256;
+): Promise<Content | undefined> {
+  const [row] = await sql<Content[]>`
+    select bytes::double precision as bytes, crc32::double precision as crc32
+    from images where project_id = ${projectId} and name = ${name}`;
+  return row;
 }
 
 async function countUses(sql: Sql, projectId: number, names: string[]): Promise<void> {

@@ -20,6 +20,9 @@ export async function* formEvents(request: Request): AsyncGenerator<FormEvent[]>
   const contentType = request.headers.get("content-type") ?? "";
   if (!contentType.toLowerCase().startsWith("multipart/form-data"))
     throw new AppError("unsupported_media", "the body must be multipart/form-data");
+  // RFC 2046 allows 70 characters; with some 252 the parser would search for ever.
+  if (!/boundary="?[^";]{1,70}(?:[";]|$)/i.test(contentType))
+    throw new AppError("unsupported_media", "the form has no valid boundary");
   let events: FormEvent[] = [];
   let error: MultipartError | undefined;
   let done = false;

@@ -7,7 +7,8 @@ export type ImageRow = {
   kind: "image" | "frames";
   contentType: string;
   bytes: number;
-  sha256: string;
+  /** of the whole file, in hex */
+  crc32: string;
   storedAt: Date;
 };
 type ImageList = { images: ImageRow[]; nextCursor: string | null };
@@ -21,7 +22,7 @@ export async function listImages(
   { cursor, limit }: { cursor?: string; limit: number },
 ): Promise<ImageList> {
   const rows = await sql<ImageRow[]>`
-    select name, kind, content_type as "contentType", bytes::double precision as bytes, encode(sha256, 'hex') as sha256, stored_at as "storedAt"
+    select name, kind, content_type as "contentType", bytes::double precision as bytes, lpad(to_hex(crc32), 8, '0') as crc32, stored_at as "storedAt"
     from images where session_id = ${sessionId} ${cursor === undefined ? sql`` : sql`and name > ${parseCursor(cursor)}`}
     order by name limit ${limit + 1}`;
   const images = rows.slice(0, limit);
@@ -45,7 +46,7 @@ export async function countImages(sql: Sql, sessionId: bigint): Promise<number> 
 /** Throws 404. */
 export async function findImage(sql: Sql, projectId: number, name: string): Promise<StoredImage> {
   const [image] = await sql<StoredImage[]>`
-    select name, kind, content_type as "contentType", bytes::double precision as bytes, encode(sha256, 'hex') as sha256, stored_at as "storedAt",
+    select name, kind, content_type as "contentType", bytes::double precision as bytes, lpad(to_hex(crc32), 8, '0') as crc32, stored_at as "storedAt",
       chunk_segments as segments, chunk_offsets as offsets, chunk_lengths as lengths
     from images where project_id = ${projectId} and name = ${name}`;
   if (image === undefined) throw new AppError("not_found", "image not found");

@@ -91,7 +91,8 @@ async function serve(
   reader: SegmentReader,
   image: StoredImage,
 ): Promise<Response> {
-  const etag = `"${image.sha256}"`;
+  // The bytes under a name never change.
+  const etag = `"${image.bytes.toString(16)}-${image.crc32}"`;
   const headers = new Headers({
     "content-type": image.contentType,
     etag,
@@ -127,7 +128,7 @@ const IMAGE_EXAMPLE = {
   kind: "image",
   contentType: "image/png",
   bytes: 20_480,
-  sha256: "9f86d081…",
+  crc32: "d87f7e0c",
   storedAt: "2025-10-09T08:53:21.000Z",
 };
 

@@ -5,7 +5,7 @@ const CHUNK_BYTES_MAX = 128 * 1024;
 // What arrives in smaller pieces is gathered up to this size, which is all the memory that a slow upload holds.
 const CHUNK_BYTES_MIN = 32 * 1024;
 /** Bytes of one upload that may wait for the store before its client has to. */
-const WINDOW_BYTES = 16 * 2 ** 20;
+const WINDOW_BYTES = 8 * 2 ** 20;
 // An image row's bounds in MessagePack, beside its name and for each of its chunks.
 const ROW_BYTES_MAX = 1024;
 const ROW_CHUNK_BYTES_MAX = 56;

@@ -41,10 +41,13 @@ async function insertSegment(sql: Sql, segment: Segment): Promise<Indexed> {
     ), new_sessions as (
       insert into sessions
       select * from jsonb_populate_recordset(null::sessions, ${rows(segment, "session")}::text::jsonb)
+      -- Here and below in one order everywhere, so that two processes cannot deadlock over the same rows.
+      order by id
       on conflict (id) do nothing
     ), new_images as (
       insert into images
       select * from jsonb_populate_recordset(null::images, ${imageRows(segment)}::text::jsonb)
+      order by project_id, name
       on conflict (project_id, name) do update set uses = images.uses + excluded.uses
     ), new_batches as (
       insert into batches (session_id, segment_id, "offset", length, bytes, hash, flags, messages, first_at, last_at, received_at)
@@ -54,7 +57,6 @@ async function insertSegment(sql: Sql, segment: Segment): Promise<Indexed> {
         ${b.bytes}::text::integer[], ${b.hash}::text::bigint[], ${b.flags}::text::smallint[], ${b.messages}::text::integer[],
         ${b.firstAt}::text::bigint[], ${b.lastAt}::text::bigint[], ${b.receivedAt}::text::bigint[])
         as batch (session_id, "offset", length, bytes, hash, flags, messages, first_ms, last_ms, received_ms)
-      -- In one order everywhere, so that two processes cannot deadlock over the same batches.
       order by session_id, hash, "offset"
       on conflict (session_id, hash) do nothing
       returning 1

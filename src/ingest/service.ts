@@ -53,8 +53,8 @@ export class Ingest {
     inflight.reserve(reserved);
     try {
       const body = await readBody(request, bytesMax);
-      if (body.length === 0) throw new AppError("invalid", "the batch is empty");
-      const inflated = await inflate(request, body, bytesMax);
+      const inflated = body.length === 0 ? body : await inflate(request, body, bytesMax);
+      if (inflated.length === 0) throw new AppError("invalid", "the batch is empty");
       const frames = this.#walk(inflated);
       if (!session.recorded) {
         metrics.batches.inc({ outcome: "discarded" });

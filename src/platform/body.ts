@@ -5,6 +5,7 @@ import { AppError } from "./errors.ts";
 import { discarded } from "./garbage.ts";
 
 const STALL_MS = 30_000;
+const PACE_CHECK_MS = 1000;
 // A body slower than this over its whole length is given up: connections are finite.
 const BYTES_PER_MS_MIN = 4;
 // Below this size inflating takes less than the hand-over to another thread.
@@ -92,19 +93,54 @@ function stalled(): AppError {
 export async function* bodyChunks(request: Request): AsyncGenerator<Uint8Array> {
   const reader = request.body?.getReader();
   if (reader === undefined) return;
-  let bytes = 0;
-  let waitedMs = 0;
+  const pace = new Pace(() => void reader.cancel().catch(() => undefined));
   try {
     for (;;) {
-      const startedMs = performance.now();
-      const { done, value } = await withDeadline(reader.read(), bodyDeadlineMs(bytes) - waitedMs);
+      pace.begin();
+      const { done, value } = await reader.read();
+      pace.end(value?.length ?? 0);
+      if (pace.late) throw stalled();
       if (done) return;
-      waitedMs += performance.now() - startedMs;
-      bytes += value.length;
       yield value;
       discarded(value.length);
     }
+  } catch (cause) {
+    if (cause instanceof AppError) throw cause;
+    throw new AppError("invalid", "the body was cut short", { cause });
   } finally {
+    pace[Symbol.dispose]();
     await reader.cancel().catch(() => undefined);
+  }
+}
+
+/** Watches one body with one timer: a timer for each chunk costs more than reading it. */
+class Pace implements Disposable {
+  late = false;
+  #bytes = 0;
+  #waitedMs = 0;
+  #sinceMs = Number.POSITIVE_INFINITY;
+  readonly #timer: NodeJS.Timeout;
+
+  constructor(giveUp: () => void) {
+    this.#timer = setInterval(() => {
+      const waitedMs = this.#waitedMs + Math.max(0, performance.now() - this.#sinceMs);
+      if (waitedMs <= bodyDeadlineMs(this.#bytes)) return;
+      this.late = true;
+      giveUp();
+    }, PACE_CHECK_MS);
+  }
+
+  begin(): void {
+    this.#sinceMs = performance.now();
+  }
+
+  end(bytes: number): void {
+    this.#waitedMs += performance.now() - this.#sinceMs;
+    this.#sinceMs = Number.POSITIVE_INFINITY;
+    this.#bytes += bytes;
+  }
+
+  [Symbol.dispose](): void {
+    clearInterval(this.#timer);
   }
 }

@@ -19,6 +19,8 @@ export function openDatabase(url: string, options: { connections?: number } = {}
     max: options.connections ?? 10,
     types,
     connect_timeout: 5,
+    // The driver's own waits grow to 20 s, longer than a request waits: a short outage would still fail what comes after it.
+    backoff: () => 0.1 + Math.random() * 0.4,
     idle_timeout: 60,
     onnotice: () => undefined,
     connection: { application_name: "floodgate", statement_timeout: 10_000 },

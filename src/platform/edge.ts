@@ -76,18 +76,18 @@ export class Edge {
   async #dispatch(request: Request, path: string, start: number, rest: string): Promise<Response> {
     const { handle, clients } = this.#deps;
     const isHead = request.method === "HEAD";
+    // Every normalisation makes the path shorter.
+    const isPlain = request.url.length === start + path.length + rest.length;
     let target = request;
-    if (isHead || start < ELYSIA_PATH_INDEX || !request.url.startsWith(path, start)) {
+    if (isHead || start < ELYSIA_PATH_INDEX || !isPlain) {
       target = new Request(
         `http://floodgate${path}${rest}`,
         isHead ? { headers: request.headers } : request,
       );
       clients.rename(request, target);
     }
-    const response = await handle(target);
-    if (!isHead) return response;
-    await response.body?.cancel();
-    return new Response(null, { status: response.status, headers: response.headers });
+    // For a HEAD Bun sends the headers alone, with the length that the body has.
+    return await handle(target);
   }
 
   #finish(
@@ -132,7 +132,8 @@ export class Edge {
 
 /** The path without doubled or trailing slashes and without the `/ingest` prefix that SDKs are configured with. */
 function splitUrl(url: string): { path: string; start: number; rest: string } {
-  const start = url.indexOf("/", url.indexOf("://") + 3);
+  // Without a `Host`, as HTTP/1.0 may be, the URL is the path alone.
+  const start = url.startsWith("/") ? 0 : url.indexOf("/", url.indexOf("://") + 3);
   const query = url.indexOf("?", start);
   const end = query === -1 ? url.length : query;
   let path = url.slice(start, end);
