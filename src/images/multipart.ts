@@ -5,6 +5,7 @@ import { AppError } from "../platform/errors.ts";
 
 const PARTS_MAX = 1000;
 const FIELD_BYTES_MAX = 4096;
+const HYPHEN = 0x2d;
 
 export type FormEvent =
   | { type: "field"; name: string; value: string }
@@ -18,7 +19,7 @@ export type FormEvent =
  */
 export async function* formEvents(request: Request): AsyncGenerator<FormEvent[]> {
   const contentType = request.headers.get("content-type") ?? "";
-  if (!contentType.toLowerCase().startsWith("multipart/form-data"))
+  if (!/^multipart\/form-data *(;|$)/i.test(contentType))
     throw new AppError("unsupported_media", "the body must be multipart/form-data");
   // RFC 2046 allows 70 characters; with some 252 the parser would search for ever.
   if (!/boundary="?[^";]{1,70}(?:[";]|$)/i.test(contentType))
@@ -30,7 +31,7 @@ export async function* formEvents(request: Request): AsyncGenerator<FormEvent[]>
     headers: { "content-type": contentType },
     maxParts: PARTS_MAX,
     maxFieldSize: FIELD_BYTES_MAX,
-    isFile: (info) => info.filename !== undefined,
+    isFile: (info) => fileName(info) !== undefined,
     onField: (info, value) =>
       events.push({ type: "field", name: info.name, value: decodeField(info, value) }),
     onFile: (info) => {
@@ -40,35 +41,60 @@ export async function* formEvents(request: Request): AsyncGenerator<FormEvent[]>
     onError: (found) => (error ??= found),
     onDone: () => (done = true),
   });
-  const check = () => {
+  const take = (step: () => void): FormEvent[] => {
+    parse(step);
     if (error !== undefined) throw formError(error);
-  };
-  check();
-  for await (const chunk of bodyChunks(request)) {
-    if (!done) parse(() => parser.write(chunk));
-    check();
-    yield events;
+    const taken = events;
     events = [];
+    return taken;
+  };
+  take(() => undefined);
+  let held: Uint8Array = new Uint8Array();
+  for await (const chunk of bodyChunks(request)) {
+    if (done) continue;
+    const bytes = held.length === 0 ? chunk : Buffer.concat([held, chunk]);
+    // The parser misreads the two hyphens of the closing boundary when they come apart, so it gets none at a chunk's end.
+    const hyphens = bytes.at(-1) !== HYPHEN ? 0 : bytes.at(-2) === HYPHEN ? 2 : 1;
+    held = bytes.slice(bytes.length - hyphens);
+    yield take(() => parser.write(bytes.subarray(0, bytes.length - hyphens)));
   }
-  if (!done) throw new AppError("invalid", "the form was cut short");
+  if (!done)
+    yield take(() => {
+      parser.write(held);
+      parser.end();
+    });
+  if (!done) throw formError({ _tag: "EndNotReached" });
 }
 
 /** The parser throws plain errors on some malformed headers. */
-function parse(write: () => void): void {
+function parse(step: () => void): void {
   try {
-    write();
+    step();
   } catch (cause) {
     throw new AppError("invalid", "the form is malformed", { cause });
   }
 }
 
-function fileEvent({ filename, contentType }: PartInfo): FormEvent {
-  return { type: "file", filename: filename ?? "", contentType };
+/**
+ * Undefined for a field. The parser takes a header that it cannot read, as one with a name beyond Latin-1, for that of a nameless
+ * field: the file would be lost.
+ */
+function fileName({ contentDisposition, filename, headers }: PartInfo): string | undefined {
+  if (contentDisposition !== "") return filename;
+  const header = headers["content-disposition"];
+  if (typeof header !== "string" || !/^ *form-data *; *(file)?name/i.test(header))
+    throw new Error("a part without a readable Content-Disposition");
+  return header.match(/; *filename="([^"]*)"/i)?.[1];
+}
+
+function fileEvent(info: PartInfo): FormEvent {
+  return { type: "file", filename: fileName(info) ?? "", contentType: info.contentType };
 }
 
 function formError(error: MultipartError): AppError {
   if (error._tag === "InvalidBoundary")
     return new AppError("unsupported_media", "the form has no boundary");
+  if (error._tag === "EndNotReached") return new AppError("invalid", "the form was cut short");
   if (error._tag === "ReachedLimit")
     return new AppError(
       "invalid",

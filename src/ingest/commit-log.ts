@@ -42,24 +42,31 @@ export class SegmentDeleted extends Error {
   override readonly name = "SegmentDeleted";
 }
 
-/** A segment on its way: `committed` settles when its records are durable and findable, or cannot be. */
-export type PendingSegment = { readonly committed: Promise<void>; readonly id: string | undefined };
-
-class OpenSegment implements PendingSegment {
-  readonly writer: SegmentWriter;
-  readonly openedMs = performance.now();
+/** A segment on its way: `committed` settles when its records are durable and findable, or cannot be. Holds none of its bytes. */
+export class PendingSegment {
   readonly #outcome = Promise.withResolvers<void>();
   readonly committed = this.#outcome.promise;
   readonly resolve = this.#outcome.resolve;
   readonly reject = this.#outcome.reject;
-  heldBytes = 0;
+  /** undefined while the segment is open */
   id: string | undefined;
-  timer: NodeJS.Timeout | undefined;
 
-  constructor(buffer: Uint8Array) {
-    this.writer = new SegmentWriter(buffer);
+  constructor() {
     // An upload that was given up leaves records that nobody waits for.
     this.committed.catch(() => undefined);
+  }
+}
+
+class OpenSegment {
+  readonly pending = new PendingSegment();
+  readonly openedMs = performance.now();
+  readonly writer: SegmentWriter;
+  readonly timer: NodeJS.Timeout;
+  heldBytes = 0;
+
+  constructor(buffer: Uint8Array, timer: NodeJS.Timeout) {
+    this.writer = new SegmentWriter(buffer);
+    this.timer = timer;
   }
 }
 
@@ -92,7 +99,7 @@ export class CommitLog {
     segment.heldBytes += body.length;
     this.#deps.inflight.add(body.length);
     this.#scheduleCheck();
-    return { segment, entry };
+    return { segment: segment.pending, entry };
   }
 
   /** Records a row of the database, so that it can be rebuilt from the segments: field names are the column names. */
@@ -118,8 +125,8 @@ export class CommitLog {
     clearTimeout(segment.timer);
     this.#eager.take(1);
     // Taken now, not when it was opened: ids then rise in the order in which one client's batches are acknowledged.
-    segment.id = Bun.randomUUIDv7();
-    const sealed = segment.writer.seal(segment.id);
+    segment.pending.id = Bun.randomUUIDv7();
+    const sealed = segment.writer.seal(segment.pending.id);
     const commit = this.#puts(() => this.#commit(segment, sealed)).finally(() => {
       this.#committing.delete(commit);
       this.#closeIfDue();
@@ -136,12 +143,11 @@ export class CommitLog {
   #openSegment(bodyBytes: number): OpenSegment {
     const bytes = Math.max(this.#options.bytes, SegmentWriter.bytesFor(bodyBytes));
     const pooled = bytes === this.#options.bytes ? this.#buffers.pop() : undefined;
-    const segment = new OpenSegment(pooled ?? Buffer.allocUnsafeSlow(bytes));
-    segment.timer = setTimeout(() => {
+    const timer = setTimeout(() => {
       this.#due = true;
       this.#closeIfDue();
     }, this.#options.intervalMs);
-    return segment;
+    return new OpenSegment(pooled ?? Buffer.allocUnsafeSlow(bytes), timer);
   }
 
   /** Once per turn of the event loop, so that requests which arrived together share a segment. */
@@ -179,14 +185,16 @@ export class CommitLog {
       await this.#retry("index", deadline, metrics.indexSeconds, () => index(sealed));
       metrics.segments.inc({ outcome: "committed" });
       metrics.segmentBytes.observe(sealed.bytes.length);
-      segment.resolve();
+      segment.pending.resolve();
     } catch (cause) {
       metrics.segments.inc({ outcome: "failed" });
       log.error(
         { err: cause, segment: sealed.id, records: sealed.entries.length },
         "segment not committed",
       );
-      segment.reject(unavailable("the data could not be stored, send it again", 2, { cause }));
+      segment.pending.reject(
+        unavailable("the data could not be stored, send it again", 2, { cause }),
+      );
     }
     inflight.remove(segment.heldBytes, performance.now() - segment.openedMs);
     // After a failed attempt something may still be reading the buffer: only a clean one is used again.
