@@ -5,6 +5,8 @@ FROM ${BASE_IMAGE} AS build
 RUN apt-get update \
   && apt-get install -y --no-install-recommends ca-certificates nodejs npm \
   && rm -rf /var/lib/apt/lists/*
+# Bun and npm then trust what the base image trusts, as a company's own authority.
+ENV NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt
 WORKDIR /app
 COPY package.json bun.lock ./
 RUN version=$(sed -n 's/.*"bun": "\([0-9.]*\)".*/\1/p' package.json) \

@@ -14,7 +14,7 @@ const NAME_BYTES_MAX = 255;
 // Any other type is served as plain bytes: a browser must not run what a client uploaded.
 const SERVED_TYPE = /^image\/[\w.+-]{1,64}$/;
 // oxlint-disable-next-line no-control-regex -- control characters are what it looks for
-const UNSAFE_NAME = /[/\\\u0000-\u001f\u007f]|\.\./;
+const UNSAFE_NAME = /[/\\\u0000-\u001f\u007f-\u009f\ufffd]|\.\.|^\.$/;
 
 export type FormDeps = { sql: Sql; commitLog: CommitLog; projects: Projects; metrics: Metrics };
 export type FormOptions = { fileBytesMax: number; recorded: boolean };

@@ -36,7 +36,13 @@ export async function* formEvents(request: Request): AsyncGenerator<FormEvent[]>
       events.push({ type: "field", name: info.name, value: decodeField(info, value) }),
     onFile: (info) => {
       events.push(fileEvent(info));
-      return (bytes) => events.push(bytes === null ? { type: "end" } : { type: "data", bytes });
+      let open = true;
+      return (bytes) => {
+        // A part without headers is reported as more of the one before.
+        if (!open) throw new Error("a part without headers");
+        open = bytes !== null;
+        events.push(bytes === null ? { type: "end" } : { type: "data", bytes });
+      };
     },
     onError: (found) => (error ??= found),
     onDone: () => (done = true),

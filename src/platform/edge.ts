@@ -3,9 +3,9 @@ import { type Cors, isSdkPath } from "./cors.ts";
 import { AppError, renderError } from "./errors.ts";
 import { type Log } from "./log.ts";
 import { type Metrics } from "./metrics.ts";
-import { type RouteTable } from "./route-table.ts";
+import { type Match, type RouteTable } from "./route-table.ts";
 
-const SDK_LINES_PER_S = 20;
+const FLOOD_LINES_PER_S = 20;
 // Elysia finds the path at the first slash from here on, so a shorter host name would hide it.
 const ELYSIA_PATH_INDEX = 11;
 
@@ -21,7 +21,7 @@ export type EdgeDeps = {
 /** What every request passes, known route or not: path normalisation, preflight, 405, CORS, request id, metrics, log line. */
 export class Edge {
   readonly #deps: EdgeDeps;
-  #linesLeft = SDK_LINES_PER_S;
+  #linesLeft = FLOOD_LINES_PER_S;
   #linesSecond = 0;
   #active = 0;
   /** While true every answer asks the client to open its next connection elsewhere. */
@@ -69,7 +69,7 @@ export class Edge {
     } catch (error) {
       response = this.renderError(error, request);
     }
-    this.#finish(request, path, response, startedMs, route?.template ?? "unknown");
+    this.#finish(request, path, response, startedMs, route);
     return response;
   }
 
@@ -95,7 +95,7 @@ export class Edge {
     path: string,
     response: Response,
     startedMs: number,
-    template: string,
+    route: Match | undefined,
   ): void {
     const { cors, metrics, log, clients } = this.#deps;
     const id = requestId(request);
@@ -103,8 +103,9 @@ export class Edge {
     if (this.draining) response.headers.set("connection", "close");
     cors.apply(path, request, response.headers);
     const ms = performance.now() - startedMs;
-    metrics.request(template, request.method, response.status, ms);
-    if (!log.isLevelEnabled("info") || !this.#takeLine(path)) return;
+    metrics.request(route?.template ?? "unknown", request.method, response.status, ms);
+    const mayFlood = route === undefined || isSdkPath(path);
+    if (!log.isLevelEnabled("info") || (mayFlood && !this.#takeLine())) return;
     log.info(
       {
         id,
@@ -118,13 +119,12 @@ export class Edge {
     );
   }
 
-  /** Every line for management routes; for SDK routes as many as can be read, so that a flood cannot fill the disk. */
-  #takeLine(path: string): boolean {
-    if (!isSdkPath(path)) return true;
+  /** For SDK routes and unknown paths as many lines as can be read, so that a flood cannot fill the disk. */
+  #takeLine(): boolean {
     const second = Math.floor(performance.now() / 1000);
     if (second !== this.#linesSecond) {
       this.#linesSecond = second;
-      this.#linesLeft = SDK_LINES_PER_S;
+      this.#linesLeft = FLOOD_LINES_PER_S;
     }
     return this.#linesLeft-- > 0;
   }

@@ -3,6 +3,8 @@ import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from "prom
 const SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15];
 const BYTES = [1024, 16_384, 65_536, 262_144, 1_048_576, 2_097_152, 4_194_304, 8_388_608];
 
+const METHODS = new Set(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]);
+
 /** What an operator may ask, as Prometheus counters. One instance a process; labels have few values, never ids. */
 export class Metrics {
   readonly registry = new Registry();
@@ -41,9 +43,6 @@ export class Metrics {
     "Session starts: new, resumed, sampled_out or unrecorded.",
     ["outcome"],
   );
-  readonly refusals = this.#counter("refusals_total", "Requests answered 503, by reason.", [
-    "reason",
-  ]);
   readonly segments = this.#counter("segments_total", "Segments: committed or failed.", [
     "outcome",
   ]);
@@ -80,6 +79,8 @@ export class Metrics {
   }
 
   request(route: string, method: string, status: number, ms: number): void {
+    // A client may make up methods; labels must stay few.
+    if (!METHODS.has(method)) method = "other";
     const key = `${route} ${method} ${status}`;
     let child = this.#children.get(key);
     if (child === undefined) {

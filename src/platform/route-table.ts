@@ -1,5 +1,5 @@
 type Route = { method: string; path: string };
-type Match = { template: string; methods: Set<string> };
+export type Match = { template: string; methods: Set<string> };
 
 /** Which paths exist, with which methods: for 405, for CORS and for metric labels of bounded number. */
 export class RouteTable {
