@@ -1,0 +1,208 @@
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+import { Type } from "typebox";
+import { Value } from "typebox/value";
+
+import { encodeProjectID } from "../src/projects/codec.ts";
+import { freshDatabase } from "./support/postgres.ts";
+
+const MAIN = join(import.meta.dir, "../src/main.ts");
+const TIMEOUT_MS = 60_000;
+
+const Project = Type.Object({
+  id: Type.Integer(),
+  name: Type.String(),
+  platform: Type.String(),
+  projectID: Type.Integer(),
+  projectKey: Type.String(),
+});
+const Projects = Type.Object({ projects: Type.Array(Project) });
+
+let databaseUrl = "";
+let dataDir = "";
+
+beforeAll(async () => {
+  databaseUrl = await freshDatabase();
+  dataDir = mkdtempSync(join(tmpdir(), "floodgate-commands-"));
+});
+afterAll(() => rmSync(dataDir, { recursive: true, force: true }));
+
+/** Runs the program with a configured database. */
+async function run(args: string[], env: Record<string, string> = {}) {
+  const own = {
+    DATABASE_URL: databaseUrl,
+    TOKEN_SECRET: "secret",
+    DATA_DIR: dataDir,
+    LOG_LEVEL: "error",
+  };
+  return await runBare(args, { ...own, ...env });
+}
+
+async function runBare(args: string[], env: Record<string, string>) {
+  const child = Bun.spawn([process.execPath, MAIN, ...args], {
+    env: { PATH: process.env["PATH"] ?? "", HOME: tmpdir(), ...env },
+    stdout: "pipe",
+    stderr: "pipe",
+  });
+  const [out, err, code] = await Promise.all([
+    new Response(child.stdout).text(),
+    new Response(child.stderr).text(),
+    child.exited,
+  ]);
+  return { out, err, code };
+}
+
+test("a project is created with what it was given, and printed as one JSON object", async () => {
+  const { out, code } = await run([
+    "project",
+    "create",
+    "Shop app",
+    "--platform",
+    "android",
+    "--json",
+  ]);
+  expect(code).toBe(0);
+  const project = Value.Parse(Project, JSON.parse(out));
+  expect(project).toMatchObject({ name: "Shop app", platform: "android" });
+  expect(project.projectID).toBe(encodeProjectID(project.id));
+  expect(project.projectKey).toMatch(/^[A-Za-z0-9]{20}$/);
+});
+
+test("a project keeps identifiers that it had before, and the next one gets a free id", async () => {
+  const kept = await run([
+    "project",
+    "create",
+    "old",
+    "--id",
+    "4711",
+    "--key",
+    "OldKey-1",
+    "--json",
+  ]);
+  expect(Value.Parse(Project, JSON.parse(kept.out))).toMatchObject({
+    id: 4711,
+    projectKey: "OldKey-1",
+  });
+  const again = await run(["project", "create", "twin", "--id", "4711"]);
+  expect(again).toMatchObject({
+    code: 2,
+    err: "floodgate: a project with that id or key exists\n",
+  });
+  const next = await run(["project", "create", "next", "--json"]);
+  expect(Value.Parse(Project, JSON.parse(next.out)).id).toBe(4712);
+});
+
+test("a list shows every project, and an update only changes what it names", async () => {
+  const created = Value.Parse(
+    Project,
+    JSON.parse((await run(["project", "create", "sampled", "--json"])).out),
+  );
+  const updated = await run([
+    "project",
+    "update",
+    String(created.id),
+    "--sample-rate",
+    "0",
+    "--json",
+  ]);
+  expect(Value.Parse(Project, JSON.parse(updated.out))).toEqual(created);
+  const { projects } = Value.Parse(
+    Projects,
+    JSON.parse((await run(["project", "list", "--json"])).out),
+  );
+  expect(projects).toContainEqual(created);
+  expect((await run(["project", "list"])).out).toContain(`${created.projectKey}\tsampled\n`);
+});
+
+test.each([
+  [["project", "create", "x", "--platform", "windows"], "--platform"],
+  [["project", "create", "x", "--id", "0"], "--id"],
+  [["project", "update", "1", "--sample-rate", "101"], "--sample-rate"],
+  [["project", "update", "1", "--active", "maybe"], "--active"],
+  [["project", "update", "999999", "--active", "true"], "there is no project 999999"],
+  [["project", "create"], "name"],
+  [["nonsense"], "nonsense"],
+])("bad usage %j ends with 2 and one line", async (args, said) => {
+  const { err, code } = await run(args);
+  expect(code).toBe(2);
+  expect(err).toContain(said);
+  expect(err.trimEnd().split("\n")).toHaveLength(1);
+});
+
+test("a bad configuration is reported whole, in one line", async () => {
+  const { err, code } = await run(["migrate"], {
+    PORT: "http",
+    COMMIT_BYTES: "1",
+    LOG_LEVEL: "loud",
+  });
+  expect(code).toBe(2);
+  for (const name of ["PORT", "COMMIT_BYTES", "LOG_LEVEL"]) expect(err).toContain(name);
+  expect(err.trimEnd().split("\n")).toHaveLength(1);
+});
+
+test("migrating again changes nothing", async () => {
+  expect(await run(["migrate"])).toMatchObject({ code: 0, out: "the database is up to date\n" });
+});
+
+test("serve without a database says what it needs", async () => {
+  const { err, code } = await runBare(["serve"], { DATA_DIR: dataDir });
+  expect({ err, code }).toMatchObject({ code: 2, err: expect.stringContaining("DATABASE_URL") });
+});
+
+test(
+  "start serves from nothing, shares its folder with the command line but not with a second start, and ends with SIGTERM",
+  async () => {
+    const env = { DATA_DIR: join(dataDir, "start"), HOST: "127.0.0.1", LOG_LEVEL: "error" };
+    const server = Bun.spawn([process.execPath, MAIN, "start"], {
+      env: { PATH: process.env["PATH"] ?? "", PORT: "0", ...env },
+      stdout: "pipe",
+      stderr: "inherit",
+    });
+    const greeting = await readUntil(server.stdout, "trackerVersion");
+    const [, curl = ""] = greeting.match(/^ {2}(curl .*)$/m) ?? [];
+    const answer = await runShell(curl);
+    expect(JSON.parse(answer)).toMatchObject({ projectID: "1" });
+
+    expect((await runBare(["project", "list"], env)).out).toContain("demo");
+    const second = await runBare(["start"], { ...env, PORT: "0" });
+    expect(second).toMatchObject({
+      code: 2,
+      err: expect.stringContaining("in use by another Floodgate"),
+    });
+
+    const [, port = ""] = greeting.match(/:(\d+)/) ?? [];
+    const taken = await runBare(["start"], {
+      DATA_DIR: join(dataDir, "other"),
+      HOST: "127.0.0.1",
+      PORT: port,
+      LOG_LEVEL: "error",
+    });
+    expect(taken).toMatchObject({
+      code: 2,
+      err: expect.stringContaining(`cannot listen on 127.0.0.1:${port}`),
+    });
+
+    server.kill("SIGTERM");
+    expect(await server.exited).toBe(0);
+    // The embedded database has ended with it; the command line starts it for itself.
+    expect((await runBare(["project", "list"], env)).out).toContain("demo");
+  },
+  TIMEOUT_MS,
+);
+
+async function readUntil(stream: ReadableStream<Uint8Array>, text: string): Promise<string> {
+  const decoder = new TextDecoder();
+  let read = "";
+  for await (const chunk of stream) {
+    read += decoder.decode(chunk, { stream: true });
+    if (read.includes(text) && read.endsWith("\n")) return read;
+  }
+  throw new Error(`the program ended after: ${read}`);
+}
+
+async function runShell(command: string): Promise<string> {
+  return await new Response(Bun.spawn(["sh", "-c", command], { stdout: "pipe" }).stdout).text();
+}
