@@ -14,10 +14,10 @@ import { Ingest } from "./ingest/service.ts";
 import { Clients } from "./platform/clients.ts";
 import { type Config } from "./platform/config.ts";
 import { Cors } from "./platform/cors.ts";
-import { type Sql } from "./platform/database.ts";
+import { type Sql, isOutage } from "./platform/database.ts";
 import { docs } from "./platform/docs.ts";
 import { Edge } from "./platform/edge.ts";
-import { AppError, UsageError } from "./platform/errors.ts";
+import { AppError, UsageError, unavailable } from "./platform/errors.ts";
 import { Health, healthRoutes } from "./platform/health.ts";
 import { type Log } from "./platform/log.ts";
 import { Metrics } from "./platform/metrics.ts";
@@ -147,6 +147,8 @@ export async function buildApp(platform: Platform) {
 function toAppError(code: string | number, error: unknown): unknown {
   if (code === "VALIDATION")
     return new AppError("invalid", validationMessage(error), { cause: error });
+  if (isOutage(error))
+    return unavailable("the database is away, send it again", 2, { cause: error });
   return code === "NOT_FOUND" ? new AppError("not_found", "no such route") : error;
 }
 

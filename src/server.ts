@@ -9,7 +9,8 @@ import { type indexSegment } from "./ingest/segment-index.ts";
 
 // How long requests are still taken after SIGTERM, so that a load balancer can see /readyz first.
 const LEAVE_MS = 2000;
-const DRAIN_MS = 7000;
+const DRAIN_MS = 6000;
+const ANSWER_MS = 200;
 const IDLE_TIMEOUT_S = 60;
 
 export type ServerOptions = {
@@ -67,7 +68,10 @@ export async function startServer(
       app.commitLog.close();
       await Bun.sleep(10);
     }
+    // Who still waits is told to send it again, instead of being cut off.
+    app.commitLog.abandon();
     await app.commitLog.flush();
+    await Bun.sleep(app.edge.active > 0 ? ANSWER_MS : 0);
     await server.stop(true);
     app.projects[Symbol.dispose]();
     await objects[Symbol.asyncDispose]();

@@ -69,7 +69,8 @@ export class Form {
     }
     const projectID = encoded === undefined ? undefined : Number(encoded);
     const project = await this.#deps.projects.identify({ projectID, projectKey });
-    if (project.id !== this.#owner.projectId)
+    // Of a session that has no row nothing is known that the form could contradict.
+    if (this.#owner.projectId !== 0 && project.id !== this.#owner.projectId)
       throw new AppError("forbidden", "the session belongs to another project");
   }
 

@@ -75,5 +75,8 @@ function* chunksWithin({ segments, offsets, lengths }: Chunks, start: number, en
 }
 
 function parseCursor(cursor: string): string {
-  return Buffer.from(cursor, "base64url").toString().replaceAll("\0", "");
+  const name = Buffer.from(cursor, "base64url").toString();
+  if (Buffer.from(name).toString("base64url") !== cursor || name.includes("\0"))
+    throw new AppError("invalid", "cursor is not one that this route gave out");
+  return name;
 }

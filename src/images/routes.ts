@@ -42,7 +42,7 @@ export type ImageRoutesDeps = {
 
 export function imageRoutes({ sql, reader, serverKeys, findSession }: ImageRoutesDeps) {
   return new Elysia({ name: "images" })
-    .onBeforeHandle(({ request }) => serverKeys.check(request))
+    .onTransform(({ request }) => serverKeys.check(request))
     .get(
       "/v1/sessions/:sessionID/images",
       async ({ params, query }) =>
@@ -58,7 +58,7 @@ export function imageRoutes({ sql, reader, serverKeys, findSession }: ImageRoute
           security: [{ serverKey: [] }],
           responses: {
             200: json({ images: [IMAGE_EXAMPLE], nextCursor: null }),
-            ...errors(403, 404, 503),
+            ...errors(400, 403, 404, 503),
           },
         },
       },
@@ -79,7 +79,8 @@ export function imageRoutes({ sql, reader, serverKeys, findSession }: ImageRoute
           responses: {
             200: { description: "The file", content: { "image/png": {} } },
             206: { description: "The range" },
-            ...errors(304, 403, 404, 416, 503),
+            304: { description: "Not modified" },
+            ...errors(400, 403, 404, 416, 503),
           },
         },
       },
@@ -102,7 +103,8 @@ async function serve(
     "content-security-policy": "default-src 'none'; sandbox",
     "x-content-type-options": "nosniff",
   });
-  if (request.headers.get("if-none-match")?.includes(etag) === true)
+  const known = request.headers.get("if-none-match");
+  if (known === "*" || known?.includes(etag) === true)
     return new Response(null, { status: 304, headers });
   const ifRange = request.headers.get("if-range");
   const range =
@@ -155,7 +157,7 @@ function uploadDetail(summary: string) {
     },
     responses: {
       200: { description: "Every file is stored" },
-      ...errors(400, 401, 403, 413, 415, 503),
+      ...errors(400, 401, 403, 404, 408, 413, 415, 422, 503),
     },
   };
 }

@@ -6,6 +6,7 @@ import { unavailable } from "../platform/errors.ts";
 import { type Log } from "../platform/log.ts";
 import { type Metrics } from "../platform/metrics.ts";
 import { type ObjectStore } from "../platform/objects.ts";
+import { CommitDeadline } from "./commit-deadline.ts";
 import { type InflightBytes } from "./inflight-bytes.ts";
 import {
   type BatchFacts,
@@ -79,6 +80,8 @@ export class CommitLog {
   readonly #committing = new Set<Promise<void>>();
   readonly #buffers: Uint8Array[] = [];
   #open: OpenSegment | undefined;
+  readonly #deadlines = new Set<CommitDeadline>();
+  #abandoned = false;
   #due = false;
   #checkScheduled = false;
 
@@ -134,6 +137,13 @@ export class CommitLog {
     this.#committing.add(commit);
   }
 
+  /** Gives up what is not stored yet, so that its clients are told before the process ends. */
+  abandon(): void {
+    this.#abandoned = true;
+    this.close();
+    for (const deadline of this.#deadlines) deadline.expire();
+  }
+
   /** Commits what is open and waits for all outcomes. */
   async flush(): Promise<void> {
     this.close();
@@ -175,13 +185,19 @@ export class CommitLog {
 
   async #commit(segment: OpenSegment, sealed: Segment): Promise<void> {
     const { objects, index, inflight, metrics, log } = this.#deps;
-    const deadline = AbortSignal.timeout(this.#options.deadlineMs);
+    // From the first record on, whatever the segment waited for since: no client waits longer.
+    const leftMs = segment.openedMs + this.#options.deadlineMs - performance.now();
+    using deadline = new CommitDeadline(this.#abandoned ? 0 : leftMs);
+    this.#deadlines.add(deadline);
     let attempts = 0;
+    let reusable = false;
     try {
       await this.#retry("put", deadline, metrics.putSeconds, () => {
         attempts++;
-        return objects.put(segmentKey(sealed.id), sealed.bytes, deadline);
+        return objects.put(segmentKey(sealed.id), sealed.bytes, deadline.signal);
       });
+      // After a failed attempt something may still be reading the buffer.
+      reusable = attempts === 1;
       await this.#retry("index", deadline, metrics.indexSeconds, () => index(sealed));
       metrics.segments.inc({ outcome: "committed" });
       metrics.segmentBytes.observe(sealed.bytes.length);
@@ -196,10 +212,10 @@ export class CommitLog {
         unavailable("the data could not be stored, send it again", 2, { cause }),
       );
     }
+    this.#deadlines.delete(deadline);
     inflight.remove(segment.heldBytes, performance.now() - segment.openedMs);
-    // After a failed attempt something may still be reading the buffer: only a clean one is used again.
     if (
-      attempts === 1 &&
+      reusable &&
       sealed.bytes.buffer.byteLength === this.#options.bytes &&
       this.#buffers.length < BUFFERS_KEPT_MAX
     )
@@ -208,7 +224,7 @@ export class CommitLog {
 
   async #retry(
     step: "put" | "index",
-    deadline: AbortSignal,
+    { signal }: CommitDeadline,
     seconds: Metrics["putSeconds"],
     attempt: () => Promise<void>,
   ): Promise<void> {
@@ -217,7 +233,7 @@ export class CommitLog {
       async () => {
         const startedMs = performance.now();
         try {
-          await Promise.race([attempt(), rejectOnAbort(deadline)]);
+          await Promise.race([attempt(), rejectOnAbort(signal)]);
         } catch (error) {
           throw error instanceof SegmentDeleted ? new AbortError(error) : error;
         }
@@ -228,7 +244,7 @@ export class CommitLog {
         minTimeout: 50,
         maxTimeout: 2000,
         randomize: true,
-        signal: deadline,
+        signal,
         onFailedAttempt: ({ error }) => {
           metrics.retries.inc({ step });
           log.warn({ err: error, step }, "commit attempt failed");

@@ -58,7 +58,7 @@ export type BatchRoutesDeps = {
 
 export function batchRoutes({ batches, serverKeys, findSession }: BatchRoutesDeps) {
   return new Elysia({ name: "batches" })
-    .onBeforeHandle(({ request }) => serverKeys.check(request))
+    .onTransform(({ request }) => serverKeys.check(request))
     .get(
       "/v1/sessions/:sessionID/batches",
       async ({ params, query, request }) => {
@@ -101,7 +101,7 @@ export function batchRoutes({ batches, serverKeys, findSession }: BatchRoutesDep
                 },
               ],
             }),
-            ...errors(403, 404, 406, 503),
+            ...errors(400, 403, 404, 406, 503),
           },
         },
       },
@@ -135,6 +135,6 @@ function batchDetail(summary: string) {
         },
       },
     },
-    responses: { 200: { description: "Stored" }, ...errors(400, 401, 413, 503) },
+    responses: { 200: { description: "Stored" }, ...errors(400, 401, 408, 413, 503) },
   };
 }

@@ -49,19 +49,17 @@ export type Config = Readonly<ReturnType<typeof readConfig>>;
 export function readConfig(env: Record<string, string | undefined> = process.env) {
   const set = Object.entries(env).filter(([name, value]) => name in Env.properties && value !== "");
   const values: unknown = Value.Convert(Env, Value.Default(Env, Object.fromEntries(set)));
-  const problems = Value.Errors(Env, values).map(
-    ({ instancePath, message }) => `${instancePath.slice(1)} ${message}`,
-  );
-  if (!Value.Check(Env, values)) throw configError(problems);
-
-  const tokenSecrets = list(values.TOKEN_SECRET);
-  if (values.DATABASE_URL !== undefined && tokenSecrets.length === 0)
+  const isValid = Value.Check(Env, values);
+  const problems = Value.Errors(Env, values).map(describe);
+  const tokenSecrets = list(env["TOKEN_SECRET"]);
+  // By the variables themselves, so that one bad value hides no other.
+  if (env["DATABASE_URL"] && tokenSecrets.length === 0)
     problems.push("TOKEN_SECRET is required once DATABASE_URL is set");
-  for (const cidr of list(values.TRUSTED_PROXIES))
+  for (const cidr of list(env["TRUSTED_PROXIES"]))
     if (!ipaddr.isValidCIDR(cidr)) problems.push(`TRUSTED_PROXIES "${cidr}" is not a CIDR range`);
-  if (values.COMMIT_BYTES > values.INFLIGHT_BYTES_MAX)
+  if (isValid && values.COMMIT_BYTES > values.INFLIGHT_BYTES_MAX)
     problems.push("INFLIGHT_BYTES_MAX must be at least COMMIT_BYTES");
-  if (problems.length > 0) throw configError(problems);
+  if (!isValid || problems.length > 0) throw configError(problems);
 
   return {
     port: values.PORT,
@@ -97,7 +95,14 @@ function s3Config(values: Type.Static<typeof Env>, bucket: string): S3Config {
   };
 }
 
-function list(value: string): string[] {
+function describe({ instancePath, message, ...error }: ReturnType<typeof Value.Errors>[number]) {
+  const name = instancePath.slice(1);
+  return error.keyword === "enum"
+    ? `${name} must be one of ${error.params.allowedValues.join(", ")}`
+    : `${name} ${message}`;
+}
+
+function list(value = ""): string[] {
   return value
     .split(",")
     .map((item) => item.trim())

@@ -10,7 +10,6 @@ const SDK_HEADERS = {
 const MANAGEMENT_HEADERS = {
   "access-control-allow-methods": "GET, POST, PUT, PATCH, DELETE, OPTIONS",
   "access-control-allow-headers": "content-type, x-server-key, range",
-  "access-control-expose-headers": "content-range, etag",
   "access-control-max-age": "86400",
 };
 
@@ -35,7 +34,9 @@ export class Cors {
     const origin = request.headers.get("origin");
     if (origin === null) return;
     headers.append("vary", "origin");
-    if (this.#origins.has(origin)) headers.set("access-control-allow-origin", origin);
+    if (!this.#origins.has(origin)) return;
+    headers.set("access-control-allow-origin", origin);
+    headers.set("access-control-expose-headers", "content-range, etag, x-request-id");
   }
 
   preflight(path: string): Response {

@@ -1,3 +1,4 @@
+import { type Socket, connect } from "node:net";
 import postgres from "postgres";
 
 const types = {
@@ -13,16 +14,45 @@ export type Sql = postgres.Sql<{ bigint: bigint }>;
 /** Either a pool or a transaction of it: what a private query function takes. */
 export type Queryable = Sql | postgres.TransactionSql<{ bigint: bigint }>;
 
+const STATEMENT_MS = 10_000;
+// A server that is there answers or ends a statement by then; this one is frozen or cut off.
+const SILENCE_MS = STATEMENT_MS + 2000;
+
 /** A pool whose statements end by themselves: nothing waits for ever on a lock or a dead server. */
 export function openDatabase(url: string, options: { connections?: number } = {}): Sql {
-  return postgres(url, {
+  // A constant of its own, because the driver's types do not know `socket`.
+  const settings = {
     max: options.connections ?? 10,
     types,
     connect_timeout: 5,
     // The driver's own waits grow to 20 s, longer than a request waits: a short outage would still fail what comes after it.
     backoff: () => 0.1 + Math.random() * 0.4,
-    idle_timeout: 60,
+    // Shorter than the silence that ends a connection.
+    idle_timeout: STATEMENT_MS / 1000,
+    socket: watchedSocket(),
     onnotice: () => undefined,
-    connection: { application_name: "floodgate", statement_timeout: 10_000 },
-  });
+    connection: { application_name: "floodgate", statement_timeout: STATEMENT_MS },
+  };
+  return postgres(url, settings);
+}
+
+type Target = { host: string[]; port: number[]; path: string | false };
+
+/** Sockets that break when nothing comes for long: the driver itself would wait for ever, and with it the pool. */
+function watchedSocket() {
+  let next = 0;
+  return ({ host, port, path }: Target): Socket => {
+    const turn = next++ % port.length;
+    const socket = path === false ? connect(port[turn] ?? 5432, host[turn]) : connect(path);
+    const silent = () =>
+      socket.destroy(Object.assign(new Error("PostgreSQL is silent"), { code: "ETIMEDOUT" }));
+    return socket.setTimeout(SILENCE_MS, silent);
+  };
+}
+
+const OUTAGE = /^(?:CONNECT|ECONN|ETIMEDOUT|EPIPE|ENOTFOUND|08|53|57)/;
+
+/** Whether the error says that the database is away or overloaded, not that the statement is wrong. */
+export function isOutage(error: unknown): boolean {
+  return error instanceof Error && "code" in error && OUTAGE.test(String(error.code));
 }

@@ -19,12 +19,12 @@ const PAGE = `<!doctype html>
 </html>`;
 
 const DESCRIPTIONS: Record<number, string> = {
-  304: "Not modified",
   400: "The request is malformed",
   401: "The token is missing, forged or expired: start a new session",
   403: "Not allowed",
   404: "There is no such thing",
   406: "No representation that the caller accepts",
+  408: "The body came too slowly",
   413: "Over a limit of bytes",
   415: "Another media type is needed",
   416: "The range is outside the file",

@@ -8,6 +8,8 @@ import { type ObjectStore } from "./objects.ts";
 
 const CHECK_MS = 2000;
 
+const METRICS_EXAMPLE = 'floodgate_batches_total{outcome="stored"} 1';
+
 type Check = { postgres: "ok" | "down"; objects: "ok" | "down" };
 
 export type HealthDeps = { sql: Sql; objects: ObjectStore; log: Log };
@@ -48,10 +50,18 @@ export class Health {
 export function healthRoutes(health: Health, metrics: Metrics) {
   return new Elysia({ name: "health" })
     .get("/", () => ({ name: "floodgate", docs: "/docs" }), {
-      detail: { tags: ["Operation"], summary: "The service is there" },
+      detail: {
+        tags: ["Operation"],
+        summary: "The service is there",
+        responses: { 200: json({ name: "floodgate", docs: "/docs" }) },
+      },
     })
     .get("/livez", () => ({ status: "ok" }), {
-      detail: { tags: ["Operation"], summary: "The process runs" },
+      detail: {
+        tags: ["Operation"],
+        summary: "The process runs",
+        responses: { 200: json({ status: "ok" }) },
+      },
     })
     .get(
       "/readyz",
@@ -79,7 +89,13 @@ export function healthRoutes(health: Health, metrics: Metrics) {
           headers: { "content-type": metrics.registry.contentType },
         }),
       {
-        detail: { tags: ["Operation"], summary: "Prometheus metrics" },
+        detail: {
+          tags: ["Operation"],
+          summary: "Prometheus metrics",
+          responses: {
+            200: { description: "OK", content: { "text/plain": { example: METRICS_EXAMPLE } } },
+          },
+        },
       },
     );
 }

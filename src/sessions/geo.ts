@@ -1,5 +1,7 @@
 import { open, type CityResponse, type Reader } from "maxmind";
 
+import { UsageError } from "../platform/errors.ts";
+
 /** `country` is an ISO 3166-1 code, "UN" where unknown; `state` and `city` are English names or empty. */
 export type Place = { country: string; state: string; city: string };
 
@@ -17,7 +19,7 @@ export class Geo {
     try {
       return new Geo(await open<CityResponse>(path));
     } catch (cause) {
-      throw new Error(`The GeoIP database ${path} cannot be opened.`, { cause });
+      throw new UsageError(`The GeoIP database ${path} cannot be opened.`, { cause });
     }
   }
 

@@ -30,7 +30,7 @@ export function startRoutes({ sessions, clients, jsonBytesMax }: StartRoutesDeps
   return new Elysia({ name: "session-starts" })
     .post("/v1/ios/start", ({ request }) => ios(request), {
       parse: "none",
-      detail: startDetail("Start a session", IOS_EXAMPLE, 400, 403, 404, 422, 503),
+      detail: startDetail("Start a session", IOS_EXAMPLE, 400, 403, 404, 408, 422, 503),
     })
     .post("/v1/mobile/start", ({ request }) => mobile(request), {
       parse: "none",
@@ -40,6 +40,8 @@ export function startRoutes({ sessions, clients, jsonBytesMax }: StartRoutesDeps
         400,
         403,
         404,
+        408,
+        422,
         426,
         503,
       ),
@@ -55,7 +57,7 @@ export type SessionRoutesDeps = {
 
 export function sessionRoutes({ sql, serverKeys, contents }: SessionRoutesDeps) {
   return new Elysia({ name: "sessions" })
-    .onBeforeHandle(({ request }) => serverKeys.check(request))
+    .onTransform(({ request }) => serverKeys.check(request))
     .get("/v1/sessions", ({ query }) => listSessions(sql, query), {
       query: t.Object({
         projectId: integer("projectId", 0, 2 ** 31 - 1, {

@@ -1,0 +1,19 @@
+/** Until when a commit may try. A deadline that has passed already is expired from the start. */
+export class CommitDeadline implements Disposable {
+  readonly #controller = new AbortController();
+  readonly #timer: NodeJS.Timeout;
+  readonly signal = this.#controller.signal;
+
+  constructor(ms: number) {
+    this.#timer = setTimeout(() => this.expire(), Math.max(0, ms));
+    if (ms <= 0) this.expire();
+  }
+
+  expire(): void {
+    this.#controller.abort(new Error("not stored in time"));
+  }
+
+  [Symbol.dispose](): void {
+    clearTimeout(this.#timer);
+  }
+}
