@@ -44,9 +44,10 @@ function watchedSocket() {
   return ({ host, port, path }: Target): Socket => {
     const turn = next++ % port.length;
     const socket = path === false ? connect(port[turn] ?? 5432, host[turn]) : connect(path);
-    const silent = () =>
-      socket.destroy(Object.assign(new Error("PostgreSQL is silent"), { code: "ETIMEDOUT" }));
-    return socket.setTimeout(SILENCE_MS, silent);
+    const silent = Object.assign(new Error("PostgreSQL is silent"), { code: "ETIMEDOUT" });
+    // Not the socket's own timeout: that one starts anew with whatever is sent.
+    const timer = setTimeout(() => socket.destroy(silent), SILENCE_MS);
+    return socket.on("data", () => timer.refresh()).on("close", () => clearTimeout(timer));
   };
 }
 

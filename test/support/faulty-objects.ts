@@ -1,0 +1,96 @@
+import { ObjectConflict, type ObjectStore } from "../../src/platform/objects.ts";
+
+/** What becomes of one PUT; `store` carries it out in the real store. */
+export type PutScript = (
+  put: { key: string; body: Uint8Array; signal: AbortSignal | undefined },
+  store: (body?: Uint8Array) => Promise<void>,
+  objects: ObjectStore,
+) => Promise<void>;
+
+export const succeeds: PutScript = async (_put, store) => await store();
+
+export const fails: PutScript = async () => {
+  throw new Error("the store failed");
+};
+
+/** The object is there, but the answer that says so is lost. */
+export const storesThenFails: PutScript = async (_put, store) => {
+  await store();
+  throw new Error("the answer was lost");
+};
+
+/** Someone else has the key, with other bytes. */
+export const findsOtherBytes: PutScript = async (_put, store) => {
+  await store(new Uint8Array([1, 2, 3])).catch((error: unknown) => {
+    if (!(error instanceof ObjectConflict)) throw error;
+  });
+  await store();
+};
+
+export const diskFull: PutScript = async () => {
+  throw Object.assign(new Error("ENOSPC: no space left on device, write"), { code: "ENOSPC" });
+};
+
+/** Waits for `gate`, whatever the caller's signal says. */
+export const waitsFor =
+  (gate: Promise<unknown>, then: PutScript = succeeds): PutScript =>
+  async (put, store, objects) => {
+    await gate;
+    await then(put, store, objects);
+  };
+
+/** A real store with faults in front: the PUTs take the scripts of `next` in order, then `otherwise`. */
+export class FaultyObjects implements ObjectStore {
+  readonly next: PutScript[] = [];
+  otherwise: PutScript = succeeds;
+  /** Called before a read or a ping; what it throws is what those throw. */
+  beforeRead: (key: string) => void = () => undefined;
+  beforePing: () => void = () => undefined;
+  /** Every PUT that was begun. */
+  readonly puts: { key: string; body: Uint8Array }[] = [];
+  #inner: ObjectStore | undefined;
+
+  /** For `wrapObjects`. */
+  readonly wrap = (inner: ObjectStore): ObjectStore => {
+    this.#inner = inner;
+    return this;
+  };
+
+  get inner(): ObjectStore {
+    if (this.#inner === undefined) throw new Error("nothing is wrapped yet");
+    return this.#inner;
+  }
+
+  get name(): string {
+    return this.inner.name;
+  }
+
+  get freePuts(): boolean {
+    return this.inner.freePuts;
+  }
+
+  async put(key: string, body: Uint8Array, signal?: AbortSignal): Promise<void> {
+    this.puts.push({ key, body });
+    const script = this.next.shift() ?? this.otherwise;
+    const store = async (bytes = body) => await this.inner.put(key, bytes, signal);
+    await script({ key, body, signal }, store, this.inner);
+  }
+
+  async read(key: string, start: number, end: number, signal?: AbortSignal): Promise<Uint8Array> {
+    this.beforeRead(key);
+    return await this.inner.read(key, start, end, signal);
+  }
+
+  list(prefix: string): AsyncIterable<{ key: string; bytes: number }> {
+    return this.inner.list(prefix);
+  }
+
+  async ping(signal?: AbortSignal): Promise<void> {
+    this.beforePing();
+    await this.inner.ping(signal);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.inner[Symbol.asyncDispose]();
+  }
+}

@@ -1,0 +1,30 @@
+import { type Sql } from "../../src/platform/database.ts";
+import { type ObjectStore } from "../../src/platform/objects.ts";
+import { segmentKey } from "../../src/ingest/segment.ts";
+
+/** What PostgreSQL and the object store hold, to compare the two. */
+export type IndexState = {
+  batches: number;
+  /** different (session, hash) pairs: fewer than `batches` would be a duplicate */
+  distinct: number;
+  segments: number;
+  /** objects that no segment row names */
+  orphans: string[];
+  /** segment rows without their object */
+  missing: string[];
+};
+
+export async function indexState(sql: Sql, objects: ObjectStore): Promise<IndexState> {
+  const [counts] = await sql<[{ batches: number; distinct: number }]>`
+    select count(*)::integer as batches, count(distinct (session_id, hash))::integer as distinct from batches`;
+  const rows = await sql<{ id: string }[]>`select id from segments where not deleted`;
+  const indexed = new Set(rows.map(({ id }) => segmentKey(id)));
+  const listed = (await Array.fromAsync(objects.list("segments/"))).map(({ key }) => key);
+  const stored = new Set(listed);
+  return {
+    ...counts,
+    segments: rows.length,
+    orphans: listed.filter((key) => !indexed.has(key)),
+    missing: [...indexed].filter((key) => !stored.has(key)),
+  };
+}

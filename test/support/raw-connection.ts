@@ -1,0 +1,133 @@
+import { type Socket, connect } from "node:net";
+import { once } from "node:events";
+
+export type RawResponse = { status: number; headers: Headers; body: Buffer };
+
+/** A TCP connection on which a test writes HTTP as no client library would: cut, stalled, pipelined, with any `Host`. */
+export class RawConnection implements Disposable {
+  readonly #socket: Socket;
+  #received: Buffer = Buffer.alloc(0);
+  #ended = false;
+  #wake = Promise.withResolvers<void>();
+
+  private constructor(socket: Socket) {
+    this.#socket = socket;
+    socket.on("data", (chunk: Buffer) => {
+      this.#received = Buffer.concat([this.#received, chunk]);
+      this.#notify();
+    });
+    // A reset is an end, too.
+    socket.on("error", () => undefined);
+    socket.on("close", () => {
+      this.#ended = true;
+      this.#notify();
+    });
+  }
+
+  static async open(url: string): Promise<RawConnection> {
+    const { hostname, port } = new URL(url);
+    const socket = connect({ host: hostname, port: Number(port), noDelay: true });
+    await once(socket, "connect");
+    return new RawConnection(socket);
+  }
+
+  write(...parts: (string | Uint8Array)[]): void {
+    for (const part of parts) this.#socket.write(part);
+  }
+
+  /** A request line, its headers and the empty line; `Host` is added where it is missing. */
+  head(line: string, headers: Record<string, string | number> = {}): void {
+    const lines = Object.entries({ host: "localhost", ...headers }).map(
+      ([name, value]) => `${name}: ${value}`,
+    );
+    this.write(`${line} HTTP/1.1\r\n${lines.join("\r\n")}\r\n\r\n`);
+  }
+
+  /** The next answer; `bodyless` for the answer to a HEAD. */
+  async response({ bodyless = false } = {}): Promise<RawResponse> {
+    const head = await this.#take((bytes) => {
+      const end = bytes.indexOf("\r\n\r\n");
+      return end === -1 ? undefined : end + 4;
+    });
+    const [statusLine = "", ...lines] = head.toString("latin1").trimEnd().split("\r\n");
+    const headers = new Headers(
+      lines.map((line): [string, string] => {
+        const colon = line.indexOf(":");
+        return [line.slice(0, colon), line.slice(colon + 1).trim()];
+      }),
+    );
+    const status = Number(statusLine.split(" ")[1]);
+    const empty = bodyless || status < 200 || status === 204 || status === 304;
+    return { status, headers, body: empty ? Buffer.alloc(0) : await this.#body(headers) };
+  }
+
+  /** Resolves when the server has closed the connection; what came until then is dropped. */
+  async closed(): Promise<void> {
+    await this.#until(() => (this.#ended ? true : undefined));
+  }
+
+  get isClosed(): boolean {
+    return this.#ended;
+  }
+
+  /** What came and was not taken as an answer. */
+  get rest(): Buffer {
+    return this.#received;
+  }
+
+  /** Says that nothing more will be sent. */
+  end(): void {
+    this.#socket.end();
+  }
+
+  [Symbol.dispose](): void {
+    this.#socket.destroy();
+  }
+
+  async #body(headers: Headers): Promise<Buffer> {
+    if (headers.get("transfer-encoding") !== "chunked") {
+      const length = Number(headers.get("content-length") ?? 0);
+      return await this.#take((bytes) => (bytes.length < length ? undefined : length));
+    }
+    const chunks: Buffer[] = [];
+    for (;;) {
+      const line = await this.#take((bytes) => {
+        const end = bytes.indexOf("\r\n");
+        return end === -1 ? undefined : end + 2;
+      });
+      const length = Number.parseInt(line.toString(), 16);
+      const chunk = await this.#take((bytes) =>
+        bytes.length < length + 2 ? undefined : length + 2,
+      );
+      if (length === 0) return Buffer.concat(chunks);
+      chunks.push(chunk.subarray(0, length));
+    }
+  }
+
+  /** Waits until `find` says how many bytes belong together, and takes them. */
+  async #take(find: (bytes: Buffer) => number | undefined): Promise<Buffer> {
+    const length = await this.#until(() => {
+      const found = find(this.#received);
+      if (found === undefined && this.#ended)
+        throw new Error(`the connection ended after ${JSON.stringify(this.#received.toString())}`);
+      return found;
+    });
+    const taken = this.#received.subarray(0, length);
+    this.#received = this.#received.subarray(length);
+    return taken;
+  }
+
+  /** For ever, if need be: the runner ends a test that waits too long, whatever a test does to the clock. */
+  async #until<T>(look: () => T | undefined): Promise<T> {
+    for (;;) {
+      const found = look();
+      if (found !== undefined) return found;
+      await this.#wake.promise;
+    }
+  }
+
+  #notify(): void {
+    this.#wake.resolve();
+    this.#wake = Promise.withResolvers<void>();
+  }
+}

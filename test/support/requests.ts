@@ -1,0 +1,72 @@
+import { pino } from "pino";
+
+import { type Config } from "../../src/platform/config.ts";
+import { type Server, type ServerOptions, startServer } from "../../src/server.ts";
+import { type TestApp, type TestSession } from "./app.ts";
+
+export type ServerBeside = AsyncDisposable & Pick<Server, "url">;
+
+/** Another server in this process on the database and the store of a test's first one. */
+export async function serverBeside(
+  app: TestApp,
+  {
+    databaseUrl = app.databaseUrl,
+    config = app.config,
+    ...options
+  }: ServerOptions & { databaseUrl?: string; config?: Config } = {},
+): Promise<ServerBeside> {
+  const server = await startServer(config, databaseUrl, {
+    log: pino({ level: "silent" }),
+    ...options,
+  });
+  return {
+    url: server.url.replace(/\/$/, ""),
+    [Symbol.asyncDispose]: async () => await server.stop(),
+  };
+}
+
+export async function append(
+  { url }: { url: string },
+  { token }: TestSession,
+  batch: Uint8Array,
+): Promise<Response> {
+  return await fetch(`${url}/v1/ios/append`, {
+    method: "POST",
+    headers: { authorization: `Bearer ${token}` },
+    body: batch,
+  });
+}
+
+export async function uploadImage(
+  { url, projectID }: { url: string; projectID: number },
+  { token }: TestSession,
+  name: string,
+  bytes: Uint8Array,
+): Promise<Response> {
+  const form = new FormData();
+  form.set("projectID", String(projectID));
+  form.set("file", new File([bytes], name, { type: "image/png" }));
+  return await fetch(`${url}/v1/ios/images`, {
+    method: "POST",
+    headers: { authorization: `Bearer ${token}` },
+    body: form,
+  });
+}
+
+/** The status of the answer, or that none came. */
+export async function statusOf(request: Promise<Response>): Promise<number | "no answer"> {
+  try {
+    const response = await request;
+    await response.bytes();
+    return response.status;
+  } catch {
+    return "no answer";
+  }
+}
+
+/** One number of `/metrics`; NaN when it is not there. */
+export async function metricOf({ url }: { url: string }, name: string): Promise<number> {
+  const text = await (await fetch(`${url}/metrics`)).text();
+  const line = text.split("\n").find((one) => one.startsWith(`${name} `));
+  return Number(line?.slice(name.length + 1) ?? Number.NaN);
+}

@@ -1,0 +1,153 @@
+import { type Server, type Socket, connect, createServer } from "node:net";
+import { once } from "node:events";
+
+type Link = {
+  client: Socket;
+  upstream: Socket;
+  /** Nothing passes any more, and nobody is told. */
+  dead: boolean;
+  /** The answer that is dropped; when it is complete the connection is cut. */
+  losing: Buffer | undefined;
+  held: (() => void)[];
+};
+
+// What PostgreSQL ends an answer with when no transaction is open.
+const READY_FOR_QUERY = Buffer.from([0x5a, 0, 0, 0, 5, 0x49]);
+
+/** Stands between a server and one of its dependencies, and breaks the connection in the ways that networks do. */
+export class TcpProxy implements AsyncDisposable {
+  readonly #to: { host: string; port: number };
+  readonly #server: Server;
+  readonly #links = new Set<Link>();
+  #port = 0;
+  #frozen = false;
+  #losesAnswerTo: Buffer | undefined;
+  /** Answers that were dropped. */
+  lost = 0;
+
+  private constructor(to: { host: string; port: number }) {
+    this.#to = to;
+    this.#server = createServer((client) => this.#link(client));
+  }
+
+  /** In front of the host and port of a URL. */
+  static async open(url: string): Promise<TcpProxy> {
+    const { hostname, port } = new URL(url);
+    const proxy = new TcpProxy({ host: hostname, port: Number(port) });
+    await proxy.#listen();
+    return proxy;
+  }
+
+  /** The same address by way of the proxy. */
+  urlOf(url: string): string {
+    const proxied = new URL(url);
+    proxied.host = `127.0.0.1:${this.#port}`;
+    return proxied.href;
+  }
+
+  get connections(): number {
+    return this.#links.size;
+  }
+
+  /** Everything is forwarded again, what was held first. */
+  async restore(): Promise<void> {
+    this.#frozen = false;
+    if (!this.#server.listening) await this.#listen();
+    for (const link of this.#links) for (const forward of link.held.splice(0)) forward();
+  }
+
+  /** Connections are cut and new ones refused, as by a service that was stopped. */
+  async refuse(): Promise<void> {
+    const closed = once(this.#server, "close");
+    this.#server.close();
+    this.cut();
+    await closed;
+  }
+
+  cut(): void {
+    for (const { client, upstream } of this.#links) {
+      client.destroy();
+      upstream.destroy();
+    }
+    this.#links.clear();
+  }
+
+  /** Connections stay open and new ones are taken, but nothing passes until `restore`. */
+  freeze(): void {
+    this.#frozen = true;
+  }
+
+  /** The present connections never answer again, as after a failover without a farewell; new ones work. */
+  abandon(): void {
+    for (const link of this.#links) link.dead = true;
+  }
+
+  /** The next request that holds `text` is carried out, but its answer is dropped and the connection cut. */
+  loseAnswerTo(text: string): void {
+    this.#losesAnswerTo = Buffer.from(text);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#server.listening) await this.refuse();
+    this.cut();
+  }
+
+  async #listen(): Promise<void> {
+    for (;;)
+      try {
+        this.#server.listen(this.#port, "127.0.0.1");
+        await once(this.#server, "listening");
+        break;
+      } catch (error) {
+        // For a moment the port may be the near end of someone's connection.
+        if (!(error instanceof Error && "code" in error && error.code === "EADDRINUSE"))
+          throw error;
+        await Bun.sleep(20);
+      }
+    const address = this.#server.address();
+    if (typeof address === "object" && address !== null) this.#port = address.port;
+  }
+
+  #link(client: Socket): void {
+    const upstream = connect({ ...this.#to, noDelay: true });
+    const link: Link = { client, upstream, dead: false, losing: undefined, held: [] };
+    client.setNoDelay(true);
+    this.#links.add(link);
+    client.on("data", (data: Buffer) => this.#pass(link, () => this.#toUpstream(link, data)));
+    upstream.on("data", (data: Buffer) => this.#pass(link, () => this.#toClient(link, data)));
+    for (const [end, other] of [
+      [client, upstream],
+      [upstream, client],
+    ] as const) {
+      end.on("error", () => undefined);
+      end.on("close", () => this.#pass(link, () => other.destroy()));
+    }
+    upstream.on("close", () => this.#links.delete(link));
+  }
+
+  #pass(link: Link, forward: () => void): void {
+    if (link.dead) return;
+    if (this.#frozen) link.held.push(forward);
+    else forward();
+  }
+
+  #toUpstream(link: Link, data: Buffer): void {
+    if (this.#losesAnswerTo !== undefined && data.includes(this.#losesAnswerTo)) {
+      this.#losesAnswerTo = undefined;
+      link.losing = Buffer.alloc(0);
+    }
+    link.upstream.write(data);
+  }
+
+  #toClient(link: Link, data: Buffer): void {
+    if (link.losing === undefined) {
+      link.client.write(data);
+      return;
+    }
+    link.losing = Buffer.concat([link.losing, data]);
+    if (!link.losing.subarray(-READY_FOR_QUERY.length).equals(READY_FOR_QUERY)) return;
+    this.lost++;
+    link.client.destroy();
+    link.upstream.destroy();
+  }
+}
