@@ -23,7 +23,8 @@ FROM ${BASE_IMAGE}
 RUN apt-get update \
   && apt-get install -y --no-install-recommends ca-certificates \
   && rm -rf /var/lib/apt/lists/* \
-  && useradd --system --uid 10001 --home-dir /app floodgate
+  && useradd --system --uid 10001 --home-dir /app floodgate \
+  && install -d -o floodgate /data
 COPY --from=build /out/bun /usr/local/bin/bun
 COPY --from=build /app /app
 WORKDIR /app

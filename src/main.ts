@@ -33,12 +33,19 @@ function program(config: () => Config): Command {
   return root;
 }
 
+/** One line for the operator; where it happened is for `LOG_LEVEL=debug`. */
+function describeError(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  if (process.env["LOG_LEVEL"] === "debug") return error.stack ?? error.message;
+  const code = "code" in error ? String(error.code) : error.name;
+  return error.message === "" ? code : error.message.trim().replaceAll(/\s*\n\s*/g, " | ");
+}
+
 try {
   await program(() => readConfig()).parseAsync();
   process.exit(0);
 } catch (error) {
   if (error instanceof CommanderError) process.exit(error.exitCode === 0 ? 0 : 2);
-  if (!(error instanceof UsageError)) throw error;
-  process.stderr.write(`floodgate: ${error.message}\n`);
-  process.exit(2);
+  process.stderr.write(`floodgate: ${describeError(error)}\n`);
+  process.exit(error instanceof UsageError ? 2 : 1);
 }

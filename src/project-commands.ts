@@ -9,7 +9,8 @@ import {
   describeProject,
 } from "./projects/service.ts";
 
-const ID_MAX = 2 ** 31 - 1;
+// One less than the column holds, so that there is a next one.
+const ID_MAX = 2 ** 31 - 2;
 const BEACON_BYTES_MIN = 1024;
 const BEACON_BYTES_MAX = 64 * 2 ** 20;
 const KEY = /^[\w-]{1,64}$/;
@@ -79,7 +80,7 @@ function list(projects: Shown[], json: boolean | undefined): void {
 function integer(least: number, most: number) {
   return (text: string): number => {
     const value = Number(text);
-    if (!Number.isInteger(value) || value < least || value > most)
+    if (!/^\d+$/.test(text) || value < least || value > most)
       throw new InvalidArgumentError(`not a whole number from ${least} to ${most}`);
     return value;
   };

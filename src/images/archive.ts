@@ -6,7 +6,7 @@ import { extract } from "tar-stream";
 import { AppError } from "../platform/errors.ts";
 
 // Screenshots are compressed already: a file that grows more than that is a bomb.
-const GROWTH_MAX = 20;
+const GROWTH_MAX = 4;
 const ENTRIES_MAX = 1000;
 const FRAME_HEADER_BYTES = 12;
 

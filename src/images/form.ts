@@ -77,6 +77,7 @@ export class Form {
   /** Resolved means that every file of the form can be read back. */
   async store(): Promise<void> {
     const { sql, commitLog, metrics } = this.#deps;
+    if (this.#files.length === 0) throw new AppError("invalid", "the form has no file");
     const kind = (file: File) =>
       file.archive !== undefined || this.#fields.get("type") === "frames" ? "frames" : "image";
     const fresh = this.#files.flatMap((file) =>

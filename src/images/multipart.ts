@@ -1,6 +1,6 @@
 import { type MultipartError, type PartInfo, decodeField, make } from "multipasta";
 
-import { bodyChunks } from "../platform/body.ts";
+import { inflatedChunks } from "../platform/body.ts";
 import { AppError } from "../platform/errors.ts";
 
 const PARTS_MAX = 1000;
@@ -15,9 +15,12 @@ export type FormEvent =
 
 /**
  * The parts of a multipart form as they arrive, the events of one network chunk at a time; `data` views that chunk.
- * Throws 415 when the request is no multipart form, 400 when it is malformed, cut short or has over 1,000 parts.
+ * `inflatedBytesMax` bounds a form that comes as gzip. Throws 415 when the request is no multipart form, 400 when it is malformed, cut short or has over 1,000 parts.
  */
-export async function* formEvents(request: Request): AsyncGenerator<FormEvent[]> {
+export async function* formEvents(
+  request: Request,
+  inflatedBytesMax: number,
+): AsyncGenerator<FormEvent[]> {
   const contentType = request.headers.get("content-type") ?? "";
   if (!/^multipart\/form-data *(;|$)/i.test(contentType))
     throw new AppError("unsupported_media", "the body must be multipart/form-data");
@@ -56,7 +59,7 @@ export async function* formEvents(request: Request): AsyncGenerator<FormEvent[]>
   };
   take(() => undefined);
   let held: Uint8Array = new Uint8Array();
-  for await (const chunk of bodyChunks(request)) {
+  for await (const chunk of inflatedChunks(request, inflatedBytesMax)) {
     if (done) continue;
     const bytes = held.length === 0 ? chunk : Buffer.concat([held, chunk]);
     // The parser misreads the two hyphens of the closing boundary when they come apart, so it gets none at a chunk's end.
@@ -86,8 +89,15 @@ function parse(step: () => void): void {
  * field: the file would be lost.
  */
 function fileName({ contentDisposition, filename, headers }: PartInfo): string | undefined {
-  if (contentDisposition !== "") return filename;
   const header = headers["content-disposition"];
+  if (
+    filename === undefined &&
+    typeof header === "string" &&
+    contentDisposition !== "" &&
+    /filename[*\d]* *=/i.test(header)
+  )
+    throw new Error("a file name that cannot be read");
+  if (contentDisposition !== "") return filename;
   if (typeof header !== "string" || !/^ *form-data *; *(file)?name/i.test(header))
     throw new Error("a part without a readable Content-Disposition");
   return header.match(/; *filename="([^"]*)"/i)?.[1];

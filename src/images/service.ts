@@ -8,6 +8,8 @@ import { Form, type FormDeps } from "./form.ts";
 import { formEvents } from "./multipart.ts";
 
 const LISTED_MAX = 40;
+// A form that comes as gzip may hold as much as that many of the largest files.
+const FORM_FILES_MAX = 4;
 // A new image must be listed within a second.
 const LIST_FRESH_MS = 500;
 const LISTS_CACHED_MAX = 10_000;
@@ -31,7 +33,7 @@ export class Images {
     inflight.reserve(0);
     const owner = { projectId: session.projectId, sessionId: token.sessionId };
     const form = new Form(this.#deps, owner, { ...this.#options, recorded: session.recorded });
-    for await (const events of formEvents(request)) {
+    for await (const events of formEvents(request, FORM_FILES_MAX * this.#options.fileBytesMax)) {
       for (const event of events) await form.take(event);
       await form.window.room();
       await inflight.room();

@@ -1,3 +1,4 @@
+import { setImmediate } from "node:timers/promises";
 import { gunzipSync } from "node:zlib";
 import { pack } from "msgpackr";
 
@@ -7,6 +8,7 @@ import { type Place, type SegmentReader } from "./segment-reader.ts";
 import { FLAG } from "./segment.ts";
 
 const PAGE_ROWS = 500;
+const JSON_PIECE_LENGTH = 64 * 1024;
 
 export type BatchFormat = "application/json" | "application/octet-stream" | "application/msgpack";
 
@@ -109,20 +111,37 @@ function describe({ row, body }: Batch) {
   };
 }
 
+/** Message by message: a small batch can hold hundreds of thousands. */
 async function* jsonDocument(batches: AsyncGenerator<Batch>): AsyncGenerator<Uint8Array> {
-  const encoder = new TextEncoder();
-  let separator = '{"batches":[';
+  let text = '{"batches":[';
+  let isFirst = true;
   for await (const batch of batches) {
-    const { receivedAt, late } = describe(batch);
-    yield encoder.encode(separator + JSON.stringify({ receivedAt, late, ...contentOf(batch) }));
-    separator = ",";
+    text += isFirst ? "" : ",";
+    isFirst = false;
+    for (const piece of jsonPieces(batch)) {
+      text += piece;
+      if (text.length < JSON_PIECE_LENGTH) continue;
+      yield Buffer.from(text);
+      text = "";
+      // Other requests get their turn between the pieces.
+      await setImmediate();
+    }
   }
-  yield encoder.encode(separator === "," ? "]}" : '{"batches":[]}');
+  yield Buffer.from(`${text}]}`);
 }
 
-/** A quarantined batch has no messages that could be told apart. */
-function contentOf({ row, body }: Batch) {
-  return (row.flags & FLAG.quarantined) === 0
-    ? { messages: [...decodeMessages(body)] }
-    : { body: Buffer.from(body).toString("base64") };
+function* jsonPieces(batch: Batch): Generator<string> {
+  const { receivedAt, late, body } = describe(batch);
+  yield JSON.stringify({ receivedAt, late }).slice(0, -1);
+  if ((batch.row.flags & FLAG.quarantined) === 0) {
+    let separator = ',"messages":[';
+    for (const message of decodeMessages(body)) {
+      yield separator + JSON.stringify(message);
+      separator = ",";
+    }
+    yield separator === "," ? "]}" : ',"messages":[]}';
+  } else {
+    // There are no messages that could be told apart.
+    yield `,"body":"${Buffer.from(body).toString("base64")}"}`;
+  }
 }

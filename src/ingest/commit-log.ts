@@ -229,6 +229,7 @@ export class CommitLog {
     attempt: () => Promise<void>,
   ): Promise<void> {
     const { metrics, log } = this.#deps;
+    let failure: unknown;
     await pRetry(
       async () => {
         const startedMs = performance.now();
@@ -246,11 +247,15 @@ export class CommitLog {
         randomize: true,
         signal,
         onFailedAttempt: ({ error }) => {
+          failure = error;
           metrics.retries.inc({ step });
           log.warn({ err: error, step }, "commit attempt failed");
         },
       },
-    );
+    ).catch((error: unknown) => {
+      // The deadline alone would not tell what went wrong before it.
+      throw signal.aborted ? new Error("not stored in time", { cause: failure ?? error }) : error;
+    });
   }
 }
 

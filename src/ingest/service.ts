@@ -1,6 +1,5 @@
 import { AppError } from "../platform/errors.ts";
-import { contentLength, inflate, isGzip, readBody } from "../platform/body.ts";
-import { discarded } from "../platform/garbage.ts";
+import { inflate, isGzip, readBody } from "../platform/body.ts";
 import { type Metrics } from "../platform/metrics.ts";
 import { type KnownSession, type Sessions } from "../sessions/service.ts";
 import { type SessionToken } from "../sessions/token.ts";
@@ -49,10 +48,13 @@ export class Ingest {
   ): Promise<PendingSegment | undefined> {
     const { sessions, commitLog, inflight, metrics } = this.#deps;
     const bytesMax = sessions.beaconBytesMax(session.projectId) + INFLATED_SLACK_BYTES;
-    const reserved = Math.min(contentLength(request) ?? bytesMax, bytesMax);
-    inflight.reserve(reserved);
+    let held = 0;
+    const hold = (bytes: number) => {
+      inflight.reserve(bytes);
+      held += bytes;
+    };
     try {
-      const body = await readBody(request, bytesMax);
+      const body = await readBody(request, bytesMax, hold);
       const inflated = body.length === 0 ? body : await inflate(request, body, bytesMax);
       if (inflated.length === 0) throw new AppError("invalid", "the batch is empty");
       const frames = this.#walk(inflated);
@@ -74,8 +76,7 @@ export class Ingest {
       } as const;
       return commitLog.append(head, body, factsOf(inflated, frames)).segment;
     } finally {
-      inflight.release(reserved);
-      discarded(reserved);
+      inflight.release(held);
     }
   }
 

@@ -55,6 +55,8 @@ export function readConfig(env: Record<string, string | undefined> = process.env
   // By the variables themselves, so that one bad value hides no other.
   if (env["DATABASE_URL"] && tokenSecrets.length === 0)
     problems.push("TOKEN_SECRET is required once DATABASE_URL is set");
+  if (env["S3_ENDPOINT"] && !env["S3_BUCKET"])
+    problems.push("S3_BUCKET is required once S3_ENDPOINT is set");
   for (const cidr of list(env["TRUSTED_PROXIES"]))
     if (!ipaddr.isValidCIDR(cidr)) problems.push(`TRUSTED_PROXIES "${cidr}" is not a CIDR range`);
   if (isValid && values.COMMIT_BYTES > values.INFLIGHT_BYTES_MAX)

@@ -16,7 +16,8 @@ export type Queryable = Sql | postgres.TransactionSql<{ bigint: bigint }>;
 
 const STATEMENT_MS = 10_000;
 // A server that is there answers or ends a statement by then; this one is frozen or cut off.
-const SILENCE_MS = STATEMENT_MS + 2000;
+const SILENCE_MS = STATEMENT_MS + 1000;
+const SILENCE_CHECK_MS = 1000;
 
 /** A pool whose statements end by themselves: nothing waits for ever on a lock or a dead server. */
 export function openDatabase(url: string, options: { connections?: number } = {}): Sql {
@@ -38,16 +39,26 @@ export function openDatabase(url: string, options: { connections?: number } = {}
 
 type Target = { host: string[]; port: number[]; path: string | false };
 
-/** Sockets that break when nothing comes for long: the driver itself would wait for ever, and with it the pool. */
+/**
+ * Sockets that close when nothing comes for long: the driver itself would wait for ever, and with it the pool. Their bytes are
+ * watched from outside: the driver goes on sending, which would renew the socket's own timeout, and drops all listeners for TLS.
+ */
 function watchedSocket() {
   let next = 0;
   return ({ host, port, path }: Target): Socket => {
     const turn = next++ % port.length;
     const socket = path === false ? connect(port[turn] ?? 5432, host[turn]) : connect(path);
-    const silent = Object.assign(new Error("PostgreSQL is silent"), { code: "ETIMEDOUT" });
-    // Not the socket's own timeout: that one starts anew with whatever is sent.
-    const timer = setTimeout(() => socket.destroy(silent), SILENCE_MS);
-    return socket.on("data", () => timer.refresh()).on("close", () => clearTimeout(timer));
+    let heard = { bytes: 0, ms: performance.now() };
+    const watch = setInterval(() => {
+      if (socket.bytesRead !== heard.bytes)
+        heard = { bytes: socket.bytesRead, ms: performance.now() };
+      // Without an error: after one the driver forgets the statements that came before the close.
+      else if (performance.now() - heard.ms > SILENCE_MS) socket.destroy();
+      if (socket.destroyed) clearInterval(watch);
+    }, SILENCE_CHECK_MS);
+    watch.unref();
+    // The name that the driver checks a certificate against.
+    return Object.assign(socket, { host: host[turn] });
   };
 }
 

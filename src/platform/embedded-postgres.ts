@@ -15,6 +15,7 @@ import { readSecrets } from "./data-dir.ts";
 import { UsageError } from "./errors.ts";
 
 const START_ATTEMPTS = 10;
+const PID_FILE = "postmaster.pid";
 // PostgreSQL refuses to run as root; this user exists everywhere.
 const NOBODY = 65_534;
 // Where root keeps a copy of the binaries that the unprivileged user can reach when the checkout is in root's own home.
@@ -90,6 +91,7 @@ class Cluster {
   /** Retries, because the workers of a killed postmaster hold the folder for some seconds. */
   async start(): Promise<number> {
     for (let attempt = 1; ; attempt++) {
+      this.#forgetForeignPid();
       const port = await freePort();
       try {
         const options = `-p ${port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_wal_size=4GB`;
@@ -113,20 +115,24 @@ class Cluster {
   }
 
   runningPort(): number | undefined {
-    const status = Bun.spawnSync([
-      ...this.#prefix,
-      join(this.#binaries, "pg_ctl"),
-      "status",
-      "-D",
-      this.#folder,
-    ]);
-    if (status.exitCode !== 0) return undefined;
-    const port = Number(readFileSync(join(this.#folder, "postmaster.pid"), "utf8").split("\n")[3]);
-    return Number.isInteger(port) && port > 0 ? port : undefined;
+    const [pid = "", , , port = ""] = this.#pidFile();
+    return isPostgres(pid) && /^\d+$/.test(port) ? Number(port) : undefined;
   }
 
   stop(): void {
+    if (this.runningPort() === undefined) return;
     this.#run("pg_ctl", "stop", "-D", this.#folder, "-m", "fast", "-w");
+  }
+
+  #pidFile(): string[] {
+    const path = join(this.#folder, PID_FILE);
+    return existsSync(path) ? readFileSync(path, "utf8").split("\n") : [];
+  }
+
+  /** PostgreSQL sorts out the file of a killed one, but refuses to start once another process has that number. */
+  #forgetForeignPid(): void {
+    const [pid = ""] = this.#pidFile();
+    if (commandOf(pid) !== "" && !isPostgres(pid)) rmSync(join(this.#folder, PID_FILE));
   }
 
   #run(program: string, ...args: string[]): void {
@@ -143,6 +149,19 @@ class Cluster {
       `embedded PostgreSQL: ${program} failed: ${stdout.toString()}${stderr.toString()}\n${tail}`,
     );
   }
+}
+
+function isPostgres(pid: string): boolean {
+  return commandOf(pid).endsWith("postgres");
+}
+
+/** The name of a running process, or "". */
+function commandOf(pid: string): string {
+  if (!/^\d+$/.test(pid)) return "";
+  if (!existsSync("/proc/self"))
+    return Bun.spawnSync(["ps", "-o", "comm=", "-p", pid]).stdout.toString().trim();
+  const path = `/proc/${pid}/comm`;
+  return existsSync(path) ? readFileSync(path, "utf8").trim() : "";
 }
 
 async function findBinaries(): Promise<string> {

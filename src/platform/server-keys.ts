@@ -3,7 +3,14 @@ import { timingSafeEqual } from "node:crypto";
 import { type Clients, isLoopback } from "./clients.ts";
 import { AppError } from "./errors.ts";
 
-const FORWARDING_HEADERS = ["x-forwarded-for", "x-real-ip", "forwarded", "via"];
+const FORWARDING_HEADERS = [
+  "x-forwarded-for",
+  "x-forwarded-host",
+  "x-forwarded-proto",
+  "x-real-ip",
+  "forwarded",
+  "via",
+];
 
 /** Guards the management routes: by `X-Server-Key`, or while no key is configured by being a local caller. */
 export class ServerKeys {
@@ -30,7 +37,7 @@ export class ServerKeys {
     if (matches.length === 0) throw new AppError("forbidden", "wrong X-Server-Key");
   }
 
-  /** Without keys only a program on this machine may manage: not a forgotten proxy, and not a web page in the operator's browser. */
+  /** Without keys only a program on this machine may manage: not through a proxy that says so, and not a web page in the operator's browser. */
   #isLocal(request: Request): boolean {
     const { headers } = request;
     const host = hostname(headers.get("host") ?? "");

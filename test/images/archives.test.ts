@@ -11,9 +11,9 @@ import { Random } from "../support/random.ts";
 
 const MIB = 2 ** 20;
 const MOBILE = { path: "/v1/mobile/images" };
-const FILE_BYTES_MAX = 200_000;
+const FILE_BYTES_MAX = 400_000;
 // What an archive may hold when it is unpacked.
-const UNPACKED_BYTES_MAX = 20 * FILE_BYTES_MAX;
+const UNPACKED_BYTES_MAX = 4 * FILE_BYTES_MAX;
 const IS_FRAMES: FormPart = { field: "type", value: "frames" };
 const DAMAGED = "the archive is damaged or too large";
 

@@ -7,6 +7,8 @@ import { concat } from "../support/batches.ts";
 import { failure } from "../support/failure.ts";
 import { BOUNDARY, type FormPart, encodeForm } from "../support/forms.ts";
 
+const INFLATED_BYTES_MAX = 2 ** 20;
+
 const TYPE = `multipart/form-data; boundary=${BOUNDARY}`;
 
 /** Bytes that resemble what separates parts, without ever being it. */
@@ -55,7 +57,7 @@ function requestOf(chunks: Uint8Array[], contentType = TYPE): Request {
 async function partsOf(chunks: Uint8Array[], contentType?: string): Promise<FormPart[]> {
   const parts: FormPart[] = [];
   let open: { file: string; type: string; pieces: Uint8Array[] } | undefined;
-  for await (const events of formEvents(requestOf(chunks, contentType)))
+  for await (const events of formEvents(requestOf(chunks, contentType), INFLATED_BYTES_MAX))
     for (const event of events)
       if (event.type === "field") parts.push({ field: event.name, value: event.value });
       else if (event.type === "file")

@@ -39,7 +39,9 @@ const record = fc.record({
 
 const records = fc.array(record, { minLength: 1, maxLength: 30 });
 
-function write(all: fc.TypeOfArbitrary<typeof records>): Segment {
+type Records = typeof records extends fc.Arbitrary<infer Value> ? Value : never;
+
+function write(all: Records): Segment {
   const writer = new SegmentWriter(new Uint8Array(64 * 1024));
   for (const { head, body, facts: known } of all) {
     expect(writer.fits(body.length)).toBe(true);

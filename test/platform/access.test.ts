@@ -131,6 +131,8 @@ describe("without server keys", () => {
     ["for a proxy", { "x-forwarded-for": "127.0.0.1" }],
     ["for a proxy that says nothing", { "x-forwarded-for": "" }],
     ["for a proxy by X-Real-IP", { "x-real-ip": "127.0.0.1" }],
+    ["for a proxy by X-Forwarded-Host", { "x-forwarded-host": "localhost" }],
+    ["for a proxy by X-Forwarded-Proto", { "x-forwarded-proto": "http" }],
     ["for a proxy by Forwarded", { forwarded: "for=127.0.0.1" }],
     ["for a proxy by Via", { via: "1.1 proxy" }],
     ["for a page of another site", { origin: "https://evil.example" }],

@@ -110,9 +110,22 @@ describe("a known path", () => {
 
 describe("an unknown path", () => {
   test.each([
-    ...["/nowhere", "/v1", "/v1/ios", "/V1/ios/start", "/v1/ios/start/more", "/ingest"],
-    ...["/ingest/ingest/livez", "/v1/sessions/1/2/3", "/docs/nowhere", "/docs/../../package.json"],
-    ...["/%2e%2e/etc/passwd", "/livez%2f", "/livez%00", "/v1/web/start", "/internal/x", "/*"],
+    "/nowhere",
+    "/v1",
+    "/v1/ios",
+    "/V1/ios/start",
+    "/v1/ios/start/more",
+    "/ingest",
+    "/ingest/ingest/livez",
+    "/v1/sessions/1/2/3",
+    "/docs/nowhere",
+    "/docs/../../package.json",
+    "/%2e%2e/etc/passwd",
+    "/livez%2f",
+    "/livez%00",
+    "/v1/web/start",
+    "/internal/x",
+    "/*",
   ])("%s is a JSON 404 for every method", async (path) => {
     for (const method of ["GET", "POST", "DELETE", "OPTIONS"])
       expect(await refusalOf(app.fetch(path, { method }))).toEqual([404, "no such route"]);
@@ -207,7 +220,8 @@ describe("the log", () => {
     const lines = await logged(async (url) => {
       const answer = await fetch(`${url}/v1/sessions/1`);
       expect(await refusalOf(answer)).toEqual([500, "internal error"]);
-    }, "error").finally(async () => await app.sql`alter table sessions_away rename to sessions`);
+    }, "error");
+    await app.sql`alter table sessions_away rename to sessions`;
     const [fault] = lines.filter(({ msg }) => msg === "request failed");
     expect(fault).toMatchObject({ method: "GET" });
     expect(JSON.stringify(fault)).toContain('relation \\"sessions\\" does not exist');

@@ -6,6 +6,13 @@ const ROOT = join(import.meta.dir, "../..");
 const START_MS_MAX = 20_000;
 const LINES_KEPT = 40;
 
+const running = new Set<Child>();
+
+/** Ends what failed tests have left running. */
+export function killServerProcesses(): void {
+  for (const child of running) child.kill("SIGKILL");
+}
+
 /** A server in a process of its own, which can be killed. */
 export class ServerProcess implements AsyncDisposable {
   readonly url: string;
@@ -31,6 +38,8 @@ export class ServerProcess implements AsyncDisposable {
       stdout: "ignore",
       stderr: "pipe",
     });
+    running.add(child);
+    void child.exited.then(() => running.delete(child));
     const late = Bun.sleep(START_MS_MAX);
     const url = await Promise.race([listeningUrl(child), late]);
     if (url !== undefined) return new ServerProcess(child, url.replace(/\/$/, ""));

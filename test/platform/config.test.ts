@@ -1,0 +1,165 @@
+import { describe, expect, test } from "bun:test";
+
+import { readConfig } from "../../src/platform/config.ts";
+import { UsageError } from "../../src/platform/errors.ts";
+
+const MIB = 2 ** 20;
+
+/** The problems that the message lists. */
+function problemsOf(env: Record<string, string>): string[] {
+  try {
+    readConfig(env);
+    return [];
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error;
+    expect(error.message).toStartWith("bad configuration: ");
+    return error.message.slice("bad configuration: ".length).split("; ");
+  }
+}
+
+test("without variables everything has its documented default", () => {
+  expect(readConfig({})).toEqual({
+    port: 8080,
+    host: "0.0.0.0",
+    dataDir: "./.data",
+    databaseUrl: undefined,
+    s3: undefined,
+    tokenSecrets: [],
+    serverKeys: [],
+    trustedProxies: ["127.0.0.0/8", "::1/128"],
+    corsOrigins: [],
+    beaconBytesMax: 1_000_000,
+    jsonBytesMax: 131_072,
+    fileBytesMax: 10_000_000,
+    mobile: { quality: "low", fps: 1 },
+    commit: { intervalMs: 250, bytes: 8 * MIB },
+    inflightBytesMax: 256 * MIB,
+    strictFraming: false,
+    geoipPath: undefined,
+    logLevel: "info",
+  });
+});
+
+test("every variable is read", () => {
+  const config = readConfig({
+    PORT: "0",
+    HOST: "127.0.0.1",
+    DATA_DIR: "/data",
+    DATABASE_URL: "postgresql://a:b@c/d",
+    S3_BUCKET: "bucket",
+    S3_ENDPOINT: "https://s3.example",
+    S3_REGION: "eu-central-1",
+    AWS_ACCESS_KEY_ID: "id",
+    AWS_SECRET_ACCESS_KEY: "key",
+    TOKEN_SECRET: "new, old",
+    SERVER_KEYS: "a,b , c,,",
+    TRUSTED_PROXIES: "10.0.0.0/8, fd00::/8",
+    BEACON_SIZE_LIMIT: "2000000",
+    JSON_SIZE_LIMIT: "1000",
+    FILE_SIZE_LIMIT: "400000000",
+    MOBILE_QUALITY: "high",
+    MOBILE_FPS: "3",
+    COMMIT_INTERVAL_MS: "50",
+    COMMIT_BYTES: "65536",
+    INFLIGHT_BYTES_MAX: "1048576",
+    STRICT_FRAMING: "true",
+    GEOIP_DB: "/city.mmdb",
+    CORS_ORIGINS: "https://a.example",
+    LOG_LEVEL: "debug",
+  });
+  expect(config).toEqual({
+    port: 0,
+    host: "127.0.0.1",
+    dataDir: "/data",
+    databaseUrl: "postgresql://a:b@c/d",
+    s3: {
+      bucket: "bucket",
+      region: "eu-central-1",
+      endpoint: "https://s3.example",
+      accessKeyId: "id",
+      secretAccessKey: "key",
+    },
+    tokenSecrets: ["new", "old"],
+    serverKeys: ["a", "b", "c"],
+    trustedProxies: ["10.0.0.0/8", "fd00::/8"],
+    corsOrigins: ["https://a.example"],
+    beaconBytesMax: 2_000_000,
+    jsonBytesMax: 1000,
+    fileBytesMax: 400_000_000,
+    mobile: { quality: "high", fps: 3 },
+    commit: { intervalMs: 50, bytes: 65_536 },
+    inflightBytesMax: MIB,
+    strictFraming: true,
+    geoipPath: "/city.mmdb",
+    logLevel: "debug",
+  });
+});
+
+test("an empty variable counts as absent, and one of another program is ignored", () => {
+  const env = {
+    PORT: "",
+    DATABASE_URL: "",
+    S3_BUCKET: "",
+    TRUSTED_PROXIES: "",
+    PATH: "/bin",
+    port: "x",
+  };
+  expect(readConfig(env)).toEqual(readConfig({}));
+});
+
+test("every problem is in one message, of whatever kind it is", () => {
+  const problems = problemsOf({
+    PORT: "http",
+    DATABASE_URL: "mysql://x",
+    S3_ENDPOINT: "localhost:9000",
+    BEACON_SIZE_LIMIT: "1",
+    MOBILE_QUALITY: "ultra",
+    STRICT_FRAMING: "perhaps",
+    TRUSTED_PROXIES: "10.0.0.0/8, nonsense",
+    LOG_LEVEL: "loud",
+  });
+  expect(problems.toSorted()).toEqual([
+    "BEACON_SIZE_LIMIT must be >= 1024",
+    'DATABASE_URL must match pattern "^postgres(ql)?://"',
+    "LOG_LEVEL must be one of trace, debug, info, warn, error, fatal, silent",
+    "MOBILE_QUALITY must be one of low, standard, high",
+    "PORT must be integer",
+    "S3_BUCKET is required once S3_ENDPOINT is set",
+    'S3_ENDPOINT must match pattern "^https?://"',
+    "STRICT_FRAMING must be boolean",
+    "TOKEN_SECRET is required once DATABASE_URL is set",
+    'TRUSTED_PROXIES "nonsense" is not a CIDR range',
+  ]);
+});
+
+describe("refused is", () => {
+  test.each<[Record<string, string>, string]>([
+    [{ PORT: "-1" }, "PORT must be >= 0"],
+    [{ PORT: "65536" }, "PORT must be <= 65535"],
+    [{ COMMIT_BYTES: "65535" }, "COMMIT_BYTES must be >= 65536"],
+    [{ FILE_SIZE_LIMIT: "10_000" }, "FILE_SIZE_LIMIT must be integer"],
+    [{ TRUSTED_PROXIES: "10.0.0.1" }, 'TRUSTED_PROXIES "10.0.0.1" is not a CIDR range'],
+    [{ TRUSTED_PROXIES: "10.0.0.0/33" }, 'TRUSTED_PROXIES "10.0.0.0/33" is not a CIDR range'],
+    [{ DATABASE_URL: "postgres://x" }, "TOKEN_SECRET is required once DATABASE_URL is set"],
+    [
+      { DATABASE_URL: "postgres://x", TOKEN_SECRET: " , " },
+      "TOKEN_SECRET is required once DATABASE_URL is set",
+    ],
+    [
+      { COMMIT_BYTES: String(4 * MIB), INFLIGHT_BYTES_MAX: String(2 * MIB) },
+      "INFLIGHT_BYTES_MAX must be at least COMMIT_BYTES",
+    ],
+  ])("%j", (env, problem) => {
+    expect(problemsOf(env)).toEqual([problem]);
+  });
+
+  test("what holds a secret, without showing it", () => {
+    const env = {
+      DATABASE_URL: "mysql://user:hunter2@host/db",
+      TOKEN_SECRET: "hunter3",
+      PORT: "x",
+    };
+    expect(problemsOf(env)).toHaveLength(2);
+    expect(problemsOf(env).join()).not.toContain("hunter");
+  });
+});
