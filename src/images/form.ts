@@ -171,5 +171,12 @@ async function selectContent(
 }
 
 async function countUses(sql: Sql, projectId: number, names: string[]): Promise<void> {
-  await sql`update images set uses = uses + 1 where project_id = ${projectId} and name = any(${names})`;
+  await sql`
+    with known as (
+      select name from images where project_id = ${projectId} and name = any(${names})
+      -- In the order that indexing has, too: otherwise two forms could deadlock over the same names.
+      order by name for no key update
+    )
+    update images set uses = uses + 1 from known
+    where images.project_id = ${projectId} and images.name = known.name`;
 }

@@ -19,7 +19,7 @@ import {
 import { TokenBucket } from "./token-bucket.ts";
 
 const PUTS_MAX = 8;
-const BUFFERS_KEPT_MAX = 2;
+const BUFFERS_KEPT_MAX = 1;
 const EAGER_PUTS = { perSecond: 4, burst: 40 };
 
 export type CommitLogDeps = {

@@ -1,10 +1,10 @@
-const COLLECT_BYTES = 32 * 2 ** 20;
+const COLLECT_BYTES = 16 * 2 ** 20;
 
 let bytes = 0;
 
 /**
  * Counts bytes of bodies that were read and are no longer needed, and collects them now and then. Left alone, JavaScriptCore lets
- * several times the live heap pile up before it does: 600 MB instead of 250 under full load. A collection takes a few milliseconds.
+ * several times the live heap pile up before it does: 600 MB instead of 200 under full load. A collection takes a few milliseconds.
  */
 export function discarded(length: number): void {
   bytes += length;

@@ -1,6 +1,5 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 
-import { openDatabase } from "../../src/platform/database.ts";
 import { type ServerOptions } from "../../src/server.ts";
 import { TestApp, type TestSession } from "../support/app.ts";
 import { aBatch } from "../support/batches.ts";
@@ -14,7 +13,6 @@ import {
   statusOf,
   uploadImage,
 } from "../support/requests.ts";
-import { freshDatabase } from "../support/postgres.ts";
 import { TcpProxy } from "../support/tcp-proxy.ts";
 
 setDefaultTimeout(90_000);
@@ -147,24 +145,6 @@ describe("for long", () => {
     await thawed;
     await expectToRecover(t, 5000);
     await expectStored(t, 1);
-  });
-
-  test.concurrent("silent: a statement that is sent as its connection breaks is not forgotten", async () => {
-    const databaseUrl = await freshDatabase();
-    await using proxy = await TcpProxy.open(databaseUrl);
-    const sql = openDatabase(proxy.urlOf(databaseUrl));
-    await Promise.all(Array.from({ length: 30 }, () => sql`select pg_sleep(0.05)`));
-    proxy.abandon();
-    const { ms } = await timed(async () => {
-      for (;;)
-        try {
-          return await sql`select 1`;
-        } catch {
-          // The next one is sent in the same turn of the event loop.
-        }
-    });
-    expect(ms).toBeLessThan(ANSWER_MS_MAX);
-    await sql.end({ timeout: 1 });
   });
 
   // A failover without a farewell: the connections to the old server stay open, and nothing answers on them.

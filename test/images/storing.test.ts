@@ -140,6 +140,20 @@ describe.each(["files", "s3"] as const)("with small segments and objects in %s",
   });
 });
 
+test("stored names may come again in any order, all at once, and every use counts", async () => {
+  await using app = await TestApp.start();
+  const session = await app.aSession();
+  const parts = Array.from({ length: 60 }, (_, n) => aFile(`again ${n}`));
+  expect((await upload(app, session, parts)).status).toBe(200);
+  for (let round = 0; round < 5; round++) {
+    const forms = Array.from({ length: 60 }, (_, n) => shuffled(parts, round * 60 + n));
+    const answers = await Promise.all(forms.map((form) => upload(app, session, form)));
+    expect(answers.map(({ status }) => status)).toEqual(answers.map(() => 200));
+  }
+  const uses = await app.sql`select distinct uses from images`;
+  expect(Array.from(uses)).toEqual([{ uses: 301 }]);
+});
+
 function shuffled(parts: FormPart[], seed: number): FormPart[] {
   const random = new Random(seed);
   return parts

@@ -55,9 +55,9 @@ describe("a client that stalls amid the body is answered 408, and its connection
     await connection.closed();
   }
 
-  test("for a batch", async () => {
+  test.each([1000, 500_000])("for a batch of %d bytes", async (bytes) => {
     using connection = await RawConnection.open(app.url);
-    connection.head("POST /v1/ios/append", { authorization, "content-length": BATCH.length });
+    connection.head("POST /v1/ios/append", { authorization, "content-length": bytes });
     connection.write(BATCH.subarray(0, 100));
     await stalled(connection);
     jest.useRealTimers();

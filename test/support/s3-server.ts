@@ -24,7 +24,7 @@ const ENDPOINT = join(FOLDER, "endpoint");
 const USERS = join(FOLDER, "users");
 
 type Access = { endpoint: string; accessKeyId: string; secretAccessKey: string; region: string };
-export type S3Server = Access & { createBucket(name: string): Promise<void> };
+export type S3Server = Access & { createBucket: (name: string) => Promise<void> };
 
 /** A real S3 server: the one that TEST_S3_* names, one of ours that still runs, or Ceph's gateway started here. */
 export async function s3Server(): Promise<S3Server> {
