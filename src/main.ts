@@ -44,7 +44,7 @@ function describeError(error: unknown): string {
 try {
   await program(() => readConfig()).parseAsync();
   // An exit would drop what a slow reader of a pipe has not taken yet.
-  await new Promise<void>((written) => process.stdout.write("", () => written()));
+  await new Promise<void>((written) => process.stdout.end(() => written()));
   process.exit(0);
 } catch (error) {
   if (error instanceof CommanderError) process.exit(error.exitCode === 0 ? 0 : 2);

@@ -12,7 +12,7 @@ import { migrate } from "../../src/platform/migrate.ts";
 let running: Promise<EmbeddedPostgres> | undefined;
 const folder = mkdtempSync(join(tmpdir(), "floodgate-test-"));
 
-/** The server that all tests of a run share; started by the first that asks. */
+/** The server that all tests of a run share. */
 export async function testPostgres(): Promise<EmbeddedPostgres> {
   running ??= startEmbeddedPostgres(folder);
   return await running;
