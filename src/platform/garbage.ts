@@ -1,4 +1,4 @@
-const COLLECT_BYTES = 16 * 2 ** 20;
+const COLLECT_BYTES = 20 * 2 ** 20;
 
 let bytes = 0;
 

@@ -54,7 +54,7 @@ describe("a known path", () => {
 
   test("takes HEAD where it takes GET, and nowhere else", async () => {
     using connection = await RawConnection.open(app.url);
-    for (const [path, methods] of ROUTES.filter(([one]) => !one.includes("1"))) {
+    for (const [path, methods] of ROUTES.filter(([one]) => !one.includes("/1"))) {
       connection.head(`HEAD ${path}`);
       const { status } = await connection.response({ bodyless: true });
       const { status: expected } = await app.fetch(path, {
