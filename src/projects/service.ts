@@ -42,6 +42,7 @@ export class Projects implements Disposable {
   #byKey = new Map<string, Project>();
   #rereading: Promise<void> | undefined;
   #readMs = Number.NEGATIVE_INFINITY;
+  #appliedMs = Number.NEGATIVE_INFINITY;
   #timer: NodeJS.Timeout | undefined;
 
   constructor(deps: ProjectsDeps) {
@@ -157,7 +158,8 @@ export class Projects implements Disposable {
     this.#readMs = startedMs;
     const projects = await selectProjects(this.#deps.sql);
     // A slower, older answer must not hide what a newer one brought.
-    if (this.#readMs !== startedMs) return;
+    if (startedMs < this.#appliedMs) return;
+    this.#appliedMs = startedMs;
     this.#byId = new Map(projects.map((project) => [project.id, project]));
     this.#byKey = new Map(projects.map((project) => [project.projectKey, project]));
   }
