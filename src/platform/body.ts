@@ -21,7 +21,7 @@ export function bodyDeadlineMs(bytes: number): number {
 }
 
 /** The declared length of the body; undefined when it comes in chunks of unknown number. */
-export function contentLength(request: Request): number | undefined {
+function contentLength(request: Request): number | undefined {
   const header = request.headers.get("content-length");
   return header === null ? undefined : Number(header);
 }

@@ -14,7 +14,7 @@ import { type SessionIds, timeOf } from "./session-id.ts";
 import { type Tokens } from "./token.ts";
 import { readUserAgent } from "./user-agent.ts";
 
-export const SESSION_MAX_MS = 7_200_000;
+const SESSION_MAX_MS = 7_200_000;
 const SESSIONS_CACHED_MAX = 200_000;
 const TRACKER_VERSION_MIN = "1.0.9";
 const TRACKER_VERSION = /^v?\d{1,9}(\.\d{1,9}){0,2}$/;
@@ -229,7 +229,7 @@ function believable(timestamp: number | undefined, now: number): number {
 }
 
 /** The canonical form of a UUID in any of the forms that clients use, or undefined. */
-export function canonicalUuid(value: string | undefined): string | undefined {
+function canonicalUuid(value: string | undefined): string | undefined {
   const hex = value?.match(
     /^(?:urn:uuid:)?\{?([0-9a-f]{8})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{12})\}?$/i,
   );

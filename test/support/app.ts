@@ -11,7 +11,7 @@ import { type Sql, openDatabase } from "../../src/platform/database.ts";
 import { type ObjectStore } from "../../src/platform/objects.ts";
 import { openObjects } from "../../src/platform/open-objects.ts";
 import { encodeProjectID } from "../../src/projects/codec.ts";
-import { type Project, type ProjectChange } from "../../src/projects/service.ts";
+import { type Project } from "../../src/projects/service.ts";
 import { type ServerOptions, startServer } from "../../src/server.ts";
 import { freshDatabase } from "./postgres.ts";
 import { s3Server } from "./s3-server.ts";
@@ -118,14 +118,6 @@ export class TestApp implements AsyncDisposable {
     if (response.status !== 200)
       throw new Error(`batches answered ${response.status}: ${await response.text()}`);
     return splitBatches(await response.bytes());
-  }
-
-  async updateProject(change: ProjectChange): Promise<void> {
-    await this.sql`
-      update projects set active = ${change.active ?? true}, sample_rate = ${change.sampleRate ?? 100},
-        beacon_bytes_max = ${change.beaconBytesMax ?? null} where id = ${this.project.id}`;
-    // Projects are read again every two seconds.
-    await Bun.sleep(2200);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
