@@ -12,6 +12,7 @@ import { SegmentReader } from "./ingest/segment-reader.ts";
 import { type Segment } from "./ingest/segment.ts";
 import { Ingest } from "./ingest/service.ts";
 import { Clients } from "./platform/clients.ts";
+import { type Clock, SYSTEM_CLOCK } from "./platform/clock.ts";
 import { type Config } from "./platform/config.ts";
 import { Cors } from "./platform/cors.ts";
 import { type Sql, isOutage } from "./platform/database.ts";
@@ -22,8 +23,18 @@ import { Health, healthRoutes } from "./platform/health.ts";
 import { type Log } from "./platform/log.ts";
 import { Metrics } from "./platform/metrics.ts";
 import { type ObjectStore } from "./platform/objects.ts";
+import { type OpenBus } from "./platform/open-bus.ts";
 import { RouteTable } from "./platform/route-table.ts";
 import { ServerKeys } from "./platform/server-keys.ts";
+import { Callers } from "./presence/caller.ts";
+import { Connections } from "./presence/connections.ts";
+import { Hub } from "./presence/hub.ts";
+import { LastSeen } from "./presence/last-seen.ts";
+import { RedisDevices } from "./presence/redis-devices.ts";
+import { presenceRoutes } from "./presence/routes.ts";
+import { Presence } from "./presence/service.ts";
+import { DeviceStore } from "./presence/store.ts";
+import { UserTokens } from "./presence/user-tokens.ts";
 import { Projects } from "./projects/service.ts";
 import { bearer } from "./sessions/bearer.ts";
 import { Geo } from "./sessions/geo.ts";
@@ -77,14 +88,44 @@ export function buildWrite({
 
 export type App = Awaited<ReturnType<typeof buildApp>>;
 
+type Serving = Platform & { open: OpenBus; clock?: Clock };
+type Write = ReturnType<typeof buildWrite>;
+type Access = { clients: Clients; serverKeys: ServerKeys };
+
 /** Builds every service and mounts every route. */
-export async function buildApp(platform: Platform) {
-  const { config, sql, objects, log } = platform;
+export async function buildApp(platform: Serving) {
+  const { config, sql, objects, log, open } = platform;
   const write = buildWrite(platform);
-  const { commitLog, inflight, metrics, projects } = write;
+  const { commitLog, metrics, projects } = write;
   const clients = new Clients(config.trustedProxies);
-  const serverKeys = new ServerKeys(config.serverKeys, clients);
-  const health = new Health({ sql, objects, log });
+  const access = { clients, serverKeys: new ServerKeys(config.serverKeys, clients) };
+  const health = new Health({ sql, objects, bus: open.bus, log });
+  const { presence, routes: presenceSlice } = buildPresence(platform, metrics, access);
+
+  // One holder, because the routes are mounted before the edge that renders their errors exists.
+  const routes = new Elysia({ name: "floodgate" })
+    .onError(({ code, error, request }) => edge.renderError(toAppError(code, error), request))
+    .use(healthRoutes(health, metrics))
+    .use(await buildIngest(platform, write, access))
+    .use(presenceSlice)
+    .use(docs());
+  const edge = new Edge({
+    handle: (request) => routes.fetch(request),
+    routes: new RouteTable(routes.routes),
+    clients,
+    cors: new Cors(config.corsOrigins),
+    metrics,
+    log,
+  });
+  return { edge, clients, health, commitLog, projects, presence };
+}
+
+/** What SDKs record, and reading it back. */
+async function buildIngest(
+  { config, sql, objects }: Platform,
+  { commitLog, inflight, metrics, projects }: Write,
+  { clients, serverKeys }: Access,
+) {
   const tokens = new Tokens(atLeastOne(config.tokenSecrets));
   const imageNames = new ImageNames(sql);
   const sessions = new Sessions(
@@ -120,27 +161,33 @@ export async function buildApp(platform: Platform) {
     batches: await batches.summary(id),
     images: await countImages(sql, id),
   });
-
-  // One holder, because the routes are mounted before the edge that renders their errors exists.
-  const routes = new Elysia({ name: "floodgate" })
-    .onError(({ code, error, request }) => edge.renderError(toAppError(code, error), request))
-    .use(healthRoutes(health, metrics))
+  return new Elysia({ name: "data" })
     .use(startRoutes({ sessions, clients, jsonBytesMax: config.jsonBytesMax }))
     .use(ingestRoutes({ ingest, authorize }))
     .use(uploadRoutes({ images, authorize }))
     .use(sessionRoutes({ sql, serverKeys, contents }))
     .use(batchRoutes({ batches, serverKeys, findSession }))
-    .use(imageRoutes({ sql, reader, serverKeys, findSession }))
-    .use(docs());
-  const edge = new Edge({
-    handle: (request) => routes.fetch(request),
-    routes: new RouteTable(routes.routes),
-    clients,
-    cors: new Cors(config.corsOrigins),
-    metrics,
-    log,
-  });
-  return { edge, clients, health, commitLog, projects };
+    .use(imageRoutes({ sql, reader, serverKeys, findSession }));
+}
+
+function buildPresence(
+  { config, sql, log, open, clock = SYSTEM_CLOCK }: Serving,
+  metrics: Metrics,
+  { clients, serverKeys }: Access,
+) {
+  const { presenceTtlMs: ttlMs, redis: named } = config;
+  const { bus, redis } = open;
+  const lastSeen = new LastSeen(sql, log, ttlMs);
+  const redisDevices = redis && named && new RedisDevices(redis, named.prefix, ttlMs);
+  const store = new DeviceStore({ lastSeen, redis: redisDevices, clock, log });
+  const load = async (userids: string[]) => await store.load(userids);
+  const hub = new Hub({ load, clock, ttlMs, metrics, log });
+  const connections = new Connections(clock);
+  const presence = new Presence({ hub, store, connections, bus, clock, ttlMs, metrics, log });
+  const tokens = new UserTokens(config.tokenSecrets);
+  const callers = new Callers(clients, tokens, clock);
+  const routes = presenceRoutes({ presence, hub, callers, tokens, clients, serverKeys, clock });
+  return { presence, routes };
 }
 
 /** Elysia's own errors in our words. */

@@ -1,9 +1,12 @@
 import { buildApp } from "./app.ts";
+import { type Clock } from "./platform/clock.ts";
 import { type Config } from "./platform/config.ts";
 import { openDatabase } from "./platform/database.ts";
 import { UsageError } from "./platform/errors.ts";
 import { type Log, openLog } from "./platform/log.ts";
+import { openBus } from "./platform/open-bus.ts";
 import { openObjects } from "./platform/open-objects.ts";
+import { webSocketHandler } from "./platform/websocket.ts";
 import { type ObjectStore } from "./platform/objects.ts";
 import { type indexSegment } from "./ingest/segment-index.ts";
 
@@ -21,6 +24,7 @@ export type ServerOptions = {
   wrapObjects?: (objects: ObjectStore) => ObjectStore;
   index?: typeof indexSegment;
   commitDeadlineMs?: number;
+  clock?: Clock;
 };
 
 export type Server = {
@@ -39,15 +43,19 @@ export async function startServer(
   const sql = openDatabase(databaseUrl);
   const opened = await openObjects(config);
   const objects = options.wrapObjects?.(opened) ?? opened;
+  const open = await openBus(config, sql, log);
   const app = await buildApp({
     config,
     sql,
     objects,
     log,
+    open,
+    ...(options.clock !== undefined && { clock: options.clock }),
     ...(options.index !== undefined && { index: options.index }),
     ...(options.commitDeadlineMs !== undefined && { commitDeadlineMs: options.commitDeadlineMs }),
   });
   await app.projects.watch();
+  app.presence.start();
   const server = listen(
     config,
     options.reusePort ?? false,
@@ -62,6 +70,7 @@ export async function startServer(
     if (leave) await Bun.sleep(LEAVE_MS);
     // Stops listening; its promise would wait for idle connections, too.
     void server.stop();
+    app.presence.sendAway();
     const deadlineMs = performance.now() + DRAIN_MS;
     // Bun's own number counts the answers, too, whose bodies are still being read.
     while ((app.edge.active > 0 || server.pendingRequests > 0) && performance.now() < deadlineMs) {
@@ -74,6 +83,8 @@ export async function startServer(
     await Bun.sleep(app.edge.active > 0 ? ANSWER_MS : 0);
     await server.stop(true);
     app.projects[Symbol.dispose]();
+    await app.presence.stop();
+    await open[Symbol.asyncDispose]();
     await objects[Symbol.asyncDispose]();
     await sql.end({ timeout: 1 });
     log.info("stopped");
@@ -92,6 +103,7 @@ function listen(
       hostname: config.host,
       reusePort,
       fetch,
+      websocket: webSocketHandler,
       idleTimeout: IDLE_TIMEOUT_S,
       // Every route has its own bounds; this one could not tell them apart.
       maxRequestBodySize: Number.MAX_SAFE_INTEGER,

@@ -1,11 +1,21 @@
 import ipaddr from "ipaddr.js";
 
-type Server = { requestIP: (request: Request) => { address: string } | null };
+import { type WebSocketOwner } from "./websocket.ts";
+
+type Server = {
+  requestIP(request: Request): { address: string } | null;
+  upgrade(
+    request: Request,
+    options: { data: WebSocketOwner; headers: Record<string, string> },
+  ): boolean;
+};
 type Range = [ipaddr.IPv4 | ipaddr.IPv6, number];
 
 /** Who sent a request: the TCP peer, and the client's address behind trusted proxies. */
 export class Clients {
   readonly #trusted: Range[];
+  readonly #originals = new WeakMap<Request, Request>();
+  /** Of requests that became WebSockets: Bun knows their peers no more. */
   readonly #peers = new WeakMap<Request, string>();
   #server: Server | undefined;
 
@@ -17,13 +27,27 @@ export class Clients {
     this.#server = server;
   }
 
-  /** Lets a rewritten request keep the peer of the one that came in. */
+  /** Lets a rewritten request stand for the one that came in. */
   rename(original: Request, rewritten: Request): void {
-    this.#peers.set(rewritten, this.peer(original));
+    this.#originals.set(rewritten, original);
   }
 
   peer(request: Request): string {
-    return this.#peers.get(request) ?? this.#server?.requestIP(request)?.address ?? "";
+    const original = this.#original(request);
+    return this.#peers.get(original) ?? this.#server?.requestIP(original)?.address ?? "";
+  }
+
+  /** Makes a WebSocket of the connection; false when the request asks for none. */
+  upgrade(request: Request, data: WebSocketOwner, headers: Record<string, string>): boolean {
+    const original = this.#original(request);
+    this.#peers.set(original, this.peer(original));
+    return this.#server?.upgrade(original, { data, headers }) ?? false;
+  }
+
+  /** Whether the TCP peer is a trusted proxy. */
+  isProxied(request: Request): boolean {
+    const peer = canonical(this.peer(request));
+    return peer !== "" && this.#isTrusted(peer);
   }
 
   /** From the right of X-Forwarded-For, the first address that is not a trusted proxy's; the peer's when the peer is not trusted. */
@@ -37,6 +61,10 @@ export class Clients {
       address = next;
     }
     return address;
+  }
+
+  #original(request: Request): Request {
+    return this.#originals.get(request) ?? request;
   }
 
   #isTrusted(address: string): boolean {

@@ -5,10 +5,14 @@ import { Value } from "typebox/value";
 import { UsageError } from "./errors.ts";
 
 const MIB = 2 ** 20;
+// host:port or :port; an IPv6 host stands in brackets.
+const ADDRESS = String.raw`^(?:[^:\s]*|\[[0-9a-fA-F:.]+\]):\d{1,5}$`;
+const LISTEN_DEFAULT = ":8080";
 
 const Env = Type.Object({
-  PORT: Type.Integer({ minimum: 0, maximum: 65_535, default: 8080 }),
-  HOST: Type.String({ minLength: 1, default: "0.0.0.0" }),
+  PORT: Type.Optional(Type.Integer({ minimum: 0, maximum: 65_535 })),
+  HOST: Type.Optional(Type.String({ minLength: 1 })),
+  LISTEN: Type.String({ pattern: ADDRESS, default: LISTEN_DEFAULT }),
   DATA_DIR: Type.String({ minLength: 1, default: "./.data" }),
   DATABASE_URL: Type.Optional(Type.String({ pattern: "^postgres(ql)?://" })),
   S3_BUCKET: Type.Optional(Type.String({ minLength: 1 })),
@@ -16,6 +20,10 @@ const Env = Type.Object({
   S3_REGION: Type.String({ minLength: 1, default: "us-east-1" }),
   AWS_ACCESS_KEY_ID: Type.Optional(Type.String()),
   AWS_SECRET_ACCESS_KEY: Type.Optional(Type.String()),
+  REDIS_URL: Type.Optional(Type.String({ pattern: "^rediss?://" })),
+  REDIS: Type.Optional(Type.String({ pattern: ADDRESS })),
+  REDIS_PREFIX: Type.String({ default: "floodgate:" }),
+  PRESENCE_TTL_S: Type.Integer({ minimum: 1, maximum: 86_400, default: 60 }),
   TOKEN_SECRET: Type.String({ default: "" }),
   SERVER_KEYS: Type.String({ default: "" }),
   TRUSTED_PROXIES: Type.String({ default: "127.0.0.0/8,::1/128" }),
@@ -61,16 +69,20 @@ export function readConfig(env: Record<string, string | undefined> = process.env
     if (!ipaddr.isValidCIDR(cidr)) problems.push(`TRUSTED_PROXIES "${cidr}" is not a CIDR range`);
   if (isValid && values.COMMIT_BYTES > values.INFLIGHT_BYTES_MAX)
     problems.push("INFLIGHT_BYTES_MAX must be at least COMMIT_BYTES");
+  const listen = splitAddress(env["LISTEN"] || LISTEN_DEFAULT);
+  if (listen.port > 65_535) problems.push("LISTEN has no such port");
   if (!isValid || problems.length > 0) throw configError(problems);
 
   return {
-    port: values.PORT,
-    host: values.HOST,
+    port: values.PORT ?? listen.port,
+    host: values.HOST ?? (listen.host || "0.0.0.0"),
     dataDir: values.DATA_DIR,
     databaseUrl: values.DATABASE_URL,
     s3: values.S3_BUCKET === undefined ? undefined : s3Config(values, values.S3_BUCKET),
     tokenSecrets,
     serverKeys: list(values.SERVER_KEYS),
+    redis: redisConfig(values),
+    presenceTtlMs: values.PRESENCE_TTL_S * 1000,
     trustedProxies: list(values.TRUSTED_PROXIES),
     corsOrigins: list(values.CORS_ORIGINS),
     beaconBytesMax: values.BEACON_SIZE_LIMIT,
@@ -94,6 +106,20 @@ function s3Config(values: Type.Static<typeof Env>, bucket: string): S3Config {
     ...(values.AWS_SECRET_ACCESS_KEY !== undefined && {
       secretAccessKey: values.AWS_SECRET_ACCESS_KEY,
     }),
+  };
+}
+
+/** `REDIS` is the old heartbeat service's name for an address; `REDIS_URL` wins. */
+function redisConfig({ REDIS_URL, REDIS, REDIS_PREFIX }: Type.Static<typeof Env>) {
+  const url = REDIS_URL ?? (REDIS && `redis://${REDIS.startsWith(":") ? "localhost" : ""}${REDIS}`);
+  return url === undefined ? undefined : { url, prefix: REDIS_PREFIX };
+}
+
+function splitAddress(address: string): { host: string; port: number } {
+  const colon = address.lastIndexOf(":");
+  return {
+    host: address.slice(0, colon).replace(/^\[(.*)\]$/, "$1"),
+    port: Number(address.slice(colon + 1)),
   };
 }
 

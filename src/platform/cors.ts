@@ -1,9 +1,10 @@
-const SDK_PREFIXES = ["/v1/ios/", "/v1/mobile/", "/v1/web/"];
+const CLIENT_PATHS =
+  /^\/(?:v1\/(?:ios|mobile|web)\/|ping$|subscribe(?:\/|$)|presence$|presence\/ws$)/;
 
-const SDK_HEADERS = {
+const CLIENT_HEADERS = {
   "access-control-allow-methods": "GET, POST, OPTIONS",
   "access-control-allow-headers":
-    "content-type, authorization, content-encoding, datatype, x-openreplay-batch",
+    "content-type, authorization, content-encoding, datatype, x-openreplay-batch, last-event-id, cache-control",
   "access-control-max-age": "86400",
 };
 
@@ -13,11 +14,12 @@ const MANAGEMENT_HEADERS = {
   "access-control-max-age": "86400",
 };
 
-export function isSdkPath(path: string): boolean {
-  return SDK_PREFIXES.some((prefix) => path.startsWith(prefix));
+/** Whether apps and their SDKs call the path, from anywhere and often. */
+export function isClientPath(path: string): boolean {
+  return CLIENT_PATHS.test(path);
 }
 
-/** CORS headers: any origin without credentials on SDK routes, only configured origins on management routes. */
+/** CORS headers: any origin without credentials on clients' routes, only configured origins on management routes. */
 export class Cors {
   readonly #origins: Set<string>;
 
@@ -27,7 +29,7 @@ export class Cors {
 
   /** Sets the headers that every answer carries, errors included: without them a browser hides the status. */
   apply(path: string, request: Request, headers: Headers): void {
-    if (isSdkPath(path)) {
+    if (isClientPath(path)) {
       headers.set("access-control-allow-origin", "*");
       return;
     }
@@ -42,7 +44,7 @@ export class Cors {
   preflight(path: string): Response {
     return new Response(null, {
       status: 204,
-      headers: isSdkPath(path) ? SDK_HEADERS : MANAGEMENT_HEADERS,
+      headers: isClientPath(path) ? CLIENT_HEADERS : MANAGEMENT_HEADERS,
     });
   }
 }

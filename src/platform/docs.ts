@@ -67,6 +67,11 @@ export function docs() {
                 scheme: "bearer",
                 description: "The token that a start answered",
               },
+              user: {
+                type: "http",
+                scheme: "bearer",
+                description: "A user token that POST /presence/tokens answered",
+              },
               serverKey: { type: "apiKey", in: "header", name: "X-Server-Key" },
             },
           },

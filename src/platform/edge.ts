@@ -1,5 +1,5 @@
 import { type Clients } from "./clients.ts";
-import { type Cors, isSdkPath } from "./cors.ts";
+import { type Cors, isClientPath } from "./cors.ts";
 import { AppError, renderError } from "./errors.ts";
 import { type Log } from "./log.ts";
 import { type Metrics } from "./metrics.ts";
@@ -104,7 +104,7 @@ export class Edge {
     cors.apply(path, request, response.headers);
     const ms = performance.now() - startedMs;
     metrics.request(route?.template ?? "unknown", request.method, response.status, ms);
-    const mayFlood = route === undefined || isSdkPath(path);
+    const mayFlood = route === undefined || isClientPath(path);
     if (!log.isLevelEnabled("info") || (mayFlood && !this.#takeLine())) return;
     log.info(
       {
@@ -119,7 +119,7 @@ export class Edge {
     );
   }
 
-  /** For SDK routes and unknown paths as many lines as can be read, so that a flood cannot fill the disk. */
+  /** For clients' routes and unknown paths as many lines as can be read, so that a flood cannot fill the disk. */
   #takeLine(): boolean {
     const second = Math.floor(performance.now() / 1000);
     if (second !== this.#linesSecond) {

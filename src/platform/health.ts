@@ -1,5 +1,6 @@
 import { Elysia } from "elysia";
 
+import { type Bus } from "./bus.ts";
 import { type Sql } from "./database.ts";
 import { json } from "./docs.ts";
 import { type Log } from "./log.ts";
@@ -10,9 +11,9 @@ const CHECK_MS = 2000;
 
 const METRICS_EXAMPLE = 'floodgate_batches_total{outcome="stored"} 1';
 
-type Check = { postgres: "ok" | "down"; objects: "ok" | "down" };
+type Check = { postgres: "ok" | "down"; objects: "ok" | "down"; redis?: "ok" | "down" };
 
-export type HealthDeps = { sql: Sql; objects: ObjectStore; log: Log };
+export type HealthDeps = { sql: Sql; objects: ObjectStore; bus: Bus; log: Log };
 
 /** Whether this process can do its work: each dependency is asked with a bound of time. */
 export class Health {
@@ -25,12 +26,13 @@ export class Health {
   }
 
   async check(): Promise<Check> {
-    const { sql, objects } = this.#deps;
+    const { sql, objects, bus } = this.#deps;
     const [postgres, store] = await Promise.all([
       this.#ask("postgres", async () => await sql`select 1`),
       this.#ask("objects", async (signal) => objects.ping(signal)),
     ]);
-    return { postgres, objects: store };
+    const redis = bus.isUp ? "ok" : "down";
+    return { postgres, objects: store, ...(bus.name === "redis" && { redis }) };
   }
 
   async #ask(name: string, ask: (signal: AbortSignal) => Promise<unknown>): Promise<"ok" | "down"> {
@@ -69,7 +71,7 @@ export function healthRoutes(health: Health, metrics: Metrics) {
         const checks = await health.check();
         const ready = !health.stopping && checks.postgres === "ok" && checks.objects === "ok";
         if (!ready) set.status = 503;
-        return { status: health.stopping ? "stopping" : ready ? "ok" : "unavailable", ...checks };
+        return { status: statusOf(health, ready, checks), ...checks };
       },
       {
         detail: {
@@ -98,4 +100,11 @@ export function healthRoutes(health: Health, metrics: Metrics) {
         },
       },
     );
+}
+
+function statusOf({ stopping }: Health, ready: boolean, { redis }: Check): string {
+  if (stopping) return "stopping";
+  if (!ready) return "unavailable";
+  // Without Redis a process serves on, but does not hear the others.
+  return redis === "down" ? "degraded" : "ok";
 }

@@ -60,6 +60,22 @@ export class Metrics {
   readonly retries = this.#counter("segment_retries_total", "Failed attempts that were repeated.", [
     "step",
   ]);
+  readonly presencePings = this.#counter("presence_pings_total", "Pings and byes of devices.");
+  readonly presenceDeliveries = this.#counter(
+    "presence_deliveries_total",
+    "Events handed to subscribers.",
+  );
+  readonly presenceConnections = new Gauge({
+    name: "floodgate_presence_connections",
+    help: "Open event streams and WebSockets.",
+    labelNames: ["transport"],
+    registers: [this.registry],
+  });
+  readonly presenceDropped = this.#counter(
+    "presence_dropped_total",
+    "Subscribers that were closed: slow, stalled, frames (too many bad ones) or expired (their token).",
+    ["reason"],
+  );
   readonly #children = new Map<
     string,
     { count: { inc: () => void }; seconds: { observe: (value: number) => void } }

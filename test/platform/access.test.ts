@@ -165,7 +165,7 @@ describe("without server keys", () => {
     ["", false],
   ])("a peer at %p is local: %p", (address, isLocal) => {
     const clients = new Clients(["127.0.0.0/8", "10.0.0.0/8"]);
-    clients.attach({ requestIP: () => ({ address }) });
+    clients.attach({ requestIP: () => ({ address }), upgrade: () => false });
     const request = new Request("http://localhost/v1/sessions", { headers: { host: "localhost" } });
     const check = () => new ServerKeys([], clients).check(request);
     if (isLocal) expect(check).not.toThrow();

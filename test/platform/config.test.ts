@@ -25,6 +25,8 @@ test("without variables everything has its documented default", () => {
     databaseUrl: undefined,
     s3: undefined,
     tokenSecrets: [],
+    redis: undefined,
+    presenceTtlMs: 60_000,
     serverKeys: [],
     trustedProxies: ["127.0.0.0/8", "::1/128"],
     corsOrigins: [],
@@ -51,6 +53,9 @@ test("every variable is read", () => {
     S3_REGION: "eu-central-1",
     AWS_ACCESS_KEY_ID: "id",
     AWS_SECRET_ACCESS_KEY: "key",
+    REDIS_URL: "redis://r:6380/1",
+    REDIS_PREFIX: "fg:",
+    PRESENCE_TTL_S: "5",
     TOKEN_SECRET: "new, old",
     SERVER_KEYS: "a,b , c,,",
     TRUSTED_PROXIES: "10.0.0.0/8, fd00::/8",
@@ -80,6 +85,8 @@ test("every variable is read", () => {
       secretAccessKey: "key",
     },
     tokenSecrets: ["new", "old"],
+    redis: { url: "redis://r:6380/1", prefix: "fg:" },
+    presenceTtlMs: 5000,
     serverKeys: ["a", "b", "c"],
     trustedProxies: ["10.0.0.0/8", "fd00::/8"],
     corsOrigins: ["https://a.example"],
@@ -94,6 +101,39 @@ test("every variable is read", () => {
     logLevel: "debug",
   });
 });
+
+test.each<[string, { host: string; port: number }]>([
+  [":9000", { host: "0.0.0.0", port: 9000 }],
+  ["localhost:9000", { host: "localhost", port: 9000 }],
+  ["[::1]:9000", { host: "::1", port: 9000 }],
+])("LISTEN=%s is an address to listen on", (LISTEN, address) => {
+  expect(readConfig({ LISTEN })).toMatchObject(address);
+});
+
+test("PORT and HOST win over LISTEN", () => {
+  const config = readConfig({ LISTEN: "localhost:9000", PORT: "0", HOST: "127.0.0.1" });
+  expect(config).toMatchObject({ host: "127.0.0.1", port: 0 });
+});
+
+test.each([
+  [":6379", "redis://localhost:6379"],
+  ["redis:6380", "redis://redis:6380"],
+])("REDIS=%s is an address of Redis", (REDIS, url) => {
+  expect(readConfig({ REDIS }).redis).toEqual({ url, prefix: "floodgate:" });
+});
+
+test("REDIS_URL wins over REDIS", () => {
+  const config = readConfig({ REDIS: ":6379", REDIS_URL: "rediss://user:pass@r:1/2" });
+  expect(config.redis?.url).toBe("rediss://user:pass@r:1/2");
+});
+
+test.each([{ LISTEN: "9000" }, { LISTEN: ":x" }, { LISTEN: ":65536" }, { REDIS: "redis" }])(
+  "%p is refused",
+  (env) => {
+    const [name = ""] = Object.keys(env);
+    expect(problemsOf(env)).toEqual([expect.stringContaining(name)]);
+  },
+);
 
 test("an empty variable counts as absent, and one of another program is ignored", () => {
   const env = {

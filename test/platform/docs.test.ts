@@ -41,12 +41,19 @@ const ROUTES = [
   "get /",
   "get /livez",
   "get /metrics",
+  "get /presence",
+  "get /presence/ws",
   "get /readyz",
+  "get /subscribe",
+  "get /subscribe/{userid}",
+  "get /subscribe/{userid}/client/{clientid}",
   "get /v1/images/{projectId}/{hash}",
   "get /v1/sessions",
   "get /v1/sessions/{sessionID}",
   "get /v1/sessions/{sessionID}/batches",
   "get /v1/sessions/{sessionID}/images",
+  "post /ping",
+  "post /presence/tokens",
   "post /v1/ios/append",
   "post /v1/ios/i",
   "post /v1/ios/images",
@@ -57,6 +64,13 @@ const ROUTES = [
   "post /v1/mobile/late",
   "post /v1/mobile/start",
 ];
+
+/** What a caller has to show. */
+function keysOf(route: string, tags: string[]): string[] {
+  if (tags.includes("Reading") || route === "post /presence/tokens") return ["serverKey"];
+  if (tags.includes("Presence")) return ["user"];
+  return DATA.test(route) ? ["session"] : [];
+}
 
 let app: TestApp;
 let operations: Map<string, Operation>;
@@ -92,7 +106,8 @@ describe.each(ROUTES)("%s", (route) => {
 
   test("has a success, and an example or description of each answer", () => {
     const answers = Object.entries(operation().responses);
-    expect(answers.map(([status]) => status)).toContain("200");
+    const success = route === "get /presence/ws" ? "101" : "200";
+    expect(answers.map(([status]) => status)).toContain(success);
     for (const [status, { description, content }] of answers) {
       expect([status, description.length > 1]).toEqual([status, true]);
       for (const { example } of Object.values(content ?? {}))
@@ -106,7 +121,7 @@ describe.each(ROUTES)("%s", (route) => {
     const named = parameters.filter((one) => one.in === "path").map(({ name }) => name);
     expect(named).toEqual(inPath);
     expect(requestBody !== undefined).toBe(route.startsWith("post"));
-    const wanted = tags.includes("Reading") ? ["serverKey"] : DATA.test(route) ? ["session"] : [];
+    const wanted = keysOf(route, tags);
     expect(security.flatMap((one) => Object.keys(one))).toEqual(wanted);
     for (const scheme of wanted) expect(schemes).toContain(scheme);
   });

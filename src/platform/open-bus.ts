@@ -1,0 +1,30 @@
+import { type Redis } from "ioredis";
+
+import { type Bus } from "./bus.ts";
+import { type Config } from "./config.ts";
+import { type Sql } from "./database.ts";
+import { type Log } from "./log.ts";
+import { PostgresBus } from "./postgres-bus.ts";
+
+export type OpenBus = AsyncDisposable & { bus: Bus; redis: Redis | undefined };
+
+/** The bus between processes: Redis once it is named, else PostgreSQL's notifications. */
+export async function openBus({ redis: named }: Config, sql: Sql, log: Log): Promise<OpenBus> {
+  if (named === undefined) {
+    const bus = await PostgresBus.open(sql, log);
+    return { bus, redis: undefined, [Symbol.asyncDispose]: () => bus[Symbol.asyncDispose]() };
+  }
+  // Memory that a server without Redis need not spend.
+  const { openRedis } = await import("./redis.ts");
+  const { RedisBus } = await import("./redis-bus.ts");
+  const redis = openRedis(named.url);
+  const bus = new RedisBus(redis, { prefix: named.prefix, log });
+  return {
+    bus,
+    redis,
+    [Symbol.asyncDispose]: async () => {
+      await bus[Symbol.asyncDispose]();
+      redis.disconnect();
+    },
+  };
+}

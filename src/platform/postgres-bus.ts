@@ -1,0 +1,101 @@
+import { type Bus, type BusListener, Listeners, Outbox } from "./bus.ts";
+import { type Sql } from "./database.ts";
+import { type Log } from "./log.ts";
+
+// PostgreSQL takes payloads of less than 8,000 bytes.
+const PAYLOAD_BYTES_MAX = 7900;
+const HEARTBEAT_MS = 4000;
+// Its own heartbeats come back; a listener that hears none for so long is cut off.
+const SILENCE_MS = 3 * HEARTBEAT_MS;
+
+/** The bus without Redis: one notification channel per schema, many messages in a notification. */
+export class PostgresBus implements Bus {
+  readonly name = "postgres";
+  readonly #sql: Sql;
+  readonly #log: Log;
+  readonly #channel: string;
+  readonly #listeners = new Listeners();
+  readonly #outbox = new Outbox(async (byChannel) => await this.#notify(byChannel));
+  #heardMs = performance.now();
+  #wasUp = true;
+  #timer: NodeJS.Timeout | undefined;
+
+  private constructor(sql: Sql, log: Log, channel: string) {
+    this.#sql = sql;
+    this.#log = log;
+    this.#channel = channel;
+  }
+
+  /** Resolves when it listens. */
+  static async open(sql: Sql, log: Log): Promise<PostgresBus> {
+    const [row] = await sql<[{ schema: string }]>`select current_schema() as schema`;
+    const bus = new PostgresBus(sql, log, `floodgate_${row.schema}`);
+    await sql.listen(
+      bus.#channel,
+      (payload) => bus.#receive(payload),
+      // Again after each reconnection, which the driver does by itself.
+      () => bus.#listeners.missed(),
+    );
+    bus.#timer = setInterval(() => bus.#beat(), HEARTBEAT_MS);
+    return bus;
+  }
+
+  get isUp(): boolean {
+    return performance.now() - this.#heardMs < SILENCE_MS;
+  }
+
+  publish(channel: string, message: unknown): void {
+    this.#outbox.add(channel, message);
+  }
+
+  subscribe(channel: string, listener: BusListener): void {
+    this.#listeners.add(channel, listener);
+  }
+
+  // The driver ends the listening connection together with its pool.
+  async [Symbol.asyncDispose](): Promise<void> {
+    clearInterval(this.#timer);
+  }
+
+  #receive(payload: string): void {
+    this.#heardMs = performance.now();
+    const end = payload.indexOf("\n");
+    this.#listeners.unpack(payload.slice(0, end), payload.slice(end + 1));
+  }
+
+  #beat(): void {
+    this.#outbox.add("heartbeat", 0);
+    if (this.#wasUp === this.isUp) return;
+    this.#wasUp = this.isUp;
+    this.#log.warn({ bus: this.name, up: this.isUp }, "bus changed");
+  }
+
+  async #notify(byChannel: Map<string, string[]>): Promise<void> {
+    const payloads = [...byChannel].flatMap(([channel, texts]) =>
+      groups(texts).map((group) => `${channel}\n${this.#listeners.pack(group)}`),
+    );
+    const sql = this.#sql;
+    try {
+      await sql`
+        select pg_notify(${this.#channel}, payload) from unnest(${payloads}::text[]) as payload`;
+    } catch (error) {
+      this.#log.debug({ err: error }, "notification lost");
+    }
+  }
+}
+
+/** As few groups as fit into payloads, with room for the channel's name. */
+function groups(texts: string[]): string[][] {
+  const grouped: string[][] = [];
+  let room = 0;
+  for (const text of texts) {
+    const bytes = Buffer.byteLength(text) + 1;
+    if (bytes > room) {
+      grouped.push([]);
+      room = PAYLOAD_BYTES_MAX - 128;
+    }
+    grouped.at(-1)?.push(text);
+    room -= bytes;
+  }
+  return grouped;
+}

@@ -1,0 +1,80 @@
+import { type Redis } from "ioredis";
+
+import { type Bus, type BusListener, Listeners, Outbox } from "./bus.ts";
+import { type Log } from "./log.ts";
+
+const HEARTBEAT_MS = 4000;
+
+/** The bus over Redis, with a connection of its own for listening. */
+export class RedisBus implements Bus {
+  readonly name = "redis";
+  readonly #redis: Redis;
+  readonly #subscriber: Redis;
+  readonly #prefix: string;
+  readonly #log: Log;
+  readonly #listeners = new Listeners();
+  readonly #outbox = new Outbox(async (byChannel) => await this.#send(byChannel));
+  readonly #timer: NodeJS.Timeout;
+  #isUp = false;
+
+  /** Whether or not Redis is there: it is picked up when it comes. */
+  constructor(redis: Redis, { prefix, log }: { prefix: string; log: Log }) {
+    this.#redis = redis;
+    this.#prefix = prefix;
+    this.#log = log;
+    this.#subscriber = redis.duplicate({ autoResubscribe: false });
+    this.#subscriber.on("error", () => undefined);
+    this.#subscriber.on("ready", () => void this.#listen());
+    this.#subscriber.on("close", () => this.#become(false));
+    this.#subscriber.on("message", (channel, packed) =>
+      this.#listeners.unpack(channel.slice(prefix.length), packed),
+    );
+    // An answer to each is due in time, or the client gives the connection up and makes a new one.
+    this.#timer = setInterval(() => {
+      redis.ping().catch(() => undefined);
+      this.#subscriber.ping().catch(() => undefined);
+    }, HEARTBEAT_MS);
+  }
+
+  get isUp(): boolean {
+    return this.#isUp && this.#redis.status === "ready";
+  }
+
+  publish(channel: string, message: unknown): void {
+    if (this.isUp) this.#outbox.add(channel, message);
+  }
+
+  subscribe(channel: string, listener: BusListener): void {
+    this.#listeners.add(channel, listener);
+    if (this.#isUp) void this.#listen();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    clearInterval(this.#timer);
+    this.#subscriber.disconnect();
+  }
+
+  async #listen(): Promise<void> {
+    const names = this.#listeners.channels.map((channel) => this.#prefix + channel);
+    try {
+      if (names.length > 0) await this.#subscriber.subscribe(...names);
+      this.#become(true);
+      this.#listeners.missed();
+    } catch (error) {
+      this.#log.warn({ err: error }, "Redis does not let us listen");
+      this.#subscriber.disconnect(true);
+    }
+  }
+
+  #become(isUp: boolean): void {
+    if (this.#isUp !== isUp) this.#log.warn({ bus: this.name, up: isUp }, "bus changed");
+    this.#isUp = isUp;
+  }
+
+  async #send(byChannel: Map<string, string[]>): Promise<void> {
+    const pipeline = this.#redis.pipeline();
+    for (const [channel, texts] of byChannel)
+      pipeline.publish(this.#prefix + channel, this.#listeners.pack(texts));
+    await pipeline.exec().catch(() => undefined);
+  }
+}

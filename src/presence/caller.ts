@@ -1,0 +1,49 @@
+import { type Clients } from "../platform/clients.ts";
+import { type Clock } from "../platform/clock.ts";
+import { AppError } from "../platform/errors.ts";
+import { type Claim, parseClaim } from "./schema.ts";
+import { type UserTokens } from "./user-tokens.ts";
+
+/** Who a connection is; without `userid` somebody whom a trusted proxy let pass. `expiresAt` is the token's, in epoch ms. */
+export type Caller = Partial<Claim> & { expiresAt?: number };
+
+const ANYBODY: Caller = {};
+
+/** Finds out who asks: by the claim that a trusted proxy added, or by a user token. */
+export class Callers {
+  readonly #clients: Clients;
+  readonly #tokens: UserTokens;
+  readonly #clock: Clock;
+
+  constructor(clients: Clients, tokens: UserTokens, clock: Clock) {
+    this.#clients = clients;
+    this.#tokens = tokens;
+    this.#clock = clock;
+  }
+
+  /** Whoever may watch. Throws 400 for a bad claim, 401 without a token where one is needed. */
+  async watcher(request: Request): Promise<Caller> {
+    const isTrusted = this.#clients.isProxied(request);
+    const claim = isTrusted ? request.headers.get("x-user-claim") : null;
+    if (claim !== null) return parseClaim(claim);
+    const token = tokenOf(request);
+    if (token !== undefined) return await this.#tokens.verify(token, this.#clock.epochMs());
+    // The proxy has vouched for the request.
+    if (isTrusted) return ANYBODY;
+    throw new AppError("unauthorized", "missing token");
+  }
+
+  /** Whoever may ping: a named user. Throws 400 without a claim, 401 without a token where one is needed. */
+  async user(request: Request): Promise<Claim> {
+    const { userid, clientid = "" } = await this.watcher(request);
+    if (userid === undefined) throw new AppError("invalid", "missing X-User-Claim");
+    return { userid, clientid };
+  }
+}
+
+/** Browsers can set no header on an EventSource or a WebSocket. */
+function tokenOf(request: Request): string | undefined {
+  const header = request.headers.get("authorization");
+  if (header?.startsWith("Bearer ") === true) return header.slice("Bearer ".length);
+  return new URL(request.url).searchParams.get("token") ?? undefined;
+}

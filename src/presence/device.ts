@@ -1,0 +1,183 @@
+export const INVISIBLE = "3";
+/** Of one user: whoever makes up client ids must not fill the memory. */
+export const DEVICES_MAX = 100;
+
+/** What a device said, as it travels between processes; `at` is epoch ms. */
+export type Ping = {
+  userid: string;
+  clientid: string;
+  at: number;
+  /** null: the device left */
+  status: string | null;
+};
+
+/** What is known of one device of a user. Times are epoch ms, 0 = never. */
+export type Device = {
+  clientid: string;
+  /** of the newest ping or bye */
+  changedAt: number;
+  gone: boolean;
+  pingAt: number;
+  status: string;
+  /** of the newest ping that was not invisible */
+  seenAt: number;
+  seenStatus: string;
+};
+
+/** What a watcher sees of a user; `at` is epoch ms. */
+export type View = {
+  at: number;
+  status: string;
+  online: boolean;
+  /** the device that it is taken from */
+  clientid: string;
+};
+
+/** What one ping alone says of its device. */
+export function deviceOf({ clientid, at, status }: Ping): Device {
+  const isSeen = status !== null && status !== INVISIBLE;
+  return {
+    clientid,
+    changedAt: at,
+    gone: status === null,
+    pingAt: status === null ? 0 : at,
+    status: status ?? "",
+    seenAt: isSeen ? at : 0,
+    seenStatus: isSeen ? status : "",
+  };
+}
+
+/** Takes over each part that is newer, so that news may come twice and in any order. True when anything was. */
+export function merge(device: Device, news: Device): boolean {
+  let changed = false;
+  if (news.changedAt > device.changedAt) {
+    device.changedAt = news.changedAt;
+    device.gone = news.gone;
+    changed = true;
+  }
+  if (news.pingAt > device.pingAt) {
+    device.pingAt = news.pingAt;
+    device.status = news.status;
+    changed = true;
+  }
+  if (news.seenAt > device.seenAt) {
+    device.seenAt = news.seenAt;
+    device.seenStatus = news.seenStatus;
+    changed = true;
+  }
+  return changed;
+}
+
+/** Merges into a list that has each device once. When it is full the device that was heard of longest ago makes room. */
+export function mergeInto(devices: Device[], news: Device, max: number): void {
+  const known = devices.find(({ clientid }) => clientid === news.clientid);
+  if (known !== undefined) merge(known, news);
+  else makeRoom(devices, max).push({ ...news });
+}
+
+export function makeRoom<D extends Device>(devices: D[], max: number): D[] {
+  if (devices.length >= max) {
+    const oldest = devices.reduce((a, b) => (b.changedAt < a.changedAt ? b : a));
+    devices.splice(devices.indexOf(oldest), 1);
+  }
+  return devices;
+}
+
+/** What everybody sees: invisible devices are as good as gone. Undefined for a user who was never seen. */
+export function publicView<D extends Device>(
+  devices: Iterable<D>,
+  isAlive: (device: D) => boolean,
+): View | undefined {
+  let seen: D | undefined;
+  let best: D | undefined;
+  for (const device of devices) {
+    if (device.seenAt > (seen?.seenAt ?? 0)) seen = device;
+    if (device.status === INVISIBLE || device.gone || !isAlive(device)) continue;
+    if (best === undefined || outranks(device, best)) best = device;
+  }
+  if (seen === undefined) return undefined;
+  return {
+    at: seen.seenAt,
+    status: best?.status ?? seen.seenStatus,
+    online: best !== undefined,
+    clientid: (best ?? seen).clientid,
+  };
+}
+
+/** What the user's own devices see. Undefined for a user who never pinged. */
+export function ownView<D extends Device>(
+  devices: Iterable<D>,
+  isAlive: (device: D) => boolean,
+): View | undefined {
+  let newest: D | undefined;
+  let best: D | undefined;
+  for (const device of devices) {
+    if (device.pingAt > (newest?.pingAt ?? 0)) newest = device;
+    if (device.gone || !isAlive(device)) continue;
+    if (best === undefined || outranks(device, best)) best = device;
+  }
+  if (newest === undefined) return undefined;
+  const { status, clientid } = best ?? newest;
+  return { at: newest.pingAt, status, online: best !== undefined, clientid };
+}
+
+/**
+ * When the public view last changed, in epoch ms, as far as the devices alone tell; no earlier. Later pings of an invisible device do
+ * not count: that they happen must not show.
+ */
+export function publicChangeAt<D extends Device>(
+  devices: Iterable<D>,
+  isAlive: (device: D) => boolean,
+  ttlMs: number,
+): number {
+  let at = 0;
+  for (const device of devices) {
+    if (device.seenAt === 0) continue;
+    const expiresAt = device.seenAt + ttlMs;
+    let changedAt = device.seenAt;
+    if (device.gone) changedAt = Math.min(device.changedAt, expiresAt);
+    else if (device.status === INVISIBLE) changedAt = Math.min(device.pingAt, expiresAt);
+    else if (!isAlive(device)) changedAt = expiresAt;
+    at = Math.max(at, changedAt);
+  }
+  return at;
+}
+
+/** The same for the own view. */
+export function ownChangeAt<D extends Device>(
+  devices: Iterable<D>,
+  isAlive: (device: D) => boolean,
+  ttlMs: number,
+): number {
+  let at = 0;
+  for (const device of devices) {
+    if (device.pingAt === 0) continue;
+    const expiresAt = device.pingAt + ttlMs;
+    let changedAt = device.pingAt;
+    if (device.gone) changedAt = Math.min(device.changedAt, expiresAt);
+    else if (!isAlive(device)) changedAt = expiresAt;
+    at = Math.max(at, changedAt);
+  }
+  return at;
+}
+
+function outranks(a: Device, b: Device): boolean {
+  const difference = rank(a.status) - rank(b.status);
+  return difference > 0 || (difference === 0 && a.pingAt > b.pingAt);
+}
+
+/** active > do not disturb > away > other codes > invisible */
+function rank(status: string): number {
+  switch (status) {
+    case "0":
+      return 4;
+    case "2":
+      return 3;
+    case "1":
+      return 2;
+    case INVISIBLE:
+      return 0;
+    default:
+      return 1;
+  }
+}

@@ -1,0 +1,138 @@
+import { type Sql } from "../platform/database.ts";
+import { type Log } from "../platform/log.ts";
+import { type Device, type Ping, DEVICES_MAX, deviceOf, mergeInto } from "./device.ts";
+
+const WRITE_MS = 1000;
+const ROWS_MAX = 5000;
+// While the database is away this many devices are kept; others are then last seen when it comes back and they ping again.
+const WAITING_MAX = 200_000;
+// What no one can still be resuming from.
+const FORGET_AFTER_S = 3600;
+
+/** Device lists by user id. */
+type Users = Map<string, Device[]>;
+
+/** The devices of all users in PostgreSQL, written behind by about a second. */
+export class LastSeen {
+  readonly #sql: Sql;
+  readonly #log: Log;
+  readonly #ttlMs: number;
+  #waiting: Users = new Map();
+  #writing: Users = new Map();
+  #written: Promise<void> | undefined;
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(sql: Sql, log: Log, ttlMs: number) {
+    this.#sql = sql;
+    this.#log = log;
+    this.#ttlMs = ttlMs;
+  }
+
+  start(): void {
+    this.#timer = setInterval(() => {
+      this.#written ??= this.#write().finally(() => (this.#written = undefined));
+    }, WRITE_MS);
+  }
+
+  /** Writes the rest. */
+  async stop(): Promise<void> {
+    clearInterval(this.#timer);
+    await this.#written;
+    await this.#write();
+  }
+
+  record(ping: Ping): void {
+    const known = this.#waiting.get(ping.userid);
+    if (known !== undefined) mergeInto(known, deviceOf(ping), DEVICES_MAX);
+    else if (this.#waiting.size < WAITING_MAX) this.#waiting.set(ping.userid, [deviceOf(ping)]);
+  }
+
+  /** What is not yet in the database. */
+  *unwritten(userid: string): Generator<Device> {
+    yield* this.#writing.get(userid) ?? [];
+    yield* this.#waiting.get(userid) ?? [];
+  }
+
+  async load(userids: string[]): Promise<Users> {
+    const users: Users = new Map();
+    for (const { userid, ...device } of await selectDevices(this.#sql, userids)) {
+      const devices = users.get(userid);
+      if (devices === undefined) users.set(userid, [device]);
+      else devices.push(device);
+    }
+    return users;
+  }
+
+  /** What fails waits on. */
+  async #write(): Promise<void> {
+    if (this.#waiting.size === 0) return;
+    this.#writing = this.#waiting;
+    this.#waiting = new Map();
+    try {
+      const rows = [...this.#writing].flatMap(([userid, devices]) =>
+        devices.map((device) => ({ userid, ...device })),
+      );
+      for (let at = 0; at < rows.length; at += ROWS_MAX)
+        await writeRows(this.#sql, rows.slice(at, at + ROWS_MAX), this.#ttlMs);
+    } catch (error) {
+      this.#log.warn({ err: error }, "last-seen not written");
+      for (const [userid, devices] of this.#writing) {
+        const newer = this.#waiting.get(userid);
+        if (newer === undefined) this.#waiting.set(userid, devices);
+        else for (const device of devices) mergeInto(newer, device, DEVICES_MAX);
+      }
+    }
+    this.#writing = new Map();
+  }
+}
+
+type Row = Device & { userid: string };
+
+async function writeRows(sql: Sql, rows: Row[], ttlMs: number): Promise<void> {
+  const written = await sql<{ userid: string; isNew: boolean }[]>`
+    insert into presence_devices as known
+      (user_id, client_id, changed_at, gone, pinged_at, status, seen_at, seen_status)
+    select userid, clientid, to_timestamp("changedAt" / 1000.0), gone,
+      to_timestamp(nullif("pingAt", 0) / 1000.0), case when "pingAt" > 0 then status end,
+      to_timestamp(nullif("seenAt", 0) / 1000.0), case when "seenAt" > 0 then "seenStatus" end
+    from jsonb_to_recordset(${JSON.stringify(rows)}::text::jsonb) as row (userid text, clientid text,
+      "changedAt" numeric, gone boolean, "pingAt" numeric, status text, "seenAt" numeric, "seenStatus" text)
+    -- In one order everywhere, so that two processes cannot deadlock over the same rows.
+    order by userid, clientid
+    on conflict (user_id, client_id) do update set
+      changed_at = greatest(known.changed_at, excluded.changed_at),
+      gone = case when excluded.changed_at >= known.changed_at then excluded.gone else known.gone end,
+      pinged_at = greatest(known.pinged_at, excluded.pinged_at),
+      status = case when excluded.pinged_at >= coalesce(known.pinged_at, '-infinity') then excluded.status else known.status end,
+      seen_at = greatest(known.seen_at, excluded.seen_at),
+      seen_status = case when excluded.seen_at >= coalesce(known.seen_at, '-infinity') then excluded.seen_status else known.seen_status end
+    returning user_id as userid, xmax = 0 as "isNew"`;
+  const grown = new Set(written.filter(({ isNew }) => isNew).map(({ userid }) => userid));
+  if (grown.size > 0) await forgetDevices(sql, [...grown], ttlMs);
+}
+
+/** Where a device was added old ones are removed, so that client ids that are made anew for each visit do not pile up. The newest and the last seen stay. */
+async function forgetDevices(sql: Sql, userids: string[], ttlMs: number): Promise<void> {
+  await sql`
+    delete from presence_devices old using (
+      select user_id, client_id, changed_at,
+        row_number() over (partition by user_id order by changed_at desc) as nth,
+        row_number() over (partition by user_id order by seen_at desc nulls last) as nth_seen
+      from presence_devices where user_id = any(${userids})
+    ) ranked
+    where old.user_id = ranked.user_id and old.client_id = ranked.client_id and nth > 1 and nth_seen > 1
+      and (nth > ${DEVICES_MAX} or ranked.changed_at < now() - ${FORGET_AFTER_S + ttlMs / 1000} * interval '1 second')`;
+}
+
+async function selectDevices(sql: Sql, userids: string[]): Promise<Row[]> {
+  return await sql<Row[]>`
+    select user_id as userid, client_id as clientid, ${ms(sql, "changed_at")} as "changedAt", gone,
+      ${ms(sql, "pinged_at")} as "pingAt", coalesce(status, '') as status,
+      ${ms(sql, "seen_at")} as "seenAt", coalesce(seen_status, '') as "seenStatus"
+    from presence_devices where user_id = any(${userids})`;
+}
+
+/** A time in epoch ms, 0 for none. */
+function ms(sql: Sql, column: string) {
+  return sql`coalesce(extract(epoch from ${sql(column)}) * 1000, 0)::float8`;
+}

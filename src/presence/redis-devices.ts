@@ -1,0 +1,92 @@
+import { type Redis } from "ioredis";
+
+import { type Device, type Ping, INVISIBLE, deviceOf, mergeInto } from "./device.ts";
+
+const COLLECT_MS = 5;
+// Three fields a device at most.
+const FIELDS_MAX = 300;
+const KEEP_MS = 600_000;
+const KINDS = { seen: "s", hidden: "h", bye: "b" };
+
+/**
+ * The devices of users who pinged lately in Redis: one hash a user. A device has a field for its newest ping, one for its newest
+ * invisible ping and one for its newest bye, so that a ping is written without reading: `<kind><clientid>` = `<epoch ms> <status>`.
+ */
+export class RedisDevices {
+  readonly #redis: Redis;
+  readonly #prefix: string;
+  readonly #keepMs: number;
+  #waiting: Ping[] = [];
+
+  constructor(redis: Redis, prefix: string, ttlMs: number) {
+    this.#redis = redis;
+    this.#prefix = `${prefix}presence:`;
+    this.#keepMs = ttlMs + KEEP_MS;
+  }
+
+  /** Written some milliseconds later; lost while Redis is away. */
+  record(ping: Ping): void {
+    if (this.#redis.status !== "ready") return;
+    if (this.#waiting.length === 0) setTimeout(() => void this.#write(), COLLECT_MS);
+    this.#waiting.push(ping);
+  }
+
+  /** Users of whom nothing is there are left out. */
+  async load(userids: string[]): Promise<Map<string, Device[]>> {
+    const users = new Map<string, Device[]>();
+    if (this.#redis.status !== "ready") return users;
+    const hashes = await Promise.all(
+      userids.map(async (userid) => await this.#redis.hgetall(this.#prefix + userid)),
+    );
+    for (const [index, userid] of userids.entries()) {
+      const devices = devicesOf(userid, hashes[index] ?? {});
+      if (devices.length > 0) users.set(userid, devices);
+    }
+    return users;
+  }
+
+  async #write(): Promise<void> {
+    const pings = this.#waiting;
+    this.#waiting = [];
+    const pipeline = this.#redis.pipeline();
+    for (const ping of pings) {
+      const key = this.#prefix + ping.userid;
+      pipeline.hset(key, ...fieldOf(ping));
+      pipeline.pexpire(key, this.#keepMs);
+    }
+    const replies = await pipeline.exec().catch(() => null);
+    const grown = new Set(
+      pings.filter((_, index) => replies?.[index * 2]?.[1] === 1).map(({ userid }) => userid),
+    );
+    for (const userid of grown) await this.#prune(this.#prefix + userid).catch(() => undefined);
+  }
+
+  /** Whoever makes up client ids must not fill Redis: the oldest go. */
+  async #prune(key: string): Promise<void> {
+    const fields = await this.#redis.hlen(key);
+    if (fields <= FIELDS_MAX) return;
+    const hash = await this.#redis.hgetall(key);
+    const oldest = Object.entries(hash)
+      .map(([field, value]) => ({ field, at: Number.parseFloat(value) }))
+      .toSorted((a, b) => a.at - b.at)
+      .slice(0, fields - FIELDS_MAX / 2);
+    await this.#redis.hdel(key, ...oldest.map(({ field }) => field));
+  }
+}
+
+function fieldOf({ clientid, at, status }: Ping): [field: string, value: string] {
+  if (status === null) return [KINDS.bye + clientid, `${at} `];
+  const kind = status === INVISIBLE ? KINDS.hidden : KINDS.seen;
+  return [kind + clientid, `${at} ${status}`];
+}
+
+function devicesOf(userid: string, hash: Record<string, string>): Device[] {
+  const devices: Device[] = [];
+  for (const [field, value] of Object.entries(hash)) {
+    const space = value.indexOf(" ");
+    const at = Number(value.slice(0, space));
+    const status = field.startsWith(KINDS.bye) ? null : value.slice(space + 1);
+    mergeInto(devices, deviceOf({ userid, clientid: field.slice(1), at, status }), FIELDS_MAX);
+  }
+  return devices;
+}

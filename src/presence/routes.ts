@@ -1,0 +1,210 @@
+import { Elysia } from "elysia";
+
+import { readBody } from "../platform/body.ts";
+import { type Clients } from "../platform/clients.ts";
+import { type Clock } from "../platform/clock.ts";
+import { errors, json } from "../platform/docs.ts";
+import { AppError } from "../platform/errors.ts";
+import { type ServerKeys } from "../platform/server-keys.ts";
+import { type Callers } from "./caller.ts";
+import { EventStream } from "./event-stream.ts";
+import { type Hub } from "./hub.ts";
+import { USERS_MAX, parsePing, parseTokenRequest, parseUserids } from "./schema.ts";
+import { type Presence } from "./service.ts";
+import { Socket } from "./socket.ts";
+import { type UserTokens } from "./user-tokens.ts";
+
+const BODY_BYTES_MAX = 4096;
+const MSGPACK_PROTOCOL = "floodgate.msgpack";
+
+export type PresenceRoutesDeps = {
+  presence: Presence;
+  hub: Hub;
+  callers: Callers;
+  tokens: UserTokens;
+  clients: Clients;
+  serverKeys: ServerKeys;
+  clock: Clock;
+};
+
+export function presenceRoutes(deps: PresenceRoutesDeps) {
+  const { presence, callers, tokens, serverKeys, clock } = deps;
+  return new Elysia({ name: "presence" })
+    .post(
+      "/ping",
+      async ({ request }) => {
+        const user = await callers.user(request);
+        await presence.ping(user, parsePing(await readBody(request, BODY_BYTES_MAX)));
+        return new Response();
+      },
+      { parse: "none", detail: PING },
+    )
+    .get(
+      "/subscribe/:userid",
+      ({ request, params }) => openStream(deps, request, [params.userid]),
+      {
+        detail: streamDetail("Watch a user"),
+      },
+    )
+    .get(
+      "/subscribe/:userid/client/:clientid",
+      ({ request, params }) => openStream(deps, request, [params.userid]),
+      { detail: streamDetail("Watch a user; the client id only names the stream") },
+    )
+    .get("/subscribe", ({ request }) => openStream(deps, request, usersOf(request)), {
+      detail: { ...streamDetail("Watch several users"), parameters: [USERS] },
+    })
+    .get(
+      "/presence",
+      async ({ request }) =>
+        Response.json(await presence.snapshot(await callers.watcher(request), usersOf(request))),
+      { detail: SNAPSHOT },
+    )
+    .get("/presence/ws", ({ request }) => upgrade(deps, request), { detail: SOCKET })
+    .post(
+      "/presence/tokens",
+      async ({ request }) => {
+        serverKeys.check(request);
+        const { ttlS, ...claim } = parseTokenRequest(await readBody(request, BODY_BYTES_MAX));
+        const expiresAt = Math.floor(clock.epochMs() / 1000) + ttlS;
+        return { token: await tokens.sign(claim, expiresAt), expires_at: expiresAt };
+      },
+      { parse: "none", detail: TOKENS },
+    );
+}
+
+async function openStream(
+  { presence, hub, callers }: PresenceRoutesDeps,
+  request: Request,
+  values: string[],
+): Promise<Response> {
+  const caller = await callers.watcher(request);
+  const userids = parseUserids(values, USERS_MAX);
+  const source = new EventStream({ presence, hub }, caller, {
+    userids,
+    lastEventId: lastEventIdOf(request),
+  });
+  return new Response(new ReadableStream(source), {
+    headers: {
+      "content-type": "text/event-stream",
+      "cache-control": "no-cache, no-transform",
+      "x-accel-buffering": "no",
+    },
+  });
+}
+
+async function upgrade(
+  { presence, hub, callers, clients }: PresenceRoutesDeps,
+  request: Request,
+): Promise<Response> {
+  const caller = await callers.watcher(request);
+  const offered = request.headers.get("sec-websocket-protocol") ?? "";
+  const isMsgpack = offered.split(",").some((protocol) => protocol.trim() === MSGPACK_PROTOCOL);
+  const socket = new Socket({ presence, hub }, caller, {
+    isMsgpack,
+    lastEventId: lastEventIdOf(request),
+  });
+  const headers = isMsgpack ? { "sec-websocket-protocol": MSGPACK_PROTOCOL } : {};
+  if (!clients.upgrade(request, socket, headers))
+    throw new AppError("upgrade_required", "this route is a WebSocket", {
+      headers: { connection: "upgrade", upgrade: "websocket" },
+    });
+  // For the log and the metrics: it was sent already.
+  return new Response(null, { status: 101 });
+}
+
+/** EventSource sends the header only when it reconnects by itself; the parameter is for whoever makes a new one. */
+function lastEventIdOf(request: Request): string | undefined {
+  return (
+    request.headers.get("last-event-id") ??
+    new URL(request.url).searchParams.get("lastEventId") ??
+    undefined
+  );
+}
+
+function usersOf(request: Request): string[] {
+  const users = new URL(request.url).searchParams.getAll("users");
+  return users.flatMap((list) => list.split(",")).filter((userid) => userid !== "");
+}
+
+const ACCESS =
+  "The proxy's `X-User-Claim` counts when the TCP peer is in TRUSTED_PROXIES; everybody else needs a user token as `Authorization: Bearer` or `?token=`.";
+
+const USERS = {
+  name: "users",
+  in: "query" as const,
+  required: true,
+  description: `up to ${USERS_MAX} user ids, separated by commas`,
+  schema: { type: "string" as const },
+  example: "ann,bob",
+};
+
+const PING = {
+  tags: ["Presence"],
+  summary: "A device is there",
+  description: `The status is any text; 0 is active, 1 away, 2 do not disturb, 3 invisible. Without a body it stays as it was. ${ACCESS}`,
+  security: [{ user: [] }],
+  requestBody: { content: { "application/json": { example: { status: "0" } } } },
+  responses: { 200: { description: "Taken" }, ...errors(400, 401, 408, 413) },
+};
+
+const SNAPSHOT = {
+  tags: ["Presence"],
+  summary: "Who is there now",
+  description: `Users who were never seen are null. ${ACCESS}`,
+  security: [{ user: [] }],
+  parameters: [USERS],
+  responses: {
+    200: json({
+      ann: { time: 1_760_000_000, status: "0", online: true },
+      bob: { time: null, status: null, online: false },
+    }),
+    ...errors(400, 401, 503),
+  },
+};
+
+const SOCKET = {
+  tags: ["Presence"],
+  summary: "Ping and watch over a WebSocket",
+  description: `Text frames are JSON; with the subprotocol ${MSGPACK_PROTOCOL} every frame is MessagePack. The client sends {"type":"ping","status"}, {"type":"subscribe","users"}, {"type":"unsubscribe","users"} and {"type":"bye"}; the server {"type":"presence","userid","time","status","online","clientid","id"} and {"type":"error","code","message"}. ${ACCESS}`,
+  security: [{ user: [] }],
+  responses: { 101: { description: "A WebSocket" }, ...errors(400, 401, 426) },
+};
+
+const TOKENS = {
+  tags: ["Presence"],
+  summary: "Mint a user token",
+  description: "For a user whom your server has authenticated. `expires_at` is epoch seconds.",
+  security: [{ serverKey: [] }],
+  requestBody: {
+    required: true,
+    content: {
+      "application/json": { example: { userid: "ann", clientid: "phone", ttl_s: 3600 } },
+    },
+  },
+  responses: {
+    200: json({ token: "eyJhbGciOiJIUzI1NiJ9…", expires_at: 1_760_003_600 }),
+    ...errors(400, 403, 413),
+  },
+};
+
+function streamDetail(summary: string) {
+  return {
+    tags: ["Presence"],
+    summary,
+    description: `The last state at once, then an event for each ping. \`Last-Event-ID\`, or \`?lastEventId=\`, brings what has changed since, up to ten minutes back. ${ACCESS}`,
+    security: [{ user: [] }],
+    responses: {
+      200: {
+        description: "An event stream",
+        content: {
+          "text/event-stream": {
+            example:
+              'id: 1760000000123.000-k3f9\ndata: {"time":1760000000,"status":"0","online":true,"userid":"ann","clientid":"phone"}\n\n',
+          },
+        },
+      },
+      ...errors(400, 401),
+    },
+  };
+}
