@@ -1,7 +1,7 @@
 export type BusListener = {
   /** What another process published, as JSON carried it. */
   message: (message: unknown) => void;
-  /** Messages may have been lost: the connection was away and is back. */
+  /** Messages may have been lost: the connection is there, for the first time or again. */
   missed: () => void;
 };
 
@@ -12,7 +12,7 @@ export interface Bus extends AsyncDisposable {
   readonly isUp: boolean;
   /** Sends JSON to the other processes, within milliseconds; dropped while the bus is away. */
   publish: (channel: string, message: unknown) => void;
-  subscribe: (channel: string, listener: BusListener) => void;
+  subscribe: (channels: string[], listener: BusListener) => void;
 }
 
 const COALESCE_MS = 10;
@@ -56,19 +56,22 @@ export class Outbox {
 /** Hands messages to their channel's listeners, except this process's own. */
 export class Listeners {
   readonly #origin = crypto.randomUUID();
-  readonly #byChannel = new Map<string, BusListener[]>();
+  readonly #byChannel = new Map<string, Set<BusListener>>();
 
   get channels(): string[] {
     return [...this.#byChannel.keys()];
   }
 
-  add(channel: string, listener: BusListener): void {
-    this.#byChannel.set(channel, [...(this.#byChannel.get(channel) ?? []), listener]);
+  add(channels: string[], listener: BusListener): void {
+    for (const channel of channels) {
+      const listeners = this.#byChannel.get(channel) ?? new Set();
+      this.#byChannel.set(channel, listeners.add(listener));
+    }
   }
 
   missed(): void {
-    for (const listeners of this.#byChannel.values())
-      for (const listener of listeners) listener.missed();
+    const all = new Set([...this.#byChannel.values()].flatMap((listeners) => [...listeners]));
+    for (const listener of all) listener.missed();
   }
 
   /** `texts` are JSON. */

@@ -48,8 +48,8 @@ export class PostgresBus implements Bus {
     this.#outbox.add(channel, message);
   }
 
-  subscribe(channel: string, listener: BusListener): void {
-    this.#listeners.add(channel, listener);
+  subscribe(channels: string[], listener: BusListener): void {
+    this.#listeners.add(channels, listener);
   }
 
   // The driver ends the listening connection together with its pool.

@@ -44,8 +44,8 @@ export class RedisBus implements Bus {
     if (this.isUp) this.#outbox.add(channel, message);
   }
 
-  subscribe(channel: string, listener: BusListener): void {
-    this.#listeners.add(channel, listener);
+  subscribe(channels: string[], listener: BusListener): void {
+    this.#listeners.add(channels, listener);
     if (this.#isUp) void this.#listen();
   }
 

@@ -7,7 +7,7 @@ const IDLE_TIMEOUT_S = 120;
 /** What lies behind a WebSocket: it travels with the connection from its upgrade on. */
 export interface WebSocketOwner {
   opened(ws: ServerWebSocket<WebSocketOwner>): void;
-  received(message: string | Buffer): Promise<void>;
+  received(message: string | Buffer): void;
   /** The connection takes bytes again. */
   drained(): void;
   closed(): void;
@@ -16,7 +16,7 @@ export interface WebSocketOwner {
 /** Bun's own handler: Elysia's costs three times the memory of a connection. Bun pings quiet connections and ends dead ones. */
 export const webSocketHandler: WebSocketHandler<WebSocketOwner> = {
   open: (ws) => ws.data.opened(ws),
-  message: async (ws, message) => await ws.data.received(message),
+  message: (ws, message) => ws.data.received(message),
   drain: (ws) => ws.data.drained(),
   close: (ws) => ws.data.closed(),
   maxPayloadLength: PAYLOAD_BYTES_MAX,

@@ -17,13 +17,13 @@ export class FanOut {
 
   add(topic: Topic, change: Change): void {
     if (topic.subscribers.size === 0) return;
-    if (this.#changes.size === 0) setImmediate(() => this.#deliver());
+    if (this.#changes.size === 0) setImmediate(() => this.flush());
     const changes = this.#changes.get(topic);
     if (changes === undefined) this.#changes.set(topic, [change]);
     else changes.push(change);
   }
 
-  #deliver(): void {
+  flush(): void {
     const changed = this.#changes;
     this.#changes = new Map();
     let deliveries = 0;

@@ -10,8 +10,6 @@ import { type Subscriber } from "./subscriber.ts";
 import { type Timing, Topic } from "./topic.ts";
 
 const LOAD_USERS_MAX = 500;
-// The stores have so long to answer; after that what this process knows has to do.
-const LOAD_MS = 400;
 // A client that reconnects finds its users still here.
 const LINGER_MS = 30_000;
 const LINGERING_MAX = 10_000;
@@ -36,12 +34,13 @@ export class Hub {
   readonly #lingering = new Map<Topic, number>();
   /** To be read for the first time. */
   #fresh: Topic[] = [];
+  #readingFresh: Promise<void> | undefined;
   /** The stores did not answer: to be read again. */
   #unread = new Set<Topic>();
 
   constructor(deps: HubDeps) {
     this.#deps = deps;
-    this.#timing = { clock: deps.clock, ids: new EventIds(), ttlMs: deps.ttlMs };
+    this.#timing = { clock: deps.clock, ids: new EventIds(deps.clock), ttlMs: deps.ttlMs };
     this.#fanOut = new FanOut(this.#timing.ids, deps.metrics);
     this.#expiry = new Expiry(deps.clock.elapsedMs());
   }
@@ -50,29 +49,39 @@ export class Hub {
     return this.#deps.clock.elapsedMs();
   }
 
+  /** Undefined unless what this process knows of the user is the present. */
   find(userid: string): Topic | undefined {
     const topic = this.#topics.get(userid);
-    return topic?.waiting === undefined ? topic : undefined;
+    return topic?.reading === undefined && topic?.isLate(this.elapsedMs()) === false
+      ? topic
+      : undefined;
   }
 
   /** An id for what is no change of any user. */
   newId(): string {
     const { ids, clock } = this.#timing;
-    return ids.text(ids.next(clock.epochMs()));
+    return ids.text(ids.next(clock.epochMs()), "");
   }
 
-  /** Sends the users' present state, or what of it is newer than `since`, and from then on each event. */
+  /** Resolves when the users' present state is known, or soon if it cannot be. */
+  async prepare(userids: Iterable<string>): Promise<void> {
+    const topics = Array.from(userids, (userid) => this.#topicOf(userid));
+    await Promise.all(topics.map(async ({ reading }) => await reading));
+    const nowMs = this.elapsedMs();
+    await this.#confirm(topics.filter((topic) => topic.isLate(nowMs)));
+  }
+
+  /** To be called at once after `prepare`. Sends the present state, or what of it is newer than `since`, and from then on each event. */
   watch(subscriber: Subscriber, userids: Iterable<string>, since?: Since): void {
-    const ready: Topic[] = [];
-    for (const userid of userids) {
-      const topic = this.#topicOf(userid);
+    const topics = Array.from(userids, (userid) => this.#topicOf(userid));
+    // What has happened is in the state that the newcomer gets.
+    this.#fanOut.flush();
+    for (const topic of topics) {
+      topic.subscribers.add(subscriber);
       subscriber.topics.add(topic);
-      if (topic.waiting === undefined) {
-        topic.subscribers.add(subscriber);
-        ready.push(topic);
-      } else topic.waiting.push({ subscriber, since });
+      this.#lingering.delete(topic);
     }
-    this.#welcome(subscriber, ready, since);
+    this.#welcome(subscriber, topics, since);
   }
 
   unwatch(subscriber: Subscriber, userids: Iterable<string>): void {
@@ -104,9 +113,9 @@ export class Hub {
     const topic = this.#topics.get(ping.userid);
     if (topic === undefined) return;
     const nowMs = this.elapsedMs();
-    if (!topic.merge(deviceOf(ping), nowMs + this.#deps.ttlMs) || topic.waiting !== undefined)
+    if (!topic.merge(deviceOf(ping), nowMs + this.#deps.ttlMs) || topic.reading !== undefined)
       return;
-    this.#fanOut.add(topic, topic.update(ping.clientid, ping.status, this.#timing));
+    this.#fanOut.add(topic, topic.update(this.#timing, ping.clientid, ping.status));
     this.#schedule(topic, nowMs);
   }
 
@@ -114,19 +123,16 @@ export class Hub {
   async tick(): Promise<void> {
     const nowMs = this.elapsedMs();
     for (const [topic, sinceMs] of this.#lingering) {
-      if (nowMs - sinceMs < LINGER_MS) break;
+      if (nowMs - sinceMs < LINGER_MS && this.#lingering.size <= LINGERING_MAX) break;
       this.#forget(topic);
     }
     const late = this.#expiry.due(nowMs).filter((topic) => this.#isLate(topic, nowMs));
-    const unread = [...this.#unread];
-    // Another process may have heard what did not reach this one: the stores are asked before a user is called offline.
-    await this.#reread([...late, ...unread]);
-    for (const topic of late) this.#expire(topic);
+    await Promise.all([this.#confirm(late), this.#reread([...this.#unread])]);
   }
 
   /** Reads all watched users anew, because messages may have been lost. */
   async resync(): Promise<void> {
-    await this.#reread([...this.#topics.values()].filter(({ waiting }) => waiting === undefined));
+    await this.#reread([...this.#topics.values()].filter(({ reading }) => reading === undefined));
   }
 
   #topicOf(userid: string): Topic {
@@ -134,24 +140,17 @@ export class Hub {
     if (topic === undefined) {
       topic = new Topic(userid);
       this.#topics.set(userid, topic);
-      // All who subscribe in this turn of the event loop share a query.
-      if (this.#fresh.length === 0) setImmediate(() => void this.#readFresh());
+      this.#lingering.set(topic, this.elapsedMs());
       this.#fresh.push(topic);
+      topic.reading = this.#readingFresh ??= this.#readFresh();
     }
-    this.#lingering.delete(topic);
     return topic;
   }
 
   #part(subscriber: Subscriber, topic: Topic): void {
     subscriber.topics.delete(topic);
     topic.subscribers.delete(subscriber);
-    if (topic.subscribers.size === 0 && topic.waiting === undefined) this.#linger(topic);
-  }
-
-  #linger(topic: Topic): void {
-    this.#lingering.set(topic, this.elapsedMs());
-    const [oldest] = this.#lingering.keys();
-    if (this.#lingering.size > LINGERING_MAX && oldest !== undefined) this.#forget(oldest);
+    if (topic.subscribers.size === 0) this.#lingering.set(topic, this.elapsedMs());
   }
 
   #forget(topic: Topic): void {
@@ -160,27 +159,26 @@ export class Hub {
     this.#topics.delete(topic.userid);
   }
 
+  /** All who subscribe in one turn of the event loop share a query. */
   async #readFresh(): Promise<void> {
+    await nextTurn();
+    this.#readingFresh = undefined;
     const topics = this.#fresh;
     this.#fresh = [];
     await this.#read(topics);
-    const welcomed = new Map<Subscriber, { topics: Topic[]; since: Since | undefined }>();
+    const read = this.#timing.ids.nextRead();
     for (const topic of topics) {
       topic.derive(this.#timing);
-      topic.knownFrom = this.#timing.ids.last;
+      topic.read = read;
+      topic.reading = undefined;
       this.#schedule(topic, this.elapsedMs());
-      for (const { subscriber, since } of topic.waiting ?? []) {
-        if (!subscriber.topics.has(topic)) continue;
-        topic.subscribers.add(subscriber);
-        const entry = welcomed.get(subscriber);
-        if (entry === undefined) welcomed.set(subscriber, { topics: [topic], since });
-        else entry.topics.push(topic);
-      }
-      topic.waiting = undefined;
-      if (topic.subscribers.size === 0) this.#linger(topic);
     }
-    for (const [subscriber, entry] of welcomed)
-      this.#welcome(subscriber, entry.topics, entry.since);
+  }
+
+  /** Another process may have heard what did not reach this one: the stores are asked before a user is called offline. */
+  async #confirm(late: Topic[]): Promise<void> {
+    await this.#reread(late);
+    for (const topic of late) this.#expire(topic);
   }
 
   #welcome(subscriber: Subscriber, topics: Topic[], since: Since | undefined): void {
@@ -188,7 +186,8 @@ export class Hub {
     const news = topics.filter((topic) => {
       const view = topic.viewFor(subscriber.caller.userid);
       return (
-        view !== undefined && (since === undefined || ids.isNews(view.us, since, topic.knownFrom))
+        view !== undefined &&
+        (since === undefined || ids.isNews(view.us, topic.userid, since, topic.read))
       );
     });
     if (news.length > 0) subscriber.deliver(this.state(subscriber, news), news);
@@ -201,7 +200,7 @@ export class Hub {
     const changed = await this.#read(topics);
     for (const [topic, newest] of changed) {
       const status = newest.gone ? null : newest.status;
-      this.#fanOut.add(topic, topic.update(newest.clientid, status, this.#timing));
+      this.#fanOut.add(topic, topic.update(this.#timing, newest.clientid, status));
       this.#schedule(topic, this.elapsedMs());
     }
   }
@@ -225,11 +224,11 @@ export class Hub {
     return changed;
   }
 
-  /** Undefined when the stores fail or take too long. */
+  /** Undefined when no store answers. */
   async #load(userids: string[]): Promise<Map<string, Device[]> | undefined> {
     const { load, log } = this.#deps;
     try {
-      return (await Promise.race([load(userids), Bun.sleep(LOAD_MS)])) ?? undefined;
+      return await load(userids);
     } catch (error) {
       log.warn({ err: error }, "presence not read");
       return undefined;
@@ -250,16 +249,18 @@ export class Hub {
 
   /** Whether something has expired since the topic was scheduled. */
   #isLate(topic: Topic, nowMs: number): boolean {
-    if (this.#topics.get(topic.userid) !== topic || topic.waiting !== undefined) return false;
+    if (this.#topics.get(topic.userid) !== topic || topic.reading !== undefined) return false;
     this.#schedule(topic, nowMs);
     return topic.isLate(nowMs);
   }
 
   #expire(topic: Topic): void {
     const nowMs = this.elapsedMs();
-    const expired = topic.lastExpired(nowMs);
-    if (expired === undefined) return;
-    this.#fanOut.add(topic, topic.update(expired.clientid, null, this.#timing));
+    this.#fanOut.add(topic, topic.update(this.#timing));
     this.#schedule(topic, nowMs);
   }
+}
+
+async function nextTurn(): Promise<void> {
+  await new Promise((resolve) => setImmediate(resolve));
 }

@@ -57,7 +57,12 @@ export function presenceRoutes(deps: PresenceRoutesDeps) {
     .get(
       "/presence",
       async ({ request }) =>
-        Response.json(await presence.snapshot(await callers.watcher(request), usersOf(request))),
+        Response.json(
+          await presence.snapshot(
+            await callers.watcher(request),
+            parseUserids(usersOf(request), USERS_MAX),
+          ),
+        ),
       { detail: SNAPSHOT },
     )
     .get("/presence/ws", ({ request }) => upgrade(deps, request), { detail: SOCKET })
@@ -80,6 +85,7 @@ async function openStream(
 ): Promise<Response> {
   const caller = await callers.watcher(request);
   const userids = parseUserids(values, USERS_MAX);
+  await presence.prepare(userids);
   const source = new EventStream({ presence, hub }, caller, {
     userids,
     lastEventId: lastEventIdOf(request),
@@ -104,7 +110,8 @@ async function upgrade(
     isMsgpack,
     lastEventId: lastEventIdOf(request),
   });
-  const headers = isMsgpack ? { "sec-websocket-protocol": MSGPACK_PROTOCOL } : {};
+  // Empty, because Bun would agree to whatever is offered first.
+  const headers = { "sec-websocket-protocol": isMsgpack ? MSGPACK_PROTOCOL : "" };
   if (!clients.upgrade(request, socket, headers))
     throw new AppError("upgrade_required", "this route is a WebSocket", {
       headers: { connection: "upgrade", upgrade: "websocket" },
@@ -200,7 +207,7 @@ function streamDetail(summary: string) {
         content: {
           "text/event-stream": {
             example:
-              'id: 1760000000123.000-k3f9\ndata: {"time":1760000000,"status":"0","online":true,"userid":"ann","clientid":"phone"}\n\n',
+              'id: 1760000000123.000-k3f9-1-7x2\ndata: {"time":1760000000,"status":"0","online":true,"userid":"ann","clientid":"phone"}\n\n',
           },
         },
       },

@@ -94,6 +94,7 @@ function parseStatus(value: unknown): string | undefined {
 }
 
 function decimal(value: number): string {
+  if (!Number.isFinite(value)) throw invalid("status is no number that can be told");
   return value.toLocaleString("en", { useGrouping: false, maximumFractionDigits: 20 });
 }
 

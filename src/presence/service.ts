@@ -13,6 +13,8 @@ import { type DropReason, type Subscriber } from "./subscriber.ts";
 
 const TICK_MS = 250;
 const SHARDS = 16;
+// By then a ping of any process is in the database, if that is well.
+const WRITTEN_MS = 2500;
 const DEFAULT_STATUS = "0";
 
 export type PresenceDeps = {
@@ -32,7 +34,7 @@ export type Snapshot = { time: number | null; status: string | null; online: boo
 /** Who is there: takes pings, tells subscribers and other processes. */
 export class Presence {
   readonly #deps: PresenceDeps;
-  #newestMs = 0;
+  readonly #moments = new Moments();
   #timer: NodeJS.Timeout | undefined;
 
   constructor(deps: PresenceDeps) {
@@ -41,14 +43,10 @@ export class Presence {
 
   start(): void {
     const { bus, hub, store, connections, log } = this.#deps;
-    for (let shard = 0; shard < SHARDS; shard++)
-      bus.subscribe(`presence:${shard}`, {
-        message: (message) => this.#hear(message),
-        missed: () =>
-          void hub
-            .resync()
-            .catch((error: unknown) => log.warn({ err: error }, "presence not synchronised")),
-      });
+    bus.subscribe(
+      Array.from({ length: SHARDS }, (_, shard) => `presence:${shard}`),
+      { message: (message) => this.#hear(message), missed: () => this.#resync() },
+    );
     store.start();
     this.#timer = setInterval(() => {
       connections.tick();
@@ -67,9 +65,12 @@ export class Presence {
     await this.#deps.store.stop();
   }
 
-  /** A device is there; without a status it has the one that it had before. */
-  async ping(claim: Claim, status: string | undefined): Promise<void> {
-    this.#tell(claim, status ?? (await this.#statusOf(claim)));
+  /** A device is there; without a status it has the one that it had before. Resolves when that was found. */
+  ping(claim: Claim, status: string | undefined): Promise<void> | undefined {
+    if (status === undefined)
+      return this.#statusOf(claim).then((known) => this.#tell(claim, known));
+    this.#tell(claim, status);
+    return undefined;
   }
 
   /** A device leaves. */
@@ -95,15 +96,17 @@ export class Presence {
     return Object.fromEntries(entries);
   }
 
-  /** Begins to watch; `lastEventId` is where the client was. */
+  /** Resolves when `watch` can tell the users' present state. */
+  async prepare(userids: Iterable<string>): Promise<void> {
+    await this.#deps.hub.prepare(userids);
+  }
+
+  /** Begins to watch, to be called at once after `prepare`; `lastEventId` is where the client was. */
   watch(subscriber: Subscriber, userids: Iterable<string>, lastEventId: string | undefined): void {
     const { hub, clock } = this.#deps;
-    if (lastEventId === undefined) {
-      hub.watch(subscriber, userids);
-      return;
-    }
-    const since = parseEventId(lastEventId, clock.epochMs());
-    if (since === undefined) subscriber.reset(hub.newId());
+    const since =
+      lastEventId === undefined ? undefined : parseEventId(lastEventId, clock.epochMs());
+    if (lastEventId !== undefined && since === undefined) subscriber.reset(hub.newId());
     hub.watch(subscriber, userids, since);
   }
 
@@ -144,12 +147,22 @@ export class Presence {
 
   /** Later than all that is known of the device, also when the clock was set back or another process's is ahead. */
   #timeOf(userid: string, clientid: string): number {
-    const { clock, store } = this.#deps;
-    let at = Math.max(clock.epochMs(), this.#newestMs + 0.001);
-    for (const device of store.heard(userid))
+    const { clock, store, hub } = this.#deps;
+    let at = this.#moments.next(clock.epochMs());
+    for (const device of [...store.heard(userid), ...(hub.find(userid)?.devices ?? [])])
       if (device.clientid === clientid) at = Math.max(at, device.changedAt + 0.001);
-    this.#newestMs = at;
     return at;
+  }
+
+  /** Twice: what other processes took while the bus was away reaches the database a little later. */
+  #resync(): void {
+    const { hub, log } = this.#deps;
+    for (const afterMs of [0, WRITTEN_MS])
+      setTimeout(() => {
+        hub
+          .resync()
+          .catch((error: unknown) => log.error({ err: error }, "presence not synchronised"));
+      }, afterMs);
   }
 
   #hear(message: unknown): void {
@@ -160,6 +173,20 @@ export class Presence {
     }
     this.#deps.store.hear(ping);
     this.#deps.hub.take(ping);
+  }
+}
+
+/** Tells pings of one millisecond apart, by microseconds: event ids are made of them. */
+class Moments {
+  // Other processes begin elsewhere.
+  readonly #first = Math.floor(Math.random() * 500);
+  #ms = 0;
+  #count = 0;
+
+  next(ms: number): number {
+    this.#count = ms === this.#ms ? this.#count + 1 : this.#first;
+    this.#ms = ms;
+    return ms + this.#count / 1000;
   }
 }
 

@@ -15,6 +15,7 @@ const FRAME_BYTES_MAX = 64 * 1024;
 // RFC 6455 and its registry; 3000 is "unauthorized".
 const CLOSE = { frames: 1008, restart: 1012, slow: 1013, stalled: 1013, expired: 3000 };
 
+type PingFrame = Exclude<ClientFrame, { type: "subscribe" | "unsubscribe" }>;
 type ErrorCode = "bad_frame" | "too_large" | "too_many_frames" | "too_many_users" | "no_identity";
 
 /** A subscriber by WebSocket, which pings as well. Frames are JSON texts, or MessagePack. */
@@ -25,6 +26,8 @@ export class Socket extends Subscriber implements WebSocketOwner {
   #ws: ServerWebSocket<WebSocketOwner> | undefined;
   #isBlocked = false;
   #budget: Budget | undefined;
+  /** While a frame waits for a store. */
+  #working: Promise<void> | undefined;
 
   constructor(
     deps: { hub: Hub; presence: Presence },
@@ -51,26 +54,16 @@ export class Socket extends Subscriber implements WebSocketOwner {
     this.release();
   }
 
-  async received(message: string | Buffer): Promise<void> {
+  received(message: string | Buffer): void {
     if (this.#ws === undefined) return;
     const nowMs = this.hub.elapsedMs();
     this.#budget ??= new Budget(nowMs);
-    if (!this.#budget.takeFrame(nowMs)) {
-      this.#refuse("too_many_frames", "frames come too fast");
-      return;
-    }
     const bytes = typeof message === "string" ? Buffer.byteLength(message) : message.length;
-    if (bytes > FRAME_BYTES_MAX) {
+    if (!this.#budget.takeFrame(nowMs)) this.#refuse("too_many_frames", "frames come too fast");
+    else if (bytes > FRAME_BYTES_MAX) {
       this.#sendFrame(errorFrame("too_large", `a frame is over ${FRAME_BYTES_MAX} bytes`));
       this.drop("frames");
-      return;
-    }
-    try {
-      await this.#obey(this.#decode(message));
-    } catch (error) {
-      const isOurs = !(error instanceof AppError);
-      this.#refuse("bad_frame", isOurs ? "the frame could not be read" : error.message);
-    }
+    } else this.#inOrder(() => this.#obey(message));
   }
 
   override reset(): void {
@@ -81,13 +74,11 @@ export class Socket extends Subscriber implements WebSocketOwner {
   override keepAlive(): void {}
 
   override drop(reason: DropReason): void {
-    this.#ws?.close(CLOSE[reason], reason);
-    this.#end(reason);
+    this.#close(CLOSE[reason], reason, reason);
   }
 
   override sendAway(retryMs: number): void {
-    this.#ws?.close(CLOSE.restart, `come back in ${retryMs} ms`);
-    this.#end(undefined);
+    this.#close(CLOSE.restart, `come back in ${retryMs} ms`);
   }
 
   protected override get isBlocked(): boolean {
@@ -102,6 +93,30 @@ export class Socket extends Subscriber implements WebSocketOwner {
     else this.#ws?.cork(() => frames.forEach((frame) => this.#sendOne(frame)));
   }
 
+  /** Bun hands over frames while one before them still waits for a store. */
+  #inOrder(work: () => Promise<void> | undefined): void {
+    const before = this.#working;
+    const working = before === undefined ? work() : before.then(work);
+    if (working === undefined) return;
+    this.#working = working;
+    void working.finally(() => {
+      if (this.#working === working) this.#working = undefined;
+    });
+  }
+
+  #obey(message: string | Buffer): Promise<void> | undefined {
+    try {
+      const frame = this.#decode(message);
+      if (!("userids" in frame)) return this.#ping(frame);
+      if (frame.type === "subscribe") return this.#subscribe(frame.userids);
+      this.hub.unwatch(this, frame.userids);
+    } catch (error) {
+      const isTold = error instanceof AppError;
+      this.#refuse("bad_frame", isTold ? error.message : "the frame cannot be read");
+    }
+    return undefined;
+  }
+
   #decode(message: string | Buffer): ClientFrame {
     const isText = typeof message === "string";
     if (isText === this.#isMsgpack)
@@ -109,31 +124,24 @@ export class Socket extends Subscriber implements WebSocketOwner {
     return parseFrame(isText ? parseJson(message, "the frame") : unpackFrame(message));
   }
 
-  async #obey(frame: ClientFrame): Promise<void> {
-    switch (frame.type) {
-      case "ping":
-      case "bye": {
-        const { userid, clientid = "" } = this.caller;
-        if (userid === undefined) this.#refuse("no_identity", "only a named user can ping");
-        else if (frame.type === "bye") this.#presence.bye({ userid, clientid });
-        else await this.#presence.ping({ userid, clientid }, frame.status);
-        return;
-      }
-      case "subscribe":
-        this.#subscribe(frame.userids);
-        return;
-      case "unsubscribe":
-        this.hub.unwatch(this, frame.userids);
-    }
+  #ping(frame: PingFrame): Promise<void> | undefined {
+    const { userid, clientid = "" } = this.caller;
+    if (userid === undefined) this.#refuse("no_identity", "only a named user can ping");
+    else if (frame.type === "bye") this.#presence.bye({ userid, clientid });
+    else return this.#presence.ping({ userid, clientid }, frame.status)?.catch(() => undefined);
+    return undefined;
   }
 
-  #subscribe(userids: string[]): void {
-    const added = userids.filter((userid) => this.hub.find(userid)?.subscribers.has(this) !== true);
+  async #subscribe(userids: string[]): Promise<void> {
+    const watched = new Set(Array.from(this.topics, ({ userid }) => userid));
+    const added = userids.filter((userid) => !watched.has(userid));
     if (userids.length > USERS_MAX)
       this.#refuse("too_many_users", `at most ${USERS_MAX} users in a frame`);
     else if (this.topics.size + added.length > SOCKET_USERS_MAX)
       this.#refuse("too_many_users", `at most ${SOCKET_USERS_MAX} users on a connection`);
     else {
+      await this.#presence.prepare(userids);
+      if (this.#ws === undefined) return;
       this.#presence.watch(this, userids, this.#lastEventId);
       // Users that are added later were not watched before.
       this.#lastEventId = undefined;
@@ -153,6 +161,13 @@ export class Socket extends Subscriber implements WebSocketOwner {
     if (this.#ws === undefined) return;
     // -1: it waits in this process, 0: it was not even taken.
     if (this.#ws.send(frame) <= 0) this.#isBlocked = true;
+  }
+
+  #close(code: number, text: string, reason?: DropReason): void {
+    const ws = this.#ws;
+    // First, because Bun calls `closed` from within.
+    this.#end(reason);
+    ws?.close(code, text);
   }
 
   #end(reason: DropReason | undefined): void {

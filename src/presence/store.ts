@@ -1,4 +1,5 @@
 import { type Clock } from "../platform/clock.ts";
+import { unavailable } from "../platform/errors.ts";
 import { type Log } from "../platform/log.ts";
 import { type Device, type Ping, DEVICES_MAX, deviceOf, mergeInto } from "./device.ts";
 import { type LastSeen } from "./last-seen.ts";
@@ -6,6 +7,8 @@ import { type RedisDevices } from "./redis-devices.ts";
 
 // Longer than what another process has heard takes to reach the database.
 const RECENT_MS = 5000;
+// Of the second in which everybody is to know of an expiry.
+const LOAD_MS = 400;
 
 export type DeviceStoreDeps = {
   lastSeen: LastSeen;
@@ -59,12 +62,13 @@ export class DeviceStore {
     yield* this.#recent.get(userid) ?? [];
   }
 
-  /** The devices of each user of whom anything is known. Throws when no store answers. */
+  /** The devices of each user of whom anything is known, within LOAD_MS. Throws when no store answers. */
   async load(userids: string[]): Promise<Map<string, Device[]>> {
     const { lastSeen, redis, log } = this.#deps;
     const stores = redis === undefined ? [lastSeen] : [lastSeen, redis];
+    // Each has its own bound: what one knows must not wait for the other.
     const answers = await Promise.allSettled(
-      stores.map(async (store) => await store.load(userids)),
+      stores.map(async (store) => await Promise.race([store.load(userids), late()])),
     );
     const failed = answers.filter((answer) => answer.status === "rejected");
     for (const { reason } of failed) log.warn({ err: reason }, "presence not read");
@@ -80,6 +84,11 @@ export class DeviceStore {
     }
     return users;
   }
+}
+
+async function late(): Promise<never> {
+  await Bun.sleep(LOAD_MS);
+  throw unavailable("presence cannot be read, try again");
 }
 
 function merge(devices: Device[], news: Iterable<Device>): void {

@@ -11,7 +11,7 @@ import {
   publicChangeAt,
   publicView,
 } from "./device.ts";
-import { type EventIds, type Since } from "./event-id.ts";
+import { type EventIds } from "./event-id.ts";
 import { type PresenceEvent } from "./event.ts";
 import { type Subscriber } from "./subscriber.ts";
 
@@ -30,10 +30,10 @@ export type Change = { public: LiveView | undefined; own: LiveView | undefined }
 export class Topic {
   readonly userid: string;
   readonly subscribers = new Set<Subscriber>();
-  /** Who came before the devices were read; undefined when they are. */
-  waiting: { subscriber: Subscriber; since: Since | undefined }[] | undefined = [];
-  /** From this event id on every change was seen here. */
-  knownFrom = 0;
+  /** While the devices are read for the first time; undefined once they are. */
+  reading: Promise<void> | undefined;
+  /** The number of the read that it is known from: later changes were all seen here. */
+  read = 0;
   /** When the expiry looks at it. */
   dueMs = Number.POSITIVE_INFINITY;
   #devices: LiveDevice[] = [];
@@ -75,18 +75,9 @@ export class Topic {
 
   /** Whether something expired that changes what is seen. */
   isLate(nowMs: number): boolean {
-    const isAlive = aliveAt(nowMs);
     return (
-      differs(publicView(this.#devices, isAlive), this.#public) ||
-      differs(ownView(this.#devices, isAlive), this.#own)
+      differs(this.#publicView(nowMs), this.#public) || differs(this.#ownView(nowMs), this.#own)
     );
-  }
-
-  /** The device that expired last. */
-  lastExpired(nowMs: number): LiveDevice | undefined {
-    return this.#devices
-      .filter(({ aliveUntil }) => aliveUntil <= nowMs)
-      .toSorted((a, b) => b.aliveUntil - a.aliveUntil)[0];
   }
 
   /** The views of devices that were read from the stores, with ids that any process would give them. */
@@ -101,15 +92,17 @@ export class Topic {
     this.#own = own && { ...own, us: ids.observe(ownChangeAt(this.#devices, isAlive, ttlMs)) };
   }
 
-  /** The events that a ping of a device brings; of a bye or an expiry (status null) only if it changed what is seen. */
-  update(clientid: string, status: string | null, timing: Timing): Change {
-    const isAlive = aliveAt(timing.clock.elapsedMs());
-    const open = publicView(this.#devices, isAlive);
-    const own = ownView(this.#devices, isAlive);
+  /** The events that a ping of a device brings; a bye (status null) or an expiry (no device) only if it changed what is seen. */
+  update(timing: Timing, clientid?: string, status: string | null = null): Change {
+    const nowMs = timing.clock.elapsedMs();
+    const open = this.#publicView(nowMs);
+    const own = this.#ownView(nowMs);
     const isSeen = status !== null && status !== INVISIBLE;
     const change: Change = { public: undefined, own: undefined };
     if (open !== undefined && (isSeen || differs(open, this.#public))) {
-      this.#public = advance(this.#public, open, clientid, timing);
+      const changed =
+        clientid ?? this.#lastExpired(nowMs, ({ status: last }) => last !== INVISIBLE);
+      this.#public = advance(this.#public, { ...open, clientid: changed }, timing);
       change.public = this.#public;
     }
     if (own !== undefined && (status !== null || differs(own, this.#own))) {
@@ -118,10 +111,30 @@ export class Topic {
       this.#own =
         isShared && this.#public?.at === own.at
           ? this.#public
-          : advance(this.#own, own, clientid, timing);
+          : advance(
+              this.#own,
+              { ...own, clientid: clientid ?? this.#lastExpired(nowMs, () => true) },
+              timing,
+            );
       change.own = this.#own;
     }
     return change;
+  }
+
+  #lastExpired(nowMs: number, counts: (device: LiveDevice) => boolean): string {
+    let last: LiveDevice | undefined;
+    for (const device of this.#devices)
+      if (device.aliveUntil <= nowMs && counts(device))
+        if (last === undefined || device.aliveUntil > last.aliveUntil) last = device;
+    return last?.clientid ?? "";
+  }
+
+  #publicView(nowMs: number): View | undefined {
+    return publicView(this.#devices, aliveAt(nowMs)) ?? offline(this.#public);
+  }
+
+  #ownView(nowMs: number): View | undefined {
+    return ownView(this.#devices, aliveAt(nowMs)) ?? offline(this.#own);
   }
 
   event({ at, status, online, clientid, us }: LiveView, ids: EventIds): PresenceEvent {
@@ -131,9 +144,14 @@ export class Topic {
       status,
       online,
       clientid,
-      id: ids.text(us),
+      id: ids.text(us, this.userid),
     };
   }
+}
+
+/** Of a user whose devices were forgotten. */
+function offline(view: LiveView | undefined): View | undefined {
+  return view && { ...view, online: false };
 }
 
 function aliveAt(nowMs: number): (device: LiveDevice) => boolean {
@@ -145,12 +163,7 @@ function differs(a: View | undefined, b: View | undefined): boolean {
 }
 
 /** A user's time never goes backwards, whatever devices come and go. */
-function advance(
-  before: LiveView | undefined,
-  view: View,
-  clientid: string,
-  { clock, ids }: Timing,
-): LiveView {
+function advance(before: LiveView | undefined, view: View, { clock, ids }: Timing): LiveView {
   const at = Math.max(view.at, before?.at ?? 0);
-  return { ...view, at, clientid, us: ids.next(view.online ? at : clock.epochMs()) };
+  return { ...view, at, us: ids.next(view.online ? at : clock.epochMs()) };
 }

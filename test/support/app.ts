@@ -14,6 +14,7 @@ import { encodeProjectID } from "../../src/projects/codec.ts";
 import { type Project } from "../../src/projects/service.ts";
 import { type ServerOptions, startServer } from "../../src/server.ts";
 import { freshDatabase } from "./postgres.ts";
+import { redisEnv } from "./redis-server.ts";
 import { s3Server } from "./s3-server.ts";
 
 const LOG = pino({ level: "silent" });
@@ -21,8 +22,13 @@ const LOG = pino({ level: "silent" });
 const TestSession = Type.Object({ token: Type.String(), sessionID: Type.String() });
 export type TestSession = Type.Static<typeof TestSession>;
 
-export type AppOptions = Pick<ServerOptions, "wrapObjects" | "index" | "commitDeadlineMs"> & {
+export type AppOptions = Pick<
+  ServerOptions,
+  "wrapObjects" | "index" | "commitDeadlineMs" | "clock"
+> & {
   store?: "files" | "s3";
+  /** the shared Redis, instead of PostgreSQL's notifications */
+  redis?: boolean;
   /** environment variables over the test's own */
   env?: Record<string, string>;
 };
@@ -50,9 +56,18 @@ export class TestApp implements AsyncDisposable {
     this.stop = parts.stop;
   }
 
-  static async start({ store = "files", env = {}, ...options }: AppOptions = {}): Promise<TestApp> {
+  static async start({
+    store = "files",
+    redis = false,
+    env = {},
+    ...options
+  }: AppOptions = {}): Promise<TestApp> {
     const databaseUrl = await freshDatabase();
-    const config = readConfig({ ...(await testEnv(store, databaseUrl)), ...env });
+    const config = readConfig({
+      ...(await testEnv(store, databaseUrl)),
+      ...(redis && (await redisEnv())),
+      ...env,
+    });
     const sql = openDatabase(databaseUrl, { connections: 2 });
     const objects = await openObjects(config);
     const project = await withProject({ config, sql, objects });
@@ -140,6 +155,9 @@ export async function testEnv(
     DATABASE_URL: databaseUrl,
     TOKEN_SECRET: "test-secret",
     LOG_LEVEL: "silent",
+    // Nothing of the tester's own environment may reach a server process.
+    REDIS_URL: "",
+    REDIS: "",
     ...(store === "s3" && (await s3Env())),
   };
 }

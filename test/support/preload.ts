@@ -1,13 +1,16 @@
 import { afterAll } from "bun:test";
 
+import { needBrowser } from "./browser.ts";
+import { needNginx, stopNginx } from "./nginx.ts";
 import { stopTestPostgres, testPostgres } from "./postgres.ts";
+import { stopRedisServers, testRedis } from "./redis-server.ts";
 import { s3Server, stopS3Server } from "./s3-server.ts";
 import { killServerProcesses } from "./server-process.ts";
 
-// The services are shared by all files of a run. They come up before the first test, whose time limit a first installation would break.
-await Promise.all([testPostgres(), s3Server()]);
+// The services are shared by all files of a run. They come up, and what is missing is installed, before the first test, whose time limit an installation would break.
+await Promise.all([testPostgres(), s3Server(), testRedis(), needNginx(), needBrowser()]);
 
 afterAll(async () => {
   killServerProcesses();
-  await Promise.all([stopTestPostgres(), stopS3Server()]);
+  await Promise.all([stopTestPostgres(), stopS3Server(), stopRedisServers(), stopNginx()]);
 });

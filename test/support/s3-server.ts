@@ -1,24 +1,31 @@
-import { Database, SQLiteError } from "bun:sqlite";
 import { mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
-import { createServer } from "node:net";
 import { tmpdir, userInfo } from "node:os";
 import { join } from "node:path";
 
-const PACKAGES = ["ceph-mon", "ceph-osd", "radosgw", "ceph-common"];
-const BINARIES = [
-  "ceph-mon",
-  "ceph-osd",
-  "radosgw",
-  "radosgw-admin",
-  "ceph",
-  "ceph-authtool",
-  "monmaptool",
-];
+import { freePort } from "./free-port.ts";
+import { locked } from "./lock.ts";
+import { needPrograms } from "./packages.ts";
+
+const NEED = {
+  programs: [
+    "ceph-mon",
+    "ceph-osd",
+    "radosgw",
+    "radosgw-admin",
+    "ceph",
+    "ceph-authtool",
+    "monmaptool",
+  ],
+  packages: ["ceph-mon", "ceph-osd", "radosgw", "ceph-common"],
+  otherwise:
+    "The tests need an S3 server: set TEST_S3_ENDPOINT, TEST_S3_ACCESS_KEY_ID and TEST_S3_SECRET_ACCESS_KEY",
+};
 const DAEMONS = ["mon.a", "osd.0", "client.admin"];
 const START_MS_MAX = 60_000;
 
 // One server per user of the machine, which every test process of theirs shares.
 const FOLDER = join(tmpdir(), `floodgate-s3-${userInfo().uid}`);
+const LOCK = `${FOLDER}.lock`;
 const CONFIG = join(FOLDER, "ceph.conf");
 const ENDPOINT = join(FOLDER, "endpoint");
 const USERS = join(FOLDER, "users");
@@ -28,14 +35,14 @@ export type S3Server = Access & { createBucket: (name: string) => Promise<void> 
 
 /** A real S3 server: the one that TEST_S3_* names, one of ours that still runs, or Ceph's gateway started here. */
 export async function s3Server(): Promise<S3Server> {
-  const access = fromEnvironment() ?? { ...KEYS, endpoint: await locked(startOrAdopt) };
+  const access = fromEnvironment() ?? { ...KEYS, endpoint: await locked(LOCK, startOrAdopt) };
   return { ...access, createBucket: (name) => createBucket(access, name) };
 }
 
 /** Ends this process's use of the server; the last user stops it. */
 export async function stopS3Server(): Promise<void> {
   if (fromEnvironment()) return;
-  await locked(async () => {
+  await locked(LOCK, async () => {
     await rm(join(USERS, String(process.pid)), { force: true });
     for (const pid of await readdir(USERS).catch(() => []))
       if ((await commandLine(pid)) !== "") return;
@@ -80,7 +87,7 @@ async function startAfresh(): Promise<string> {
   await removeAll();
   for (const name of ["mon", "osd", "rgw", "run", "log", "users"])
     await mkdir(join(FOLDER, name), { recursive: true, mode: 0o700 });
-  if (BINARIES.some((name) => Bun.which(name) === null)) await installPackages();
+  await needPrograms(NEED);
   const port = await freePort();
   await startCluster(port, await freePort());
   const endpoint = `http://127.0.0.1:${port}`;
@@ -170,20 +177,10 @@ rgw frontends = beast endpoint=127.0.0.1:${port} tcp_nodelay=1
 rgw thread pool size = 64
 `;
 
-async function installPackages(): Promise<void> {
-  if (process.getuid?.() !== 0 || Bun.which("apt-get") === null)
-    throw new Error(
-      `The tests need an S3 server: set TEST_S3_ENDPOINT, TEST_S3_ACCESS_KEY_ID and TEST_S3_SECRET_ACCESS_KEY, or run as root: apt-get install --no-install-recommends ${PACKAGES.join(" ")}`,
-    );
-  await run("apt-get", "update");
-  await run("apt-get", "install", "-y", "--no-install-recommends", ...PACKAGES);
-}
-
 async function run(...command: string[]): Promise<void> {
   // A file, because a daemon that goes to the background would hold a pipe open.
   const output = Bun.file(join(FOLDER, "log", "start"));
   const child = Bun.spawn(command, {
-    env: { ...process.env, DEBIAN_FRONTEND: "noninteractive" },
     stdout: output,
     stderr: output,
   });
@@ -219,27 +216,4 @@ async function answers(endpoint: string): Promise<boolean> {
     (response) => response.ok,
     () => false,
   );
-}
-
-async function freePort(): Promise<number> {
-  const { promise, resolve } = Promise.withResolvers<number>();
-  const server = createServer().listen(0, "127.0.0.1", () => {
-    const address = server.address();
-    server.close(() => resolve(typeof address === "object" && address ? address.port : 0));
-  });
-  return promise;
-}
-
-/** Lets one process at a time start or stop the server. SQLite's lock is the kernel's: it ends with the process that holds it. */
-async function locked<T>(work: () => Promise<T>): Promise<T> {
-  using lock = new Database(`${FOLDER}.lock`);
-  for (;;)
-    try {
-      lock.run("begin exclusive");
-      break;
-    } catch (error) {
-      if (!(error instanceof SQLiteError) || error.code !== "SQLITE_BUSY") throw error;
-      await Bun.sleep(50);
-    }
-  return await work();
 }

@@ -71,7 +71,7 @@ export function envOf({
   config,
   databaseUrl,
 }: Pick<TestApp, "config" | "databaseUrl">): Record<string, string> {
-  const { s3 } = config;
+  const { s3, redis } = config;
   return {
     PORT: "0",
     HOST: config.host,
@@ -79,6 +79,11 @@ export function envOf({
     DATABASE_URL: databaseUrl,
     TOKEN_SECRET: config.tokenSecrets.join(","),
     COMMIT_BYTES: String(config.commit.bytes),
+    PRESENCE_TTL_S: String(config.presenceTtlMs / 1000),
+    TRUSTED_PROXIES: config.trustedProxies.join(","),
+    REDIS: "",
+    REDIS_URL: redis?.url ?? "",
+    REDIS_PREFIX: redis?.prefix ?? "",
     S3_BUCKET: s3?.bucket ?? "",
     ...(s3 !== undefined && {
       S3_ENDPOINT: s3.endpoint ?? "",

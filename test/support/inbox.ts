@@ -1,0 +1,52 @@
+// Shorter than what a test may take, so that the failure says what was missing.
+const WAIT_MS = 3500;
+
+/** What a connection has received and a test has not yet looked at. */
+export class Inbox<T> {
+  readonly #what: string;
+  readonly #items: T[] = [];
+  readonly #waiting: PromiseWithResolvers<T>[] = [];
+  #closed: string | undefined;
+
+  constructor(what: string) {
+    this.#what = what;
+  }
+
+  get size(): number {
+    return this.#items.length;
+  }
+
+  put(item: T): void {
+    const first = this.#waiting.shift();
+    if (first === undefined) this.#items.push(item);
+    else first.resolve(item);
+  }
+
+  /** Nothing will come any more. */
+  close(why: string): void {
+    this.#closed ??= why;
+    for (const { reject } of this.#waiting.splice(0)) reject(this.#none());
+  }
+
+  /** The next item; fails when none comes in seconds. */
+  async take(): Promise<T> {
+    const [item] = this.#items.splice(0, 1);
+    if (item !== undefined) return item;
+    if (this.#closed !== undefined) throw this.#none();
+    const next = Promise.withResolvers<T>();
+    this.#waiting.push(next);
+    const late = setTimeout(() => {
+      this.#waiting.splice(this.#waiting.indexOf(next), 1);
+      next.reject(new Error(`no ${this.#what} within ${WAIT_MS} ms`));
+    }, WAIT_MS);
+    try {
+      return await next.promise;
+    } finally {
+      clearTimeout(late);
+    }
+  }
+
+  #none(): Error {
+    return new Error(`no ${this.#what} any more: ${this.#closed}`);
+  }
+}

@@ -1,0 +1,58 @@
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir, userInfo } from "node:os";
+import { join } from "node:path";
+
+import { locked } from "./lock.ts";
+
+// apt's own lock does not cover the update of its lists, and several test processes may install at once.
+const LOCK = join(tmpdir(), `floodgate-packages-${userInfo().uid}.lock`);
+// Where Debian keeps daemons; an ordinary user's PATH lacks them.
+const PATH = `${process.env["PATH"] ?? ""}:/usr/local/sbin:/usr/sbin:/sbin`;
+
+export type Need = {
+  programs: string[];
+  /** Debian's, which hold the programs */
+  packages: string[];
+  /** what the tests need, and what may be set instead of installing it */
+  otherwise: string;
+};
+
+/** The path of an installed program. */
+export function programPath(name: string): string | undefined {
+  return Bun.which(name, { PATH }) ?? undefined;
+}
+
+/** Installs the programs that are missing, or fails with the one line that helps. */
+export async function needPrograms(need: Need): Promise<void> {
+  if (isMet(need)) return;
+  if (process.getuid?.() !== 0 || programPath("apt-get") === undefined)
+    throw new Error(
+      `${need.otherwise}, or run as root: apt-get install --no-install-recommends ${need.packages.join(" ")}`,
+    );
+  await locked(LOCK, async () => {
+    if (isMet(need)) return;
+    await aptGet("update");
+    await aptGet("install", "-y", "--no-install-recommends", ...need.packages);
+  });
+}
+
+function isMet({ programs }: Need): boolean {
+  return programs.every((name) => programPath(name) !== undefined);
+}
+
+async function aptGet(...args: string[]): Promise<void> {
+  const folder = await mkdtemp(join(tmpdir(), "floodgate-apt-"));
+  // A file, because a service that an installation starts would hold a pipe open.
+  const output = Bun.file(join(folder, "output"));
+  const child = Bun.spawn(["apt-get", "-o", "DPkg::Lock::Timeout=300", ...args], {
+    // The run level of a single user: the tests start the programs themselves.
+    env: { ...process.env, PATH, DEBIAN_FRONTEND: "noninteractive", RUNLEVEL: "1" },
+    stdin: "ignore",
+    stdout: output,
+    stderr: output,
+  });
+  const code = await child.exited;
+  const text = await output.text();
+  await rm(folder, { recursive: true });
+  if (code !== 0) throw new Error(`apt-get ${args.join(" ")} failed: ${text.slice(-2000)}`);
+}

@@ -1,0 +1,139 @@
+import { once } from "node:events";
+import { type Socket, connect } from "node:net";
+
+import { type Target } from "./presence.ts";
+
+const TEXT = 1;
+const CLOSE = 8;
+
+/** A WebSocket client that stops reading, or sends what no library would. */
+export class RawSocket implements Disposable {
+  /** the status of the answer to the handshake */
+  status = 0;
+  headers = new Headers();
+  /** text frames, parsed */
+  readonly frames: unknown[] = [];
+  /** the code of the close frame */
+  closeCode: number | undefined;
+  /** Resolves when the connection has ended. */
+  readonly closed: Promise<void>;
+  readonly #socket: Socket;
+  readonly #head = Promise.withResolvers<void>();
+  #received: Buffer = Buffer.alloc(0);
+
+  private constructor(socket: Socket) {
+    this.#socket = socket;
+    const closed = Promise.withResolvers<void>();
+    this.closed = closed.promise;
+    socket.on("data", (chunk: Buffer) => this.#receive(chunk));
+    socket.on("error", () => undefined);
+    socket.on("close", () => {
+      this.#head.resolve();
+      closed.resolve();
+    });
+  }
+
+  /** Resolves with the answer to the handshake, whatever it is. */
+  static async open(
+    { url }: Target,
+    { query = "", headers = {} }: { query?: string; headers?: Record<string, string> } = {},
+  ): Promise<RawSocket> {
+    const { hostname, port, host } = new URL(url);
+    const socket = connect({ host: hostname, port: Number(port), noDelay: true });
+    await once(socket, "connect");
+    const client = new RawSocket(socket);
+    const lines = Object.entries({
+      host,
+      upgrade: "websocket",
+      connection: "Upgrade",
+      "sec-websocket-version": "13",
+      "sec-websocket-key": Buffer.alloc(16, 7).toString("base64"),
+      ...headers,
+    });
+    socket.write(
+      `GET /presence/ws${query && `?${query}`} HTTP/1.1\r\n${lines.map(([name, value]) => `${name}: ${value}`).join("\r\n")}\r\n\r\n`,
+    );
+    await client.#head.promise;
+    return client;
+  }
+
+  send(frame: unknown): void {
+    this.sendText(JSON.stringify(frame));
+  }
+
+  sendText(text: string): void {
+    this.#socket.write(maskedFrame(TEXT, Buffer.from(text)));
+  }
+
+  /** Bytes as they are. */
+  write(bytes: Uint8Array): void {
+    this.#socket.write(bytes);
+  }
+
+  pause(): void {
+    this.#socket.pause();
+  }
+
+  resume(): void {
+    this.#socket.resume();
+  }
+
+  [Symbol.dispose](): void {
+    this.#socket.destroy();
+  }
+
+  #receive(chunk: Buffer): void {
+    this.#received = Buffer.concat([this.#received, chunk]);
+    if (this.status === 0) {
+      const end = this.#received.indexOf("\r\n\r\n");
+      if (end === -1) return;
+      const [statusLine = "", ...lines] = this.#received.toString("latin1", 0, end).split("\r\n");
+      for (const line of lines) {
+        const colon = line.indexOf(":");
+        this.headers.append(line.slice(0, colon), line.slice(colon + 1).trim());
+      }
+      this.status = Number(statusLine.split(" ")[1]);
+      this.#received = this.#received.subarray(end + 4);
+      this.#head.resolve();
+    }
+    if (this.status === 101) this.#readFrames();
+  }
+
+  #readFrames(): void {
+    let at = 0;
+    for (;;) {
+      const head = frameHead(this.#received.subarray(at));
+      if (head === undefined || this.#received.length < at + head.bytes + head.length) break;
+      const from = at + head.bytes;
+      at = from + head.length;
+      const payload = this.#received.subarray(from, at);
+      if (head.opcode === TEXT) this.frames.push(JSON.parse(payload.toString()));
+      if (head.opcode === CLOSE && payload.length >= 2) this.closeCode = payload.readUInt16BE(0);
+    }
+    this.#received = this.#received.subarray(at);
+  }
+}
+
+/** One frame of a client, with a mask of zeros. */
+export function maskedFrame(opcode: number, payload: Uint8Array): Buffer {
+  const { length } = payload;
+  const extended = length < 126 ? 0 : length < 65_536 ? 2 : 8;
+  const head = Buffer.alloc(2 + extended + 4);
+  head[0] = 0x80 | opcode;
+  head[1] = 0x80 | (extended === 0 ? length : extended === 2 ? 126 : 127);
+  if (extended === 2) head.writeUInt16BE(length, 2);
+  if (extended === 8) head.writeBigUInt64BE(BigInt(length), 2);
+  return Buffer.concat([head, payload]);
+}
+
+/** The head of a server's frame, which has no mask. */
+function frameHead(bytes: Buffer): { opcode: number; bytes: number; length: number } | undefined {
+  const [first, second] = bytes;
+  if (first === undefined || second === undefined) return undefined;
+  const opcode = first & 0x0f;
+  if (second < 126) return { opcode, bytes: 2, length: second };
+  if (bytes.length < 10) return undefined;
+  return second === 126
+    ? { opcode, bytes: 4, length: bytes.readUInt16BE(2) }
+    : { opcode, bytes: 10, length: Number(bytes.readBigUInt64BE(2)) };
+}

@@ -1,0 +1,124 @@
+import { RedisClient } from "bun";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+import { eventually } from "./eventually.ts";
+import { freePort } from "./free-port.ts";
+import { needPrograms, programPath } from "./packages.ts";
+
+const NEED = {
+  programs: ["redis-server"],
+  packages: ["redis-server"],
+  otherwise: "The tests need a Redis server: set TEST_REDIS_URL",
+};
+const START_MS_MAX = 10_000;
+const CONNECT_MS_MAX = 2000;
+
+const running = new Set<RedisServer>();
+let shared: Promise<{ url: string }> | undefined;
+
+/** The Redis that all tests of a run share: the one that TEST_REDIS_URL names, or one that is started here. */
+export async function testRedis(): Promise<{ url: string }> {
+  shared ??= fromEnvironment() ?? RedisServer.start();
+  return await shared;
+}
+
+function fromEnvironment(): Promise<{ url: string }> | undefined {
+  const url = process.env["TEST_REDIS_URL"];
+  return url ? ask(url, "PING").then(() => ({ url })) : undefined;
+}
+
+/** What makes a server use the shared Redis, with keys and channels of its own. */
+export async function redisEnv(): Promise<{ REDIS_URL: string; REDIS_PREFIX: string }> {
+  const { url } = await testRedis();
+  return { REDIS_URL: url, REDIS_PREFIX: `t-${crypto.randomUUID()}:` };
+}
+
+/** Ends the shared server and what failed tests have left running. */
+export async function stopRedisServers(): Promise<void> {
+  await Promise.all([...running].map(async (server) => await server[Symbol.asyncDispose]()));
+}
+
+/** A Redis that keeps nothing on the disk and can be killed, frozen and started again where it was. */
+export class RedisServer implements AsyncDisposable {
+  readonly port: number;
+  readonly #folder = mkdtempSync(join(tmpdir(), "floodgate-redis-"));
+  #child: Bun.Subprocess | undefined;
+
+  private constructor(port: number) {
+    this.port = port;
+  }
+
+  /** Resolves when it answers. */
+  static async start(): Promise<RedisServer> {
+    await needPrograms(NEED);
+    const server = new RedisServer(await freePort());
+    running.add(server);
+    await server.restart();
+    return server;
+  }
+
+  get url(): string {
+    return `redis://127.0.0.1:${this.port}`;
+  }
+
+  /** Starts it, empty, on the port that it had. */
+  async restart(): Promise<void> {
+    const output = Bun.file(join(this.#folder, "output"));
+    const settings = { bind: "127.0.0.1", port: this.port, dir: this.#folder, appendonly: "no" };
+    const args = Object.entries(settings).flatMap(([name, value]) => [`--${name}`, `${value}`]);
+    const child = Bun.spawn([programPath("redis-server") ?? "", ...args, "--save", ""], {
+      stdin: "ignore",
+      stdout: output,
+      stderr: output,
+    });
+    this.#child = child;
+    await eventually(
+      "redis-server answers",
+      async () => {
+        if (child.exitCode !== null) throw new Error(`redis-server: ${await output.text()}`);
+        return await ask(this.url, "PING").then(
+          () => true,
+          () => false,
+        );
+      },
+      START_MS_MAX,
+    );
+  }
+
+  /** Ends it as a crash does, frozen or not. */
+  async kill(): Promise<void> {
+    this.#child?.kill("SIGKILL");
+    await this.#child?.exited;
+  }
+
+  /** Connections stay open and new ones are taken by the kernel, but nothing is answered until `thaw`. */
+  freeze(): void {
+    this.#child?.kill("SIGSTOP");
+  }
+
+  thaw(): void {
+    this.#child?.kill("SIGCONT");
+  }
+
+  /** Every key is gone at once; subscriptions stay. */
+  async flush(): Promise<void> {
+    await ask(this.url, "FLUSHALL");
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    running.delete(this);
+    await this.kill();
+    rmSync(this.#folder, { recursive: true, force: true });
+  }
+}
+
+async function ask(url: string, command: string): Promise<void> {
+  const client = new RedisClient(url, { autoReconnect: false, connectionTimeout: CONNECT_MS_MAX });
+  try {
+    await client.send(command, []);
+  } finally {
+    client.close();
+  }
+}
