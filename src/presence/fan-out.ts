@@ -32,18 +32,15 @@ export class FanOut {
         this.#order(open);
         if (own !== open) this.#order(own);
       }
-      const open = this.#bundle(
-        topic,
-        changes.map((change) => change.public),
-      );
-      const own = this.#bundle(
-        topic,
-        changes.map((change) => change.own),
-      );
       const topics = [topic];
+      let open: Bundle | undefined;
+      let own: Bundle | undefined;
       for (const subscriber of topic.subscribers) {
-        const bundle = subscriber.caller.userid === topic.userid ? own : open;
-        if (bundle.events.length === 0) continue;
+        const isOwn = subscriber.caller.userid === topic.userid;
+        if (isOwn) own ??= this.#bundle(topic, changes, "own");
+        else open ??= this.#bundle(topic, changes, "public");
+        const bundle = isOwn ? own : open;
+        if (bundle === undefined || bundle.events.length === 0) continue;
         subscriber.deliver(bundle, topics);
         deliveries += bundle.events.length;
       }
@@ -58,8 +55,8 @@ export class FanOut {
     this.#delivered = view.us;
   }
 
-  #bundle(topic: Topic, views: (LiveView | undefined)[]): Bundle {
-    const known = views.filter((view) => view !== undefined);
-    return new Bundle(known.map((view) => topic.event(view, this.#ids)));
+  #bundle(topic: Topic, changes: Change[], view: keyof Change): Bundle {
+    const views = changes.map((change) => change[view]).filter((one) => one !== undefined);
+    return new Bundle(views.map((one) => topic.event(one, this.#ids)));
   }
 }

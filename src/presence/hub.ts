@@ -1,13 +1,13 @@
 import { type Clock } from "../platform/clock.ts";
 import { type Log } from "../platform/log.ts";
 import { type Metrics } from "../platform/metrics.ts";
-import { type Device, type Ping, deviceOf } from "./device.ts";
+import { type Device, type Ping, INVISIBLE, deviceOf } from "./device.ts";
 import { EventIds, type Since } from "./event-id.ts";
 import { Bundle } from "./event.ts";
 import { Expiry } from "./expiry.ts";
 import { FanOut } from "./fan-out.ts";
 import { type Subscriber } from "./subscriber.ts";
-import { type Timing, Topic } from "./topic.ts";
+import { type Cause, type Timing, Topic } from "./topic.ts";
 
 const LOAD_USERS_MAX = 500;
 // A client that reconnects finds its users still here.
@@ -99,11 +99,10 @@ export class Hub {
   /** What these topics look like to the subscriber now, in the order of their ids: a client goes on from the last that it has. */
   state(subscriber: Subscriber, topics: Iterable<Topic>): Bundle {
     const { ids } = this.#timing;
-    const views = Array.from(topics, (topic) => ({
-      topic,
-      view: topic.viewFor(subscriber.caller.userid),
-    }));
-    const known = views.flatMap(({ topic, view }) => (view === undefined ? [] : [{ topic, view }]));
+    const known = [...topics].flatMap((topic) => {
+      const view = topic.viewFor(subscriber.caller.userid);
+      return view === undefined ? [] : [{ topic, view }];
+    });
     known.sort((a, b) => a.view.us - b.view.us);
     return new Bundle(known.map(({ topic, view }) => topic.event(view, ids)));
   }
@@ -115,7 +114,7 @@ export class Hub {
     const nowMs = this.elapsedMs();
     if (!topic.merge(deviceOf(ping), nowMs + this.#deps.ttlMs) || topic.reading !== undefined)
       return;
-    this.#fanOut.add(topic, topic.update(this.#timing, ping.clientid, ping.status));
+    this.#fanOut.add(topic, topic.update(this.#timing, causeOf(ping)));
     this.#schedule(topic, nowMs);
   }
 
@@ -123,7 +122,8 @@ export class Hub {
   async tick(): Promise<void> {
     const nowMs = this.elapsedMs();
     for (const [topic, sinceMs] of this.#lingering) {
-      if (nowMs - sinceMs < LINGER_MS && this.#lingering.size <= LINGERING_MAX) break;
+      const isOld = nowMs - sinceMs > LINGER_MS || this.#lingering.size > LINGERING_MAX;
+      if (!isOld || topic.reading !== undefined) break;
       this.#forget(topic);
     }
     const late = this.#expiry.due(nowMs).filter((topic) => this.#isLate(topic, nowMs));
@@ -198,27 +198,29 @@ export class Hub {
     if (topics.length === 0) return;
     for (const topic of topics) this.#unread.delete(topic);
     const changed = await this.#read(topics);
-    for (const [topic, newest] of changed) {
-      const status = newest.gone ? null : newest.status;
-      this.#fanOut.add(topic, topic.update(this.#timing, newest.clientid, status));
+    for (const [topic, cause] of changed) {
+      this.#fanOut.add(topic, topic.update(this.#timing, cause));
       this.#schedule(topic, this.elapsedMs());
     }
   }
 
-  /** Merges what the stores know, and tells the newest device of each topic for which that was news. */
-  async #read(topics: Topic[]): Promise<Map<Topic, Device>> {
-    const changed = new Map<Topic, Device>();
+  /** Merges what the stores know, and tells what of it was news. */
+  async #read(topics: Topic[]): Promise<Map<Topic, Cause>> {
+    const changed = new Map<Topic, Cause>();
     for (let at = 0; at < topics.length; at += LOAD_USERS_MAX) {
       const some = topics.slice(at, at + LOAD_USERS_MAX);
       const stored = await this.#load(some.map(({ userid }) => userid));
       for (const topic of some) {
         if (stored === undefined) this.#unread.add(topic);
-        for (const device of stored?.get(topic.userid) ?? []) {
-          if (!topic.merge(device, this.#aliveUntil(device))) continue;
-          const newest = changed.get(topic);
-          if (newest === undefined || device.changedAt > newest.changedAt)
-            changed.set(topic, device);
-        }
+        const devices = stored?.get(topic.userid) ?? [];
+        const news = devices.filter((device) => topic.merge(device, this.#aliveUntil(device)));
+        const newest = news.toSorted((a, b) => b.changedAt - a.changedAt)[0];
+        if (newest !== undefined)
+          changed.set(topic, {
+            clientid: newest.clientid,
+            isPing: news.some(({ gone }) => !gone),
+            isSeen: news.some(({ gone, status }) => !gone && status !== INVISIBLE),
+          });
       }
     }
     return changed;
@@ -259,6 +261,10 @@ export class Hub {
     this.#fanOut.add(topic, topic.update(this.#timing));
     this.#schedule(topic, nowMs);
   }
+}
+
+function causeOf({ clientid, status }: Ping): Cause {
+  return { clientid, isPing: status !== null, isSeen: status !== null && status !== INVISIBLE };
 }
 
 async function nextTurn(): Promise<void> {

@@ -15,6 +15,8 @@ const TICK_MS = 250;
 const SHARDS = 16;
 // By then a ping of any process is in the database, if that is well.
 const WRITTEN_MS = 2500;
+// A clock that is set right by less than this loses nothing that the next ping does not bring.
+const CLOCK_STEP_MS = 1000;
 const DEFAULT_STATUS = "0";
 
 export type PresenceDeps = {
@@ -35,6 +37,7 @@ export type Snapshot = { time: number | null; status: string | null; online: boo
 export class Presence {
   readonly #deps: PresenceDeps;
   readonly #moments = new Moments();
+  #latestMs = 0;
   #timer: NodeJS.Timeout | undefined;
 
   constructor(deps: PresenceDeps) {
@@ -67,15 +70,16 @@ export class Presence {
 
   /** A device is there; without a status it has the one that it had before. Resolves when that was found. */
   ping(claim: Claim, status: string | undefined): Promise<void> | undefined {
-    if (status === undefined)
-      return this.#statusOf(claim).then((known) => this.#tell(claim, known));
-    this.#tell(claim, status);
-    return undefined;
+    if (status !== undefined && !this.#wasSetBack()) return this.#tell(claim, status);
+    return this.#stored(claim).then((known) =>
+      this.#tell(claim, status ?? (known?.pingAt ? known.status : DEFAULT_STATUS), known),
+    );
   }
 
   /** A device leaves. */
-  bye(claim: Claim): void {
-    this.#tell(claim, null);
+  bye(claim: Claim): Promise<void> | undefined {
+    if (!this.#wasSetBack()) return this.#tell(claim, null);
+    return this.#stored(claim).then((known) => this.#tell(claim, null, known));
   }
 
   /** Users never seen are null. Throws when nothing can be read. */
@@ -128,28 +132,36 @@ export class Presence {
     if (reason !== undefined) metrics.presenceDropped.inc({ reason });
   }
 
-  async #statusOf({ userid, clientid }: Claim): Promise<string> {
+  async #stored({ userid, clientid }: Claim): Promise<Device | undefined> {
     const { hub, store } = this.#deps;
     const devices: Iterable<Device> =
       hub.find(userid)?.devices ?? (await store.load([userid])).get(userid) ?? [];
-    const known = [...devices].find((device) => device.clientid === clientid);
-    return known === undefined || known.pingAt === 0 ? DEFAULT_STATUS : known.status;
+    return [...devices].find((device) => device.clientid === clientid);
   }
 
-  #tell({ userid, clientid }: Claim, status: string | null): void {
+  /** Whether the wall clock was set back, so that what is stored may be later than now. */
+  #wasSetBack(): boolean {
+    const nowMs = this.#deps.clock.epochMs();
+    this.#latestMs = Math.max(this.#latestMs, nowMs);
+    return nowMs < this.#latestMs - CLOCK_STEP_MS;
+  }
+
+  #tell({ userid, clientid }: Claim, status: string | null, known?: Device): undefined {
     const { hub, store, bus, metrics } = this.#deps;
-    const ping = { userid, clientid, at: this.#timeOf(userid, clientid), status };
+    const ping = { userid, clientid, at: this.#timeOf(userid, clientid, known), status };
     store.record(ping);
     hub.take(ping);
     bus.publish(`presence:${shardOf(userid)}`, [userid, clientid, ping.at, status]);
     metrics.presencePings.inc();
   }
 
-  /** Later than all that is known of the device, also when the clock was set back or another process's is ahead. */
-  #timeOf(userid: string, clientid: string): number {
+  /** Later than all that is known of the device, also when another process's clock is ahead. */
+  #timeOf(userid: string, clientid: string, known: Device | undefined): number {
     const { clock, store, hub } = this.#deps;
     let at = this.#moments.next(clock.epochMs());
-    for (const device of [...store.heard(userid), ...(hub.find(userid)?.devices ?? [])])
+    const devices = [...store.heard(userid), ...(hub.find(userid)?.devices ?? [])];
+    if (known !== undefined) devices.push(known);
+    for (const device of devices)
       if (device.clientid === clientid) at = Math.max(at, device.changedAt + 0.001);
     return at;
   }

@@ -127,8 +127,13 @@ export class Socket extends Subscriber implements WebSocketOwner {
   #ping(frame: PingFrame): Promise<void> | undefined {
     const { userid, clientid = "" } = this.caller;
     if (userid === undefined) this.#refuse("no_identity", "only a named user can ping");
-    else if (frame.type === "bye") this.#presence.bye({ userid, clientid });
-    else return this.#presence.ping({ userid, clientid }, frame.status)?.catch(() => undefined);
+    else {
+      const user = { userid, clientid };
+      const { type } = frame;
+      const told =
+        type === "bye" ? this.#presence.bye(user) : this.#presence.ping(user, frame.status);
+      return told?.catch(() => undefined);
+    }
     return undefined;
   }
 

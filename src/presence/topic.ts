@@ -23,6 +23,9 @@ export type LiveView = View & { us: number };
 /** What all topics of a process share. */
 export type Timing = { clock: Clock; ids: EventIds; ttlMs: number };
 
+/** What brings a change: a device's ping, one that everybody may see, or its bye. */
+export type Cause = { clientid: string; isPing: boolean; isSeen: boolean };
+
 /** What a change looks like to everybody, and to the user's own devices. */
 export type Change = { public: LiveView | undefined; own: LiveView | undefined };
 
@@ -92,33 +95,32 @@ export class Topic {
     this.#own = own && { ...own, us: ids.observe(ownChangeAt(this.#devices, isAlive, ttlMs)) };
   }
 
-  /** The events that a ping of a device brings; a bye (status null) or an expiry (no device) only if it changed what is seen. */
-  update(timing: Timing, clientid?: string, status: string | null = null): Change {
+  /** A ping is always told; a bye, or without a cause an expiry, only if it changes what is seen. */
+  update(timing: Timing, cause?: Cause): Change {
     const nowMs = timing.clock.elapsedMs();
-    const open = this.#publicView(nowMs);
-    const own = this.#ownView(nowMs);
-    const isSeen = status !== null && status !== INVISIBLE;
     const change: Change = { public: undefined, own: undefined };
-    if (open !== undefined && (isSeen || differs(open, this.#public))) {
-      const changed =
-        clientid ?? this.#lastExpired(nowMs, ({ status: last }) => last !== INVISIBLE);
-      this.#public = advance(this.#public, { ...open, clientid: changed }, timing);
+    const open = this.#publicView(nowMs);
+    if (open !== undefined && (cause?.isSeen === true || differs(open, this.#public))) {
+      const clientid = this.#publicCause(cause) ?? this.#lastExpired(nowMs, isVisible);
+      this.#public = advance(this.#public, { ...open, clientid }, timing);
       change.public = this.#public;
     }
-    if (own !== undefined && (status !== null || differs(own, this.#own))) {
+    const own = this.#ownView(nowMs);
+    if (own !== undefined && (cause?.isPing === true || differs(own, this.#own))) {
+      const clientid = cause?.clientid ?? this.#lastExpired(nowMs, () => true);
       // Mostly the same to both: one event, one id.
-      const isShared = change.public !== undefined && !differs(own, this.#public);
-      this.#own =
-        isShared && this.#public?.at === own.at
-          ? this.#public
-          : advance(
-              this.#own,
-              { ...own, clientid: clientid ?? this.#lastExpired(nowMs, () => true) },
-              timing,
-            );
+      const isShared = change.public?.at === own.at && !differs(change.public, own);
+      this.#own = isShared ? change.public : advance(this.#own, { ...own, clientid }, timing);
       change.own = this.#own;
     }
     return change;
+  }
+
+  /** A device that has long been hidden is not told of, whatever it does when others expire. */
+  #publicCause(cause: Cause | undefined): string | undefined {
+    if (cause === undefined || cause.isSeen) return cause?.clientid;
+    const device = this.#devices.find(({ clientid }) => clientid === cause.clientid);
+    return device !== undefined && device.seenAt > 0 ? device.clientid : undefined;
   }
 
   #lastExpired(nowMs: number, counts: (device: LiveDevice) => boolean): string {
@@ -147,6 +149,10 @@ export class Topic {
       id: ids.text(us, this.userid),
     };
   }
+}
+
+function isVisible({ status }: Device): boolean {
+  return status !== INVISIBLE;
 }
 
 /** Of a user whose devices were forgotten. */

@@ -1,7 +1,7 @@
 import { SignJWT, UnsecuredJWT, decodeJwt } from "jose";
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 
-import { refusalOf } from "../support/answers.ts";
+import { metric, refusalOf } from "../support/answers.ts";
 import { TestApp } from "../support/app.ts";
 import { EventStream } from "../support/event-stream.ts";
 import { FakeClock } from "../support/fake-clock.ts";
@@ -183,6 +183,8 @@ describe("from a peer that is not trusted", () => {
 describe("a token that expires", () => {
   test("while its socket is connected closes it with 3000", async () => {
     const userid = aUser();
+    const series = 'floodgate_presence_dropped_total{reason="expired"}';
+    const dropped = await metric(app, series);
     const { token } = await mint(app, { userid, ttl_s: 30 });
     const { token: longer } = await mint(app, { userid, ttl_s: 3600 });
     using socket = await PresenceSocket.open(app, { query: `token=${token}` });
@@ -194,6 +196,7 @@ describe("a token that expires", () => {
     // All connections are looked after within 25 seconds.
     clock.advance(26_000);
     expect((await socket.closed).code).toBe(3000);
+    expect(await metric(app, series)).toBe(dropped + 1);
     expect(stays.socket.readyState).toBe(WebSocket.OPEN);
     expect((await pingAnswer(app, { userid, status: "0", token })).status).toBe(401);
   });

@@ -98,7 +98,7 @@ describe("expiry", () => {
   test("is put off by every ping", async () => {
     const userid = aUser();
     using user = await WatchedUser.open(app, userid);
-    for (let minute = 0; minute < 4; minute++) {
+    for (let minute = 0; minute < 2; minute++) {
       await ping(app, { userid, status: "0" });
       expect((await user.stream.presence()).online).toBe(true);
       clock.advance(55_000);
@@ -172,6 +172,22 @@ describe("a wall clock that jumps", () => {
     ownClock.jump(-3_600_000);
     await ping(own, { userid: bob, status: "0" });
     expect(await snapshot(own, [bob])).toMatchObject({ [bob]: { time: ownClock.epochS } });
+  });
+
+  test("back hides no status, also of a user whom nobody watches", async () => {
+    const [userid, other] = [aUser(), aUser()];
+    await ping(app, { userid, status: "0" });
+    // Long enough ago that it is no longer among what was just heard.
+    for (let minute = 0; minute < 3; minute++) {
+      clock.advance(20_000);
+      await ping(app, { userid: other, status: "0" });
+    }
+    clock.jump(-3_600_000);
+    await ping(app, { userid, status: "2" });
+    expect(await snapshot(app, [userid])).toMatchObject({
+      [userid]: { status: "2", online: true },
+    });
+    clock.jump(3_600_000);
   });
 
   test.each([

@@ -135,6 +135,21 @@ describe("to others an invisible user", () => {
     expect(await other.stream.presence()).toMatchObject({ online: false, clientid: "phone" });
   });
 
+  test("does not show which of its hidden devices pings when the others have just expired", async () => {
+    const userid = aUser();
+    using other = await WatchedUser.open(app, userid);
+    await ping(app, { userid, clientid: "phone", status: "1" });
+    const { time } = await other.stream.presence();
+    await ping(app, { userid, clientid: "hidden", status: INVISIBLE });
+    clock.advance(61_000);
+    await ping(app, { userid, clientid: "hidden", status: INVISIBLE });
+    expect(await other.stream.presence()).toMatchObject({
+      time,
+      online: false,
+      clientid: "phone",
+    });
+  });
+
   test("shows the others when the one that counted hides", async () => {
     const userid = aUser();
     using other = await WatchedUser.open(app, userid);

@@ -4,21 +4,24 @@ import * as fc from "fast-check";
 import { TestApp } from "../support/app.ts";
 import { EventStream, type Presence } from "../support/event-stream.ts";
 import { FakeClock } from "../support/fake-clock.ts";
-import { aUser, ping, watching } from "../support/presence.ts";
+import { aUser, flood, ping, watching } from "../support/presence.ts";
 
 const USERS = 4;
-const RUNS = 25;
+const RUNS = 40;
 
 const user = fc.nat(USERS - 1);
 // How many of the events arrive before the connection breaks, if it breaks.
 const cutAfter = fc.option(fc.nat(USERS), { nil: undefined });
 const racing = fc.option(user, { nil: undefined });
-const users = fc.uniqueArray(user, { minLength: 2 });
+const several = fc.uniqueArray(user, { minLength: 2 });
 
 const schedules = fc.array(
   fc.oneof(
     { weight: 4, arbitrary: fc.record({ do: fc.constant("ping" as const), user }) },
-    { weight: 2, arbitrary: fc.record({ do: fc.constant("burst" as const), users, cutAfter }) },
+    {
+      weight: 2,
+      arbitrary: fc.record({ do: fc.constant("burst" as const), users: several, cutAfter }),
+    },
     { weight: 2, arbitrary: fc.record({ do: fc.constant("drop" as const) }) },
     { weight: 3, arbitrary: fc.record({ do: fc.constant("connect" as const), cutAfter, racing }) },
   ),
@@ -162,6 +165,54 @@ beforeAll(async () => {
 
 afterAll(async () => {
   await Promise.all([app, frozen].map(async (one) => await one[Symbol.asyncDispose]()));
+});
+
+/** The users of the events that a stream resuming from `id` has at once. */
+async function toldSince(target: TestApp, users: string[], id: string): Promise<string[]> {
+  const end = aUser("end");
+  const headers = { "last-event-id": id };
+  using stream = await EventStream.open(target, watching(...users, end), headers);
+  await ping(target, { userid: end, status: "end" });
+  const told: string[] = [];
+  for (;;) {
+    const { userid } = await stream.presence();
+    if (userid === end) return told.toSorted();
+    told.push(userid);
+  }
+}
+
+test("a connection may break between any two of its first events", async () => {
+  for (const target of [app, frozen]) {
+    const users = Array.from({ length: 10 }, () => aUser());
+    await flood(
+      target,
+      users.map((userid) => ({ userid, status: "0" })),
+    );
+    using stream = await EventStream.open(target, watching(...users));
+    const lacking = new Set(users);
+    while (lacking.size > 0) {
+      const { id, userid } = await stream.presence();
+      lacking.delete(userid);
+      expect(await toldSince(target, users, id)).toEqual([...lacking].toSorted());
+    }
+  }
+});
+
+test("a connection may break between any two events of a flood", async () => {
+  const users = Array.from({ length: USERS }, () => aUser());
+  using stream = await EventStream.open(app, watching(...users));
+  const pings = Array.from({ length: 200 }, (_, nth) => ({
+    userid: users[nth % USERS] ?? "",
+    status: String(nth),
+  }));
+  await flood(app, pings);
+  const events: Presence[] = [];
+  for (const _ of pings) events.push(await stream.presence());
+  for (const [index, { id }] of events.entries()) {
+    if (index < pings.length - 20) continue;
+    const later = new Set(events.slice(index + 1).map(({ userid }) => userid));
+    expect(await toldSince(app, users, id)).toEqual([...later].toSorted());
+  }
 });
 
 test("wherever a connection breaks, the next one misses nothing and doubles nothing", async () => {

@@ -141,6 +141,21 @@ describe("a ping by socket", () => {
     });
   });
 
+  test("is told once to who subscribes in the same moment", async () => {
+    const userid = aUser();
+    // So that the server knows the user.
+    using watcher = await EventStream.open(app, `/subscribe/${userid}`);
+    for (let turn = 0; turn < 10; turn++) {
+      using socket = await PresenceSocket.open(app, { headers: claim(userid) });
+      socket.send({ type: "ping", status: `first ${turn}` });
+      socket.send({ type: "subscribe", users: [userid] });
+      expect((await socket.presence()).status).toBe(`first ${turn}`);
+      socket.send({ type: "ping", status: `second ${turn}` });
+      expect((await socket.presence()).status).toBe(`second ${turn}`);
+    }
+    await eventually("an event of each ping", () => watcher.waiting === 20, 2000);
+  });
+
   test("may have a number as status", async () => {
     const userid = aUser();
     using socket = await PresenceSocket.open(app, { headers: claim(userid) });
