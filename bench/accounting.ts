@@ -36,6 +36,18 @@ export function rssBytes(pid: number): number {
   return statusBytes(pid, "VmRSS");
 }
 
+/** What is resident, counted page by page: `VmRSS` may be off by some hundred KiB, which thousands of idle connections would show. */
+export function exactRssBytes(pid: number): number {
+  try {
+    const rollup = readFileSync(`/proc/${pid}/smaps_rollup`, "latin1");
+    const match = /^Rss:\s+(\d+) kB/m.exec(rollup);
+    if (match !== null) return Number(match[1]) * 1024;
+  } catch {
+    // Not Linux, or a kernel without it.
+  }
+  return rssBytes(pid);
+}
+
 /** The most it ever had, or since the last reset; undefined where the kernel does not keep it. */
 export function peakRssBytes(pid: number): number | undefined {
   return HAS_PROC ? statusBytes(pid, "VmHWM") : undefined;

@@ -16,6 +16,8 @@ const TOKEN_SECRET = "bench-token-secret";
 const SERVER_KEY = "bench-server-key";
 const SIMULATOR_BUCKET = "bench";
 const SIMULATOR_LABEL = "S3 simulator";
+// Nobody goes offline in a measurement, and what it leaves in a Redis of the caller's is gone an hour later.
+const PRESENCE_TTL_S = 3600;
 // With --pin: what is measured has a core of its own, everything else shares the other.
 const SERVER_CORE = 0;
 const OTHER_CORE = 1;
@@ -56,7 +58,7 @@ export class Harness implements AsyncDisposable {
   #databaseUrl = "";
   #sql: postgres.Sql | undefined;
   #project = { projectID: 1, projectKey: "" };
-  #folders = 0;
+  #names = 0;
 
   constructor(options: Options) {
     this.options = options;
@@ -99,6 +101,25 @@ export class Harness implements AsyncDisposable {
       ...this.#project,
       ...(postmaster !== undefined && { postgres: postmaster }),
     };
+  }
+
+  /** Floodgate with no presence in it. `apart`: on a database of its own, since servers on one database hear one another. */
+  async startPresence(store: Store, { apart }: { apart: boolean }): Promise<Subject> {
+    const { redis } = this.options;
+    return this.startFloodgate(store, {
+      PRESENCE_TTL_S: PRESENCE_TTL_S.toString(),
+      ...(redis !== undefined && { REDIS_URL: redis, REDIS_PREFIX: this.#redisPrefix() }),
+      ...(apart && (await this.#createDatabase())),
+    });
+  }
+
+  /** What carries pings from one server to the others. */
+  get presenceBus(): string {
+    return this.options.redis === undefined ? "PostgreSQL" : "Redis";
+  }
+
+  async startPresenceFloor(): Promise<Subject> {
+    return this.#startBaseline("floor-presence.ts", [], {});
   }
 
   async startFloor(mode: "drain" | "buffer"): Promise<Subject> {
@@ -180,7 +201,7 @@ export class Harness implements AsyncDisposable {
   }
 
   #openFolder(): Store {
-    const folder = join(this.#folder, `store-${this.#folders++}`);
+    const folder = join(this.#folder, `store-${this.#names++}`);
     mkdirSync(folder);
     return {
       label: this.storeLabel("files"),
@@ -230,7 +251,27 @@ export class Harness implements AsyncDisposable {
   async #emptyTables(): Promise<void> {
     if (this.#database === undefined || this.#sql === undefined) return;
     await this.#sql`truncate batches, images, segments, sessions`;
+    // Another checkout's server may not have presence yet.
+    const [row] = await this.#sql`select to_regclass('presence_devices') as presence`;
+    if (row?.["presence"]) await this.#sql`truncate presence_devices`;
     await this.#sql`checkpoint`;
+  }
+
+  /** None in a PostgreSQL of the caller's. */
+  async #createDatabase(): Promise<Record<string, string>> {
+    if (this.#database === undefined || this.#sql === undefined) return {};
+    const name = `presence_${this.#names++}`;
+    await this.#sql`create database ${this.#sql(name)}`;
+    const url = new URL(this.#databaseUrl);
+    url.pathname = `/${name}`;
+    const env = { DATABASE_URL: url.href };
+    const script = this.options.server;
+    await this.#processes.run({ script, args: ["migrate"], env: { ...this.#serverEnv(), ...env } });
+    return env;
+  }
+
+  #redisPrefix(): string {
+    return `floodgate-bench-${process.pid}-${this.#names++}:`;
   }
 
   async #postmaster(): Promise<number | undefined> {

@@ -4,6 +4,8 @@ import { Value } from "typebox/value";
 
 import {
   LoadMessage,
+  type PresencePlan,
+  type PresenceResult,
   type Plan,
   type StageResult,
   type StagesPlan,
@@ -16,7 +18,11 @@ import type { Progress } from "./progress.ts";
 // Connecting, starting sessions, draining and waiting for the slowest answer.
 const OVERHEAD_SECONDS = 150;
 
-type Outcome = { stages: StageResult[]; uploads: UploadsResult | undefined };
+type Outcome = {
+  stages: StageResult[];
+  uploads: UploadsResult | undefined;
+  presence: PresenceResult | undefined;
+};
 
 /** Runs plans in load processes, a fresh one each, and shows how far they are. */
 export class LoadProcesses {
@@ -32,20 +38,57 @@ export class LoadProcesses {
 
   async stages(label: string, plan: StagesPlan): Promise<StageResult[]> {
     const seconds = plan.stages.reduce((sum, each) => sum + each.warmupSeconds + each.seconds, 0);
-    const { stages } = await this.#run(label, plan, seconds);
+    const { stages } = await this.#runAlone(label, plan, seconds);
     if (stages.length !== plan.stages.length) throw new Error(`${label}: a stage is missing`);
     return stages;
   }
 
   async uploads(label: string, plan: UploadsPlan): Promise<UploadsResult> {
     const seconds = plan.bytesPerSecond === undefined ? 0 : plan.bytes / plan.bytesPerSecond;
-    const { uploads } = await this.#run(label, plan, seconds);
+    const { uploads } = await this.#runAlone(label, plan, seconds);
     if (uploads === undefined) throw new Error(`${label}: no result`);
     return uploads;
   }
 
-  async #run(label: string, plan: Plan, seconds: number): Promise<Outcome> {
-    const outcome: Outcome = { stages: [], uploads: undefined };
+  /** All plans at the same time, each in a process of its own. */
+  async presence(label: string, plans: PresencePlan[]): Promise<PresenceResult[]> {
+    const done = plans.map(() => 0);
+    this.#progress.start(label);
+    try {
+      return await Promise.all(
+        plans.map(async (plan, index) => {
+          const onProgress = (part: number, detail: string) => {
+            done[index] = part;
+            this.#progress.update(done.reduce((sum, each) => sum + each, 0) / done.length, detail);
+          };
+          const { presence } = await this.#run(label, plan, secondsOf(plan), onProgress);
+          if (presence === undefined) throw new Error(`${label}: no result`);
+          return presence;
+        }),
+      );
+    } finally {
+      this.#progress.stop();
+    }
+  }
+
+  async #runAlone(label: string, plan: Plan, seconds: number): Promise<Outcome> {
+    this.#progress.start(label);
+    try {
+      return await this.#run(label, plan, seconds, (done, detail) =>
+        this.#progress.update(done, detail),
+      );
+    } finally {
+      this.#progress.stop();
+    }
+  }
+
+  async #run(
+    label: string,
+    plan: Plan,
+    seconds: number,
+    onProgress: (done: number, detail: string) => void,
+  ): Promise<Outcome> {
+    const outcome: Outcome = { stages: [], uploads: undefined, presence: undefined };
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     const onMessage = (message: unknown) => {
       if (!Value.Check(LoadMessage, message)) {
@@ -53,14 +96,14 @@ export class LoadProcesses {
         return;
       }
       if (message.kind === "ready") child.send(plan);
-      else if (message.kind === "progress") this.#progress.update(message.done, message.detail);
+      else if (message.kind === "progress") onProgress(message.done, message.detail);
       else if (message.kind === "stage") outcome.stages.push(message.result);
       else if (message.kind === "uploads") outcome.uploads = message.result;
+      else if (message.kind === "presence") outcome.presence = message.result;
       else if (message.kind === "failed") reject(new Error(`${label}: ${message.message}`));
       else resolve();
     };
     const script = join(BENCH_DIR, "load/main.ts");
-    this.#progress.start(label);
     const { child, log } = this.#processes.spawn({ script, core: this.#core }, onMessage);
     const timer = setTimeout(
       () => reject(new Error(`${label}: no result in time`)),
@@ -74,9 +117,16 @@ export class LoadProcesses {
       return outcome;
     } finally {
       clearTimeout(timer);
-      this.#progress.stop();
       child.kill("SIGKILL");
       await child.exited;
     }
   }
+}
+
+function secondsOf({ steps }: PresencePlan): number {
+  const seconds = steps.map((step) => {
+    if (step.kind === "settle") return step.secondsMax;
+    return step.kind === "window" ? step.warmupSeconds + step.seconds : 0;
+  });
+  return seconds.reduce((sum, each) => sum + each, 0);
 }

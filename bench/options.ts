@@ -23,6 +23,7 @@ export type Options = {
   s3: string | undefined;
   bucket: string;
   databaseUrl: string | undefined;
+  redis: string | undefined;
   server: string;
   dataDir: string;
   out: string;
@@ -40,6 +41,7 @@ type Flags = {
   s3?: string;
   bucket: string;
   databaseUrl?: string;
+  redis?: string;
   server: string;
   dataDir: string;
   out: string;
@@ -81,6 +83,7 @@ export function readOptions(args: string[], phases: Record<string, string[]>): O
     s3: flags.s3,
     bucket: flags.bucket,
     databaseUrl: flags.databaseUrl,
+    redis: flags.redis,
     server: resolve(flags.server),
     dataDir: resolve(flags.dataDir),
     out: resolve(flags.out),
@@ -91,7 +94,7 @@ function buildCommand(phases: Record<string, string[]>): Command {
   const list = Object.entries(phases).map(([name, each]) => `  ${name}: ${each.join(", ")}`);
   return new Command("bun bench")
     .description("Measures Floodgate against its floor and against what one would otherwise write.")
-    .argument("<scenario>", Object.keys(phases).join(" or "))
+    .argument("<scenario>", Object.keys(phases).join(", "))
     .option("--phases <list>", "only these phases, separated by commas")
     .option("--quick", "a smoke run of half a minute; its figures mean little")
     .option("--json", "the whole result as JSON on stdout instead of the tables")
@@ -110,6 +113,7 @@ function buildCommand(phases: Record<string, string[]>): Command {
     )
     .option("--bucket <name>", "its bucket, made if absent", "floodgate-bench")
     .option("--database-url <url>", "an existing PostgreSQL instead of an embedded one")
+    .option("--redis <url>", "carry presence over this Redis instead of PostgreSQL", redisUrl)
     .option(
       "--server <path>",
       "entry file of the server under test",
@@ -129,6 +133,12 @@ function positiveInteger(text: string): number {
   if (!Number.isInteger(value) || value < 1)
     throw new InvalidArgumentError("It must be a whole number from 1.");
   return value;
+}
+
+function redisUrl(text: string): string {
+  if (!URL.canParse(text) || !/^rediss?:/.test(text))
+    throw new InvalidArgumentError("It must be a redis or rediss URL.");
+  return text;
 }
 
 function s3Url(text: string): string {

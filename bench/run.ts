@@ -9,6 +9,7 @@ import { renderPlot } from "./report/plot.ts";
 import { renderTables } from "./report/table.ts";
 import { imagesPhases, runImages } from "./scenarios/images.ts";
 import { ingestPhases, runIngest } from "./scenarios/ingest.ts";
+import { presencePhases, runPresence } from "./scenarios/presence.ts";
 
 const SCENARIOS: Record<
   string,
@@ -19,6 +20,7 @@ const SCENARIOS: Record<
 > = {
   ingest: { phases: ingestPhases, run: runIngest },
   images: { phases: imagesPhases, run: runImages },
+  presence: { phases: presencePhases, run: runPresence },
 };
 
 // Conventional: 128 and the signal's number.

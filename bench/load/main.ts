@@ -4,6 +4,7 @@ import { endpointOf, openConnections } from "./connection.ts";
 import { Engine } from "./engine.ts";
 import { Meter } from "./meter.ts";
 import { type LoadMessage, Plan, type StagesPlan, type UploadsPlan } from "./plan.ts";
+import { runPresence } from "./presence/run.ts";
 import { Requests } from "./requests.ts";
 import { startSessions } from "./sessions.ts";
 import { runUploads } from "./uploads.ts";
@@ -53,7 +54,9 @@ async function sessionTokens(plan: UploadsPlan, projectKey: string): Promise<str
 async function run(message: unknown): Promise<void> {
   try {
     const plan = Value.Parse(Plan, message);
-    await (plan.kind === "stages" ? runStages(plan) : runUploadsPlan(plan));
+    if (plan.kind === "stages") await runStages(plan);
+    else if (plan.kind === "uploads") await runUploadsPlan(plan);
+    else tell({ kind: "presence", result: await runPresence(plan, tellProgress) });
     tell({ kind: "done" });
   } catch (error) {
     tell({ kind: "failed", message: error instanceof Error ? error.message : String(error) });

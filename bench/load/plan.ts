@@ -71,7 +71,53 @@ export const UploadsPlan = Type.Object({
 });
 export type UploadsPlan = Static<typeof UploadsPlan>;
 
-export const Plan = Type.Union([StagesPlan, UploadsPlan]);
+/** Subscribers of presence, and pings for them. A user is a number; the load process makes the names. */
+export const PresenceStep = Type.Union([
+  /** Opens `each` subscribers to each of `users` users. */
+  Type.Object({ kind: Type.Literal("subscribe"), users: Type.Integer(), each: Type.Integer() }),
+  /** Pings every user until each of its subscribers has heard of it. */
+  Type.Object({ kind: Type.Literal("greet") }),
+  Type.Object({ kind: Type.Literal("unsubscribe") }),
+  /** Opens subscribers to the first user that never read. */
+  Type.Object({ kind: Type.Literal("stall"), subscribers: Type.Integer() }),
+  Type.Object({ kind: Type.Literal("unstall") }),
+  /** Waits until the server's memory stands still. */
+  Type.Object({
+    kind: Type.Literal("settle"),
+    name: Type.String(),
+    seconds: Type.Number(),
+    secondsMax: Type.Number(),
+  }),
+  /** A measuring window. Without `rate`: as many pings as get through, or none with `quiet`. */
+  Type.Object({
+    kind: Type.Literal("window"),
+    name: Type.String(),
+    quiet: Type.Optional(Type.Boolean()),
+    rate: Type.Optional(Type.Number({ exclusiveMinimum: 0 })),
+    warmupSeconds: Type.Number({ minimum: 0 }),
+    seconds: Type.Number({ exclusiveMinimum: 0 }),
+  }),
+]);
+export type PresenceStep = Static<typeof PresenceStep>;
+
+export const Transport = Type.Union([Type.Literal("websocket"), Type.Literal("sse")]);
+export type Transport = Static<typeof Transport>;
+
+export const PresencePlan = Type.Object({
+  kind: Type.Literal("presence"),
+  url: Type.String(),
+  transport: Transport,
+  /** The bare server takes events ready made instead of pings. */
+  bare: Type.Boolean(),
+  /** Characters in a user's and in a client's name: they decide how long an event is. */
+  nameLength: Type.Integer({ minimum: 16, maximum: 128 }),
+  pingConnections: Type.Integer({ minimum: 1 }),
+  steps: Type.Array(PresenceStep),
+  watched: Watched,
+});
+export type PresencePlan = Static<typeof PresencePlan>;
+
+export const Plan = Type.Union([StagesPlan, UploadsPlan, PresencePlan]);
 export type Plan = Static<typeof Plan>;
 
 export const Latency = Type.Object({
@@ -140,11 +186,50 @@ export const UploadsResult = Type.Object({
 });
 export type UploadsResult = Static<typeof UploadsResult>;
 
+/** The server's memory after a settle step or before a stall step. */
+export const PresenceMark = Type.Object({
+  name: Type.String(),
+  seconds: Type.Number(),
+  rssBytes: Type.Number(),
+});
+export type PresenceMark = Static<typeof PresenceMark>;
+
+export const PresenceWindow = Type.Object({
+  name: Type.String(),
+  rate: Type.Optional(Type.Number()),
+  subscribers: Type.Number(),
+  stalled: Type.Number(),
+  seconds: Type.Number(),
+  /** Pings answered 200 within the window. */
+  pings: Type.Number(),
+  /** Events received within the window, and their bytes without framing. */
+  deliveries: Type.Number(),
+  deliveredBytes: Type.Number(),
+  /** Of the pings meant for the window, once for each subscriber: from the intended send to an event at least as new. */
+  latency: Latency,
+  /** How many of those were skipped because a newer one was delivered instead. */
+  superseded: Type.Number(),
+  lag: Latency,
+  usage: Usage,
+  /** Resident at the end of the window. */
+  rssBytes: Type.Number(),
+});
+export type PresenceWindow = Static<typeof PresenceWindow>;
+
+export const PresenceResult = Type.Object({
+  marks: Type.Array(PresenceMark),
+  windows: Type.Array(PresenceWindow),
+  /** What makes the figures worthless. */
+  problems: Type.Array(Type.String()),
+});
+export type PresenceResult = Static<typeof PresenceResult>;
+
 export const LoadMessage = Type.Union([
   Type.Object({ kind: Type.Literal("ready") }),
   Type.Object({ kind: Type.Literal("progress"), done: Type.Number(), detail: Type.String() }),
   Type.Object({ kind: Type.Literal("stage"), result: StageResult }),
   Type.Object({ kind: Type.Literal("uploads"), result: UploadsResult }),
+  Type.Object({ kind: Type.Literal("presence"), result: PresenceResult }),
   Type.Object({ kind: Type.Literal("done") }),
   Type.Object({ kind: Type.Literal("failed"), message: Type.String() }),
 ]);

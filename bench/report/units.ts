@@ -36,3 +36,12 @@ export function count(value: number): string {
 export function or(value: number | undefined, show: (value: number) => string): string {
   return value === undefined || !Number.isFinite(value) ? "–" : show(value);
 }
+
+/** For what is a few KiB at most. */
+export function fineKib(bytes: number): string {
+  return `${(bytes / 1024).toFixed(bytes < 100 * 1024 ? 2 : 0)} KiB`;
+}
+
+export function seconds(value: number): string {
+  return `${value.toFixed(value < 10 ? 1 : 0)} s`;
+}

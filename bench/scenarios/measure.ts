@@ -104,7 +104,7 @@ export async function measureUploads(
   return result;
 }
 
-function watched(subject: Subject) {
+export function watched(subject: Subject) {
   return {
     server: subject.pid,
     ...(subject.postgres !== undefined && { postgres: subject.postgres }),

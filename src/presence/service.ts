@@ -53,6 +53,7 @@ export class Presence {
     store.start();
     this.#timer = setInterval(() => {
       connections.tick();
+      store.tick();
       hub.tick().catch((error: unknown) => log.error({ err: error }, "presence tick failed"));
     }, TICK_MS);
   }

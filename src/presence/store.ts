@@ -36,6 +36,15 @@ export class DeviceStore {
     await this.#deps.lastSeen.stop();
   }
 
+  /** To be called some times a second: forgets what has reached the stores. */
+  tick(): void {
+    const nowMs = this.#deps.clock.elapsedMs();
+    if (nowMs - this.#turnedMs < RECENT_MS) return;
+    this.#older = this.#recent;
+    this.#recent = new Map();
+    this.#turnedMs = nowMs;
+  }
+
   /** A device of this process's own. */
   record(ping: Ping): void {
     this.#deps.lastSeen.record(ping);
@@ -45,12 +54,6 @@ export class DeviceStore {
 
   /** A device of any process. */
   hear(ping: Ping): void {
-    const nowMs = this.#deps.clock.elapsedMs();
-    if (nowMs - this.#turnedMs > RECENT_MS) {
-      this.#older = this.#recent;
-      this.#recent = new Map();
-      this.#turnedMs = nowMs;
-    }
     const known = this.#recent.get(ping.userid);
     if (known === undefined) this.#recent.set(ping.userid, [deviceOf(ping)]);
     else mergeInto(known, deviceOf(ping), DEVICES_MAX);

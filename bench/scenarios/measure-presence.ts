@@ -1,0 +1,119 @@
+import type { Subject } from "../harness.ts";
+import type {
+  PresenceMark,
+  PresenceResult,
+  PresenceStep,
+  PresenceWindow,
+  Transport,
+} from "../load/plan.ts";
+import { type Context, watched } from "./measure.ts";
+
+/** One of the four that every phase measures. */
+export type Case = { label: string; transport: Transport; ours: boolean };
+
+export const CASES: Case[] = [
+  { label: "Floodgate, WebSocket", transport: "websocket", ours: true },
+  { label: "bare Bun, WebSocket", transport: "websocket", ours: false },
+  { label: "Floodgate, SSE", transport: "sse", ours: true },
+  { label: "bare Bun, SSE", transport: "sse", ours: false },
+];
+
+export const TRANSPORTS = [
+  { transport: "websocket", name: "WebSocket" },
+  { transport: "sse", name: "SSE" },
+] as const;
+
+export type Measured = Case & { results: PresenceResult[] };
+
+type Request = {
+  phase: string;
+  round?: number;
+  pingConnections: number;
+  steps: PresenceStep[];
+  nameLength?: number;
+};
+
+// As long as most ids are.
+const NAME_LENGTH = 24;
+
+/** Runs the same steps against several servers at the same time, keeps the results, and checks that they can be believed. */
+export async function measurePresence(
+  { harness, findings }: Context<unknown>,
+  subjects: { each: Case; subject: Subject }[],
+  { phase, round = 1, pingConnections, steps, nameLength = NAME_LENGTH }: Request,
+): Promise<PresenceResult[]> {
+  const labels = subjects.map(({ each }) => each.label).join("; ");
+  const plans = subjects.map(({ each, subject }) => ({
+    kind: "presence" as const,
+    url: subject.url,
+    transport: each.transport,
+    bare: !each.ours,
+    nameLength,
+    pingConnections,
+    steps,
+    watched: watched(subject),
+  }));
+  const results = await harness.load.presence(`${phase}: ${labels}`, plans);
+  for (const [index, result] of results.entries()) {
+    const subject = subjects[index]?.each.label ?? "";
+    const store = harness.presenceBus;
+    findings.measurements.push({ phase, subject, store, round, result });
+    findings.failures.push(...result.problems.map((each) => `${phase}, ${subject}: ${each}`));
+  }
+  return results;
+}
+
+/** Each case on a fresh server, in turns and back. */
+export async function measureInTurns(
+  context: Context<unknown>,
+  rounds: number,
+  request: Request,
+): Promise<Measured[]> {
+  const measured = CASES.map((each) => ({ ...each, results: new Array<PresenceResult>() }));
+  for (let round = 1; round <= rounds; round++)
+    for (const each of round % 2 === 1 ? measured : measured.toReversed()) {
+      await using subject = await startCase(context, each);
+      each.results.push(
+        ...(await measurePresence(context, [{ each, subject }], { ...request, round })),
+      );
+    }
+  return measured;
+}
+
+export async function startCase(
+  { harness }: Context<unknown>,
+  { ours }: Case,
+  apart = false,
+): Promise<Subject> {
+  if (!ours) return harness.startPresenceFloor();
+  return harness.startPresence(await harness.openStore("files"), { apart });
+}
+
+export function windowsOf({ results }: Measured, name: string): PresenceWindow[] {
+  const windows = results.flatMap((result) => result.windows.filter((each) => each.name === name));
+  if (windows.length === 0) throw new Error(`no window "${name}"`);
+  return windows;
+}
+
+export function markOf({ marks }: PresenceResult, name: string): PresenceMark {
+  const mark = marks.find((each) => each.name === name);
+  if (mark === undefined) throw new Error(`no mark "${name}"`);
+  return mark;
+}
+
+/** Ours and the bare server on one transport. */
+export function pairOf<Each extends Case>(measured: Each[], transport: Transport): [Each, Each] {
+  const ours = measured.find((each) => each.transport === transport && each.ours);
+  const bare = measured.find((each) => each.transport === transport && !each.ours);
+  if (ours === undefined || bare === undefined) throw new Error(`no measurements on ${transport}`);
+  return [ours, bare];
+}
+
+export function barsOf<Each extends Case>(
+  title: string,
+  measured: Each[],
+  value: (each: Each) => number,
+) {
+  const bars = measured.map((each) => ({ label: each.label, value: value(each) }));
+  return { kind: "bars" as const, title, bars };
+}

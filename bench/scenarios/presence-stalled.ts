@@ -1,0 +1,193 @@
+import type { Latency, PresenceResult, PresenceStep, PresenceWindow } from "../load/plan.ts";
+import { count, fineKib, kib, mib, ms, or, times } from "../report/units.ts";
+import { median } from "../stats.ts";
+import type { Context } from "./measure.ts";
+import {
+  barsOf,
+  CASES,
+  type Measured,
+  markOf,
+  measurePresence,
+  pairOf,
+  startCase,
+  TRANSPORTS,
+  windowsOf,
+} from "./measure-presence.ts";
+import type { PresenceParameters } from "./presence-parameters.ts";
+
+const GROWTH_BYTES_MAX = 64 * 1024;
+const P99_TIMES_MAX = 1.1;
+const LAG_MS_MAX = 10;
+const PING_CONNECTIONS = 16;
+/** Long names make long events, which fill the kernel's buffers in seconds. */
+const NAME_LENGTH = 120;
+
+type Run = Measured & { dropped: number[] };
+
+/** Subscribers that never read, beside some that do: what they cost, and whether the others notice. */
+export async function measureStalled(context: Context<PresenceParameters>): Promise<void> {
+  const { rounds, together } = context.parameters.stalled;
+  const runs: Run[] = CASES.map((each) => ({ ...each, results: [], dropped: [] }));
+  const [ours, bare] = [runs.filter((run) => run.ours), runs.filter((run) => !run.ours)];
+  if (together) await measureTogether(context, runs, 1);
+  else {
+    for (let round = 1; round <= rounds; round++)
+      for (const run of round % 2 === 1 ? ours : ours.toReversed())
+        await measureTogether(context, [run], round);
+    // They are there to show the memory, where one cannot disturb the other.
+    await measureTogether(context, bare, 1);
+  }
+  report(context, runs);
+}
+
+async function measureTogether(
+  context: Context<PresenceParameters>,
+  runs: Run[],
+  round: number,
+): Promise<void> {
+  await using stack = new AsyncDisposableStack();
+  const subjects = [];
+  for (const each of runs)
+    subjects.push({ each, subject: stack.use(await startCase(context, each, runs.length > 1)) });
+  const results = await measurePresence(context, subjects, {
+    phase: "stalled",
+    round,
+    pingConnections: PING_CONNECTIONS,
+    nameLength: NAME_LENGTH,
+    steps: stepsOf(context.parameters),
+  });
+  for (const [index, run] of runs.entries()) {
+    const [result, url] = [results[index], subjects[index]?.subject.url];
+    if (result === undefined || url === undefined) throw new Error("stalled: no result");
+    run.results.push(result);
+    if (run.ours) run.dropped.push(await droppedBy(url));
+  }
+}
+
+/** Half of the windows without the stalled come before those with them, half after: what drifts favours neither. */
+function stepsOf({ stalled }: PresenceParameters): PresenceStep[] {
+  const { healthy, fill, settleSeconds, seconds, pingsPerSecond } = stalled;
+  const windows = (name: string, length: number) =>
+    Array.from({ length }, (): PresenceStep => ({
+      kind: "window",
+      name,
+      rate: pingsPerSecond,
+      warmupSeconds: settleSeconds,
+      seconds,
+    }));
+  return [
+    { kind: "subscribe", users: 1, each: healthy },
+    { kind: "greet" },
+    ...windows("without", stalled.windows / 2),
+    { kind: "stall", subscribers: stalled.stalled },
+    {
+      kind: "window",
+      name: "fill",
+      rate: fill.pingsPerSecond,
+      warmupSeconds: 0,
+      seconds: fill.seconds,
+    },
+    ...windows("with", stalled.windows),
+    { kind: "unstall" },
+    ...windows("without", stalled.windows / 2),
+  ];
+}
+
+/** Subscribers that the server itself closed. */
+async function droppedBy(url: string): Promise<number> {
+  const response = await fetch(`${url}/metrics`);
+  const text = await response.text();
+  const lines = text.matchAll(/^floodgate_presence_dropped_total\{[^}]*\} (\d+)/gm);
+  return [...lines].reduce((sum, [, value]) => sum + Number(value), 0);
+}
+
+function figuresOf(run: Run) {
+  const over = (name: string, read: (latency: Latency) => number) =>
+    median(undisturbed(windowsOf(run, name)).map(({ latency }) => read(latency)));
+  const growth = run.results.map((result) => growthOf(result));
+  return {
+    // A limit on memory holds in every round.
+    growthBytes: Math.max(...growth),
+    withMs: over("with", ({ p99Ms }) => p99Ms),
+    withoutMs: over("without", ({ p99Ms }) => p99Ms),
+    withP90Ms: over("with", ({ p90Ms }) => p90Ms),
+    withoutP90Ms: over("without", ({ p90Ms }) => p90Ms),
+    dropped: run.ours ? median(run.dropped) : undefined,
+    bytes: median(
+      windowsOf(run, "with").map(({ deliveredBytes, deliveries }) => deliveredBytes / deliveries),
+    ),
+  };
+}
+
+/** Without the windows in which the generator itself stood still, since they tell of it alone; unless that is most of them. */
+function undisturbed(windows: PresenceWindow[]): PresenceWindow[] {
+  const kept = windows.filter(({ lag }) => lag.maxMs <= LAG_MS_MAX);
+  return kept.length * 2 >= windows.length ? kept : windows;
+}
+
+/** The most that was resident while they were there, less what was before the first of them came. */
+function growthOf(result: PresenceResult): number {
+  const peaks = result.windows
+    .filter(({ stalled }) => stalled > 0)
+    .map(({ usage }) => usage.rssPeakBytes);
+  return Math.max(...peaks) - markOf(result, "stall").rssBytes;
+}
+
+function report({ findings, parameters }: Context<PresenceParameters>, runs: Run[]): void {
+  const { stalled, healthy, pingsPerSecond, rounds } = parameters.stalled;
+  findings.section(
+    `Stalled: ${count(stalled)} subscribers that never read beside ${healthy} that do, ${pingsPerSecond} pings/s, ${rounds} rounds`,
+    [
+      "",
+      "RSS growth",
+      "per stalled",
+      "p90 without",
+      "p90 with",
+      "p99 without",
+      "p99 with",
+      "with/without",
+      "dropped",
+      "bytes/event",
+    ],
+    runs.map((run) => {
+      const figures = figuresOf(run);
+      return [
+        run.label,
+        mib(figures.growthBytes),
+        fineKib(figures.growthBytes / stalled),
+        ms(figures.withoutP90Ms),
+        ms(figures.withP90Ms),
+        ms(figures.withoutMs),
+        ms(figures.withMs),
+        times(figures.withMs / figures.withoutMs),
+        or(figures.dropped, count),
+        count(figures.bytes),
+      ];
+    }),
+    `p90 and p99 are those of the healthy ones, medians of ${rounds * parameters.stalled.windows} windows of ${parameters.stalled.seconds} s without the others and as many with them;`,
+    `windows in which the generator's own clock was ${LAG_MS_MAX} ms late are left out. With so few pings a window's p99 is its worst ping: expect it to differ by a quarter.`,
+    "The stalled have receive buffers of 4 KiB and segments of 536 bytes, so the kernel takes some 150 KiB for each before the server has to wait.",
+  );
+  for (const { transport, name } of TRANSPORTS) {
+    const figures = figuresOf(pairOf(runs, transport)[0]);
+    findings.atMost(
+      `RSS growth per stalled ${name}`,
+      figures.growthBytes / stalled,
+      GROWTH_BYTES_MAX,
+      kib,
+    );
+    findings.atMost(
+      `p99 beside stalled to without, ${name}`,
+      figures.withMs / figures.withoutMs,
+      P99_TIMES_MAX,
+      times,
+    );
+  }
+  findings.charts.push(
+    barsOf(
+      "RSS growth per stalled subscriber, KiB",
+      runs,
+      (run) => figuresOf(run).growthBytes / stalled / 1024,
+    ),
+  );
+}
