@@ -214,12 +214,16 @@ export class Hub {
         if (stored === undefined) this.#unread.add(topic);
         const devices = stored?.get(topic.userid) ?? [];
         const news = devices.filter((device) => topic.merge(device, this.#aliveUntil(device)));
-        const newest = news.toSorted((a, b) => b.changedAt - a.changedAt)[0];
+        const seen = news.filter(({ gone, status }) => !gone && status !== INVISIBLE);
+        // A hidden device is named to nobody else.
+        const [newest] = (seen.length > 0 ? seen : news).toSorted(
+          (a, b) => b.changedAt - a.changedAt,
+        );
         if (newest !== undefined)
           changed.set(topic, {
             clientid: newest.clientid,
             isPing: news.some(({ gone }) => !gone),
-            isSeen: news.some(({ gone, status }) => !gone && status !== INVISIBLE),
+            isSeen: seen.length > 0,
           });
       }
     }

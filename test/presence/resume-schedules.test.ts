@@ -203,7 +203,7 @@ test("a connection may break between any two events of a flood", async () => {
   using stream = await EventStream.open(app, watching(...users));
   const pings = Array.from({ length: 200 }, (_, nth) => ({
     userid: users[nth % USERS] ?? "",
-    status: String(nth),
+    status: `s${nth}`,
   }));
   await flood(app, pings);
   const events: Presence[] = [];
