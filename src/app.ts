@@ -181,7 +181,7 @@ function buildPresence(
   const redisDevices = redis && named && new RedisDevices(redis, named.prefix, ttlMs);
   const store = new DeviceStore({ lastSeen, redis: redisDevices, clock, log });
   const load = async (userids: string[]) => await store.load(userids);
-  const hub = new Hub({ load, clock, ttlMs, metrics, log });
+  const hub = new Hub({ load, clock, ttlMs, metrics });
   const connections = new Connections(clock);
   const presence = new Presence({ hub, store, connections, bus, clock, ttlMs, metrics, log });
   const tokens = new UserTokens(config.tokenSecrets);

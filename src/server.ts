@@ -70,10 +70,13 @@ export async function startServer(
     if (leave) await Bun.sleep(LEAVE_MS);
     // Stops listening; its promise would wait for idle connections, too.
     void server.stop();
-    app.presence.sendAway();
+    const deaf = app.presence.sendAway();
     const deadlineMs = performance.now() + DRAIN_MS;
     // Bun's own number counts the answers, too, whose bodies are still being read.
-    while ((app.edge.active > 0 || server.pendingRequests > 0) && performance.now() < deadlineMs) {
+    while (
+      (app.edge.active > 0 || server.pendingRequests > deaf) &&
+      performance.now() < deadlineMs
+    ) {
       app.commitLog.close();
       await Bun.sleep(10);
     }

@@ -1,3 +1,5 @@
+import { type Log } from "./log.ts";
+
 export type BusListener = {
   /** What another process published, as JSON carried it. */
   message: (message: unknown) => void;
@@ -56,7 +58,12 @@ export class Outbox {
 /** Hands messages to their channel's listeners, except this process's own. */
 export class Listeners {
   readonly #origin = crypto.randomUUID();
+  readonly #log: Log;
   readonly #byChannel = new Map<string, Set<BusListener>>();
+
+  constructor(log: Log) {
+    this.#log = log;
+  }
 
   get channels(): string[] {
     return [...this.#byChannel.keys()];
@@ -79,9 +86,21 @@ export class Listeners {
     return `["${this.#origin}",${texts.join(",")}]`;
   }
 
+  /** Anybody who may use the server behind the bus can write there. */
+  #parse(packed: string): unknown[] {
+    try {
+      const list: unknown = JSON.parse(packed);
+      if (Array.isArray(list)) return list.slice(1);
+    } catch {
+      // Told below.
+    }
+    this.#log.warn("a message on the bus is not ours");
+    return [];
+  }
+
   unpack(channel: string, packed: string): void {
     if (packed.startsWith(this.#origin, 2)) return;
-    const [, ...messages]: unknown[] = JSON.parse(packed);
+    const messages = this.#parse(packed);
     for (const listener of this.#byChannel.get(channel) ?? [])
       for (const message of messages) listener.message(message);
   }

@@ -36,6 +36,15 @@ const Env = Type.Object({
   COMMIT_BYTES: Type.Integer({ minimum: 64 * 1024, maximum: 256 * MIB, default: 8 * MIB }),
   INFLIGHT_BYTES_MAX: Type.Integer({ minimum: MIB, default: 256 * MIB }),
   STRICT_FRAMING: Type.Boolean({ default: false }),
+  FCM_CREDENTIALS: Type.Optional(Type.String({ minLength: 1 })),
+  FCM_BASE_URL: Type.String({ pattern: "^https?://", default: "https://fcm.googleapis.com" }),
+  APNS_KEY: Type.Optional(Type.String({ minLength: 1 })),
+  APNS_KEY_ID: Type.Optional(Type.String({ minLength: 1 })),
+  APNS_TEAM_ID: Type.Optional(Type.String({ minLength: 1 })),
+  APNS_TOPIC: Type.Optional(Type.String({ minLength: 1 })),
+  APNS_SANDBOX: Type.Boolean({ default: false }),
+  APNS_BASE_URL: Type.Optional(Type.String({ pattern: "^https?://" })),
+  PUSH_CONCURRENCY: Type.Integer({ minimum: 1, maximum: 20_000, default: 1800 }),
   GEOIP_DB: Type.Optional(Type.String({ minLength: 1 })),
   CORS_ORIGINS: Type.String({ default: "" }),
   LOG_LEVEL: Type.Enum(["trace", "debug", "info", "warn", "error", "fatal", "silent"], {
@@ -69,6 +78,10 @@ export function readConfig(env: Record<string, string | undefined> = process.env
     if (!ipaddr.isValidCIDR(cidr)) problems.push(`TRUSTED_PROXIES "${cidr}" is not a CIDR range`);
   if (isValid && values.COMMIT_BYTES > values.INFLIGHT_BYTES_MAX)
     problems.push("INFLIGHT_BYTES_MAX must be at least COMMIT_BYTES");
+  const apns = ["APNS_KEY", "APNS_KEY_ID", "APNS_TEAM_ID", "APNS_TOPIC"];
+  const missing = apns.filter((name) => !env[name]);
+  if (missing.length > 0 && missing.length < apns.length)
+    problems.push(`${missing.join(", ")} must be set together with the other APNS variables`);
   const listen = splitAddress(env["LISTEN"] || LISTEN_DEFAULT);
   if (listen.port > 65_535) problems.push("LISTEN has no such port");
   if (!isValid || problems.length > 0) throw configError(problems);
@@ -92,6 +105,7 @@ export function readConfig(env: Record<string, string | undefined> = process.env
     commit: { intervalMs: values.COMMIT_INTERVAL_MS, bytes: values.COMMIT_BYTES },
     inflightBytesMax: values.INFLIGHT_BYTES_MAX,
     strictFraming: values.STRICT_FRAMING,
+    push: pushConfig(values),
     geoipPath: values.GEOIP_DB,
     logLevel: values.LOG_LEVEL,
   };
@@ -106,6 +120,23 @@ function s3Config(values: Type.Static<typeof Env>, bucket: string): S3Config {
     ...(values.AWS_SECRET_ACCESS_KEY !== undefined && {
       secretAccessKey: values.AWS_SECRET_ACCESS_KEY,
     }),
+  };
+}
+
+/** `credentials` and `key` are paths or the texts themselves. */
+export type PushConfig = ReturnType<typeof pushConfig>;
+
+function pushConfig(values: Type.Static<typeof Env>) {
+  const { APNS_KEY: key, APNS_KEY_ID: keyId, APNS_TEAM_ID: teamId, APNS_TOPIC: topic } = values;
+  const host = values.APNS_SANDBOX ? "api.sandbox.push.apple.com" : "api.push.apple.com";
+  const baseUrl = values.APNS_BASE_URL ?? `https://${host}`;
+  return {
+    fcm:
+      values.FCM_CREDENTIALS === undefined
+        ? undefined
+        : { credentials: values.FCM_CREDENTIALS, baseUrl: values.FCM_BASE_URL },
+    apns: key && keyId && teamId && topic ? { key, keyId, teamId, topic, baseUrl } : undefined,
+    concurrency: values.PUSH_CONCURRENCY,
   };
 }
 

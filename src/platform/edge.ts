@@ -49,7 +49,8 @@ export class Edge {
   renderError(error: unknown, request: Request): Response {
     if (!(error instanceof AppError))
       this.#deps.log.error(
-        { err: error, method: request.method, url: request.url },
+        // Without the query, which may hold a token.
+        { err: error, method: request.method, url: request.url.split("?", 1)[0] },
         "request failed",
       );
     return renderError(error);

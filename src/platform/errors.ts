@@ -6,6 +6,7 @@ export const STATUS = {
   method_not_allowed: 405,
   not_acceptable: 406,
   timeout: 408,
+  conflict: 409,
   too_large: 413,
   unsupported_media: 415,
   range_not_satisfiable: 416,

@@ -14,7 +14,7 @@ export class PostgresBus implements Bus {
   readonly #sql: Sql;
   readonly #log: Log;
   readonly #channel: string;
-  readonly #listeners = new Listeners();
+  readonly #listeners: Listeners;
   readonly #outbox = new Outbox(async (byChannel) => await this.#notify(byChannel));
   #heardMs = performance.now();
   #wasUp = true;
@@ -23,6 +23,7 @@ export class PostgresBus implements Bus {
   private constructor(sql: Sql, log: Log, channel: string) {
     this.#sql = sql;
     this.#log = log;
+    this.#listeners = new Listeners(log);
     this.#channel = channel;
   }
 

@@ -12,7 +12,7 @@ export class RedisBus implements Bus {
   readonly #subscriber: Redis;
   readonly #prefix: string;
   readonly #log: Log;
-  readonly #listeners = new Listeners();
+  readonly #listeners: Listeners;
   readonly #outbox = new Outbox(async (byChannel) => await this.#send(byChannel));
   readonly #timer: NodeJS.Timeout;
   #isUp = false;
@@ -22,8 +22,15 @@ export class RedisBus implements Bus {
     this.#redis = redis;
     this.#prefix = prefix;
     this.#log = log;
+    this.#listeners = new Listeners(log);
     this.#subscriber = redis.duplicate({ autoResubscribe: false });
-    this.#subscriber.on("error", () => undefined);
+    // Once for each kind of trouble, not for each attempt.
+    let told = "";
+    this.#subscriber.on("error", (error) => {
+      if (told !== error.message) log.warn({ err: error }, "Redis is away");
+      told = error.message;
+    });
+    this.#subscriber.on("ready", () => (told = ""));
     this.#subscriber.on("ready", () => void this.#listen());
     this.#subscriber.on("close", () => this.#become(false));
     this.#subscriber.on("message", (channel, packed) =>

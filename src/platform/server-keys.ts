@@ -24,11 +24,13 @@ export class ServerKeys {
 
   /** Throws 403 unless the caller may manage. */
   check(request: Request): void {
-    if (this.#digests.length === 0) {
-      if (!this.#isLocal(request))
-        throw new AppError("forbidden", "set SERVER_KEYS to use this route from elsewhere");
-      return;
-    }
+    if (this.#digests.length > 0) this.checkKey(request);
+    else if (!this.#isLocal(request))
+      throw new AppError("forbidden", "set SERVER_KEYS to use this route from elsewhere");
+  }
+
+  /** Throws 403 unless the caller has a key, wherever it is. */
+  checkKey(request: Request): void {
     const key = request.headers.get("x-server-key");
     if (key === null) throw new AppError("forbidden", "missing X-Server-Key");
     const given = digest(key);

@@ -44,6 +44,6 @@ export class Callers {
 /** Browsers can set no header on an EventSource or a WebSocket. */
 function tokenOf(request: Request): string | undefined {
   const header = request.headers.get("authorization");
-  if (header?.startsWith("Bearer ") === true) return header.slice("Bearer ".length);
+  if (header !== null && /^bearer /i.test(header)) return header.slice("bearer ".length);
   return new URL(request.url).searchParams.get("token") ?? undefined;
 }

@@ -46,9 +46,13 @@ export class Connections {
     this.#turn = turn;
   }
 
-  /** Everybody comes back at another moment. */
-  sendAway(): void {
-    for (const subscriber of this.#slotOf.keys())
+  /** Everybody comes back at another moment. Returns how many do not read that. */
+  sendAway(): number {
+    let deaf = 0;
+    for (const subscriber of this.#slotOf.keys()) {
+      if (subscriber.isBlocked) deaf++;
       subscriber.sendAway(RETRY_MS_MIN + Math.floor(Math.random() * RETRY_MS_SPREAD));
+    }
+    return deaf;
   }
 }

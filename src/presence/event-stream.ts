@@ -3,6 +3,7 @@ import { type Bundle } from "./event.ts";
 import { type Hub } from "./hub.ts";
 import { type Presence } from "./service.ts";
 import { type DropReason, Subscriber } from "./subscriber.ts";
+import { type Topic } from "./topic.ts";
 
 // What a turn of the event loop may add before the connection could take any of it.
 const CHUNKS_AHEAD_MAX = 8;
@@ -10,17 +11,16 @@ const CHUNKS_AHEAD_MAX = 8;
 const text = new TextEncoder();
 const COMMENT = text.encode(":\n\n");
 
+/** What the stream begins with: prepared topics. */
+type Begin = { topics: Topic[]; lastEventId: string | undefined };
+
 /** A subscriber by server-sent events, as the source of a response's body. A client that never reads is ended by the server's idle timeout. */
 export class EventStream extends Subscriber {
   readonly #presence: Presence;
-  #begin: { userids: string[]; lastEventId: string | undefined } | undefined;
+  #begin: Begin | undefined;
   #controller: ReadableStreamDefaultController<Uint8Array> | undefined;
 
-  constructor(
-    deps: { hub: Hub; presence: Presence },
-    caller: Caller,
-    begin: { userids: string[]; lastEventId: string | undefined },
-  ) {
+  constructor(deps: { hub: Hub; presence: Presence }, caller: Caller, begin: Begin) {
     super(deps.hub, caller);
     this.#presence = deps.presence;
     this.#begin = begin;
@@ -32,7 +32,7 @@ export class EventStream extends Subscriber {
     controller.enqueue(COMMENT);
     this.#presence.opened(this, "sse");
     if (this.#begin !== undefined)
-      this.#presence.watch(this, this.#begin.userids, this.#begin.lastEventId);
+      this.#presence.watch(this, this.#begin.topics, this.#begin.lastEventId);
     this.#begin = undefined;
   }
 
@@ -61,7 +61,7 @@ export class EventStream extends Subscriber {
     this.#close(undefined);
   }
 
-  protected override get isBlocked(): boolean {
+  override get isBlocked(): boolean {
     return (this.#controller?.desiredSize ?? 0) < -CHUNKS_AHEAD_MAX;
   }
 

@@ -1,11 +1,11 @@
 import { type Clock } from "../platform/clock.ts";
-import { type Log } from "../platform/log.ts";
 import { type Metrics } from "../platform/metrics.ts";
 import { type Device, type Ping, INVISIBLE, deviceOf } from "./device.ts";
 import { EventIds, type Since } from "./event-id.ts";
 import { Bundle } from "./event.ts";
 import { Expiry } from "./expiry.ts";
 import { FanOut } from "./fan-out.ts";
+import { type Known } from "./store.ts";
 import { type Subscriber } from "./subscriber.ts";
 import { type Cause, type Timing, Topic } from "./topic.ts";
 
@@ -16,11 +16,10 @@ const LINGERING_MAX = 10_000;
 
 export type HubDeps = {
   /** What the stores know of the devices of users, by user id. */
-  load: (userids: string[]) => Promise<Map<string, Device[]>>;
+  load: (userids: string[]) => Promise<Known>;
   clock: Clock;
   ttlMs: number;
   metrics: Metrics;
-  log: Log;
 };
 
 /** The users that this process's subscribers watch, and who is to hear what of them. */
@@ -37,6 +36,8 @@ export class Hub {
   #readingFresh: Promise<void> | undefined;
   /** The stores did not answer: to be read again. */
   #unread = new Set<Topic>();
+  /** Whether a tick waits for the stores. */
+  #isAsking = false;
 
   constructor(deps: HubDeps) {
     this.#deps = deps;
@@ -63,23 +64,34 @@ export class Hub {
     return ids.text(ids.next(clock.epochMs()), "");
   }
 
-  /** Resolves when the users' present state is known, or soon if it cannot be. */
-  async prepare(userids: Iterable<string>): Promise<void> {
+  /** Resolves when the users' present state is known, or soon if it cannot be. Who asked must `watch` or `release` them. */
+  async prepare(userids: Iterable<string>): Promise<Topic[]> {
     const topics = Array.from(userids, (userid) => this.#topicOf(userid));
+    for (const topic of topics) {
+      topic.pins++;
+      this.#lingering.delete(topic);
+    }
     await Promise.all(topics.map(async ({ reading }) => await reading));
     const nowMs = this.elapsedMs();
     await this.#confirm(topics.filter((topic) => topic.isLate(nowMs)));
+    return topics;
   }
 
-  /** To be called at once after `prepare`. Sends the present state, or what of it is newer than `since`, and from then on each event. */
-  watch(subscriber: Subscriber, userids: Iterable<string>, since?: Since): void {
-    const topics = Array.from(userids, (userid) => this.#topicOf(userid));
+  release(topics: Topic[]): void {
+    for (const topic of topics) {
+      topic.pins--;
+      this.#lingerIfAlone(topic);
+    }
+  }
+
+  /** Sends the present state, or what of it is newer than `since`, and from then on each event. */
+  watch(subscriber: Subscriber, topics: Topic[], since?: Since): void {
     // What has happened is in the state that the newcomer gets.
     this.#fanOut.flush();
     for (const topic of topics) {
       topic.subscribers.add(subscriber);
       subscriber.topics.add(topic);
-      this.#lingering.delete(topic);
+      topic.pins--;
     }
     this.#welcome(subscriber, topics, since);
   }
@@ -122,12 +134,18 @@ export class Hub {
   async tick(): Promise<void> {
     const nowMs = this.elapsedMs();
     for (const [topic, sinceMs] of this.#lingering) {
-      const isOld = nowMs - sinceMs > LINGER_MS || this.#lingering.size > LINGERING_MAX;
-      if (!isOld || topic.reading !== undefined) break;
+      if (nowMs - sinceMs < LINGER_MS && this.#lingering.size <= LINGERING_MAX) break;
       this.#forget(topic);
     }
     const late = this.#expiry.due(nowMs).filter((topic) => this.#isLate(topic, nowMs));
-    await Promise.all([this.#confirm(late), this.#reread([...this.#unread])]);
+    if (this.#isAsking) {
+      for (const topic of late) this.#unread.add(topic);
+      return;
+    }
+    this.#isAsking = true;
+    await this.#confirm([...new Set([...late, ...this.#unread])]).finally(() => {
+      this.#isAsking = false;
+    });
   }
 
   /** Reads all watched users anew, because messages may have been lost. */
@@ -140,7 +158,6 @@ export class Hub {
     if (topic === undefined) {
       topic = new Topic(userid);
       this.#topics.set(userid, topic);
-      this.#lingering.set(topic, this.elapsedMs());
       this.#fresh.push(topic);
       topic.reading = this.#readingFresh ??= this.#readFresh();
     }
@@ -150,7 +167,12 @@ export class Hub {
   #part(subscriber: Subscriber, topic: Topic): void {
     subscriber.topics.delete(topic);
     topic.subscribers.delete(subscriber);
-    if (topic.subscribers.size === 0) this.#lingering.set(topic, this.elapsedMs());
+    this.#lingerIfAlone(topic);
+  }
+
+  #lingerIfAlone(topic: Topic): void {
+    if (topic.subscribers.size === 0 && topic.pins === 0)
+      this.#lingering.set(topic, this.elapsedMs());
   }
 
   #forget(topic: Topic): void {
@@ -175,10 +197,15 @@ export class Hub {
     }
   }
 
-  /** Another process may have heard what did not reach this one: the stores are asked before a user is called offline. */
+  /**
+   * Another process may have heard what did not reach this one: a user is called offline only after a store was asked. Until one
+   * answers the topics stay unread, and each tick asks again.
+   */
   async #confirm(late: Topic[]): Promise<void> {
     await this.#reread(late);
-    for (const topic of late) this.#expire(topic);
+    const nowMs = this.elapsedMs();
+    for (const topic of late)
+      if (!this.#unread.has(topic) && topic.isLate(nowMs)) this.#expire(topic);
   }
 
   #welcome(subscriber: Subscriber, topics: Topic[], since: Since | undefined): void {
@@ -207,38 +234,34 @@ export class Hub {
   /** Merges what the stores know, and tells what of it was news. */
   async #read(topics: Topic[]): Promise<Map<Topic, Cause>> {
     const changed = new Map<Topic, Cause>();
-    for (let at = 0; at < topics.length; at += LOAD_USERS_MAX) {
-      const some = topics.slice(at, at + LOAD_USERS_MAX);
-      const stored = await this.#load(some.map(({ userid }) => userid));
-      for (const topic of some) {
-        if (stored === undefined) this.#unread.add(topic);
-        const devices = stored?.get(topic.userid) ?? [];
-        const news = devices.filter((device) => topic.merge(device, this.#aliveUntil(device)));
-        const seen = news.filter(({ gone, status }) => !gone && status !== INVISIBLE);
-        // A hidden device is named to nobody else.
-        const [newest] = (seen.length > 0 ? seen : news).toSorted(
-          (a, b) => b.changedAt - a.changedAt,
-        );
-        if (newest !== undefined)
-          changed.set(topic, {
-            clientid: newest.clientid,
-            isPing: news.some(({ gone }) => !gone),
-            isSeen: seen.length > 0,
-          });
-      }
-    }
+    const groups: Topic[][] = [];
+    for (let at = 0; at < topics.length; at += LOAD_USERS_MAX)
+      groups.push(topics.slice(at, at + LOAD_USERS_MAX));
+    await Promise.all(
+      groups.map(async (group) => {
+        const { users, isRead } = await this.#deps.load(group.map(({ userid }) => userid));
+        for (const topic of group) {
+          if (!isRead) this.#unread.add(topic);
+          const cause = this.#merge(topic, users.get(topic.userid) ?? []);
+          if (cause !== undefined) changed.set(topic, cause);
+        }
+      }),
+    );
     return changed;
   }
 
-  /** Undefined when no store answers. */
-  async #load(userids: string[]): Promise<Map<string, Device[]> | undefined> {
-    const { load, log } = this.#deps;
-    try {
-      return await load(userids);
-    } catch (error) {
-      log.warn({ err: error }, "presence not read");
-      return undefined;
-    }
+  #merge(topic: Topic, devices: Device[]): Cause | undefined {
+    const news = devices.filter((device) => topic.merge(device, this.#aliveUntil(device)));
+    const seen = news.filter(({ gone, status }) => !gone && status !== INVISIBLE);
+    // A hidden device is named to nobody else.
+    const [newest] = (seen.length > 0 ? seen : news).toSorted((a, b) => b.changedAt - a.changedAt);
+    return (
+      newest && {
+        clientid: newest.clientid,
+        isPing: news.some(({ gone }) => !gone),
+        isSeen: seen.length > 0,
+      }
+    );
   }
 
   /** By the time that has passed since its ping, by this machine's wall clock. */

@@ -1,11 +1,15 @@
 import { type Sql } from "../platform/database.ts";
+import { unavailable } from "../platform/errors.ts";
 import { type Log } from "../platform/log.ts";
 import { type Device, type Ping, DEVICES_MAX, deviceOf, mergeInto } from "./device.ts";
 
 const WRITE_MS = 1000;
+const STOP_MS = 1000;
 const ROWS_MAX = 5000;
-// While the database is away this many devices are kept; others are then last seen when it comes back and they ping again.
+// While the database is away this many users are kept; others are then last seen when it comes back and they ping again.
 const WAITING_MAX = 200_000;
+// Whoever reads gives up long before a silent database does; what they asked would pile up in the driver.
+const READS_MAX = 32;
 // What no one can still be resuming from.
 const FORGET_AFTER_S = 3600;
 
@@ -19,6 +23,7 @@ export class LastSeen {
   readonly #ttlMs: number;
   #waiting: Users = new Map();
   #writing: Users = new Map();
+  #reads = 0;
   #written: Promise<void> | undefined;
   #timer: NodeJS.Timeout | undefined;
 
@@ -34,17 +39,21 @@ export class LastSeen {
     }, WRITE_MS);
   }
 
-  /** Writes the rest. */
+  /** Writes the rest, if the database takes it soon. */
   async stop(): Promise<void> {
     clearInterval(this.#timer);
-    await this.#written;
-    await this.#write();
+    const rest = async () => {
+      await this.#written;
+      await this.#write();
+    };
+    await Promise.race([rest(), Bun.sleep(STOP_MS)]);
   }
 
   record(ping: Ping): void {
     const known = this.#waiting.get(ping.userid);
     if (known !== undefined) mergeInto(known, deviceOf(ping), DEVICES_MAX);
-    else if (this.#waiting.size < WAITING_MAX) this.#waiting.set(ping.userid, [deviceOf(ping)]);
+    else if (this.#waiting.size + this.#writing.size < WAITING_MAX)
+      this.#waiting.set(ping.userid, [deviceOf(ping)]);
   }
 
   /** What is not yet in the database. */
@@ -53,7 +62,18 @@ export class LastSeen {
     yield* this.#waiting.get(userid) ?? [];
   }
 
+  /** Throws 503 while too many reads are under way. */
   async load(userids: string[]): Promise<Users> {
+    if (this.#reads >= READS_MAX) throw unavailable("presence cannot be read, try again");
+    this.#reads++;
+    try {
+      return await this.#read(userids);
+    } finally {
+      this.#reads--;
+    }
+  }
+
+  async #read(userids: string[]): Promise<Users> {
     const users: Users = new Map();
     for (const { userid, ...device } of await selectDevices(this.#sql, userids)) {
       const devices = users.get(userid);

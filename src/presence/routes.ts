@@ -85,9 +85,8 @@ async function openStream(
 ): Promise<Response> {
   const caller = await callers.watcher(request);
   const userids = parseUserids(values, USERS_MAX);
-  await presence.prepare(userids);
   const source = new EventStream({ presence, hub }, caller, {
-    userids,
+    topics: await hub.prepare(userids),
     lastEventId: lastEventIdOf(request),
   });
   return new Response(new ReadableStream(source), {

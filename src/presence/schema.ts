@@ -95,7 +95,7 @@ function parseStatus(value: unknown): string | undefined {
 
 function decimal(value: number): string {
   if (!Number.isFinite(value)) throw invalid("status is no number that can be told");
-  return value.toLocaleString("en", { useGrouping: false, maximumFractionDigits: 20 });
+  return value.toLocaleString("en", { useGrouping: false, maximumFractionDigits: 100 });
 }
 
 /** Whole characters without NUL: neither PostgreSQL nor UTF-8 can hold the others. */

@@ -1,5 +1,6 @@
 import { type Bus } from "../platform/bus.ts";
 import { type Clock } from "../platform/clock.ts";
+import { unavailable } from "../platform/errors.ts";
 import { type Log } from "../platform/log.ts";
 import { type Metrics } from "../platform/metrics.ts";
 import { type Caller } from "./caller.ts";
@@ -10,6 +11,7 @@ import { type Hub } from "./hub.ts";
 import { type Claim } from "./schema.ts";
 import { type DeviceStore } from "./store.ts";
 import { type DropReason, type Subscriber } from "./subscriber.ts";
+import { type Topic } from "./topic.ts";
 
 const TICK_MS = 250;
 const SHARDS = 16;
@@ -58,9 +60,9 @@ export class Presence {
     }, TICK_MS);
   }
 
-  /** Ends the connections: every client comes back at another moment, elsewhere. */
-  sendAway(): void {
-    this.#deps.connections.sendAway();
+  /** Ends the connections: every client comes back at another moment, elsewhere. Returns how many do not read that. */
+  sendAway(): number {
+    return this.#deps.connections.sendAway();
   }
 
   /** Writes what is not yet written. */
@@ -71,29 +73,30 @@ export class Presence {
 
   /** A device is there; without a status it has the one that it had before. Resolves when that was found. */
   ping(claim: Claim, status: string | undefined): Promise<void> | undefined {
-    if (status !== undefined && !this.#wasSetBack()) return this.#tell(claim, status);
-    return this.#stored(claim).then((known) =>
-      this.#tell(claim, status ?? (known?.pingAt ? known.status : DEFAULT_STATUS), known),
-    );
+    if (status === undefined || this.#wasSetBack()) return this.#pingStored(claim, status);
+    this.#tell(claim, status);
+    return undefined;
   }
 
   /** A device leaves. */
-  bye(claim: Claim): Promise<void> | undefined {
-    if (!this.#wasSetBack()) return this.#tell(claim, null);
-    return this.#stored(claim).then((known) => this.#tell(claim, null, known));
+  async bye(claim: Claim): Promise<void> {
+    const { device } = this.#wasSetBack() ? await this.#stored(claim) : {};
+    this.#tell(claim, null, device);
   }
 
-  /** Users never seen are null. Throws when nothing can be read. */
+  /** Users never seen are null. Throws 503 when that cannot be known. */
   async snapshot(caller: Caller, userids: string[]): Promise<Record<string, Snapshot>> {
     const { hub, store, clock, ttlMs } = this.#deps;
     const unwatched = userids.filter((userid) => hub.find(userid) === undefined);
-    const stored = unwatched.length === 0 ? undefined : await store.load(unwatched);
+    const { users, isRead } = await store.load(unwatched);
+    if (!isRead && unwatched.some((userid) => !users.has(userid)))
+      throw unavailable("presence cannot be read, try again");
     const nowMs = clock.epochMs();
     const entries = userids.map((userid): [string, Snapshot] => {
       const viewOf = caller.userid === userid ? ownView : publicView;
       const view =
         hub.find(userid)?.viewFor(caller.userid) ??
-        viewOf(stored?.get(userid) ?? [], ({ pingAt }) => pingAt + ttlMs > nowMs);
+        viewOf(users.get(userid) ?? [], ({ pingAt }) => pingAt + ttlMs > nowMs);
       if (view === undefined) return [userid, { time: null, status: null, online: false }];
       const { at, status, online } = view;
       return [userid, { time: Math.floor(at / 1000), status, online }];
@@ -101,18 +104,13 @@ export class Presence {
     return Object.fromEntries(entries);
   }
 
-  /** Resolves when `watch` can tell the users' present state. */
-  async prepare(userids: Iterable<string>): Promise<void> {
-    await this.#deps.hub.prepare(userids);
-  }
-
-  /** Begins to watch, to be called at once after `prepare`; `lastEventId` is where the client was. */
-  watch(subscriber: Subscriber, userids: Iterable<string>, lastEventId: string | undefined): void {
+  /** Begins to watch prepared topics; `lastEventId` is where the client was. */
+  watch(subscriber: Subscriber, topics: Topic[], lastEventId: string | undefined): void {
     const { hub, clock } = this.#deps;
     const since =
       lastEventId === undefined ? undefined : parseEventId(lastEventId, clock.epochMs());
     if (lastEventId !== undefined && since === undefined) subscriber.reset(hub.newId());
-    hub.watch(subscriber, userids, since);
+    hub.watch(subscriber, topics, since);
   }
 
   opened(subscriber: Subscriber, transport: "sse" | "websocket"): void {
@@ -133,11 +131,24 @@ export class Presence {
     if (reason !== undefined) metrics.presenceDropped.inc({ reason });
   }
 
-  async #stored({ userid, clientid }: Claim): Promise<Device | undefined> {
+  async #pingStored(claim: Claim, status: string | undefined): Promise<void> {
+    const { device, isRead } = await this.#stored(claim);
+    // An invisible user must not be shown because it cannot be known that they are.
+    if (status === undefined && device === undefined && !isRead)
+      throw unavailable("the status before is not known, send one");
+    this.#tell(claim, status ?? (device?.pingAt ? device.status : DEFAULT_STATUS), device);
+  }
+
+  /** The device as it is known; unless `isRead` there may be more to know. */
+  async #stored({ userid, clientid }: Claim): Promise<{ device?: Device; isRead: boolean }> {
     const { hub, store } = this.#deps;
-    const devices: Iterable<Device> =
-      hub.find(userid)?.devices ?? (await store.load([userid])).get(userid) ?? [];
-    return [...devices].find((device) => device.clientid === clientid);
+    const ofClient = (devices: readonly Device[] = []) =>
+      devices.find((device) => device.clientid === clientid);
+    const watched = ofClient(hub.find(userid)?.devices);
+    if (watched !== undefined) return { device: watched, isRead: true };
+    const { users, isRead } = await store.load([userid]);
+    const device = ofClient(users.get(userid));
+    return { isRead, ...(device !== undefined && { device }) };
   }
 
   /** Whether the wall clock was set back, so that what is stored may be later than now. */
@@ -147,7 +158,7 @@ export class Presence {
     return nowMs < this.#latestMs - CLOCK_STEP_MS;
   }
 
-  #tell({ userid, clientid }: Claim, status: string | null, known?: Device): undefined {
+  #tell({ userid, clientid }: Claim, status: string | null, known?: Device): void {
     const { hub, store, bus, metrics } = this.#deps;
     const ping = { userid, clientid, at: this.#timeOf(userid, clientid, known), status };
     store.record(ping);

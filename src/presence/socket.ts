@@ -11,12 +11,20 @@ import { type Presence } from "./service.ts";
 import { type DropReason, Subscriber } from "./subscriber.ts";
 
 const SOCKET_USERS_MAX = 1000;
+// Behind one that waits for a store.
+const QUEUED_MAX = 20;
 const FRAME_BYTES_MAX = 64 * 1024;
 // RFC 6455 and its registry; 3000 is "unauthorized".
 const CLOSE = { frames: 1008, restart: 1012, slow: 1013, stalled: 1013, expired: 3000 };
 
 type PingFrame = Exclude<ClientFrame, { type: "subscribe" | "unsubscribe" }>;
-type ErrorCode = "bad_frame" | "too_large" | "too_many_frames" | "too_many_users" | "no_identity";
+type ErrorCode =
+  | "bad_frame"
+  | "too_large"
+  | "too_many_frames"
+  | "too_many_users"
+  | "no_identity"
+  | "unavailable";
 
 /** A subscriber by WebSocket, which pings as well. Frames are JSON texts, or MessagePack. */
 export class Socket extends Subscriber implements WebSocketOwner {
@@ -26,6 +34,7 @@ export class Socket extends Subscriber implements WebSocketOwner {
   #ws: ServerWebSocket<WebSocketOwner> | undefined;
   #isBlocked = false;
   #budget: Budget | undefined;
+  #queued = 0;
   /** While a frame waits for a store. */
   #working: Promise<void> | undefined;
 
@@ -81,7 +90,7 @@ export class Socket extends Subscriber implements WebSocketOwner {
     this.#close(CLOSE.restart, `come back in ${retryMs} ms`);
   }
 
-  protected override get isBlocked(): boolean {
+  override get isBlocked(): boolean {
     return this.#isBlocked;
   }
 
@@ -94,8 +103,17 @@ export class Socket extends Subscriber implements WebSocketOwner {
   }
 
   /** Bun hands over frames while one before them still waits for a store. */
-  #inOrder(work: () => Promise<void> | undefined): void {
+  #inOrder(obey: () => Promise<void> | undefined): void {
+    if (this.#queued >= QUEUED_MAX) {
+      this.#refuse("too_many_frames", "frames come faster than they can be obeyed");
+      return;
+    }
     const before = this.#working;
+    const work = () => {
+      this.#queued--;
+      return this.#ws === undefined ? undefined : obey();
+    };
+    this.#queued++;
     const working = before === undefined ? work() : before.then(work);
     if (working === undefined) return;
     this.#working = working;
@@ -132,7 +150,9 @@ export class Socket extends Subscriber implements WebSocketOwner {
       const { type } = frame;
       const told =
         type === "bye" ? this.#presence.bye(user) : this.#presence.ping(user, frame.status);
-      return told?.catch(() => undefined);
+      return told?.catch(() =>
+        this.#refuse("unavailable", "send the ping with a status, or again"),
+      );
     }
     return undefined;
   }
@@ -145,9 +165,12 @@ export class Socket extends Subscriber implements WebSocketOwner {
     else if (this.topics.size + added.length > SOCKET_USERS_MAX)
       this.#refuse("too_many_users", `at most ${SOCKET_USERS_MAX} users on a connection`);
     else {
-      await this.#presence.prepare(userids);
-      if (this.#ws === undefined) return;
-      this.#presence.watch(this, userids, this.#lastEventId);
+      const topics = await this.hub.prepare(userids);
+      if (this.#ws === undefined) {
+        this.hub.release(topics);
+        return;
+      }
+      this.#presence.watch(this, topics, this.#lastEventId);
       // Users that are added later were not watched before.
       this.#lastEventId = undefined;
     }

@@ -1,5 +1,4 @@
 import { type Clock } from "../platform/clock.ts";
-import { unavailable } from "../platform/errors.ts";
 import { type Log } from "../platform/log.ts";
 import { type Device, type Ping, DEVICES_MAX, deviceOf, mergeInto } from "./device.ts";
 import { type LastSeen } from "./last-seen.ts";
@@ -9,6 +8,10 @@ import { type RedisDevices } from "./redis-devices.ts";
 const RECENT_MS = 5000;
 // Of the second in which everybody is to know of an expiry.
 const LOAD_MS = 400;
+const GRACE_MS = 100;
+
+/** `isRead`: a store answered; without, there is only what this process heard lately. */
+export type Known = { users: Map<string, Device[]>; isRead: boolean };
 
 export type DeviceStoreDeps = {
   lastSeen: LastSeen;
@@ -65,33 +68,36 @@ export class DeviceStore {
     yield* this.#recent.get(userid) ?? [];
   }
 
-  /** The devices of each user of whom anything is known, within LOAD_MS. Throws when no store answers. */
-  async load(userids: string[]): Promise<Map<string, Device[]>> {
+  /** What is known of users within LOAD_MS; a user of whom nothing is known is left out. */
+  async load(userids: string[]): Promise<Known> {
     const { lastSeen, redis, log } = this.#deps;
-    const stores = redis === undefined ? [lastSeen] : [lastSeen, redis];
-    // Each has its own bound: what one knows must not wait for the other.
-    const answers = await Promise.allSettled(
-      stores.map(async (store) => await Promise.race([store.load(userids), late()])),
-    );
-    const failed = answers.filter((answer) => answer.status === "rejected");
-    for (const { reason } of failed) log.warn({ err: reason }, "presence not read");
-    if (failed.length === stores.length) throw failed[0]?.reason;
+    const answers: Map<string, Device[]>[] = [];
+    const asked = [lastSeen, redis].flatMap((store) => (store === undefined ? [] : [store]));
+    const asking = asked.map(async (store) => {
+      try {
+        answers.push(await store.load(userids));
+      } catch (error) {
+        log.warn({ err: error }, "presence not read");
+      }
+    });
+    // What one store knows does not wait long for the other.
+    const first = Promise.race([...asking, Bun.sleep(LOAD_MS)]);
+    await Promise.race([
+      Promise.all(asking),
+      first.then(async () => await Bun.sleep(GRACE_MS)),
+      Bun.sleep(LOAD_MS),
+    ]);
     const users = new Map<string, Device[]>();
+    const sources = [...answers];
     for (const userid of userids) {
       const devices: Device[] = [];
-      for (const answer of answers)
-        if (answer.status === "fulfilled") merge(devices, answer.value.get(userid) ?? []);
+      for (const source of sources) merge(devices, source.get(userid) ?? []);
       merge(devices, lastSeen.unwritten(userid));
       merge(devices, this.heard(userid));
       if (devices.length > 0) users.set(userid, devices);
     }
-    return users;
+    return { users, isRead: sources.length > 0 };
   }
-}
-
-async function late(): Promise<never> {
-  await Bun.sleep(LOAD_MS);
-  throw unavailable("presence cannot be read, try again");
 }
 
 function merge(devices: Device[], news: Iterable<Device>): void {

@@ -26,7 +26,8 @@ export abstract class Subscriber {
 
   /** Some events of these topics. */
   deliver(bundle: Bundle, topics: readonly Topic[]): void {
-    if (!this.isBlocked) this.send(bundle);
+    // Nothing overtakes what is held: the ids of a stream rise.
+    if (!this.isBlocked && this.#held === undefined) this.send(bundle);
     else for (const topic of topics) this.#hold(topic);
   }
 
@@ -47,7 +48,7 @@ export abstract class Subscriber {
   }
 
   /** Whether what is sent now would wait in this process. */
-  protected abstract readonly isBlocked: boolean;
+  abstract readonly isBlocked: boolean;
   protected abstract send(bundle: Bundle): void;
   /** Tells that what the client knew is too old to go on from. */
   abstract reset(id: string): void;

@@ -37,6 +37,8 @@ export class Topic {
   reading: Promise<void> | undefined;
   /** The number of the read that it is known from: later changes were all seen here. */
   read = 0;
+  /** How many are about to watch it. */
+  pins = 0;
   /** When the expiry looks at it. */
   dueMs = Number.POSITIVE_INFINITY;
   #devices: LiveDevice[] = [];

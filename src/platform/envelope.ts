@@ -1,0 +1,63 @@
+import { readBody } from "./body.ts";
+import { AppError, STATUS } from "./errors.ts";
+
+const BODY_BYTES_MAX = 2 ** 20;
+
+// The answers of devices and notifications, as the jraze server wrote them.
+
+/** A success. */
+export function envelope(result: unknown, headers: Record<string, string> = {}): Response {
+  return Response.json({ success: true, result, reason: null }, { headers });
+}
+
+export function renderEnvelope(error: unknown): Response {
+  const isTold = error instanceof AppError;
+  const reason = isTold ? error.message : "internal error";
+  const status = isTold ? STATUS[error.code] : STATUS.internal;
+  return Response.json(
+    { success: false, result: null, reason },
+    { status, headers: isTold ? error.headers : {} },
+  );
+}
+
+/** Throws 400 in the words that clients know, 413 over 1 MiB. */
+export async function readJson(request: Request): Promise<unknown> {
+  const body = await readBody(request, BODY_BYTES_MAX);
+  try {
+    return JSON.parse(new TextDecoder().decode(body));
+  } catch (cause) {
+    throw new AppError("invalid", "Not JSON type", { cause });
+  }
+}
+
+/** A path segment with a literal colon, which the router takes for a parameter. Throws 404 for anything else there. */
+export function literal(captured: string, wanted: string): void {
+  if (captured !== wanted) throw new AppError("not_found", "no such route");
+}
+
+/** The paging of a query: `start` from 0, `size` from 1 to 1000. Throws 400. */
+export function paging(query: URLSearchParams): { start: number; size: number } {
+  return {
+    start: whole(query, "start", 0, 0, 2 ** 31 - 1),
+    size: whole(query, "size", 10, 1, 1000),
+  };
+}
+
+function whole(
+  query: URLSearchParams,
+  name: string,
+  absent: number,
+  min: number,
+  max: number,
+): number {
+  return wholeOf(query.get(name) ?? absent, name, min, max);
+}
+
+/** A number, or its decimal text as some clients send it. */
+export function wholeOf(value: unknown, name: string, min: number, max: number): number {
+  const isText = typeof value === "string" && /^\d{1,10}$/.test(value);
+  const number = isText ? Number(value) : value;
+  if (typeof number !== "number" || !Number.isInteger(number) || number < min || number > max)
+    throw new AppError("invalid", `${name} must be a whole number from ${min} to ${max}`);
+  return number;
+}

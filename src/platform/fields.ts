@@ -1,0 +1,54 @@
+import { AppError } from "./errors.ts";
+
+/** The fields of a JSON object from outside. Each reader throws 400 with a message that names the field. */
+export class Fields {
+  readonly #values: Map<string, unknown>;
+
+  /** Throws 400 unless the value is a JSON object. */
+  constructor(value: unknown, what = "the body") {
+    if (typeof value !== "object" || value === null || Array.isArray(value))
+      throw new AppError("invalid", `${what} must be an object`);
+    this.#values = new Map(Object.entries(value));
+  }
+
+  get(name: string): unknown {
+    return this.#values.get(name);
+  }
+
+  /** Text without NUL, which PostgreSQL cannot hold. */
+  text(name: string, min: number, max: number): string {
+    return textOf(this.get(name), name, min, max);
+  }
+
+  /** The same; null and absent are undefined. */
+  optionalText(name: string, max: number): string | undefined {
+    const value = this.get(name) ?? undefined;
+    return value === undefined ? undefined : textOf(value, name, 0, max);
+  }
+
+  integer(name: string, min: number, max: number): number {
+    const value = this.get(name);
+    if (typeof value !== "number" || !Number.isInteger(value) || value < min || value > max)
+      throw new AppError("invalid", `${name} must be a whole number from ${min} to ${max}`);
+    return value;
+  }
+
+  /** Absent is the default, null is refused. */
+  integerOr(name: string, min: number, max: number, absent: number): number {
+    return this.get(name) === undefined ? absent : this.integer(name, min, max);
+  }
+
+  /** Absent is empty, null is refused. */
+  list(name: string, max: number): unknown[] {
+    const value = this.#values.has(name) ? this.get(name) : [];
+    if (!Array.isArray(value)) throw new AppError("invalid", `${name} must be a list`);
+    if (value.length > max) throw new AppError("invalid", `${name} must have at most ${max} items`);
+    return value;
+  }
+}
+
+export function textOf(value: unknown, name: string, min: number, max: number): string {
+  if (typeof value !== "string" || value.length < min || value.length > max || value.includes("\0"))
+    throw new AppError("invalid", `${name} must be text of ${min} to ${max} characters`);
+  return value.toWellFormed();
+}

@@ -1,0 +1,21 @@
+import { type Queryable } from "./database.ts";
+
+export type OrderBy = { column: string; isDescending: boolean };
+
+/** What to sort by, from names of which a leading `-` means descending. Names that are no key of `columns` are left out. */
+export function ordering(names: string[], columns: Record<string, string>): OrderBy[] {
+  const known = new Map(Object.entries(columns));
+  return names.flatMap((name) => {
+    const isDescending = name.startsWith("-");
+    const column = known.get(name.slice(isDescending ? 1 : 0));
+    return column === undefined ? [] : [{ column, isDescending }];
+  });
+}
+
+/** An order by clause, with the id last so that pages do not overlap. Columns may be qualified. */
+export function orderSql(sql: Queryable, orderBys: OrderBy[], id: string) {
+  let clause = sql``;
+  for (const { column, isDescending } of orderBys)
+    clause = isDescending ? sql`${clause} ${sql(column)} desc,` : sql`${clause} ${sql(column)},`;
+  return sql`order by ${clause} ${sql(id)}`;
+}
