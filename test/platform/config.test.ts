@@ -37,6 +37,7 @@ test("without variables everything has its documented default", () => {
     commit: { intervalMs: 250, bytes: 8 * MIB },
     inflightBytesMax: 256 * MIB,
     strictFraming: false,
+    push: { fcm: undefined, apns: undefined, concurrency: 1800 },
     geoipPath: undefined,
     logLevel: "info",
   });
@@ -68,6 +69,14 @@ test("every variable is read", () => {
     COMMIT_BYTES: "65536",
     INFLIGHT_BYTES_MAX: "1048576",
     STRICT_FRAMING: "true",
+    FCM_CREDENTIALS: "/fcm.json",
+    FCM_BASE_URL: "http://localhost:1",
+    APNS_KEY: "/apns.p8",
+    APNS_KEY_ID: "ABC",
+    APNS_TEAM_ID: "DEF",
+    APNS_TOPIC: "com.example",
+    APNS_SANDBOX: "true",
+    PUSH_CONCURRENCY: "10",
     GEOIP_DB: "/city.mmdb",
     CORS_ORIGINS: "https://a.example",
     LOG_LEVEL: "debug",
@@ -97,9 +106,26 @@ test("every variable is read", () => {
     commit: { intervalMs: 50, bytes: 65_536 },
     inflightBytesMax: MIB,
     strictFraming: true,
+    push: {
+      fcm: { credentials: "/fcm.json", baseUrl: "http://localhost:1" },
+      apns: {
+        key: "/apns.p8",
+        keyId: "ABC",
+        teamId: "DEF",
+        topic: "com.example",
+        baseUrl: "https://api.sandbox.push.apple.com",
+      },
+      concurrency: 10,
+    },
     geoipPath: "/city.mmdb",
     logLevel: "debug",
   });
+});
+
+test("half of the APNs credentials is refused, naming the other half", () => {
+  expect(problemsOf({ APNS_KEY: "/apns.p8", APNS_TOPIC: "com.example" })).toEqual([
+    expect.stringMatching(/APNS_KEY_ID, APNS_TEAM_ID/),
+  ]);
 });
 
 test.each<[string, { host: string; port: number }]>([
