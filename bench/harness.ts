@@ -13,14 +13,14 @@ import { BENCH_DIR, freePort, Processes, type Running } from "./processes.ts";
 import { Progress } from "./progress.ts";
 
 const TOKEN_SECRET = "bench-token-secret";
-const SERVER_KEY = "bench-server-key";
+export const SERVER_KEY = "bench-server-key";
 const SIMULATOR_BUCKET = "bench";
 const SIMULATOR_LABEL = "S3 simulator";
 // Nobody goes offline in a measurement, and what it leaves in a Redis of the caller's is gone an hour later.
 const PRESENCE_TTL_S = 3600;
 // With --pin: what is measured has a core of its own, everything else shares the other.
-const SERVER_CORE = 0;
-const OTHER_CORE = 1;
+export const SERVER_CORE = 0;
+export const OTHER_CORE = 1;
 
 const Project = Type.Object({ projectID: Type.Number(), projectKey: Type.String() });
 
@@ -52,8 +52,8 @@ export class Harness implements AsyncDisposable {
   readonly options: Options;
   readonly progress = new Progress();
   readonly load: LoadProcesses;
-  readonly #folder: string;
-  readonly #processes: Processes;
+  readonly folder: string;
+  readonly processes: Processes;
   #database: EmbeddedPostgres | undefined;
   #databaseUrl = "";
   #sql: postgres.Sql | undefined;
@@ -62,23 +62,23 @@ export class Harness implements AsyncDisposable {
 
   constructor(options: Options) {
     this.options = options;
-    this.#folder = join(options.dataDir, `bench-${process.pid}-${Date.now()}`);
-    mkdirSync(this.#folder, { recursive: true });
-    this.#processes = new Processes(this.#folder);
-    this.load = new LoadProcesses(this.#processes, this.progress, this.#core(OTHER_CORE));
+    this.folder = join(options.dataDir, `bench-${process.pid}-${Date.now()}`);
+    mkdirSync(this.folder, { recursive: true });
+    this.processes = new Processes(this.folder);
+    this.load = new LoadProcesses(this.processes, this.progress, this.core(OTHER_CORE));
   }
 
   /** A migrated database with one project in it. */
   async prepare(): Promise<void> {
     this.progress.start("PostgreSQL, migrations, project");
     if (this.options.databaseUrl === undefined) {
-      this.#database = await startEmbeddedPostgres(this.#folder);
+      this.#database = await startEmbeddedPostgres(this.folder);
       this.#databaseUrl = this.#database.url;
     } else this.#databaseUrl = this.options.databaseUrl;
     const script = this.options.server;
-    await this.#processes.run({ script, args: ["migrate"], env: this.#serverEnv() });
+    await this.processes.run({ script, args: ["migrate"], env: this.serverEnv() });
     const args = ["project", "create", "bench", "--platform", "ios", "--json"];
-    const json = await this.#processes.run({ script, args, env: this.#serverEnv() });
+    const json = await this.processes.run({ script, args, env: this.serverEnv() });
     this.#project = Value.Parse(Project, JSON.parse(json));
     this.#sql = postgres(this.#databaseUrl, { max: 1, onnotice: () => {} });
     this.progress.stop();
@@ -88,14 +88,14 @@ export class Harness implements AsyncDisposable {
   async startFloodgate(store: Store, env: Record<string, string> = {}): Promise<Subject> {
     await this.#emptyTables();
     const port = freePort();
-    const running = await this.#processes.startServer({
+    const running = await this.processes.startServer({
       script: this.options.server,
       args: ["serve"],
-      env: { ...this.#serverEnv(), ...store.env, ...env, PORT: String(port), HOST: "127.0.0.1" },
-      core: this.#core(SERVER_CORE),
+      env: { ...this.serverEnv(), ...store.env, ...env, PORT: String(port), HOST: "127.0.0.1" },
+      core: this.core(SERVER_CORE),
       port,
     });
-    const postmaster = await this.#postmaster();
+    const postmaster = await this.postmaster();
     return {
       ...running,
       ...this.#project,
@@ -120,6 +120,11 @@ export class Harness implements AsyncDisposable {
 
   async startPresenceFloor(): Promise<Subject> {
     return this.#startBaseline("floor-presence.ts", [], {});
+  }
+
+  get database(): postgres.Sql {
+    if (this.#sql === undefined) throw new Error("the database is not ready");
+    return this.#sql;
   }
 
   async startFloor(mode: "drain" | "buffer"): Promise<Subject> {
@@ -150,10 +155,10 @@ export class Harness implements AsyncDisposable {
   }
 
   async openSimulator({ p50Ms, p99Ms, putsPerSecond = 0 }: Curve): Promise<Store> {
-    const running = await this.#processes.startHelper({
+    const running = await this.processes.startHelper({
       script: join(BENCH_DIR, "s3-simulator.ts"),
       args: [`--p50-ms=${p50Ms}`, `--p99-ms=${p99Ms}`, `--puts-per-second=${putsPerSecond}`],
-      core: this.#core(OTHER_CORE),
+      core: this.core(OTHER_CORE),
     });
     return {
       label: SIMULATOR_LABEL,
@@ -171,18 +176,17 @@ export class Harness implements AsyncDisposable {
 
   /** How many batches or images PostgreSQL knows: what was acknowledged must be among them. */
   async countRows(table: "batches" | "images"): Promise<number> {
-    if (this.#sql === undefined) throw new Error("the database is not ready");
-    const [row] = await this.#sql<
+    const [row] = await this.database<
       { rows: string }[]
-    >`select count(*) as rows from ${this.#sql(table)}`;
+    >`select count(*) as rows from ${this.database(table)}`;
     return Number(row?.rows);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#sql?.end({ timeout: 1 });
     await this.#database?.stop();
-    await this.#processes[Symbol.asyncDispose]();
-    rmSync(this.#folder, { recursive: true, force: true });
+    await this.processes[Symbol.asyncDispose]();
+    rmSync(this.folder, { recursive: true, force: true });
   }
 
   async #startBaseline(
@@ -190,8 +194,8 @@ export class Harness implements AsyncDisposable {
     args: string[],
     env: Record<string, string>,
   ): Promise<Subject> {
-    const core = this.#core(SERVER_CORE);
-    const running = await this.#processes.startHelper({
+    const core = this.core(SERVER_CORE);
+    const running = await this.processes.startHelper({
       script: join(BENCH_DIR, script),
       args,
       env,
@@ -201,7 +205,7 @@ export class Harness implements AsyncDisposable {
   }
 
   #openFolder(): Store {
-    const folder = join(this.#folder, `store-${this.#names++}`);
+    const folder = join(this.folder, `store-${this.#names++}`);
     mkdirSync(folder);
     return {
       label: this.storeLabel("files"),
@@ -237,10 +241,11 @@ export class Harness implements AsyncDisposable {
     };
   }
 
-  #serverEnv(): Record<string, string> {
+  /** What every process of Floodgate's gets. */
+  serverEnv(): Record<string, string> {
     return {
       DATABASE_URL: this.#databaseUrl,
-      DATA_DIR: this.#folder,
+      DATA_DIR: this.folder,
       TOKEN_SECRET,
       SERVER_KEYS: SERVER_KEY,
       LOG_LEVEL: "warn",
@@ -266,7 +271,7 @@ export class Harness implements AsyncDisposable {
     url.pathname = `/${name}`;
     const env = { DATABASE_URL: url.href };
     const script = this.options.server;
-    await this.#processes.run({ script, args: ["migrate"], env: { ...this.#serverEnv(), ...env } });
+    await this.processes.run({ script, args: ["migrate"], env: { ...this.serverEnv(), ...env } });
     return env;
   }
 
@@ -274,13 +279,13 @@ export class Harness implements AsyncDisposable {
     return `floodgate-bench-${process.pid}-${this.#names++}:`;
   }
 
-  async #postmaster(): Promise<number | undefined> {
+  async postmaster(): Promise<number | undefined> {
     if (this.#database === undefined) return undefined;
-    const text = await Bun.file(join(this.#folder, "postgres/postmaster.pid")).text();
+    const text = await Bun.file(join(this.folder, "postgres/postmaster.pid")).text();
     return Number(text.split("\n")[0]);
   }
 
-  #core(core: number): number | undefined {
+  core(core: number): number | undefined {
     return this.options.pin ? core : undefined;
   }
 }

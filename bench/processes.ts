@@ -21,6 +21,8 @@ type Spawn = {
   env?: Record<string, string>;
   /** The core to stay on, when the run is pinned. */
   core?: number | undefined;
+  /** How long a command may take. */
+  timeoutMs?: number;
 };
 
 /** Starts processes, keeps their output, and ends them; the reaper ends them when this process could not. */
@@ -68,13 +70,18 @@ export class Processes implements AsyncDisposable {
     return this.#asRunning(child, url);
   }
 
+  /** A process that is ready whenever it is. */
+  start(spawn: Spawn): Running {
+    return this.#asRunning(this.spawn(spawn).child, "");
+  }
+
   /** Runs a command to its end and returns what it wrote on stdout. */
   async run(command: Spawn): Promise<string> {
     const child = Bun.spawn(commandLine(command), {
       cwd: REPOSITORY,
       env: { ...baseEnvironment(), ...command.env },
       stdio: ["ignore", "pipe", "pipe"],
-      timeout: READY_TIMEOUT_MS,
+      timeout: command.timeoutMs ?? READY_TIMEOUT_MS,
     });
     const [stdout, stderr, code] = await Promise.all([
       child.stdout.text(),

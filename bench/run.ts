@@ -7,6 +7,7 @@ import { circumstances, describeMachine } from "./report/circumstances.ts";
 import { Findings } from "./report/findings.ts";
 import { renderPlot } from "./report/plot.ts";
 import { renderTables } from "./report/table.ts";
+import { campaignPhases, runCampaign } from "./scenarios/campaign.ts";
 import { imagesPhases, runImages } from "./scenarios/images.ts";
 import { ingestPhases, runIngest } from "./scenarios/ingest.ts";
 import { presencePhases, runPresence } from "./scenarios/presence.ts";
@@ -21,6 +22,7 @@ const SCENARIOS: Record<
   ingest: { phases: ingestPhases, run: runIngest },
   images: { phases: imagesPhases, run: runImages },
   presence: { phases: presencePhases, run: runPresence },
+  campaign: { phases: campaignPhases, run: runCampaign },
 };
 
 // Conventional: 128 and the signal's number.

@@ -1,5 +1,8 @@
 import { Elysia, ValidationError } from "elysia";
 
+import { type Condition, normaliseConditions, parseConditions } from "./devices/conditions.ts";
+import { deviceRoutes } from "./devices/routes.ts";
+import { Devices } from "./devices/service.ts";
 import { countImages } from "./images/reading.ts";
 import { imageRoutes, uploadRoutes } from "./images/routes.ts";
 import { ImageNames, Images } from "./images/service.ts";
@@ -11,6 +14,9 @@ import { indexSegment } from "./ingest/segment-index.ts";
 import { SegmentReader } from "./ingest/segment-reader.ts";
 import { type Segment } from "./ingest/segment.ts";
 import { Ingest } from "./ingest/service.ts";
+import { internalRoutes, notificationRoutes } from "./notifications/routes.ts";
+import { parseEventsQuery } from "./notifications/schema.ts";
+import { Notifications } from "./notifications/service.ts";
 import { Clients } from "./platform/clients.ts";
 import { type Clock, SYSTEM_CLOCK } from "./platform/clock.ts";
 import { type Config } from "./platform/config.ts";
@@ -18,6 +24,7 @@ import { Cors } from "./platform/cors.ts";
 import { type Sql, isOutage } from "./platform/database.ts";
 import { docs } from "./platform/docs.ts";
 import { Edge } from "./platform/edge.ts";
+import { renderEnvelope } from "./platform/envelope.ts";
 import { AppError, UsageError, unavailable } from "./platform/errors.ts";
 import { Health, healthRoutes } from "./platform/health.ts";
 import { type Log } from "./platform/log.ts";
@@ -108,6 +115,7 @@ export async function buildApp(platform: Serving) {
     .use(healthRoutes(health, metrics))
     .use(await buildIngest(platform, write, access))
     .use(presenceSlice)
+    .use(buildPush(platform, access))
     .use(docs());
   const edge = new Edge({
     handle: (request) => routes.fetch(request),
@@ -116,6 +124,7 @@ export async function buildApp(platform: Serving) {
     cors: new Cors(config.corsOrigins),
     metrics,
     log,
+    formats: [{ paths: /^\/(?:devices|notifications|internal)(?:\/|$)/, render: renderEnvelope }],
   });
   return { edge, clients, health, commitLog, projects, presence };
 }
@@ -168,6 +177,27 @@ async function buildIngest(
     .use(sessionRoutes({ sql, serverKeys, contents }))
     .use(batchRoutes({ batches, serverKeys, findSession }))
     .use(imageRoutes({ sql, reader, serverKeys, findSession }));
+}
+
+/** Devices and campaigns; sending them is the work of another process. */
+function buildPush({ config, sql }: Platform, { serverKeys }: Access) {
+  const devices = new Devices(sql);
+  const audience = {
+    parse: parseConditions,
+    normalise: normaliseConditions,
+    has: async (conditions: Condition, platform: number) => await devices.has(conditions, platform),
+    deviceId: async (externalId: string) => (await devices.get(externalId)).id,
+  };
+  const canSend = { fcm: config.push.fcm !== undefined, apns: config.push.apns !== undefined };
+  const notifications = new Notifications({ sql, audience, canSend });
+  const events = async (externalId: string, query: URLSearchParams) =>
+    await notifications.eventsOf(externalId, parseEventsQuery(query));
+  const estimate = async (conditions: unknown) =>
+    await devices.count(parseConditions(conditions === undefined ? {} : conditions));
+  return new Elysia({ name: "push" })
+    .use(deviceRoutes({ devices, serverKeys, events }))
+    .use(notificationRoutes({ notifications, serverKeys, estimate }))
+    .use(internalRoutes({ notifications, serverKeys }));
 }
 
 function buildPresence(

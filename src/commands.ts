@@ -2,11 +2,11 @@ import { once } from "node:events";
 
 import { buildWrite } from "./app.ts";
 import { type Config } from "./platform/config.ts";
-import { openDatabase } from "./platform/database.ts";
+import { type Sql, openDatabase } from "./platform/database.ts";
 import { UsageError } from "./platform/errors.ts";
 import { openLog } from "./platform/log.ts";
 import { migrate } from "./platform/migrate.ts";
-import { ownDatabase, shareDatabase } from "./platform/open-database.ts";
+import { type Opened, ownDatabase, shareDatabase } from "./platform/open-database.ts";
 import { openObjects } from "./platform/open-objects.ts";
 import { type Project, type Projects, describeProject } from "./projects/service.ts";
 import { startServer } from "./server.ts";
@@ -17,12 +17,28 @@ export async function start(config: Config): Promise<void> {
   await using own = await ownDatabase(config);
   await migrateDatabase(own.databaseUrl);
   const server = await startServer(own.config, own.databaseUrl);
+  const worker = spawnWork(own);
   if (config.databaseUrl === undefined) {
     const demo = await withProjects(config, async (projects) => await demoProject(projects));
     print(greeting(server.url, demo));
   }
   await stopped;
-  await server.stop({ leave: true });
+  worker.kill("SIGTERM");
+  await Promise.all([server.stop({ leave: true }), worker.exited]);
+}
+
+/** A process of its own, so that pushing does not disturb serving. It ends when this one does. */
+function spawnWork({ config, databaseUrl }: Opened): Bun.Subprocess {
+  return Bun.spawn([process.execPath, Bun.main, "work"], {
+    env: {
+      ...process.env,
+      DATABASE_URL: databaseUrl,
+      TOKEN_SECRET: config.tokenSecrets.join(","),
+    },
+    stdio: ["ignore", "inherit", "inherit"],
+    // Its end tells the child that this process is gone.
+    ipc: () => undefined,
+  });
 }
 
 /** One serving process beside a database that is migrated. */
@@ -35,33 +51,55 @@ export async function serve(config: Config, options: { reusePort?: boolean }): P
   await server.stop({ leave: true });
 }
 
+/** One process that sends campaigns, on a migrated database or beside a running `start`. */
+export async function sendCampaigns(config: Config): Promise<void> {
+  const stopped = untilStopped();
+  // What only this command needs.
+  const { runWork } = await import("./work.ts");
+  await using shared = await shareDatabase(config);
+  const stopping = new AbortController();
+  const working = runWork(shared.config, shared.databaseUrl, stopping.signal);
+  await Promise.race([stopped, working]);
+  stopping.abort();
+  await working;
+}
+
 export async function runMigrations(config: Config): Promise<void> {
   await using shared = await shareDatabase(config);
   const applied = await migrateDatabase(shared.databaseUrl);
   print(applied.length === 0 ? "the database is up to date" : `applied ${applied.join(", ")}`);
 }
 
-/** Runs `work` on the projects of a migrated database, with the server running or not. */
-export async function withProjects<T>(
+/** Runs `work` on a migrated database, with the server running or not. */
+export async function withDatabase<T>(
   config: Config,
-  work: (projects: Projects) => Promise<T>,
+  work: (sql: Sql, config: Config) => Promise<T>,
 ): Promise<T> {
   await using shared = await shareDatabase(config);
   await migrateDatabase(shared.databaseUrl);
   const sql = openDatabase(shared.databaseUrl, { connections: 2 });
-  await using objects = await openObjects(shared.config);
-  const { projects, commitLog } = buildWrite({
-    config: shared.config,
-    sql,
-    objects,
-    log: openLog(config.logLevel),
-  });
   try {
-    return await work(projects);
+    return await work(sql, shared.config);
   } finally {
-    await commitLog.flush();
     await sql.end({ timeout: 1 });
   }
+}
+
+/** The same for what goes through the commit log. */
+export async function withProjects<T>(
+  config: Config,
+  work: (projects: Projects) => Promise<T>,
+): Promise<T> {
+  return await withDatabase(config, async (sql, shared) => {
+    await using objects = await openObjects(shared);
+    const log = openLog(config.logLevel);
+    const { projects, commitLog } = buildWrite({ config: shared, sql, objects, log });
+    try {
+      return await work(projects);
+    } finally {
+      await commitLog.flush();
+    }
+  });
 }
 
 export function print(text: string): void {
@@ -98,5 +136,10 @@ Start a session:
 async function untilStopped(): Promise<void> {
   process.on("SIGTERM", () => undefined);
   process.on("SIGINT", () => undefined);
-  await Promise.race([once(process, "SIGTERM"), once(process, "SIGINT")]);
+  await Promise.race([
+    once(process, "SIGTERM"),
+    once(process, "SIGINT"),
+    // Of a process that another one started: that is gone.
+    once(process, "disconnect"),
+  ]);
 }

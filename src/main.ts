@@ -2,7 +2,8 @@
 import { Command, CommanderError } from "commander";
 
 import { version } from "../package.json" with { type: "json" };
-import { runMigrations, serve, start } from "./commands.ts";
+import { runMigrations, sendCampaigns, serve, start } from "./commands.ts";
+import { addDeviceCommands } from "./device-commands.ts";
 import { type Config, readConfig } from "./platform/config.ts";
 import { UsageError } from "./platform/errors.ts";
 import { addProjectCommands } from "./project-commands.ts";
@@ -23,6 +24,10 @@ function program(config: () => Config): Command {
     .option("--reuse-port", "share the port with other serving processes")
     .action(async (options: { reusePort?: boolean }) => serve(config(), options));
   root
+    .command("work")
+    .description("one process that sends campaigns")
+    .action(async () => sendCampaigns(config()));
+  root
     .command("migrate")
     .description("bring the database's schema up to date")
     .action(async () => runMigrations(config()));
@@ -30,6 +35,7 @@ function program(config: () => Config): Command {
     root.command("project").description("create, change and list projects"),
     config,
   );
+  addDeviceCommands(root.command("devices").description("devices that can be pushed to"), config);
   return root;
 }
 

@@ -44,7 +44,7 @@ const Env = Type.Object({
   APNS_TOPIC: Type.Optional(Type.String({ minLength: 1 })),
   APNS_SANDBOX: Type.Boolean({ default: false }),
   APNS_BASE_URL: Type.Optional(Type.String({ pattern: "^https?://" })),
-  PUSH_CONCURRENCY: Type.Integer({ minimum: 1, maximum: 20_000, default: 1800 }),
+  PUSH_CONCURRENCY: Type.Integer({ minimum: 1, maximum: 20_000, default: 3000 }),
   GEOIP_DB: Type.Optional(Type.String({ minLength: 1 })),
   CORS_ORIGINS: Type.String({ default: "" }),
   LOG_LEVEL: Type.Enum(["trace", "debug", "info", "warn", "error", "fatal", "silent"], {

@@ -38,7 +38,10 @@ export class Cors {
     headers.append("vary", "origin");
     if (!this.#origins.has(origin)) return;
     headers.set("access-control-allow-origin", origin);
-    headers.set("access-control-expose-headers", "content-range, etag, x-request-id");
+    headers.set(
+      "access-control-expose-headers",
+      "content-range, etag, x-request-id, x-total-count",
+    );
   }
 
   preflight(path: string): Response {

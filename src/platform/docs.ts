@@ -25,6 +25,7 @@ const DESCRIPTIONS: Record<number, string> = {
   404: "There is no such thing",
   406: "No representation that the caller accepts",
   408: "The body came too slowly",
+  409: "Not in its present state",
   413: "Over a limit of bytes",
   415: "Another media type is needed",
   416: "The range is outside the file",
@@ -35,9 +36,19 @@ const DESCRIPTIONS: Record<number, string> = {
 
 /** Error answers for a route's description. */
 export function errors(...statuses: number[]) {
+  return errorsLike({ error: "what is wrong" }, statuses);
+}
+
+/** The same for routes whose errors look like the example. */
+export function errorsLike(example: object, statuses: number[]) {
   return Object.fromEntries(
-    statuses.map((status) => [status, json({ error: "what is wrong" }, DESCRIPTIONS[status])]),
+    statuses.map((status) => [status, json(example, DESCRIPTIONS[status])]),
   );
+}
+
+/** An optional parameter of a query. */
+export function queryParameter(name: string, description: string) {
+  return { name, in: "query" as const, description, schema: { type: "string" as const } };
 }
 
 /** A JSON answer shown by an example. */

@@ -16,6 +16,8 @@ export type EdgeDeps = {
   cors: Cors;
   metrics: Metrics;
   log: Log;
+  /** Whose errors look otherwise. */
+  formats?: { paths: RegExp; render: (error: unknown) => Response }[];
 };
 
 /** What every request passes, known route or not: path normalisation, preflight, 405, CORS, request id, metrics, log line. */
@@ -47,13 +49,15 @@ export class Edge {
 
   /** Also the last resort for whatever a route throws: logged in full, shown as "internal error". */
   renderError(error: unknown, request: Request): Response {
+    const { path } = splitUrl(request.url);
     if (!(error instanceof AppError))
       this.#deps.log.error(
         // Without the query, which may hold a token.
-        { err: error, method: request.method, url: request.url.split("?", 1)[0] },
+        { err: error, method: request.method, path },
         "request failed",
       );
-    return renderError(error);
+    const format = this.#deps.formats?.find(({ paths }) => paths.test(path));
+    return (format?.render ?? renderError)(error);
   }
 
   async #answer(request: Request): Promise<Response> {
@@ -63,6 +67,8 @@ export class Edge {
     let response: Response;
     try {
       if (route === undefined) throw new AppError("not_found", "no such route");
+      // The router would hand on null for a parameter.
+      if (path.includes("%")) checkDecodable(path);
       const method = request.method === "HEAD" ? "GET" : request.method;
       if (method === "OPTIONS") response = this.#deps.cors.preflight(path);
       else if (!route.methods.has(method)) throw notAllowed(route.methods);
@@ -142,6 +148,14 @@ function splitUrl(url: string): { path: string; start: number; rest: string } {
   if (path.startsWith("/ingest/")) path = path.slice("/ingest".length);
   if (path.length > 1 && path.endsWith("/")) path = path.slice(0, -1);
   return { path, start, rest: url.slice(end) };
+}
+
+function checkDecodable(path: string): void {
+  try {
+    decodeURIComponent(path);
+  } catch (cause) {
+    throw new AppError("not_found", "no such route", { cause });
+  }
 }
 
 function notAllowed(methods: Set<string>): AppError {

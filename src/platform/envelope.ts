@@ -24,7 +24,7 @@ export function renderEnvelope(error: unknown): Response {
 export async function readJson(request: Request): Promise<unknown> {
   const body = await readBody(request, BODY_BYTES_MAX);
   try {
-    return JSON.parse(new TextDecoder().decode(body));
+    return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(body));
   } catch (cause) {
     throw new AppError("invalid", "Not JSON type", { cause });
   }

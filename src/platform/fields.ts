@@ -15,7 +15,7 @@ export class Fields {
     return this.#values.get(name);
   }
 
-  /** Text without NUL, which PostgreSQL cannot hold. */
+  /** Whole characters without NUL: PostgreSQL cannot hold the others. */
   text(name: string, min: number, max: number): string {
     return textOf(this.get(name), name, min, max);
   }
@@ -48,7 +48,10 @@ export class Fields {
 }
 
 export function textOf(value: unknown, name: string, min: number, max: number): string {
-  if (typeof value !== "string" || value.length < min || value.length > max || value.includes("\0"))
+  const isText = typeof value === "string" && !value.includes("\0") && value.isWellFormed();
+  // A character may be two of a string's units.
+  const length = isText && value.length > max ? Array.from(value.slice(0, 2 * max + 1)).length : 0;
+  if (!isText || value.length < min || length > max)
     throw new AppError("invalid", `${name} must be text of ${min} to ${max} characters`);
-  return value.toWellFormed();
+  return value;
 }

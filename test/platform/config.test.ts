@@ -37,7 +37,7 @@ test("without variables everything has its documented default", () => {
     commit: { intervalMs: 250, bytes: 8 * MIB },
     inflightBytesMax: 256 * MIB,
     strictFraming: false,
-    push: { fcm: undefined, apns: undefined, concurrency: 1800 },
+    push: { fcm: undefined, apns: undefined, concurrency: 3000 },
     geoipPath: undefined,
     logLevel: "info",
   });

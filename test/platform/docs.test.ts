@@ -13,6 +13,7 @@ const Answer = Type.Object({
 });
 const Operation = Type.Object({
   summary: Type.String({ minLength: 5 }),
+  description: Type.Optional(Type.String()),
   tags: Type.Array(Type.String(), { minItems: 1 }),
   responses: Type.Record(Type.String(), Answer),
   requestBody: Type.Optional(Type.Object({ content: Type.Record(Type.String(), Type.Object({})) })),
@@ -22,6 +23,7 @@ const Operation = Type.Object({
         name: Type.String(),
         in: Type.String(),
         required: Type.Optional(Type.Boolean()),
+        description: Type.Optional(Type.String()),
       }),
     ),
   ),
@@ -39,8 +41,12 @@ const Documents = Type.Object({
 const DATA = /^post .*\/(append|i|late|images)$/;
 const ROUTES = [
   "get /",
+  "get /devices/{external_id}",
+  "get /devices/{external_id}/notifications",
   "get /livez",
   "get /metrics",
+  "get /notifications",
+  "get /notifications/{uuid}",
   "get /presence",
   "get /presence/ws",
   "get /readyz",
@@ -52,6 +58,12 @@ const ROUTES = [
   "get /v1/sessions/{sessionID}",
   "get /v1/sessions/{sessionID}/batches",
   "get /v1/sessions/{sessionID}/images",
+  "post /devices/-/{search}",
+  "post /devices/{external_id}/properties/{add}",
+  "post /internal/devices/logs/{action}",
+  "post /internal/notifications/{uuid}/{action}",
+  "post /notifications",
+  "post /notifications/{uuid}/{launch}",
   "post /ping",
   "post /presence/tokens",
   "post /v1/ios/append",
@@ -63,11 +75,15 @@ const ROUTES = [
   "post /v1/mobile/images",
   "post /v1/mobile/late",
   "post /v1/mobile/start",
+  "put /devices",
+  "put /notifications/{uuid}/status",
 ];
+const PUSH = ROUTES.filter((route) => /^\w+ \/(?:devices|notifications|internal)/.test(route));
 
 /** What a caller has to show. */
 function keysOf(route: string, tags: string[]): string[] {
-  if (tags.includes("Reading") || route === "post /presence/tokens") return ["serverKey"];
+  if (tags.includes("Reading") || tags.includes("Push") || route === "post /presence/tokens")
+    return ["serverKey"];
   if (tags.includes("Presence")) return ["user"];
   return DATA.test(route) ? ["session"] : [];
 }
@@ -120,7 +136,7 @@ describe.each(ROUTES)("%s", (route) => {
     const inPath = [...route.matchAll(/\{(\w+)\}/g)].map(([, name]) => String(name));
     const named = parameters.filter((one) => one.in === "path").map(({ name }) => name);
     expect(named).toEqual(inPath);
-    expect(requestBody !== undefined).toBe(route.startsWith("post"));
+    expect(requestBody !== undefined).toBe(/^(?:post|put) /.test(route));
     const wanted = keysOf(route, tags);
     expect(security.flatMap((one) => Object.keys(one))).toEqual(wanted);
     for (const scheme of wanted) expect(schemes).toContain(scheme);
@@ -138,11 +154,81 @@ test("the refusals that tests of the routes meet are documented", () => {
     ["get /v1/sessions/{sessionID}/images", [400, 403, 404, 503]],
     ["get /v1/images/{projectId}/{hash}", [206, 304, 400, 403, 404, 416, 503]],
     ["get /readyz", [503]],
+    ["put /devices", [400, 403, 413]],
+    ["get /devices/{external_id}", [403, 404]],
+    ["post /devices/{external_id}/properties/{add}", [400, 403, 404, 413]],
+    ["get /devices/{external_id}/notifications", [400, 403, 404]],
+    ["post /devices/-/{search}", [400, 403, 413]],
+    ["post /notifications", [400, 403, 413]],
+    ["get /notifications", [400, 403]],
+    ["get /notifications/{uuid}", [403, 404]],
+    ["put /notifications/{uuid}/status", [400, 403, 404, 413]],
+    ["post /notifications/{uuid}/{launch}", [400, 403, 404, 409, 413]],
+    ["post /internal/devices/logs/{action}", [400, 403, 413]],
+    ["post /internal/notifications/{uuid}/{action}", [400, 403, 404, 413]],
   ];
-  for (const [route, wanted] of expected) {
+  const missing = expected.flatMap(([route, wanted]) => {
     const documented = Object.keys(operations.get(route)?.responses ?? {}).map(Number);
-    expect(documented).toEqual(expect.arrayContaining(wanted));
-  }
+    return wanted.filter((status) => !documented.includes(status)).map((one) => `${route} ${one}`);
+  });
+  expect(missing).toEqual([]);
+});
+
+describe("the routes of devices and notifications", () => {
+  test("are told from the others by their tag", () => {
+    const tagged = [...operations].filter(([, { tags }]) => tags.includes("Push"));
+    expect(tagged.map(([route]) => route).toSorted()).toEqual(PUSH);
+  });
+
+  test.each(PUSH)("%s shows its errors and its successes in the envelope", (route) => {
+    for (const [status, { content = {} }] of Object.entries(operations.get(route)?.responses ?? {}))
+      expect([status, content["application/json"]?.example]).toEqual([
+        status,
+        status === "200"
+          ? { success: true, result: expect.anything(), reason: null }
+          : { success: false, result: null, reason: expect.any(String) },
+      ]);
+  });
+
+  test.each<[string, unknown]>([
+    ["get /devices/{external_id}", expect.objectContaining({ external_id: expect.any(String) })],
+    [
+      "get /devices/{external_id}/notifications",
+      { total: expect.any(Number), events: expect.any(Array) },
+    ],
+    ["post /devices/-/{search}", [expect.objectContaining({ external_id: expect.any(String) })]],
+    ["get /notifications", [expect.objectContaining({ uuid: expect.any(String) })]],
+    ["get /notifications/{uuid}", expect.objectContaining({ uuid: expect.any(String) })],
+    ["post /internal/devices/logs/{action}", expect.any(Number)],
+    [
+      "post /internal/notifications/{uuid}/{action}",
+      { ios: expect.any(Number), android: expect.any(Number) },
+    ],
+  ])("%s shows a result as it answers them", (route, result) => {
+    const { content } = operations.get(route)?.responses["200"] ?? {};
+    expect(content?.["application/json"]?.example).toMatchObject({ result });
+  });
+
+  test.each([
+    ["post /devices/-/{search}", [":search"]],
+    ["post /devices/{external_id}/properties/{add}", [":add"]],
+    ["post /notifications/{uuid}/{launch}", [":launch", ":estimate"]],
+    ["post /internal/devices/logs/{action}", ["notification:add"]],
+    ["post /internal/notifications/{uuid}/{action}", ["sent:increase"]],
+  ])("%s says what is written there", (route, literals) => {
+    const { summary, description = "", parameters = [] } = operations.get(route) ?? {};
+    const texts = [summary, description, ...parameters.map((one) => one.description)].join(" ");
+    for (const literal of literals) expect(texts).toContain(literal);
+  });
+
+  test.each([
+    ["get /devices/{external_id}/notifications", ["events", "order_bys", "size", "start"]],
+    ["get /notifications", ["order_bys", "size", "start", "status"]],
+  ])("%s names what its query may have", (route, names) => {
+    const parameters = operations.get(route)?.parameters ?? [];
+    const named = parameters.filter((one) => one.in === "query").map(({ name }) => name);
+    expect(named.toSorted()).toEqual(names);
+  });
 });
 
 describe("the page", () => {

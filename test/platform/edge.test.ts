@@ -124,7 +124,7 @@ describe("an unknown path", () => {
     "/livez%2f",
     "/livez%00",
     "/v1/web/start",
-    "/internal/x",
+    "/inside/x",
     "/*",
   ])("%s is a JSON 404 for every method", async (path) => {
     for (const method of ["GET", "POST", "DELETE", "OPTIONS"])

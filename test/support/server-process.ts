@@ -102,6 +102,8 @@ async function listeningUrl(child: Child): Promise<string> {
   void readLines(child, (line, lines) => {
     if (line === undefined) found.reject(new Error(`the server ended: ${lines.join("\n")}`));
     else if (line.includes('"msg":"listening"')) found.resolve(addressIn(line));
+    // A process that sends campaigns has no address.
+    else if (line.includes('"msg":"working"')) found.resolve("");
   });
   return await found.promise;
 }

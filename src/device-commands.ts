@@ -1,0 +1,74 @@
+import { type ReadStream, createReadStream, statSync } from "node:fs";
+import { Presets, SingleBar } from "cli-progress";
+import { type Command } from "commander";
+
+import { print, withDatabase } from "./commands.ts";
+import { importDevices } from "./devices/import.ts";
+import { type Config } from "./platform/config.ts";
+import { UsageError } from "./platform/errors.ts";
+
+const PROBLEMS_SHOWN = 20;
+
+/** `devices import`, which works with the server running or not. */
+export function addDeviceCommands(root: Command, config: () => Config): void {
+  root
+    .command("import")
+    .argument(
+      "<file>",
+      "JSON lines: external_id, push_token, send_platform, device_platform, properties",
+    )
+    .description("make or change one device for each line")
+    .option("--json", "print one JSON object")
+    .action(async (file: string, { json }: { json?: boolean }) => {
+      const { problems, ...counts } = await importFile(config(), file);
+      for (const { line, reason } of problems.slice(0, PROBLEMS_SHOWN))
+        process.stderr.write(`line ${line}: ${reason}\n`);
+      print(
+        json === true
+          ? JSON.stringify(counts)
+          : `${counts.devices} devices, ${counts.bad} lines refused`,
+      );
+      if (counts.bad > 0) throw new Error(`${counts.bad} of ${counts.lines} lines were refused`);
+    });
+}
+
+async function importFile(config: Config, file: string) {
+  const bytes = sizeOf(file);
+  const stream = createReadStream(file, "utf8");
+  const bar = new SingleBar(
+    { format: "{bar} {percentage}% {devices} devices", stream: process.stderr, hideCursor: true },
+    Presets.shades_classic,
+  );
+  if (process.stderr.isTTY) bar.start(bytes, 0, { devices: 0 });
+  try {
+    return await withDatabase(
+      config,
+      async (sql) =>
+        await importDevices(sql, linesOf(stream), ({ devices }) =>
+          bar.update(stream.bytesRead, { devices }),
+        ),
+    );
+  } finally {
+    bar.stop();
+    stream.destroy();
+  }
+}
+
+/** readline would drop the lines that come before somebody asks for them. */
+async function* linesOf(stream: ReadStream): AsyncGenerator<string> {
+  let rest = "";
+  for await (const text of stream) {
+    const lines = (rest + String(text)).split("\n");
+    rest = lines.pop() ?? "";
+    yield* lines;
+  }
+  if (rest !== "") yield rest;
+}
+
+function sizeOf(file: string): number {
+  try {
+    return statSync(file).size;
+  } catch (cause) {
+    throw new UsageError(`${file} cannot be read`, { cause });
+  }
+}

@@ -1,0 +1,142 @@
+import { AppError } from "../platform/errors.ts";
+import { isRecord, longerThan, wrongKey, wrongText } from "./properties.ts";
+
+/** Groups within groups. */
+export const DEPTH_MAX = 16;
+export const LEAVES_MAX = 200;
+export const OPERAND_LENGTH_MAX = 1024;
+
+const TEXT_OPERATORS = ["str_eq", "str_exists"] as const;
+const NUMBER_OPERATORS = ["int_eq", "int_gt", "int_gte", "int_lt", "int_lte"] as const;
+const JOINS = ["AND", "OR"] as const;
+const FIELDS = ["conditions", "key", "value", "operator", "join_type"];
+const INTEGER = /^[ \t\n\v\f\r]*([+-]?)(\d+)[ \t\n\v\f\r]*$/;
+const INTEGER_MIN = -(2n ** 63n);
+const INTEGER_MAX = 2n ** 63n - 1n;
+
+export type TextOperator = (typeof TEXT_OPERATORS)[number];
+export type NumberOperator = (typeof NUMBER_OPERATORS)[number];
+
+export type TextLeaf = { type: "text"; key: string; operator: TextOperator; value: string };
+/** `value` is the operand as it was written. */
+export type NumberLeaf = {
+  type: "number";
+  key: string;
+  operator: NumberOperator;
+  value: string;
+  number: bigint;
+};
+export type Leaf = TextLeaf | NumberLeaf;
+export type Group = { type: "group"; join: (typeof JOINS)[number]; conditions: Condition[] };
+/** Which devices are meant. */
+export type Condition = { type: "all" } | Group | Leaf;
+
+/** The wire's form of a condition, with all its keys. */
+export type ConditionNode = {
+  conditions: ConditionNode[] | null;
+  key: string | null;
+  value: string | null;
+  operator: string | null;
+  join_type: string | null;
+};
+
+/** Throws AppError when the value is anything but a whole and well-formed condition tree. */
+export function parseConditions(value: unknown): Condition {
+  return new Parser().node(value, "", 0);
+}
+
+class Parser {
+  #leaves = 0;
+
+  node(value: unknown, path: string, depth: number): Condition {
+    if (!isRecord(value)) throw wrong(path, "must be an object");
+    const { conditions = null } = value;
+    for (const name of ["key", "value", "operator", "join_type"]) textOrNull(value, name, path);
+    if (conditions !== null) return this.#group(conditions, value["join_type"], path, depth);
+    if (++this.#leaves > LEAVES_MAX)
+      throw wrong(path, `is more than the ${LEAVES_MAX} conditions that a tree may have`);
+    return isEmpty(value, path) ? { type: "all" } : leaf(value, path);
+  }
+
+  #group(conditions: unknown, joinType: unknown, path: string, depth: number): Group {
+    const at = field(path, "conditions");
+    if (!Array.isArray(conditions)) throw wrong(at, "must be a list or null");
+    if (depth === DEPTH_MAX) throw wrong(at, `is nested deeper than ${DEPTH_MAX} levels`);
+    const join = JOINS.find((known) => known === joinType);
+    if (join === undefined) throw wrong(field(path, "join_type"), "must be AND or OR");
+    if (conditions.length === 0) throw wrong(at, "must not be empty");
+    return {
+      type: "group",
+      join,
+      conditions: conditions.map((child: unknown, index) =>
+        this.node(child, `${at}[${index}]`, depth + 1),
+      ),
+    };
+  }
+}
+
+/** A node without anything means all devices. One with a misspelt field does not: nobody should reach everyone by accident. */
+function isEmpty(node: Record<string, unknown>, path: string): boolean {
+  if (FIELDS.some((name) => (node[name] ?? null) !== null)) return false;
+  const names = Object.keys(node);
+  if (names.length === 0 || names.some((name) => FIELDS.includes(name))) return true;
+  throw wrong(path, `has none of ${FIELDS.join(", ")}`);
+}
+
+function leaf(node: Record<string, unknown>, path: string): Leaf {
+  const key = textOrNull(node, "key", path);
+  const value = textOrNull(node, "value", path);
+  const wanted = textOrNull(node, "operator", path);
+  const textOperator = TEXT_OPERATORS.find((known) => known === wanted);
+  const numberOperator = NUMBER_OPERATORS.find((known) => known === wanted);
+  const operators = [...TEXT_OPERATORS, ...NUMBER_OPERATORS].join(", ");
+  if (textOperator === undefined && numberOperator === undefined)
+    throw wrong(field(path, "operator"), `must be one of ${operators}`);
+  const wrongly = wrongKey(key);
+  if (key === null || wrongly !== undefined)
+    throw wrong(field(path, "key"), wrongly ?? "must be a string");
+  const at = field(path, "value");
+  if (value === null) throw wrong(at, "must be a string");
+  if (longerThan(value, OPERAND_LENGTH_MAX))
+    throw wrong(at, `must have at most ${OPERAND_LENGTH_MAX} characters`);
+  if (numberOperator !== undefined)
+    return { type: "number", key, operator: numberOperator, value, number: integer(value, at) };
+  const wrongValue = wrongText(value);
+  if (textOperator === undefined || wrongValue !== undefined)
+    throw wrong(at, wrongValue ?? "is not for this operator");
+  return { type: "text", key, operator: textOperator, value };
+}
+
+function integer(text: string, at: string): bigint {
+  const [, sign, digits] = INTEGER.exec(text) ?? [];
+  if (digits === undefined) throw wrong(at, "must be a whole number in digits");
+  const number = sign === "-" ? -BigInt(digits) : BigInt(digits);
+  if (number < INTEGER_MIN || number > INTEGER_MAX)
+    throw wrong(at, `must be from ${INTEGER_MIN} to ${INTEGER_MAX}`);
+  return number;
+}
+
+function textOrNull(node: Record<string, unknown>, name: string, path: string): string | null {
+  const value = node[name] ?? null;
+  if (value !== null && typeof value !== "string")
+    throw wrong(field(path, name), "must be a string or null");
+  return value;
+}
+
+function field(path: string, name: string): string {
+  return path === "" ? name : `${path}.${name}`;
+}
+
+function wrong(path: string, what: string): AppError {
+  return new AppError("invalid", `wrong condition clause ${path === "" ? "it" : path} ${what}`);
+}
+
+/** What parses to the same tree, with every key of every node. */
+export function normaliseConditions(tree: Condition): ConditionNode {
+  const node = { conditions: null, key: null, value: null, operator: null, join_type: null };
+  if (tree.type === "all") return node;
+  if (tree.type !== "group")
+    return { ...node, key: tree.key, value: tree.value, operator: tree.operator };
+  const conditions = tree.conditions.map((child) => normaliseConditions(child));
+  return { ...node, conditions, join_type: tree.join };
+}

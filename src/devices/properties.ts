@@ -1,0 +1,174 @@
+import { type PendingQuery, type Row } from "postgres";
+
+import { type Queryable } from "../platform/database.ts";
+import { AppError } from "../platform/errors.ts";
+
+export const KEY_LENGTH_MAX = 255;
+export const LIST_LENGTH_MAX = 1000;
+export const CHANGES_MAX = 1000;
+/** Of all the properties of a device together, as JSON. */
+export const PROPERTIES_BYTES_MAX = 65_536;
+
+export type Scalar = string | number | boolean;
+export type PropertyValue = Scalar | Scalar[];
+/** By key, as the database keeps them. */
+export type Properties = Record<string, PropertyValue>;
+/** Null removes. */
+export type PropertyChange = { key: string; value: PropertyValue | null };
+
+/** The changes of a `[{"key", "value"}]` list, in its order. Throws AppError that names the first element that is wrong. */
+export function parseProperties(list: unknown): PropertyChange[] {
+  if (!Array.isArray(list)) throw new AppError("invalid", "properties must be a list");
+  if (list.length > CHANGES_MAX)
+    throw new AppError("invalid", `properties must be at most ${CHANGES_MAX}`);
+  const changes = list.map((element: unknown, index) => parseChange(element, index));
+  checkSize(changes);
+  return changes;
+}
+
+function parseChange(element: unknown, index: number): PropertyChange {
+  const at = `properties[${index}]`;
+  if (!isRecord(element)) throw new AppError("invalid", `${at} must be an object`);
+  for (const name of ["key", "value"])
+    if (!Object.hasOwn(element, name)) throw new AppError("invalid", `${at}.${name} is missing`);
+  const { key, value } = element;
+  const wrong = wrongKey(key);
+  if (wrong !== undefined) throw new AppError("invalid", `${at}.key ${wrong}`);
+  return { key: String(key), value: parseValue(value, `${at}.value`) };
+}
+
+/** The value of a property, or null for its removal. Throws AppError that says what is wrong `at` that place. */
+export function parseValue(value: unknown, at: string): PropertyValue | null {
+  if (value === null) return null;
+  if (!Array.isArray(value)) return parseScalar(value, at);
+  if (value.length > LIST_LENGTH_MAX)
+    throw new AppError("invalid", `${at} must have at most ${LIST_LENGTH_MAX} elements`);
+  return value.map((element: unknown, index) => parseScalar(element, `${at}[${index}]`));
+}
+
+function parseScalar(value: unknown, at: string): Scalar {
+  if (typeof value === "boolean") return value;
+  if (typeof value === "number") {
+    // JSON has larger numbers than these, which read as infinity.
+    if (Number.isFinite(value)) return value;
+    throw new AppError("invalid", `${at} is too large a number`);
+  }
+  if (typeof value !== "string")
+    throw new AppError("invalid", `${at} must be a string, a number, a boolean or a list of them`);
+  const wrong = wrongText(value);
+  if (wrong !== undefined) throw new AppError("invalid", `${at} ${wrong}`);
+  return value;
+}
+
+/** Throws AppError when the changes alone are more than a device may have. */
+export function checkSize(changes: PropertyChange[]): void {
+  let bytes = 2;
+  for (const { key, value } of changes)
+    bytes += Buffer.byteLength(JSON.stringify(key)) + Buffer.byteLength(JSON.stringify(value)) + 4;
+  if (bytes > PROPERTIES_BYTES_MAX) throw tooLarge();
+}
+
+/** What is wrong with the key of a property, if anything. */
+export function wrongKey(key: unknown): string | undefined {
+  if (typeof key !== "string") return "must be a string";
+  if (key === "") return "must not be empty";
+  if (longerThan(key, KEY_LENGTH_MAX)) return `must have at most ${KEY_LENGTH_MAX} characters`;
+  return wrongText(key);
+}
+
+/** What keeps PostgreSQL from holding a text as it is, if anything. */
+export function wrongText(text: string): string | undefined {
+  if (text.includes("\0")) return "must not contain NUL";
+  if (!text.isWellFormed()) return "must be well-formed Unicode";
+  return undefined;
+}
+
+/** In characters as PostgreSQL counts them. */
+export function longerThan(text: string, lengthMax: number): boolean {
+  return (
+    text.length > lengthMax && (text.length > 2 * lengthMax || Array.from(text).length > lengthMax)
+  );
+}
+
+export function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/** The wire's form: one object for each property, by key in the order of code points. */
+export function wireProperties(properties: Record<string, unknown>): Record<string, unknown>[] {
+  return Object.entries(properties)
+    .toSorted(([a], [b]) => Buffer.compare(Buffer.from(a), Buffer.from(b)))
+    .map((property) => Object.fromEntries([property]));
+}
+
+/**
+ * Applies changes in their order to one device, its numbers included, all or nothing. Returns its properties, undefined when there
+ * is no such device. Throws AppError when they would become too large; in a transaction of the caller it must then be rolled back.
+ */
+export async function applyProperties(
+  sql: Queryable,
+  deviceId: bigint | number,
+  changes: PropertyChange[],
+): Promise<Properties | undefined> {
+  return "begin" in sql
+    ? await sql.begin(async (tx) => await change(tx, deviceId, changes))
+    : await change(sql, deviceId, changes);
+}
+
+async function change(sql: Queryable, deviceId: bigint | number, changes: PropertyChange[]) {
+  // Locked by a statement of its own: the next one then sees the numbers of whoever had the lock before.
+  const [before] = await sql<{ properties: Properties }[]>`
+    select properties from devices where id = ${deviceId} for no key update`;
+  if (before === undefined || changes.length === 0) return before?.properties;
+  const last = new Map(changes.map(({ key, value }) => [key, value]));
+  const removed = [...last.keys()].filter((key) => last.get(key) === null);
+  const set = [...last].filter(([, value]) => value !== null);
+  const [after] = await sql<[{ properties: Properties; bytes: number }]>`
+    update devices
+    set properties = (properties - ${removed}::text[]) || ${JSON.stringify(Object.fromEntries(set))}::text::jsonb
+    where id = ${deviceId}
+    returning properties, octet_length(properties::text) as bytes`;
+  if (after.bytes > PROPERTIES_BYTES_MAX) throw tooLarge();
+  await replaceNumbers(
+    sql,
+    sql`(select id, properties from devices where id = ${deviceId}) as given`,
+  );
+  return after.properties;
+}
+
+type Source = PendingQuery<Row[]>;
+
+/** Adds the numbers of devices that have none yet. `given` is a source of `id` and `properties`. */
+export async function insertNumbers(sql: Queryable, given: Source): Promise<void> {
+  await sql`insert into device_numbers ${numbersOf(sql, given)}`;
+}
+
+/** Makes the numbers of devices what their properties are. The caller holds their locks since a statement before. */
+export async function replaceNumbers(sql: Queryable, given: Source): Promise<void> {
+  await sql`
+    with numbers as materialized (${numbersOf(sql, given)}), stale as (
+      delete from device_numbers old using ${given} where old.device_id = given.id and not exists (
+        select from numbers n where n.device_id = old.device_id and n.key = old.key and n.value = old.value)
+    )
+    insert into device_numbers select * from numbers on conflict do nothing`;
+}
+
+/**
+ * Each number of each property, and NaN for a list that may have several: a device where one number is above a bound and another one
+ * below is then found without looking at all that have one above.
+ */
+function numbersOf(sql: Queryable, given: Source) {
+  return sql`
+    select id as device_id, key, number as value
+    from ${given}, jsonb_each(properties) as property (key, value), lateral (
+      select element::numeric from jsonb_path_query(value, '$[*] ? (@.type() == "number")') as element
+      union select 'NaN' where value @@ '$.size() > 1 && exists ($[*] ? (@.type() == "number"))'
+    ) as numbers (number)`;
+}
+
+function tooLarge(): AppError {
+  return new AppError(
+    "invalid",
+    `properties of a device must be at most ${PROPERTIES_BYTES_MAX} bytes of JSON`,
+  );
+}

@@ -1,0 +1,210 @@
+import { Elysia } from "elysia";
+
+import { errorsLike, json, queryParameter } from "../platform/docs.ts";
+import { envelope, literal, readJson, wholeOf } from "../platform/envelope.ts";
+import { Fields, textOf } from "../platform/fields.ts";
+import { ordering } from "../platform/ordering.ts";
+import { type ServerKeys } from "../platform/server-keys.ts";
+import { type Condition, parseConditions } from "./conditions.ts";
+import { parseProperties } from "./properties.ts";
+import { type Devices } from "./service.ts";
+
+const EXTERNAL_ID_MAX = 255;
+const PUSH_TOKEN_MAX = 4096;
+// What is longer names nothing that there is.
+const TEXT_MAX = 1024;
+const EXTERNAL_IDS_MAX = 1000;
+const ORDER_BYS_MAX = 10;
+const START_MAX = 2 ** 31 - 1;
+const SIZE_MAX = 1000;
+
+const SEARCH_ORDER = {
+  id: "d.id",
+  external_id: "external_id",
+  random_bucket: "random_bucket",
+  send_platform: "send_platform",
+  device_platform: "device_platform",
+};
+
+export type DeviceRoutesDeps = {
+  devices: Devices;
+  serverKeys: ServerKeys;
+  /** What became of the device in campaigns. */
+  events: (externalId: string, query: URLSearchParams) => Promise<object>;
+};
+
+export function deviceRoutes({ devices, serverKeys, events }: DeviceRoutesDeps) {
+  return new Elysia({ name: "devices" })
+    .onTransform(({ request }) => serverKeys.check(request))
+    .put(
+      "/devices",
+      async ({ request }) => envelope(await devices.upsert(parseDevice(await readJson(request)))),
+      {
+        parse: "none",
+        detail: {
+          ...detail("Make or change a device", DEVICE_EXAMPLE, 400, 403, 413),
+          ...body(DEVICE_BODY),
+        },
+      },
+    )
+    .get(
+      "/devices/:external_id",
+      async ({ params }) => envelope(await devices.get(params.external_id)),
+      { detail: detail("One device", DEVICE_EXAMPLE, 403, 404) },
+    )
+    .post(
+      "/devices/:external_id/properties/:add",
+      async ({ params, request }) => {
+        literal(params.add, ":add");
+        const fields = new Fields(await readJson(request));
+        const changes = parseProperties(fields.get("properties"));
+        return envelope(await devices.setProperties(params.external_id, changes));
+      },
+      {
+        parse: "none",
+        detail: {
+          ...detail("`:add` sets properties; null removes one", DEVICE_EXAMPLE, 400, 403, 404, 413),
+          ...body(PROPERTIES_BODY),
+        },
+      },
+    )
+    .get(
+      "/devices/:external_id/notifications",
+      async ({ params, request }) =>
+        envelope(await events(params.external_id, new URL(request.url).searchParams)),
+      {
+        detail: {
+          ...detail("What became of the device in campaigns", EVENTS_EXAMPLE, 400, 403, 404),
+          parameters: [EXTERNAL_ID_PARAMETER, ...EVENTS_PARAMETERS],
+        },
+      },
+    )
+    .post(
+      "/devices/-/:search",
+      async ({ params, request }) => {
+        literal(params.search, ":search");
+        const { total, devices: found } = await devices.search(
+          parseSearch(await readJson(request)),
+        );
+        return envelope(found, { "x-total-count": String(total) });
+      },
+      {
+        parse: "none",
+        detail: {
+          ...detail(SEARCH, [DEVICE_EXAMPLE], 400, 403, 413),
+          ...body(SEARCH_BODY),
+        },
+      },
+    );
+}
+
+function parseDevice(value: unknown) {
+  const fields = new Fields(value);
+  return {
+    externalId: fields.text("external_id", 1, EXTERNAL_ID_MAX),
+    pushToken: fields.text("push_token", 0, PUSH_TOKEN_MAX),
+    sendPlatform: fields.integerOr("send_platform", 0, 2, 0),
+    devicePlatform: fields.integerOr("device_platform", 0, 3, 0),
+  };
+}
+
+function parseSearch(value: unknown) {
+  const fields = new Fields(value);
+  const texts = (name: string, max: number) =>
+    fields.list(name, max).map((item) => textOf(item, name, 0, TEXT_MAX));
+  const number = (name: string, absent: number) =>
+    fields.get(name) === undefined ? absent : fields.get(name);
+  return {
+    externalIds: texts("external_ids", EXTERNAL_IDS_MAX),
+    conditions: conditionsOf(fields.get("conditions")),
+    start: wholeOf(number("start", 0), "start", 0, START_MAX),
+    size: wholeOf(number("size", 10), "size", 1, SIZE_MAX),
+    orderBys: ordering(texts("order_bys", ORDER_BYS_MAX), SEARCH_ORDER),
+  };
+}
+
+/** Absent means every device here; null is refused with whatever else is no condition. */
+function conditionsOf(value: unknown): Condition {
+  return parseConditions(value === undefined ? {} : value);
+}
+
+function detail(summary: string, result: unknown, ...statuses: number[]) {
+  return {
+    tags: ["Push"],
+    summary,
+    security: [{ serverKey: [] }],
+    responses: {
+      200: json({ success: true, result, reason: null }),
+      ...errorsLike({ success: false, result: null, reason: "what is wrong" }, statuses),
+    },
+  };
+}
+
+function body(example: object) {
+  return { requestBody: { required: true, content: { "application/json": { example } } } };
+}
+
+const SEARCH = "`:search` finds devices that meet conditions; X-Total-Count has their number";
+
+const EXTERNAL_ID_PARAMETER = {
+  name: "external_id",
+  in: "path" as const,
+  required: true,
+  schema: { type: "string" as const },
+};
+
+const EVENTS_PARAMETERS = [
+  queryParameter("events", "targeted, sent, failed, invalid_token, undeliverable; any"),
+  queryParameter("start", "how many to pass over; 0"),
+  queryParameter("size", "how many, 1 to 1000; 10"),
+  queryParameter("order_bys", "created_at, id; a leading - means descending"),
+];
+
+const EVENTS_EXAMPLE = {
+  total: 2,
+  events: [
+    {
+      id: 2,
+      notification: { id: 1, uuid: "5f0c0f0e-3a51-4a57-9d4b-6f4d6d1c1b1a", title: "Hello" },
+      event: "sent",
+      created_at: "2026-12-24T18:00:01.000Z",
+    },
+  ],
+};
+
+const DEVICE_BODY = {
+  external_id: "7c9e6679",
+  push_token: "fGc1x…",
+  send_platform: 1,
+  device_platform: 1,
+};
+
+const PROPERTIES_BODY = {
+  properties: [
+    { key: "plan", value: "pro" },
+    { key: "age", value: 30 },
+    { key: "trial", value: null },
+  ],
+};
+
+const SEARCH_BODY = {
+  external_ids: [],
+  conditions: {
+    join_type: "AND",
+    conditions: [
+      { key: "plan", operator: "str_eq", value: "pro" },
+      { key: "age", operator: "int_gte", value: "18" },
+    ],
+  },
+  order_bys: ["-id"],
+  start: 0,
+  size: 10,
+};
+
+const DEVICE_EXAMPLE = {
+  _id: "000000000000000000000001",
+  id: 1,
+  ...DEVICE_BODY,
+  random_bucket: 4711,
+  device_properties: [{ age: 30 }, { plan: "pro" }],
+};

@@ -1,0 +1,157 @@
+import { type Sql } from "../platform/database.ts";
+import { AppError } from "../platform/errors.ts";
+import { type OrderBy, orderSql } from "../platform/ordering.ts";
+import { whereSql } from "./condition-sql.ts";
+import { type Condition } from "./conditions.ts";
+import {
+  type Properties,
+  type PropertyChange,
+  applyProperties,
+  wireProperties,
+} from "./properties.ts";
+
+export type DeviceInput = {
+  externalId: string;
+  pushToken: string;
+  sendPlatform: number;
+  devicePlatform: number;
+};
+
+export type DeviceSearch = {
+  /** empty: any */
+  externalIds: string[];
+  conditions: Condition;
+  start: number;
+  size: number;
+  orderBys: OrderBy[];
+};
+
+type Row = {
+  id: number;
+  external_id: string;
+  push_token: string;
+  send_platform: number;
+  device_platform: number;
+  random_bucket: number;
+  properties: Properties;
+};
+
+type Total = { total: number };
+/** Without a device when the page is beyond the last one. */
+type FoundRow = Total & (Row | { id: null });
+
+type WireDevice = ReturnType<typeof wireDevice>;
+
+/** Devices that can be pushed to, and their properties. */
+export class Devices {
+  readonly #sql: Sql;
+
+  constructor(sql: Sql) {
+    this.#sql = sql;
+  }
+
+  /** Makes the device or takes over what is given; its properties stay. */
+  async upsert(device: DeviceInput) {
+    const sql = this.#sql;
+    const [row] = await sql<[Row]>`
+      insert into devices as d (external_id, push_token, send_platform, device_platform)
+      values (${device.externalId}, ${device.pushToken}, ${device.sendPlatform}, ${device.devicePlatform})
+      on conflict (external_id) do update set push_token = excluded.push_token,
+        send_platform = excluded.send_platform, device_platform = excluded.device_platform,
+        token_set_at = now(), token_invalid = false
+      returning ${columns(sql)}`;
+    return wireDevice(row);
+  }
+
+  /** Throws 404. */
+  async get(externalId: string) {
+    const sql = this.#sql;
+    // PostgreSQL takes no NUL, so no device has one.
+    const [row] = externalId.includes("\0")
+      ? []
+      : await sql<Row[]>`select ${columns(sql)} from devices d where external_id = ${externalId}`;
+    if (row === undefined) throw unknown(externalId);
+    return wireDevice(row);
+  }
+
+  /** All changes or none. Throws 404. */
+  async setProperties(externalId: string, changes: PropertyChange[]) {
+    const { id } = await this.get(externalId);
+    if (changes.length > 0) await applyProperties(this.#sql, id, changes);
+    return await this.get(externalId);
+  }
+
+  /** One page, and how many there are in all. */
+  async search(search: DeviceSearch): Promise<{ total: number; devices: WireDevice[] }> {
+    const { externalIds, conditions } = search;
+    const rows =
+      conditions.type === "all" && externalIds.length === 0
+        ? await this.#pageOfAll(search)
+        : await this.#pageOfSome(search);
+    const devices = rows.filter((row): row is Row & Total => row.id !== null);
+    return {
+      total: rows[0]?.total ?? 0,
+      devices: devices.map(wireDevice),
+    };
+  }
+
+  async #pageOfAll({ start, size, orderBys }: DeviceSearch): Promise<FoundRow[]> {
+    const sql = this.#sql;
+    return await sql<FoundRow[]>`
+      select total, d.* from (select count(*)::float8 as total from devices) as counted left join lateral (
+        select ${columns(sql)} from devices d ${orderSql(sql, orderBys, "d.id")} limit ${size} offset ${start}
+      ) as d on true`;
+  }
+
+  /** What meets the conditions is found first: for a page in order the planner might walk all devices. */
+  async #pageOfSome(search: DeviceSearch): Promise<FoundRow[]> {
+    const { externalIds, conditions, start, size, orderBys } = search;
+    const sql = this.#sql;
+    const named = externalIds.length === 0 ? sql`` : sql`and external_id = any(${externalIds})`;
+    return await sql<FoundRow[]>`
+      with matched as materialized (
+        select d.id from devices d where ${whereSql(sql, conditions, "indexed")} ${named}
+      )
+      select total, d.* from (select count(*)::float8 as total from matched) as counted left join lateral (
+        select ${columns(sql)} from matched join devices d on d.id = matched.id
+        ${orderSql(sql, orderBys, "d.id")} limit ${size} offset ${start}
+      ) as d on true`;
+  }
+
+  /** Whether there is one among them that is sent to by that platform. */
+  async has(conditions: Condition, sendPlatform: number): Promise<boolean> {
+    const sql = this.#sql;
+    const [row] = await sql`
+      select 1 from devices d where send_platform = ${sendPlatform} and ${whereSql(sql, conditions, "filter")} limit 1`;
+    return row !== undefined;
+  }
+
+  async count(conditions: Condition): Promise<number> {
+    const sql = this.#sql;
+    const [row] = await sql<[{ total: number }]>`
+      select count(*)::float8 as total from devices d where ${whereSql(sql, conditions, "indexed")}`;
+    return row.total;
+  }
+}
+
+function columns(sql: Sql) {
+  return sql`d.id::float8 as id, external_id, push_token, send_platform, device_platform, random_bucket, properties`;
+}
+
+function wireDevice(row: Row) {
+  return {
+    // As long as the document store's ids were, from which clients know it.
+    _id: row.id.toString(16).padStart(24, "0"),
+    id: row.id,
+    external_id: row.external_id,
+    push_token: row.push_token,
+    send_platform: row.send_platform,
+    device_platform: row.device_platform,
+    random_bucket: row.random_bucket,
+    device_properties: wireProperties(row.properties),
+  };
+}
+
+export function unknown(externalId: string): AppError {
+  return new AppError("not_found", `invalid external_id ${externalId}`);
+}

@@ -1,0 +1,15 @@
+// The numbers are the wire's, and the database's.
+export const DEVICE_PLATFORM = { unknown: 0, android: 1, ios: 2, web: 3 } as const;
+export const SEND_PLATFORM = { unknown: 0, fcm: 1, apns: 2 } as const;
+export const STATUS = { draft: 0, launched: 1, sent: 2, error: 3, deleted: 4, queued: 5 } as const;
+export type Status = (typeof STATUS)[keyof typeof STATUS];
+
+/** What is told of a device in a campaign: that it is among the targets, and how that ended. */
+export const DEVICE_EVENT = {
+  targeted: 0,
+  sent: 1,
+  failed: 2,
+  invalid_token: 3,
+  undeliverable: 4,
+} as const;
+export type DeviceEventName = keyof typeof DEVICE_EVENT;

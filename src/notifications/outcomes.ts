@@ -1,0 +1,115 @@
+import { type Sql } from "../platform/database.ts";
+import { DEVICE_EVENT, DEVICE_PLATFORM, STATUS } from "./enums.ts";
+
+// Sends wait for their outcomes to be recorded.
+const FLUSH_MS = 30;
+const FLUSH_ROWS = 500;
+
+/** Who sends which launch: what is written counts only while that is so. */
+export type Lease = { id: number; launch: number; worker: string };
+
+/** How one device ended. */
+export type Ended = {
+  deviceId: number;
+  devicePlatform: number;
+  event: number;
+  /** epoch ms of when the provider last knew the token; 0 when it does not say */
+  invalidSince: number;
+};
+
+/** Records outcomes in batches: in the log, in the counters, and on devices whose token is invalid. */
+export class Outcomes {
+  readonly #sql: Sql;
+  readonly #lease: Lease;
+  readonly #recorded: (ended: Ended[]) => void;
+  #waiting: Ended[] = [];
+  #writing: Promise<void> | undefined;
+  #timer: NodeJS.Timeout | undefined;
+  #error: Error | undefined;
+
+  /** `recorded` is told of what is in the database. */
+  constructor(sql: Sql, lease: Lease, recorded: (ended: Ended[]) => void) {
+    this.#sql = sql;
+    this.#lease = lease;
+    this.#recorded = recorded;
+  }
+
+  add(ended: Ended): void {
+    this.#waiting.push(ended);
+    if (this.#waiting.length >= FLUSH_ROWS) this.#write();
+    else this.#timer ??= setTimeout(() => this.#write(), FLUSH_MS);
+  }
+
+  /** Resolves when all that was added is recorded. Throws what kept it from that. */
+  async flush(): Promise<void> {
+    while (this.#waiting.length > 0 || this.#writing !== undefined) {
+      this.#write();
+      await this.#writing;
+      if (this.#error !== undefined) throw this.#error;
+    }
+  }
+
+  #write(): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    if (this.#writing !== undefined || this.#waiting.length === 0) return;
+    const ended = this.#waiting;
+    this.#waiting = [];
+    this.#writing = this.#record(ended).finally(() => {
+      this.#writing = undefined;
+      if (this.#waiting.length >= FLUSH_ROWS) this.#write();
+      else if (this.#waiting.length > 0) this.#timer ??= setTimeout(() => this.#write(), FLUSH_MS);
+    });
+  }
+
+  async #record(ended: Ended[]): Promise<void> {
+    try {
+      await recordOutcomes(this.#sql, this.#lease, ended);
+      this.#recorded(ended);
+    } catch (error) {
+      // Whoever takes the launch over sends these again.
+      this.#error = new Error("outcomes not recorded", { cause: error });
+    }
+  }
+}
+
+async function recordOutcomes(sql: Sql, { id, launch }: Lease, ended: Ended[]): Promise<void> {
+  const list = (read: (one: Ended) => number) => `{${ended.map(read).join(",")}}`;
+  const invalid = ended.filter(({ event }) => event === DEVICE_EVENT.invalid_token);
+  await sql`
+    with ended as (
+      select * from unnest(${list((one) => one.deviceId)}::text::bigint[], ${list((one) => one.devicePlatform)}::text::smallint[],
+        ${list((one) => one.event)}::text::smallint[]) as ended (device_id, device_platform, event)
+    ), logged as (
+      insert into device_events (device_id, notification_id, launch, event)
+      select device_id, ${id}, ${launch}, event from ended order by device_id
+      on conflict (notification_id, launch, device_id, (event > 0)) where launch > 0 do nothing
+      returning device_id, event
+    ), counts as (
+      select count(*) filter (where event = ${DEVICE_EVENT.sent} and device_platform = ${DEVICE_PLATFORM.android}) as android,
+        count(*) filter (where event = ${DEVICE_EVENT.sent} and device_platform = ${DEVICE_PLATFORM.ios}) as ios,
+        count(*) filter (where event <> ${DEVICE_EVENT.sent}) as failed
+      from logged join ended using (device_id, event)
+    )
+    update notifications set sent_android = sent_android + android, sent_ios = sent_ios + ios, failed = notifications.failed + counts.failed
+    from counts where id = ${id}`;
+  if (invalid.length > 0) await markInvalid(sql, invalid);
+}
+
+/** Unless the token was set after the provider last knew it. */
+async function markInvalid(sql: Sql, ended: Ended[]): Promise<void> {
+  const ids = ended.map(({ deviceId }) => deviceId);
+  const since = ended.map(({ invalidSince }) => invalidSince);
+  await sql`
+    update devices set token_invalid = true
+    from unnest(${ids}::bigint[], ${since}::float8[]) as ended (id, since_ms)
+    where devices.id = ended.id and (since_ms = 0 or token_set_at < to_timestamp(since_ms / 1000))`;
+}
+
+/** Ends the launch: undefined error is success. Nothing happens once another worker has it, or it was cancelled. */
+export async function endLaunch(sql: Sql, { id, worker }: Lease, error?: string): Promise<void> {
+  await sql`
+    update notifications set status = ${error === undefined ? STATUS.sent : STATUS.error}, error = ${error ?? null},
+      modified_at = now(), worker = null, leased_until = null
+    where id = ${id} and worker = ${worker} and status = ${STATUS.launched}`;
+}

@@ -1,0 +1,223 @@
+import { Elysia } from "elysia";
+
+import { errorsLike, json, queryParameter } from "../platform/docs.ts";
+import { envelope, literal, paging, readJson } from "../platform/envelope.ts";
+import { AppError } from "../platform/errors.ts";
+import { Fields } from "../platform/fields.ts";
+import { ordering } from "../platform/ordering.ts";
+import { type ServerKeys } from "../platform/server-keys.ts";
+import { STATUS } from "./enums.ts";
+import { parseIncrease, parseLog, parseNotification, parseStatus } from "./schema.ts";
+import { type Notifications } from "./service.ts";
+
+const LIST_ORDER = {
+  created_at: "n.created_at",
+  modified_at: "n.modified_at",
+  scheduled_at: "n.scheduled_at",
+};
+
+export type NotificationRoutesDeps = {
+  notifications: Notifications;
+  serverKeys: ServerKeys;
+  /** How many devices meet conditions. Throws 400 for what are none. */
+  estimate: (conditions: unknown) => Promise<number>;
+};
+
+export function notificationRoutes({
+  notifications,
+  serverKeys,
+  estimate,
+}: NotificationRoutesDeps) {
+  return new Elysia({ name: "notifications" })
+    .onTransform(({ request }) => serverKeys.check(request))
+    .post(
+      "/notifications",
+      async ({ request }) =>
+        envelope(
+          await notifications.create(parseNotification(await readJson(request), new Date())),
+        ),
+      {
+        parse: "none",
+        detail: {
+          ...detail("Draft a campaign", NOTIFICATION_EXAMPLE, 400, 403, 413),
+          ...body(NOTIFICATION_BODY),
+        },
+      },
+    )
+    .get(
+      "/notifications",
+      async ({ request }) => {
+        const query = parseList(new URL(request.url).searchParams);
+        const { total, notifications: found } = await notifications.list(query);
+        return envelope(found, { "x-total-count": String(total) });
+      },
+      { detail: listDetail() },
+    )
+    .get(
+      "/notifications/:uuid",
+      async ({ params }) => envelope(await notifications.get(params.uuid)),
+      { detail: detail("One campaign and how far it is", NOTIFICATION_EXAMPLE, 403, 404) },
+    )
+    .put(
+      "/notifications/:uuid/status",
+      async ({ params, request }) => {
+        await notifications.get(params.uuid);
+        const status = parseStatus(new Fields(await readJson(request)).get("status"));
+        return envelope(await notifications.setStatus(params.uuid, status));
+      },
+      {
+        parse: "none",
+        detail: {
+          ...detail(SET_STATUS, NOTIFICATION_EXAMPLE, 400, 403, 404, 413),
+          ...body({ status: STATUS.deleted }),
+        },
+      },
+    )
+    .post(
+      "/notifications/:uuid/:launch",
+      async ({ params, request }) => {
+        if (params.uuid !== "-") {
+          literal(params.launch, ":launch");
+          return envelope(await notifications.launch(params.uuid));
+        }
+        literal(params.launch, ":estimate");
+        const conditions = new Fields(await readJson(request)).get("conditions");
+        return envelope({ count: await estimate(conditions) });
+      },
+      {
+        parse: "none",
+        detail: {
+          ...detail(LAUNCH, NOTIFICATION_EXAMPLE, 400, 403, 404, 409, 413),
+          ...body({ conditions: CONDITIONS }),
+        },
+      },
+    );
+}
+
+/** For workers of one's own; these always need a key. */
+export function internalRoutes({
+  notifications,
+  serverKeys,
+}: Pick<NotificationRoutesDeps, "notifications" | "serverKeys">) {
+  return new Elysia({ name: "internal" })
+    .onTransform(({ request }) => {
+      try {
+        serverKeys.checkKey(request);
+      } catch (cause) {
+        throw new AppError("forbidden", "api server key validating failed", { cause });
+      }
+    })
+    .post(
+      "/internal/devices/logs/:action",
+      async ({ params, request }) => {
+        literal(params.action, "notification:add");
+        const { notificationId, deviceIds } = parseLog(await readJson(request));
+        await notifications.logTargets(notificationId, deviceIds);
+        return envelope(deviceIds.length);
+      },
+      {
+        parse: "none",
+        detail: {
+          ...detail("`notification:add` logs that devices were targeted", 2, 400, 403, 413),
+          ...body({ device_ids: [1, 2], notification_id: 1 }),
+        },
+      },
+    )
+    .post(
+      "/internal/notifications/:uuid/:action",
+      async ({ params, request }) => {
+        literal(params.action, "sent:increase");
+        const increase = parseIncrease(await readJson(request));
+        return envelope(await notifications.increaseSent(params.uuid, increase));
+      },
+      {
+        parse: "none",
+        detail: {
+          ...detail(
+            "`sent:increase` adds what was sent",
+            { ios: 1, android: 2 },
+            400,
+            403,
+            404,
+            413,
+          ),
+          ...body({ ios: 1, android: 2 }),
+        },
+      },
+    );
+}
+
+function parseList(query: URLSearchParams) {
+  const status = query.get("status");
+  return {
+    ...paging(query),
+    status:
+      status === null ? undefined : parseStatus(/^\d$/.test(status) ? Number(status) : status),
+    orderBys: ordering((query.get("order_bys") ?? "").split(","), LIST_ORDER),
+  };
+}
+
+function listDetail() {
+  return {
+    ...detail("Campaigns; X-Total-Count has their number", [NOTIFICATION_EXAMPLE], 400, 403),
+    parameters: LIST_PARAMETERS,
+  };
+}
+
+function detail(summary: string, result: unknown, ...statuses: number[]) {
+  return {
+    tags: ["Push"],
+    summary,
+    security: [{ serverKey: [] }],
+    responses: {
+      200: json({ success: true, result, reason: null }),
+      ...errorsLike({ success: false, result: null, reason: "what is wrong" }, statuses),
+    },
+  };
+}
+
+function body(example: object) {
+  return { requestBody: { required: true, content: { "application/json": { example } } } };
+}
+
+const SET_STATUS = "Set the status; deleted (4) cancels what is not sent";
+
+const LAUNCH =
+  "`:launch` sends a campaign at its time; `/notifications/-/:estimate` counts the audience of conditions";
+
+const CONDITIONS = { key: "plan", operator: "str_eq", value: "pro" };
+
+const LIST_PARAMETERS = [
+  queryParameter("status", "a number from 0 to 5"),
+  queryParameter("start", "how many to pass over; 0"),
+  queryParameter("size", "how many, 1 to 1000; 10"),
+  queryParameter(
+    "order_bys",
+    "created_at, modified_at, scheduled_at; a leading - means descending",
+  ),
+];
+
+const NOTIFICATION_BODY = {
+  title: "Hello",
+  body: "There is news.",
+  deep_link: "app://news",
+  conditions: CONDITIONS,
+  scheduled_at: "2026-12-24T18:00:00Z",
+};
+
+const NOTIFICATION_EXAMPLE = {
+  id: 1,
+  uuid: "5f0c0f0e-3a51-4a57-9d4b-6f4d6d1c1b1a",
+  ...NOTIFICATION_BODY,
+  sent: { android: 0, ios: 0 },
+  image_url: null,
+  icon_url: null,
+  conditions: { conditions: null, ...CONDITIONS, join_type: null },
+  status: 0,
+  scheduled_at: "2026-12-24T18:00:00.000Z",
+  created_at: "2026-11-22T09:00:00.000Z",
+  modified_at: null,
+  targeted: 0,
+  failed: 0,
+  error: null,
+};

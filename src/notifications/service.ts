@@ -1,0 +1,229 @@
+import { type Condition } from "../devices/conditions.ts";
+import { type Sql } from "../platform/database.ts";
+import { AppError } from "../platform/errors.ts";
+import { type OrderBy, orderSql } from "../platform/ordering.ts";
+import { DEVICE_EVENT, type DeviceEventName, SEND_PLATFORM, STATUS, type Status } from "./enums.ts";
+import { type NewNotification } from "./schema.ts";
+
+const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
+
+/** What of devices campaigns need; conditions are the devices' own language. */
+export type Audience = {
+  parse: (conditions: unknown) => Condition;
+  normalise: (conditions: Condition) => object;
+  /** Whether there is one that is sent to by that platform. */
+  has: (conditions: Condition, sendPlatform: number) => Promise<boolean>;
+  /** Throws 404. */
+  deviceId: (externalId: string) => Promise<number>;
+};
+
+export type NotificationsDeps = {
+  sql: Sql;
+  audience: Audience;
+  /** Which providers credentials are there for. */
+  canSend: { fcm: boolean; apns: boolean };
+};
+
+type Row = {
+  id: number;
+  uuid: string;
+  title: string;
+  body: string;
+  image_url: string | null;
+  icon_url: string | null;
+  deep_link: string | null;
+  conditions: object;
+  status: Status;
+  scheduled_at: Date;
+  created_at: Date;
+  modified_at: Date | null;
+  error: string | null;
+  sent_android: number;
+  sent_ios: number;
+  targeted: number;
+  failed: number;
+};
+
+/** Campaigns: drafts, their launch, and how far they are. Sending is the worker's. */
+export class Notifications {
+  readonly #deps: NotificationsDeps;
+
+  constructor(deps: NotificationsDeps) {
+    this.#deps = deps;
+  }
+
+  async create({ conditions, ...draft }: NewNotification) {
+    const { sql, audience } = this.#deps;
+    const tree = JSON.stringify(audience.normalise(audience.parse(conditions)));
+    const [row] = await sql<[Row]>`
+      insert into notifications as n (title, body, image_url, icon_url, deep_link, conditions, scheduled_at)
+      values (${draft.title}, ${draft.body}, ${draft.imageUrl ?? null}, ${draft.iconUrl ?? null},
+        ${draft.deepLink ?? null}, ${tree}::text::jsonb, ${draft.scheduledAt})
+      returning ${columns(sql)}`;
+    return wireNotification(row);
+  }
+
+  /** Throws 404. */
+  async get(uuid: string) {
+    const { sql } = this.#deps;
+    const [row] = UUID.test(uuid)
+      ? await sql<Row[]>`select ${columns(sql)} from notifications n where uuid = ${uuid}`
+      : [];
+    if (row === undefined) throw new AppError("not_found", `notification not found ${uuid}`);
+    return wireNotification(row);
+  }
+
+  /** One page, and how many there are in all. */
+  async list(query: {
+    status: Status | undefined;
+    start: number;
+    size: number;
+    orderBys: OrderBy[];
+  }) {
+    const { sql } = this.#deps;
+    const matching = query.status === undefined ? sql`true` : sql`n.status = ${query.status}`;
+    const [count, rows] = await Promise.all([
+      sql<
+        [{ total: number }]
+      >`select count(*)::float8 as total from notifications n where ${matching}`,
+      sql<Row[]>`
+        select ${columns(sql)} from notifications n where ${matching}
+        ${orderSql(sql, query.orderBys, "n.id")} limit ${query.size} offset ${query.start}`,
+    ]);
+    return { total: count[0].total, notifications: rows.map(wireNotification) };
+  }
+
+  /** Queues a draft, or goes on with one that ended in an error. Launched again it is left as it is. Throws 404, and 409 once deleted. */
+  async launch(uuid: string) {
+    const { sql, audience } = this.#deps;
+    const { status, conditions } = await this.get(uuid);
+    if (status === STATUS.deleted)
+      throw new AppError("conflict", `the notification ${uuid} was deleted`);
+    if (status !== STATUS.draft && status !== STATUS.error) return await this.get(uuid);
+    const problem = await this.#problemWith(audience.parse(conditions));
+    // A draft that was sent before begins anew; after an error only those who have no outcome yet are sent to.
+    await sql`
+      update notifications set modified_at = now(), error = ${problem ?? null},
+        status = ${problem === undefined ? STATUS.queued : STATUS.error},
+        launch = case when status = ${STATUS.draft} then launch + 1 else greatest(launch, 1) end,
+        device_cursor = case when status = ${STATUS.draft} then 0 else device_cursor end,
+        done_cursor = case when status = ${STATUS.draft} then 0 else done_cursor end,
+        targeted = case when status = ${STATUS.draft} then 0 else targeted end,
+        failed = case when status = ${STATUS.draft} then 0 else failed end,
+        sent_android = case when status = ${STATUS.draft} then 0 else sent_android end,
+        sent_ios = case when status = ${STATUS.draft} then 0 else sent_ios end
+      where uuid = ${uuid} and status = ${status}`;
+    return await this.get(uuid);
+  }
+
+  /** Any status, for callers who know; the worker stops sending what is no longer launched. Throws 404. */
+  async setStatus(uuid: string, status: Status) {
+    const { sql } = this.#deps;
+    await this.get(uuid);
+    await sql`update notifications set status = ${status}, modified_at = now() where uuid = ${uuid}`;
+    return await this.get(uuid);
+  }
+
+  /** Adds what an external worker has sent; a draft is sent thereby. The counters after it. Throws 404. */
+  async increaseSent(uuid: string, { ios, android }: { ios: number; android: number }) {
+    const { sql } = this.#deps;
+    await this.get(uuid);
+    const [row] = await sql<[{ ios: number; android: number }]>`
+      update notifications set sent_ios = sent_ios + ${ios}, sent_android = sent_android + ${android},
+        modified_at = case when status = ${STATUS.draft} then now() else modified_at end,
+        status = case when status = ${STATUS.draft} then ${STATUS.sent} else status end
+      where uuid = ${uuid} returning sent_ios::float8 as ios, sent_android::float8 as android`;
+    return row;
+  }
+
+  /** Logs that devices were targeted by an external worker. Unknown devices are left out. Throws 400 for an unknown notification. */
+  async logTargets(notificationId: number, deviceIds: number[]): Promise<void> {
+    const { sql } = this.#deps;
+    const [known] = await sql`select 1 from notifications where id = ${notificationId}`;
+    if (known === undefined)
+      throw new AppError("invalid", `notification_id ${notificationId} is unknown`);
+    await sql`
+      insert into device_events (device_id, notification_id, launch, event)
+      select d.id, ${notificationId}, 0, ${DEVICE_EVENT.targeted}
+      from unnest(${deviceIds}::bigint[]) with ordinality as wanted (id, nth) join devices d on d.id = wanted.id
+      order by nth`;
+  }
+
+  /** What became of a device in campaigns. Throws 404. */
+  async eventsOf(
+    externalId: string,
+    query: { events: DeviceEventName[]; start: number; size: number; orderBys: OrderBy[] },
+  ) {
+    const { sql, audience } = this.#deps;
+    const deviceId = await audience.deviceId(externalId);
+    const numbers = query.events.map((name) => DEVICE_EVENT[name]);
+    const named = numbers.length === 0 ? sql`` : sql`and e.event = any(${numbers}::smallint[])`;
+    type EventRow = Row & { event_id: number; event: number; happened_at: Date };
+    const [count, rows] = await Promise.all([
+      sql<
+        [{ total: number }]
+      >`select count(*)::float8 as total from device_events where device_id = ${deviceId}`,
+      sql<EventRow[]>`
+        select e.id::float8 as event_id, e.event, e.created_at as happened_at, ${columns(sql)}
+        from device_events e join notifications n on n.id = e.notification_id
+        where e.device_id = ${deviceId} ${named}
+        ${orderSql(sql, query.orderBys, "e.id")} limit ${query.size} offset ${query.start}`,
+    ]);
+    const events = rows.map(({ event_id: id, event, happened_at: at, ...notification }) => ({
+      id,
+      notification: wireNotification(notification),
+      event: nameOf(event),
+      created_at: at.toISOString(),
+    }));
+    return { total: count[0].total, events };
+  }
+
+  /** Undefined when every platform that the audience needs has credentials. */
+  async #problemWith(conditions: Condition): Promise<string | undefined> {
+    const { audience, canSend } = this.#deps;
+    if (!canSend.fcm && !canSend.apns)
+      return "no push credentials are configured: the sender is off";
+    const needs = [
+      { name: "FCM", has: canSend.fcm, platform: SEND_PLATFORM.fcm },
+      { name: "APNs", has: canSend.apns, platform: SEND_PLATFORM.apns },
+    ];
+    const missing: string[] = [];
+    for (const { name, has, platform } of needs)
+      if (!has && (await audience.has(conditions, platform))) missing.push(name);
+    return missing.length === 0
+      ? undefined
+      : `no credentials are configured for ${missing.join(" and ")}`;
+  }
+}
+
+function nameOf(event: number): string {
+  const [name] = Object.entries(DEVICE_EVENT).find(([, number]) => number === event) ?? ["unknown"];
+  return name;
+}
+
+function columns(sql: Sql) {
+  return sql`n.id::float8 as id, n.uuid, n.title, n.body, n.image_url, n.icon_url, n.deep_link, n.conditions, n.status,
+    n.scheduled_at, n.created_at, n.modified_at, n.error, n.sent_android::float8 as sent_android,
+    n.sent_ios::float8 as sent_ios, n.targeted::float8 as targeted, n.failed::float8 as failed`;
+}
+
+function wireNotification(row: Row) {
+  return {
+    id: row.id,
+    uuid: row.uuid,
+    title: row.title,
+    body: row.body,
+    sent: { android: row.sent_android, ios: row.sent_ios },
+    deep_link: row.deep_link,
+    image_url: row.image_url,
+    icon_url: row.icon_url,
+    conditions: row.conditions,
+    status: row.status,
+    scheduled_at: row.scheduled_at.toISOString(),
+    created_at: row.created_at.toISOString(),
+    modified_at: row.modified_at?.toISOString() ?? null,
+    targeted: row.targeted,
+    failed: row.failed,
+    error: row.error,
+  };
+}

@@ -1,0 +1,101 @@
+import type postgres from "postgres";
+
+import { type Condition } from "../devices/conditions.ts";
+import { type Sql } from "../platform/database.ts";
+import { DEVICE_EVENT, STATUS } from "./enums.ts";
+import { type Lease } from "./outcomes.ts";
+
+// How many device ids one statement walks.
+const CHUNK_IDS = 5000;
+
+export type TargetDevice = {
+  id: number;
+  token: string;
+  sendPlatform: number;
+  devicePlatform: number;
+  tokenInvalid: boolean;
+};
+
+/** The launch was cancelled, or another worker has it. */
+export class LeaseLost extends Error {
+  override readonly name = "LeaseLost";
+}
+
+/** What the walk needs of devices: a predicate on the row `d` for conditions. */
+export type Filter = (sql: Sql, conditions: Condition) => Fragment;
+type Fragment = postgres.PendingQuery<postgres.Row[]> | postgres.Fragment;
+
+/** Devices in the order of their ids; all up to `until` are in this chunk or came before. */
+export type Chunk = { until: number; devices: TargetDevice[] };
+
+export type Walk = { deviceCursor: number; doneCursor: number; conditions: Condition };
+
+/**
+ * The devices of a launch that have no outcome yet, chunk by chunk: first those that were targeted before, then the rest, which are
+ * logged as targeted together with how far the walk is. Throws LeaseLost.
+ */
+export async function* targets(
+  sql: Sql,
+  lease: Lease,
+  walk: Walk,
+  filter: Filter,
+): AsyncGenerator<Chunk> {
+  for (let after = walk.doneCursor; after < walk.deviceCursor; after += CHUNK_IDS) {
+    const until = Math.min(after + CHUNK_IDS, walk.deviceCursor);
+    yield { until, devices: await unfinished(sql, lease, after, until) };
+  }
+  const [last] = await sql<[{ id: number }]>`
+    select coalesce(max(id), 0)::float8 as id from devices`;
+  for (let after = walk.deviceCursor; after < last.id; after += CHUNK_IDS)
+    yield {
+      until: after + CHUNK_IDS,
+      devices: await target(sql, lease, after, filter(sql, walk.conditions)),
+    };
+}
+
+async function unfinished(
+  sql: Sql,
+  { id, launch }: Lease,
+  after: number,
+  until: number,
+): Promise<TargetDevice[]> {
+  // Both sides by a range of their index: without statistics, which a table that grew just now has none of, a join would be a guess.
+  return await sql<TargetDevice[]>`
+    select ${columns(sql)} from devices d
+    where d.id > ${after} and d.id <= ${until} and d.id in (
+      select device_id from device_events
+      where notification_id = ${id} and launch = ${launch} and launch > 0 and device_id > ${after} and device_id <= ${until}
+      group by device_id having max(event) = ${DEVICE_EVENT.targeted}
+    )
+    order by d.id`;
+}
+
+async function target(
+  sql: Sql,
+  { id, launch, worker }: Lease,
+  after: number,
+  matches: Fragment,
+): Promise<TargetDevice[]> {
+  const until = after + CHUNK_IDS;
+  return await sql.begin(async (transaction) => {
+    const devices = await transaction<TargetDevice[]>`
+      select ${columns(sql)} from devices d where d.id > ${after} and d.id <= ${until} and ${matches} order by d.id`;
+    const ids = `{${devices.map((device) => device.id).join(",")}}`;
+    const [held] = await transaction`
+      with logged as (
+        insert into device_events (device_id, notification_id, launch, event)
+        select device_id, ${id}, ${launch}, ${DEVICE_EVENT.targeted} from unnest(${ids}::text::bigint[]) as device_id
+        on conflict (notification_id, launch, device_id, (event > 0)) where launch > 0 do nothing
+        returning 1
+      )
+      update notifications set device_cursor = ${until}, targeted = targeted + (select count(*) from logged)
+      where id = ${id} and worker = ${worker} and status = ${STATUS.launched} returning 1`;
+    if (held === undefined) throw new LeaseLost("the launch is no longer this worker's");
+    return devices;
+  });
+}
+
+function columns(sql: Sql) {
+  return sql`d.id::float8 as id, d.push_token as token, d.send_platform as "sendPlatform",
+    d.device_platform as "devicePlatform", d.token_invalid as "tokenInvalid"`;
+}

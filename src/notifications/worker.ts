@@ -1,0 +1,112 @@
+import { setTimeout } from "node:timers/promises";
+
+import { type Condition } from "../devices/conditions.ts";
+import { type Sql } from "../platform/database.ts";
+import { type Log } from "../platform/log.ts";
+import { Campaign, LEASE_MS } from "./campaign.ts";
+import { STATUS } from "./enums.ts";
+import { type Sender } from "./sending.ts";
+import { Slots } from "./slots.ts";
+import { type Filter } from "./targets.ts";
+
+const POLL_MS = 300;
+const CAMPAIGNS_MAX = 8;
+
+export type WorkerDeps<Prepared> = {
+  sql: Sql;
+  sender: Sender<Prepared>;
+  filter: Filter;
+  parse: (conditions: unknown) => Condition;
+  log: Log;
+};
+
+type Row = {
+  id: number;
+  uuid: string;
+  launch: number;
+  title: string;
+  body: string;
+  image_url: string | null;
+  icon_url: string | null;
+  deep_link: string | null;
+  conditions: unknown;
+  device_cursor: number;
+  done_cursor: number;
+};
+
+/** Sends the campaigns whose time has come, also those that a worker left which is gone. */
+export class Worker<Prepared> {
+  readonly #deps: WorkerDeps<Prepared>;
+  readonly #id = crypto.randomUUID();
+  readonly #slots: Slots;
+  readonly #running = new Map<Campaign<Prepared>, Promise<void>>();
+
+  constructor(deps: WorkerDeps<Prepared>) {
+    this.#deps = deps;
+    this.#slots = new Slots(deps.sender.concurrency);
+  }
+
+  /** Works until the signal; then finishes what is under way and gives the rest back. */
+  async run(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      const isBusy = this.#running.size >= CAMPAIGNS_MAX || !(await this.#takeOne());
+      if (isBusy) await setTimeout(POLL_MS, undefined, { signal }).catch(() => undefined);
+    }
+    for (const campaign of this.#running.keys()) campaign.stop();
+    await Promise.all(this.#running.values());
+  }
+
+  /** False when there is nothing to do. */
+  async #takeOne(): Promise<boolean> {
+    const { sql, log } = this.#deps;
+    try {
+      const row = await claim(sql, this.#id);
+      if (row === undefined) return false;
+      this.#start(row);
+      return true;
+    } catch (error) {
+      log.warn({ err: error }, "no campaign could be claimed");
+      return false;
+    }
+  }
+
+  #start(row: Row): void {
+    const { parse, log } = this.#deps;
+    const lease = { id: row.id, launch: row.launch, worker: this.#id };
+    const walk = {
+      deviceCursor: row.device_cursor,
+      doneCursor: row.done_cursor,
+      conditions: parse(row.conditions),
+    };
+    const message = {
+      uuid: row.uuid,
+      launch: row.launch,
+      title: row.title,
+      body: row.body,
+      imageUrl: row.image_url,
+      iconUrl: row.icon_url,
+      deepLink: row.deep_link,
+    };
+    const campaign = new Campaign({ ...this.#deps, slots: this.#slots }, lease, walk, message);
+    log.info({ notification: row.id, launch: row.launch }, "campaign begins");
+    this.#running.set(
+      campaign,
+      campaign.run().finally(() => this.#running.delete(campaign)),
+    );
+  }
+}
+
+async function claim(sql: Sql, worker: string): Promise<Row | undefined> {
+  const [row] = await sql<Row[]>`
+    update notifications n set worker = ${worker}, leased_until = now() + ${LEASE_MS} * interval '1 millisecond',
+      status = ${STATUS.launched}, modified_at = case when status = ${STATUS.queued} then now() else modified_at end
+    where id = (
+      select id from notifications
+      where status in (${STATUS.launched}, ${STATUS.queued}) and launch > 0 and scheduled_at <= now()
+        and (leased_until is null or leased_until < now())
+      order by scheduled_at, id limit 1 for update skip locked
+    )
+    returning n.id::float8 as id, uuid, launch, title, body, image_url, icon_url, deep_link, conditions,
+      device_cursor::float8 as device_cursor, done_cursor::float8 as done_cursor`;
+  return row;
+}

@@ -1,0 +1,112 @@
+import { SignJWT } from "jose";
+import { Type } from "typebox";
+import { Value } from "typebox/value";
+
+import { type Clock } from "../platform/clock.ts";
+import { serviceAccountKey, type ServiceAccount } from "./credentials.ts";
+import { asCode, CredentialsRefused, CredentialsUnavailable, parseJson } from "./outcome.ts";
+
+const SCOPE = "https://www.googleapis.com/auth/firebase.messaging";
+const GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer";
+const FETCH_MS = 10_000;
+const ANSWER_BYTES_MAX = 65_536;
+/** A token is not used in the last minutes of its life, nor in the last half of a short one. */
+const RESERVE_S = 300;
+/** After a failure the endpoint is left alone for so long, whoever asks. */
+const REST_MS = 1000;
+
+const Granted = Type.Object({
+  access_token: Type.String({ minLength: 1, maxLength: 16_384, pattern: "^[\\x21-\\x7e]+$" }),
+  expires_in: Type.Number({ minimum: 1 }),
+});
+const Denied = Type.Object({ error: Type.String() });
+
+/** Google's access tokens of a service account: one at a time, fetched once for all who wait for it. */
+export class AccessTokens {
+  readonly #account: ServiceAccount;
+  readonly #key: ReturnType<typeof serviceAccountKey>;
+  readonly #clock: Clock;
+  #token: string | undefined;
+  #staleMs = 0;
+  #fetching: Promise<string> | undefined;
+  #failure: { error: unknown; untilMs: number } | undefined;
+
+  constructor(account: ServiceAccount, clock: Clock) {
+    this.#account = account;
+    this.#key = serviceAccountKey(account.private_key);
+    this.#clock = clock;
+  }
+
+  get(): string | Promise<string> {
+    const nowMs = this.#clock.elapsedMs();
+    if (this.#token !== undefined && nowMs < this.#staleMs) return this.#token;
+    if (this.#failure !== undefined && nowMs < this.#failure.untilMs)
+      return Promise.reject(this.#failure.error);
+    this.#fetching ??= this.#renew().finally(() => (this.#fetching = undefined));
+    return this.#fetching;
+  }
+
+  forget(token: string): void {
+    if (this.#token === token) this.#token = undefined;
+  }
+
+  async #renew(): Promise<string> {
+    const askedMs = this.#clock.elapsedMs();
+    try {
+      const { access_token, expires_in } = await this.#fetch();
+      const reserveS = Math.min(RESERVE_S, expires_in / 2);
+      this.#staleMs = askedMs + (expires_in - reserveS) * 1000;
+      this.#token = access_token;
+      this.#failure = undefined;
+      return access_token;
+    } catch (error) {
+      this.#failure = { error, untilMs: this.#clock.elapsedMs() + REST_MS };
+      throw error;
+    }
+  }
+
+  async #fetch(): Promise<Type.Static<typeof Granted>> {
+    const body = new URLSearchParams({ grant_type: GRANT, assertion: await this.#assertion() });
+    const { status, text } = await post(this.#account.token_uri, body);
+    const answer = parseJson(text);
+    if (status === 200 && Value.Check(Granted, answer)) return answer;
+    const code = Value.Check(Denied, answer) ? asCode(answer.error) : undefined;
+    const reason = `the token endpoint answered ${status} ${code ?? ""}`.trimEnd();
+    if (status >= 400 && status < 500 && status !== 408 && status !== 429)
+      throw new CredentialsRefused(reason);
+    throw new CredentialsUnavailable(reason);
+  }
+
+  async #assertion(): Promise<string> {
+    const nowS = Math.floor(this.#clock.epochMs() / 1000);
+    return await new SignJWT({ scope: SCOPE })
+      .setProtectedHeader({ alg: "RS256", typ: "JWT" })
+      .setIssuer(this.#account.client_email)
+      .setAudience(this.#account.token_uri)
+      .setIssuedAt(nowS)
+      .setExpirationTime(nowS + 3600)
+      .sign(this.#key);
+  }
+}
+
+async function post(url: string, body: URLSearchParams): Promise<{ status: number; text: string }> {
+  const signal = AbortSignal.timeout(FETCH_MS);
+  try {
+    const response = await fetch(url, { method: "POST", body, redirect: "manual", signal });
+    return { status: response.status, text: await readText(response) };
+  } catch (error) {
+    throw new CredentialsUnavailable("the token endpoint did not answer", { cause: error });
+  }
+}
+
+async function readText(response: Response): Promise<string> {
+  const decoder = new TextDecoder();
+  let text = "";
+  let bytes = 0;
+  for await (const chunk of response.body ?? []) {
+    bytes += chunk.length;
+    if (bytes > ANSWER_BYTES_MAX) throw new Error("the token endpoint's answer is too large");
+    text += decoder.decode(chunk, { stream: true });
+  }
+  return text;
+}

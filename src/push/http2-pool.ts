@@ -1,0 +1,242 @@
+import { type OutgoingHttpHeaders } from "node:http2";
+
+import { type Log } from "../platform/log.ts";
+import { type Exchange, Http2Session, type SessionLimits, type Tls } from "./http2-session.ts";
+
+export type PoolLimits = SessionLimits & {
+  sessionsMin: number;
+  sessionsMax: number;
+  /** Bun takes longer to open a stream the more of them a session has: 43 µs of CPU for each push with 900, 27 with 225. */
+  streamsEasy: number;
+  /** Up to so many sessions are opened for ease alone. */
+  sessionsEasy: number;
+  /** Between one more session and the next: a peer may allow few streams at first and many a moment later. */
+  growMs: number;
+  reconnectMsMin: number;
+  reconnectMsMax: number;
+  /** How long one waits while there is no connection at all. */
+  waitMs: number;
+  /** After so long without a request the connections are closed. */
+  idleMs: number;
+  tickMs: number;
+};
+
+export const POOL_LIMITS: PoolLimits = {
+  streams: 900,
+  connectMs: 5000,
+  streamMs: 10_000,
+  silenceMs: 2000,
+  pongMs: 3000,
+  sessionsMin: 2,
+  sessionsMax: 16,
+  streamsEasy: 200,
+  sessionsEasy: 8,
+  growMs: 250,
+  reconnectMsMin: 100,
+  reconnectMsMax: 5000,
+  waitMs: 10_000,
+  idleMs: 300_000,
+  tickMs: 250,
+};
+
+type Waiting = {
+  headers: OutgoingHttpHeaders;
+  body: string | Buffer;
+  resolve: (exchange: Exchange | Promise<Exchange>) => void;
+};
+
+/** The connections to one provider: opened as they are needed, replaced when they end; what finds no room waits, first come first served. */
+export class Http2Pool implements AsyncDisposable {
+  readonly #origin: string;
+  readonly #log: Log;
+  readonly #limits: PoolLimits;
+  readonly #tls: Tls;
+  /** Those that may take streams, now or soon. */
+  readonly #sessions = new Set<Http2Session>();
+  /** Those that only finish what they have. */
+  readonly #retired = new Set<Http2Session>();
+  readonly #queue = new Set<Waiting>();
+  #timer: NodeJS.Timeout | undefined;
+  #lastOpenMs = Number.NEGATIVE_INFINITY;
+  #lastUseMs = Number.NEGATIVE_INFINITY;
+  /** Since when no session is ready, as far as anyone waits. */
+  #cutOffMs: number | undefined;
+  #failures = 0;
+  #reconnectMs = Number.NEGATIVE_INFINITY;
+  #lastFailure = "there was no connection";
+  #closed = false;
+
+  constructor(
+    origin: string,
+    { log, limits, tls = {} }: { log: Log; limits: PoolLimits; tls?: Tls | undefined },
+  ) {
+    this.#origin = origin;
+    this.#log = log;
+    this.#limits = limits;
+    this.#tls = tls;
+  }
+
+  get sessions(): number {
+    return this.#sessions.size + this.#retired.size;
+  }
+
+  /** Never rejects for what the network does. The signal ends waiting for room; a request that is out is waited for. */
+  request(
+    headers: OutgoingHttpHeaders,
+    body: string | Buffer,
+    signal: AbortSignal,
+  ): Promise<Exchange> {
+    if (this.#queue.size === 0) {
+      const session = this.#roomiest();
+      if (session !== undefined) {
+        const { streamsEasy, sessionsEasy } = this.#limits;
+        if (session.inFlight >= streamsEasy && this.#sessions.size < sessionsEasy)
+          this.#grow(performance.now(), sessionsEasy);
+        return session.exchange(headers, body);
+      }
+    }
+    return this.#wait(headers, body, signal);
+  }
+
+  /** What is still in flight is lost. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closed = true;
+    clearInterval(this.#timer);
+    this.#loseQueue("the sender was closed");
+    const sessions = [...this.#sessions, ...this.#retired];
+    for (const session of sessions) session.destroy("the sender was closed");
+    await Promise.all(sessions.map((session) => session.ended));
+  }
+
+  #roomiest(): Http2Session | undefined {
+    let best: Http2Session | undefined;
+    let bestRoom = 0;
+    for (const session of this.#sessions) {
+      const { room } = session;
+      if (room > bestRoom) {
+        best = session;
+        bestRoom = room;
+      }
+    }
+    return best;
+  }
+
+  async #wait(
+    headers: OutgoingHttpHeaders,
+    body: string | Buffer,
+    signal: AbortSignal,
+  ): Promise<Exchange> {
+    signal.throwIfAborted();
+    if (this.#closed) return { kind: "lost", reason: "the sender was closed", processed: false };
+    const { promise, resolve, reject } = Promise.withResolvers<Exchange>();
+    const waiting = { headers, body, resolve };
+    const abort = () => {
+      if (this.#queue.delete(waiting)) reject(signal.reason);
+    };
+    this.#queue.add(waiting);
+    signal.addEventListener("abort", abort, { once: true });
+    this.#timer ??= setInterval(() => this.#tick(), this.#limits.tickMs).unref();
+    this.#growForQueue(performance.now());
+    try {
+      return await promise;
+    } finally {
+      signal.removeEventListener("abort", abort);
+    }
+  }
+
+  #serveQueue(): void {
+    for (const waiting of this.#queue) {
+      const session = this.#roomiest();
+      if (session === undefined) return;
+      this.#queue.delete(waiting);
+      waiting.resolve(session.exchange(waiting.headers, waiting.body));
+    }
+  }
+
+  #loseQueue(reason: string): void {
+    for (const { resolve } of this.#queue) resolve({ kind: "lost", reason, processed: true });
+    this.#queue.clear();
+  }
+
+  #growForQueue(nowMs: number): void {
+    if (this.#queue.size > 0) this.#grow(nowMs, this.#limits.sessionsMax);
+  }
+
+  #grow(nowMs: number, sessionsMax: number): void {
+    const { sessionsMin, growMs } = this.#limits;
+    if (this.#closed || nowMs < this.#reconnectMs) return;
+    while (this.#sessions.size < sessionsMin) this.#open(nowMs);
+    if (this.#sessions.size >= sessionsMax || nowMs - this.#lastOpenMs < growMs) return;
+    for (const session of this.#sessions) if (session.isConnecting) return;
+    this.#open(nowMs);
+  }
+
+  #open(nowMs: number): void {
+    this.#lastOpenMs = nowMs;
+    this.#lastUseMs = nowMs;
+    const events = {
+      room: () => this.#serveQueue(),
+      retired: () => this.#retire(session),
+      ended: () => this.#forget(session),
+    };
+    const session = new Http2Session(this.#origin, this.#limits, events, this.#tls);
+    this.#sessions.add(session);
+  }
+
+  #forget(session: Http2Session): void {
+    this.#retired.delete(session);
+    const { why, hasAnswered } = session;
+    this.#log.debug({ origin: this.#origin, why, hasAnswered }, "push connection ended");
+  }
+
+  #retire(session: Http2Session): void {
+    if (!this.#sessions.delete(session)) return;
+    this.#retired.add(session);
+    const nowMs = performance.now();
+    if (session.hasAnswered) this.#failures = 0;
+    // Sessions that fail together are one failure.
+    else if (nowMs >= this.#reconnectMs && !this.#closed) this.#backOff(nowMs, session.why);
+    this.#growForQueue(nowMs);
+  }
+
+  /** A connection that came to nothing: the next one waits, so that a provider that is down is not knocked at by everyone. */
+  #backOff(nowMs: number, why: string): void {
+    const { reconnectMsMin, reconnectMsMax } = this.#limits;
+    const delayMs = Math.min(reconnectMsMin * 2 ** this.#failures, reconnectMsMax);
+    this.#failures += 1;
+    this.#reconnectMs = nowMs + delayMs * (0.5 + Math.random() / 2);
+    this.#lastFailure = why;
+    this.#log.warn({ origin: this.#origin, why, failures: this.#failures }, "push provider away");
+  }
+
+  #tick(): void {
+    const nowMs = performance.now();
+    let inFlight = 0;
+    let isReady = false;
+    for (const session of [...this.#sessions, ...this.#retired]) {
+      session.tick(nowMs);
+      inFlight += session.inFlight;
+      isReady ||= session.isReady;
+    }
+    if (isReady || this.#queue.size === 0) this.#cutOffMs = undefined;
+    else this.#cutOffMs ??= nowMs;
+    if (this.#cutOffMs !== undefined && nowMs - this.#cutOffMs > this.#limits.waitMs) {
+      this.#cutOffMs = undefined;
+      this.#loseQueue(this.#lastFailure);
+    }
+    if (inFlight > 0 || this.#queue.size > 0) this.#lastUseMs = nowMs;
+    else if (nowMs - this.#lastUseMs > this.#limits.idleMs) this.#rest();
+    this.#growForQueue(nowMs);
+  }
+
+  #rest(): void {
+    const sessions = [...this.#sessions];
+    this.#sessions.clear();
+    for (const session of sessions) {
+      this.#retired.add(session);
+      session.retire();
+    }
+    clearInterval(this.#timer);
+    this.#timer = undefined;
+  }
+}

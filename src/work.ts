@@ -1,0 +1,29 @@
+import { whereSql } from "./devices/condition-sql.ts";
+import { parseConditions } from "./devices/conditions.ts";
+import { Worker } from "./notifications/worker.ts";
+import { type Config } from "./platform/config.ts";
+import { openDatabase } from "./platform/database.ts";
+import { openLog } from "./platform/log.ts";
+import { openSender } from "./push/open-sender.ts";
+
+/** Sends campaigns until the signal. */
+export async function runWork(
+  config: Config,
+  databaseUrl: string,
+  signal: AbortSignal,
+): Promise<void> {
+  const log = openLog(config.logLevel);
+  const sql = openDatabase(databaseUrl);
+  await using sender = await openSender(config.push, log);
+  const worker = new Worker({
+    sql,
+    sender,
+    filter: (transaction, conditions) => whereSql(transaction, conditions, "filter"),
+    parse: parseConditions,
+    log,
+  });
+  log.info(sender.canSend, "working");
+  await worker.run(signal);
+  await sql.end({ timeout: 1 });
+  log.info("stopped");
+}

@@ -1,0 +1,160 @@
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+
+import { TestApp } from "../support/app.ts";
+import { PushApi, resultOf } from "../support/push-api.ts";
+
+const UUID = "5f0c0f0e-3a51-4a57-9d4b-6f4d6d1c1b1a";
+const ADMIN = "https://admin.example";
+const ROUTES: [method: string, path: string][] = [
+  ["PUT", "/devices"],
+  ["GET", "/devices/ann"],
+  ["POST", "/devices/ann/properties/:add"],
+  ["GET", "/devices/ann/notifications"],
+  ["POST", "/devices/-/:search"],
+  ["POST", "/notifications"],
+  ["GET", "/notifications"],
+  ["GET", `/notifications/${UUID}`],
+  ["PUT", `/notifications/${UUID}/status`],
+  ["POST", `/notifications/${UUID}/:launch`],
+  ["POST", "/notifications/-/:estimate"],
+];
+const INTERNAL: [method: string, path: string][] = [
+  ["POST", "/internal/devices/logs/notification:add"],
+  ["POST", `/internal/notifications/${UUID}/sent:increase`],
+];
+
+describe("with server keys", () => {
+  let app: TestApp;
+  let api: PushApi;
+
+  beforeAll(async () => {
+    app = await TestApp.start({ env: { SERVER_KEYS: "k1,k2", CORS_ORIGINS: ADMIN } });
+    api = new PushApi(app);
+  });
+
+  afterAll(async () => {
+    await app[Symbol.asyncDispose]();
+  });
+
+  test.each(ROUTES)("%s %s needs one of them, whatever else is wrong", async (method, path) => {
+    const bodies = method === "GET" ? [undefined] : [undefined, "{", {}, "x".repeat(2 ** 20 + 1)];
+    for (const key of [undefined, "", "k", "k3", "K1", "k1,k2"])
+      for (const body of bodies) {
+        const headers = key === undefined ? {} : { "x-server-key": key };
+        const [status, reason] = await api.refused(method, path, body, headers);
+        expect([status, reason]).toEqual([403, expect.stringContaining("X-Server-Key")]);
+      }
+  });
+
+  test("either key opens, from wherever it comes", async () => {
+    for (const key of ["k1", "k2"])
+      for (const from of [
+        {},
+        { "x-forwarded-for": "192.0.2.1" },
+        { origin: "https://a.example" },
+      ]) {
+        const headers = { "x-server-key": key, ...from };
+        expect(await api.ok("GET", "/notifications", undefined, headers)).toBeArray();
+      }
+  });
+
+  test.each([...ROUTES, ...INTERNAL])(
+    "a page of a listed origin may call %s %s",
+    async (...route) => {
+      const [method, path] = route;
+      const preflight = await api.send("OPTIONS", path, undefined, {
+        origin: ADMIN,
+        "access-control-request-method": method,
+        "access-control-request-headers": "x-server-key, content-type",
+      });
+      expect(preflight.ok).toBe(true);
+      expect(preflight.headers.get("access-control-allow-methods")).toContain(method);
+      const allowed = preflight.headers.get("access-control-allow-headers")?.toLowerCase();
+      for (const name of ["x-server-key", "content-type"]) expect(allowed).toContain(name);
+      for (const headers of [{}, { "x-server-key": "k1" }]) {
+        const answer = await api.send(method, path, undefined, { origin: ADMIN, ...headers });
+        await answer.body?.cancel();
+        for (const one of [preflight, answer]) {
+          expect(one.headers.get("access-control-allow-origin")).toBe(ADMIN);
+          expect(one.headers.get("access-control-allow-credentials")).toBe(null);
+          expect(one.headers.get("vary")?.toLowerCase()).toContain("origin");
+        }
+      }
+    },
+  );
+
+  test("such a page may read the total", async () => {
+    const headers = { origin: ADMIN, "x-server-key": "k1" };
+    for (const answer of [
+      await api.send("GET", "/notifications", undefined, headers),
+      await api.send("POST", "/devices/-/:search", {}, headers),
+    ]) {
+      await resultOf(answer);
+      const exposed = answer.headers.get("access-control-expose-headers")?.toLowerCase();
+      expect(exposed).toContain("x-total-count");
+    }
+  });
+
+  test.each(["https://evil.example", "http://admin.example", `${ADMIN}.evil.example`, "null"])(
+    "a page of %s may read nothing",
+    async (origin) => {
+      for (const [method, path] of [...ROUTES, ...INTERNAL])
+        for (const asked of [method, "OPTIONS", "DELETE"]) {
+          const answer = await api.send(asked, path, undefined, { origin, "x-server-key": "k1" });
+          await answer.body?.cancel();
+          expect(answer.headers.get("access-control-allow-origin")).toBe(null);
+        }
+    },
+  );
+});
+
+describe("without server keys", () => {
+  let app: TestApp;
+  let api: PushApi;
+
+  beforeAll(async () => {
+    app = await TestApp.start();
+    api = new PushApi(app);
+  });
+
+  afterAll(async () => {
+    await app[Symbol.asyncDispose]();
+  });
+
+  test("a program on this machine may do anything but what is internal", async () => {
+    await api.putDevice({ external_id: "ann" });
+    const { uuid } = await api.draft();
+    expect(await api.launch(uuid)).toMatchObject({ uuid });
+    expect(await api.search()).toMatchObject({ total: 1 });
+    expect(await api.list()).toMatchObject({ total: 1 });
+    for (const [method, path] of INTERNAL)
+      expect(await api.refused(method, path, { ios: 1, android: 1 })).toEqual([
+        403,
+        "api server key validating failed",
+      ]);
+  });
+
+  test.each<[string, Record<string, string>]>([
+    ["a proxy", { "x-forwarded-for": "127.0.0.1" }],
+    ["a proxy by Forwarded", { forwarded: "for=127.0.0.1" }],
+    ["a proxy by X-Real-IP", { "x-real-ip": "127.0.0.1" }],
+    ["a page of another site", { origin: "https://evil.example" }],
+    ["a page of no site", { origin: "null" }],
+    ["a page under another name", { host: "evil.example" }],
+    ["a page of another port", { origin: "http://localhost:1" }],
+  ])("%s may do nothing, also with some key", async (_who, headers) => {
+    for (const [method, path] of ROUTES)
+      for (const key of [{}, { "x-server-key": "" }, { "x-server-key": "k1" }]) {
+        const [status, reason] = await api.refused(method, path, undefined, { ...headers, ...key });
+        expect([path, status, reason]).toEqual([path, 403, expect.any(String)]);
+      }
+  });
+
+  test("its own pages may, under a name of this machine", async () => {
+    const { port } = new URL(app.url);
+    for (const host of [`localhost:${port}`, `127.0.0.1:${port}`, `[::1]:${port}`]) {
+      const headers = { host, origin: `http://${host}` };
+      expect(await api.ok("GET", "/notifications", undefined, headers)).toBeArray();
+    }
+  });
+});
