@@ -66,8 +66,8 @@ export class Devices {
   /** Throws 404. */
   async get(externalId: string) {
     const sql = this.#sql;
-    // PostgreSQL takes no NUL, so no device has one.
-    const [row] = externalId.includes("\0")
+    // PostgreSQL takes no NUL, so no device has one. The router hands on null for what it cannot decode: that is no device either.
+    const [row] = /\0/.test(externalId)
       ? []
       : await sql<Row[]>`select ${columns(sql)} from devices d where external_id = ${externalId}`;
     if (row === undefined) throw unknown(externalId);

@@ -67,8 +67,6 @@ export class Edge {
     let response: Response;
     try {
       if (route === undefined) throw new AppError("not_found", "no such route");
-      // The router would hand on null for a parameter.
-      if (path.includes("%")) checkDecodable(path);
       const method = request.method === "HEAD" ? "GET" : request.method;
       if (method === "OPTIONS") response = this.#deps.cors.preflight(path);
       else if (!route.methods.has(method)) throw notAllowed(route.methods);
@@ -148,14 +146,6 @@ function splitUrl(url: string): { path: string; start: number; rest: string } {
   if (path.startsWith("/ingest/")) path = path.slice("/ingest".length);
   if (path.length > 1 && path.endsWith("/")) path = path.slice(0, -1);
   return { path, start, rest: url.slice(end) };
-}
-
-function checkDecodable(path: string): void {
-  try {
-    decodeURIComponent(path);
-  } catch (cause) {
-    throw new AppError("not_found", "no such route", { cause });
-  }
 }
 
 function notAllowed(methods: Set<string>): AppError {
