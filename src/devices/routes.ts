@@ -1,7 +1,7 @@
 import { Elysia } from "elysia";
 
-import { errorsLike, json, queryParameter } from "../platform/docs.ts";
-import { envelope, literal, readJson, wholeOf } from "../platform/envelope.ts";
+import { queryParameter } from "../platform/docs.ts";
+import { detail, envelope, jsonBody, literal, readJson, wholeOf } from "../platform/envelope.ts";
 import { Fields, textOf } from "../platform/fields.ts";
 import { ordering } from "../platform/ordering.ts";
 import { type ServerKeys } from "../platform/server-keys.ts";
@@ -43,7 +43,7 @@ export function deviceRoutes({ devices, serverKeys, events }: DeviceRoutesDeps) 
         parse: "none",
         detail: {
           ...detail("Make or change a device", DEVICE_EXAMPLE, 400, 403, 413),
-          ...body(DEVICE_BODY),
+          ...jsonBody(DEVICE_BODY),
         },
       },
     )
@@ -64,7 +64,7 @@ export function deviceRoutes({ devices, serverKeys, events }: DeviceRoutesDeps) 
         parse: "none",
         detail: {
           ...detail("`:add` sets properties; null removes one", DEVICE_EXAMPLE, 400, 403, 404, 413),
-          ...body(PROPERTIES_BODY),
+          ...jsonBody(PROPERTIES_BODY),
         },
       },
     )
@@ -92,7 +92,7 @@ export function deviceRoutes({ devices, serverKeys, events }: DeviceRoutesDeps) 
         parse: "none",
         detail: {
           ...detail(SEARCH, [DEVICE_EXAMPLE], 400, 403, 413),
-          ...body(SEARCH_BODY),
+          ...jsonBody(SEARCH_BODY),
         },
       },
     );
@@ -126,22 +126,6 @@ function parseSearch(value: unknown) {
 /** Absent means every device here; null is refused with whatever else is no condition. */
 function conditionsOf(value: unknown): Condition {
   return parseConditions(value === undefined ? {} : value);
-}
-
-function detail(summary: string, result: unknown, ...statuses: number[]) {
-  return {
-    tags: ["Push"],
-    summary,
-    security: [{ serverKey: [] }],
-    responses: {
-      200: json({ success: true, result, reason: null }),
-      ...errorsLike({ success: false, result: null, reason: "what is wrong" }, statuses),
-    },
-  };
-}
-
-function body(example: object) {
-  return { requestBody: { required: true, content: { "application/json": { example } } } };
 }
 
 const SEARCH = "`:search` finds devices that meet conditions; X-Total-Count has their number";

@@ -1,8 +1,10 @@
 import { type Sql } from "../platform/database.ts";
 import { type Log } from "../platform/log.ts";
+import { type Campaign as Message } from "../push/message.ts";
+import { type Outcome } from "../push/outcome.ts";
 import { DEVICE_EVENT, DEVICE_PLATFORM, SEND_PLATFORM, STATUS } from "./enums.ts";
 import { type Ended, type Lease, Outcomes, endLaunch } from "./outcomes.ts";
-import { type Message, type Outcome, type Sender } from "./sending.ts";
+import { type Sender } from "./sending.ts";
 import { type Slots } from "./slots.ts";
 import {
   type Chunk,

@@ -1,7 +1,7 @@
 import { Elysia } from "elysia";
 
-import { errorsLike, json, queryParameter } from "../platform/docs.ts";
-import { envelope, literal, paging, readJson } from "../platform/envelope.ts";
+import { queryParameter } from "../platform/docs.ts";
+import { detail, envelope, jsonBody, literal, paging, readJson } from "../platform/envelope.ts";
 import { AppError } from "../platform/errors.ts";
 import { Fields } from "../platform/fields.ts";
 import { ordering } from "../platform/ordering.ts";
@@ -40,7 +40,7 @@ export function notificationRoutes({
         parse: "none",
         detail: {
           ...detail("Draft a campaign", NOTIFICATION_EXAMPLE, 400, 403, 413),
-          ...body(NOTIFICATION_BODY),
+          ...jsonBody(NOTIFICATION_BODY),
         },
       },
     )
@@ -69,7 +69,7 @@ export function notificationRoutes({
         parse: "none",
         detail: {
           ...detail(SET_STATUS, NOTIFICATION_EXAMPLE, 400, 403, 404, 413),
-          ...body({ status: STATUS.deleted }),
+          ...jsonBody({ status: STATUS.deleted }),
         },
       },
     )
@@ -88,7 +88,7 @@ export function notificationRoutes({
         parse: "none",
         detail: {
           ...detail(LAUNCH, NOTIFICATION_EXAMPLE, 400, 403, 404, 409, 413),
-          ...body({ conditions: CONDITIONS }),
+          ...jsonBody({ conditions: CONDITIONS }),
         },
       },
     );
@@ -119,7 +119,7 @@ export function internalRoutes({
         parse: "none",
         detail: {
           ...detail("`notification:add` logs that devices were targeted", 2, 400, 403, 413),
-          ...body({ device_ids: [1, 2], notification_id: 1 }),
+          ...jsonBody({ device_ids: [1, 2], notification_id: 1 }),
         },
       },
     )
@@ -141,7 +141,7 @@ export function internalRoutes({
             404,
             413,
           ),
-          ...body({ ios: 1, android: 2 }),
+          ...jsonBody({ ios: 1, android: 2 }),
         },
       },
     );
@@ -162,22 +162,6 @@ function listDetail() {
     ...detail("Campaigns; X-Total-Count has their number", [NOTIFICATION_EXAMPLE], 400, 403),
     parameters: LIST_PARAMETERS,
   };
-}
-
-function detail(summary: string, result: unknown, ...statuses: number[]) {
-  return {
-    tags: ["Push"],
-    summary,
-    security: [{ serverKey: [] }],
-    responses: {
-      200: json({ success: true, result, reason: null }),
-      ...errorsLike({ success: false, result: null, reason: "what is wrong" }, statuses),
-    },
-  };
-}
-
-function body(example: object) {
-  return { requestBody: { required: true, content: { "application/json": { example } } } };
 }
 
 const SET_STATUS = "Set the status; deleted (4) cancels what is not sent";

@@ -1,4 +1,5 @@
 import { readBody } from "./body.ts";
+import { errorsLike, json } from "./docs.ts";
 import { AppError, STATUS } from "./errors.ts";
 
 const BODY_BYTES_MAX = 2 ** 20;
@@ -60,4 +61,22 @@ export function wholeOf(value: unknown, name: string, min: number, max: number):
   if (typeof number !== "number" || !Number.isInteger(number) || number < min || number > max)
     throw new AppError("invalid", `${name} must be a whole number from ${min} to ${max}`);
   return number;
+}
+
+/** How a route that answers in the envelope is described, by an example of its result. */
+export function detail(summary: string, result: unknown, ...statuses: number[]) {
+  return {
+    tags: ["Push"],
+    summary,
+    security: [{ serverKey: [] }],
+    responses: {
+      200: json({ success: true, result, reason: null }),
+      ...errorsLike({ success: false, result: null, reason: "what is wrong" }, statuses),
+    },
+  };
+}
+
+/** A JSON body shown by an example. */
+export function jsonBody(example: object) {
+  return { requestBody: { required: true, content: { "application/json": { example } } } };
 }

@@ -130,33 +130,35 @@ export function publicChangeAt<D extends Device>(
   isAlive: (device: D) => boolean,
   ttlMs: number,
 ): number {
-  let at = 0;
-  for (const device of devices) {
-    if (device.seenAt === 0) continue;
-    const expiresAt = device.seenAt + ttlMs;
-    let changedAt = device.seenAt;
-    if (device.gone) changedAt = Math.min(device.changedAt, expiresAt);
-    else if (device.status === INVISIBLE) changedAt = Math.min(device.pingAt, expiresAt);
-    else if (!isAlive(device)) changedAt = expiresAt;
-    at = Math.max(at, changedAt);
-  }
-  return at;
+  return lastChange(devices, ttlMs, isAlive, (device) => ({
+    sinceMs: device.seenAt,
+    hidAtMs: device.status === INVISIBLE ? device.pingAt : undefined,
+  }));
 }
 
-/** The same for the own view. */
+/** The same for the own view, from which nothing hides. */
 export function ownChangeAt<D extends Device>(
   devices: Iterable<D>,
   isAlive: (device: D) => boolean,
   ttlMs: number,
 ): number {
+  return lastChange(devices, ttlMs, isAlive, ({ pingAt }) => ({ sinceMs: pingAt }));
+}
+
+function lastChange<D extends Device>(
+  devices: Iterable<D>,
+  ttlMs: number,
+  isAlive: (device: D) => boolean,
+  shown: (device: D) => { sinceMs: number; hidAtMs?: number | undefined },
+): number {
   let at = 0;
   for (const device of devices) {
-    if (device.pingAt === 0) continue;
-    const expiresAt = device.pingAt + ttlMs;
-    let changedAt = device.pingAt;
-    if (device.gone) changedAt = Math.min(device.changedAt, expiresAt);
-    else if (!isAlive(device)) changedAt = expiresAt;
-    at = Math.max(at, changedAt);
+    const { sinceMs, hidAtMs } = shown(device);
+    if (sinceMs === 0) continue;
+    const expiresAt = sinceMs + ttlMs;
+    const endedAt = device.gone ? device.changedAt : hidAtMs;
+    const aliveAt = isAlive(device) ? sinceMs : expiresAt;
+    at = Math.max(at, endedAt === undefined ? aliveAt : Math.min(endedAt, expiresAt));
   }
   return at;
 }
