@@ -1,3 +1,5 @@
+import { constants, setPriority } from "node:os";
+
 import { whereSql } from "./devices/condition-sql.ts";
 import { parseConditions } from "./devices/conditions.ts";
 import { Worker } from "./notifications/worker.ts";
@@ -12,6 +14,8 @@ export async function runWork(
   databaseUrl: string,
   signal: AbortSignal,
 ): Promise<void> {
+  // Where a serving process wants the same core, it goes first: clients wait for it.
+  setPriority(constants.priority.PRIORITY_BELOW_NORMAL);
   const log = openLog(config.logLevel);
   const sql = openDatabase(databaseUrl);
   await using sender = await openSender(config.push, log);

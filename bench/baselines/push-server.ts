@@ -1,5 +1,6 @@
 import http2 from "node:http2";
 import { type AddressInfo } from "node:net";
+import { constants, setPriority } from "node:os";
 
 import { announce } from "../helper.ts";
 
@@ -7,6 +8,8 @@ import { announce } from "../helper.ts";
  * Stands in for APNs and FCM: every push is answered 200 after the latency. Cleartext HTTP/2.
  * The announced port is of plain HTTP: /push tells where pushes go, /token is the token endpoint, /counts tells what came.
  */
+// The real ones are on other machines.
+setPriority(constants.priority.PRIORITY_LOW);
 const latencyMs = Number(process.argv[2] ?? 100);
 const STREAMS_MAX = 1000;
 const TICK_MS = 2;

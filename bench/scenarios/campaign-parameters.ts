@@ -8,11 +8,19 @@ const FULL = {
   /** What a push takes at the provider. */
   latencyMs: 100,
   launched: 200_000,
+  /** What comes in while a campaign is sent. */
+  beside: { rate: 1000, batchBytes: 16_384, connections: 256, warmupSeconds: 3, seconds: 30 },
 };
 
 export type CampaignParameters = typeof FULL;
 
-const QUICK: CampaignParameters = { ...FULL, devices: 20_000, searches: 20, launched: 10_000 };
+const QUICK: CampaignParameters = {
+  ...FULL,
+  devices: 50_000,
+  searches: 20,
+  launched: 10_000,
+  beside: { ...FULL.beside, warmupSeconds: 0.5, seconds: 1 },
+};
 
 export function campaignParameters(options: Options): CampaignParameters {
   return options.quick ? QUICK : FULL;

@@ -1,6 +1,7 @@
 import type { Harness } from "../harness.ts";
 import type { Options } from "../options.ts";
 import type { Findings } from "../report/findings.ts";
+import { measureBeside } from "./campaign-beside.ts";
 import { measureImport } from "./campaign-import.ts";
 import { measureLaunch } from "./campaign-launch.ts";
 import { type CampaignParameters, campaignParameters } from "./campaign-parameters.ts";
@@ -10,6 +11,7 @@ import type { Context } from "./measure.ts";
 const PHASES: Record<string, (context: Context<CampaignParameters>) => Promise<void>> = {
   search: measureSearch,
   launch: measureLaunch,
+  beside: measureBeside,
 };
 
 export const campaignPhases = Object.keys(PHASES);
