@@ -1,9 +1,10 @@
-import { type ReadStream, createReadStream, statSync } from "node:fs";
+import { createReadStream, statSync } from "node:fs";
 import { Presets, SingleBar } from "cli-progress";
 import { type Command } from "commander";
 
 import { print, withDatabase } from "./commands.ts";
 import { importDevices } from "./devices/import.ts";
+import { linesOf } from "./devices/lines.ts";
 import { type Config } from "./platform/config.ts";
 import { UsageError } from "./platform/errors.ts";
 
@@ -34,7 +35,7 @@ export function addDeviceCommands(root: Command, config: () => Config): void {
 
 async function importFile(config: Config, file: string) {
   const bytes = sizeOf(file);
-  const stream = createReadStream(file, "utf8");
+  const stream = createReadStream(file);
   const bar = new SingleBar(
     { format: "{bar} {percentage}% {devices} devices", stream: process.stderr, hideCursor: true },
     Presets.shades_classic,
@@ -52,17 +53,6 @@ async function importFile(config: Config, file: string) {
     bar.stop();
     stream.destroy();
   }
-}
-
-/** readline would drop the lines that come before somebody asks for them. */
-async function* linesOf(stream: ReadStream): AsyncGenerator<string> {
-  let rest = "";
-  for await (const text of stream) {
-    const lines = (rest + String(text)).split("\n");
-    rest = lines.pop() ?? "";
-    yield* lines;
-  }
-  if (rest !== "") yield rest;
 }
 
 function sizeOf(file: string): number {

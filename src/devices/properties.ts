@@ -6,6 +6,7 @@ import { AppError } from "../platform/errors.ts";
 export const KEY_LENGTH_MAX = 255;
 export const LIST_LENGTH_MAX = 1000;
 export const CHANGES_MAX = 1000;
+const NUMBER_MAX = Number.MAX_SAFE_INTEGER;
 /** Of all the properties of a device together, as JSON. */
 export const PROPERTIES_BYTES_MAX = 65_536;
 
@@ -16,7 +17,7 @@ export type Properties = Record<string, PropertyValue>;
 /** Null removes. */
 export type PropertyChange = { key: string; value: PropertyValue | null };
 
-/** The changes of a `[{"key", "value"}]` list, in its order. Throws AppError that names the first element that is wrong. */
+/** The changes of a `[{"key", "value"}]` list, in its order. Throws AppError that names the first element, or key, that is wrong. */
 export function parseProperties(list: unknown): PropertyChange[] {
   if (!Array.isArray(list)) throw new AppError("invalid", "properties must be a list");
   if (list.length > CHANGES_MAX)
@@ -34,24 +35,25 @@ function parseChange(element: unknown, index: number): PropertyChange {
   const { key, value } = element;
   const wrong = wrongKey(key);
   if (wrong !== undefined) throw new AppError("invalid", `${at}.key ${wrong}`);
-  return { key: String(key), value: parseValue(value, `${at}.value`) };
+  return { key: String(key), value: parseValue(value, String(key)) };
 }
 
-/** The value of a property, or null for its removal. Throws AppError that says what is wrong `at` that place. */
-export function parseValue(value: unknown, at: string): PropertyValue | null {
+/** The value of a property, or null for its removal. Throws AppError that names the key. */
+export function parseValue(value: unknown, key: string): PropertyValue | null {
   if (value === null) return null;
+  const at = `the value of ${JSON.stringify(key)}`;
   if (!Array.isArray(value)) return parseScalar(value, at);
   if (value.length > LIST_LENGTH_MAX)
     throw new AppError("invalid", `${at} must have at most ${LIST_LENGTH_MAX} elements`);
-  return value.map((element: unknown, index) => parseScalar(element, `${at}[${index}]`));
+  return value.map((element: unknown, index) => parseScalar(element, `element ${index} of ${at}`));
 }
 
 function parseScalar(value: unknown, at: string): Scalar {
   if (typeof value === "boolean") return value;
   if (typeof value === "number") {
-    // JSON has larger numbers than these, which read as infinity.
-    if (Number.isFinite(value)) return value;
-    throw new AppError("invalid", `${at} is too large a number`);
+    // Of larger ones digits would be lost.
+    if (Math.abs(value) <= NUMBER_MAX) return value;
+    throw new AppError("invalid", `${at} must be from -${NUMBER_MAX} to ${NUMBER_MAX}`);
   }
   if (typeof value !== "string")
     throw new AppError("invalid", `${at} must be a string, a number, a boolean or a list of them`);
@@ -166,7 +168,7 @@ function numbersOf(sql: Queryable, given: Source) {
     ) as numbers (number)`;
 }
 
-function tooLarge(): AppError {
+export function tooLarge(): AppError {
   return new AppError(
     "invalid",
     `properties of a device must be at most ${PROPERTIES_BYTES_MAX} bytes of JSON`,

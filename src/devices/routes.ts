@@ -7,10 +7,9 @@ import { ordering } from "../platform/ordering.ts";
 import { type ServerKeys } from "../platform/server-keys.ts";
 import { type Condition, parseConditions } from "./conditions.ts";
 import { parseProperties } from "./properties.ts";
+import { parseDevice } from "./schema.ts";
 import { type Devices } from "./service.ts";
 
-const EXTERNAL_ID_MAX = 255;
-const PUSH_TOKEN_MAX = 4096;
 // What is longer names nothing that there is.
 const TEXT_MAX = 1024;
 const EXTERNAL_IDS_MAX = 1000;
@@ -38,7 +37,8 @@ export function deviceRoutes({ devices, serverKeys, events }: DeviceRoutesDeps) 
     .onTransform(({ request }) => serverKeys.check(request))
     .put(
       "/devices",
-      async ({ request }) => envelope(await devices.upsert(parseDevice(await readJson(request)))),
+      async ({ request }) =>
+        envelope(await devices.upsert(parseDevice(new Fields(await readJson(request))))),
       {
         parse: "none",
         detail: {
@@ -96,16 +96,6 @@ export function deviceRoutes({ devices, serverKeys, events }: DeviceRoutesDeps) 
         },
       },
     );
-}
-
-function parseDevice(value: unknown) {
-  const fields = new Fields(value);
-  return {
-    externalId: fields.text("external_id", 1, EXTERNAL_ID_MAX),
-    pushToken: fields.text("push_token", 0, PUSH_TOKEN_MAX),
-    sendPlatform: fields.integerOr("send_platform", 0, 2, 0),
-    devicePlatform: fields.integerOr("device_platform", 0, 3, 0),
-  };
 }
 
 function parseSearch(value: unknown) {

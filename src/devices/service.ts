@@ -1,6 +1,7 @@
 import { type Sql } from "../platform/database.ts";
 import { AppError } from "../platform/errors.ts";
 import { type OrderBy, orderSql } from "../platform/ordering.ts";
+import { DEVICE_PLATFORM, platformOf } from "../platform/push-platforms.ts";
 import { whereSql } from "./condition-sql.ts";
 import { type Condition } from "./conditions.ts";
 import {
@@ -9,13 +10,7 @@ import {
   applyProperties,
   wireProperties,
 } from "./properties.ts";
-
-export type DeviceInput = {
-  externalId: string;
-  pushToken: string;
-  sendPlatform: number;
-  devicePlatform: number;
-};
+import { type DeviceInput } from "./schema.ts";
 
 export type DeviceSearch = {
   /** empty: any */
@@ -53,13 +48,24 @@ export class Devices {
   /** Makes the device or takes over what is given; its properties stay. */
   async upsert(device: DeviceInput) {
     const sql = this.#sql;
+    // An insert takes an id also where it then only updates: one that nobody gets. The conflict is with who made the device meanwhile.
     const [row] = await sql<[Row]>`
-      insert into devices as d (external_id, push_token, send_platform, device_platform)
-      values (${device.externalId}, ${device.pushToken}, ${device.sendPlatform}, ${device.devicePlatform})
-      on conflict (external_id) do update set push_token = excluded.push_token,
-        send_platform = excluded.send_platform, device_platform = excluded.device_platform,
-        token_set_at = now(), token_invalid = false
-      returning ${columns(sql)}`;
+      with given (external_id, push_token, send_platform, device_platform) as (
+        values (${device.externalId}, ${device.pushToken}, ${device.sendPlatform}::smallint, ${device.devicePlatform}::smallint)
+      ), updated as (
+        update devices d set push_token = given.push_token, send_platform = given.send_platform,
+          device_platform = given.device_platform, token_set_at = now(), token_invalid = false
+        from given where d.external_id = given.external_id
+        returning ${columns(sql)}
+      ), inserted as (
+        insert into devices as d (external_id, push_token, send_platform, device_platform)
+        select * from given where not exists (select from updated)
+        on conflict (external_id) do update set push_token = excluded.push_token,
+          send_platform = excluded.send_platform, device_platform = excluded.device_platform,
+          token_set_at = now(), token_invalid = false
+        returning ${columns(sql)}
+      )
+      select * from updated union all select * from inserted`;
     return wireDevice(row);
   }
 
@@ -81,13 +87,14 @@ export class Devices {
     return await this.get(externalId);
   }
 
-  /** One page, and how many there are in all. */
+  /** One page, and how many there are in all. Throws 503 when it takes too long. */
   async search(search: DeviceSearch): Promise<{ total: number; devices: WireDevice[] }> {
     const { externalIds, conditions } = search;
-    const rows =
+    const rows = await inTime(
       conditions.type === "all" && externalIds.length === 0
-        ? await this.#pageOfAll(search)
-        : await this.#pageOfSome(search);
+        ? this.#pageOfAll(search)
+        : this.#pageOfSome(search),
+    );
     const devices = rows.filter((row): row is Row & Total => row.id !== null);
     return {
       total: rows[0]?.total ?? 0,
@@ -118,24 +125,51 @@ export class Devices {
       ) as d on true`;
   }
 
-  /** Whether there is one among them that is sent to by that platform. */
+  /** Whether one among them would be sent to through that platform. False also where it takes too long to find out. */
   async has(conditions: Condition, sendPlatform: number): Promise<boolean> {
     const sql = this.#sql;
-    const [row] = await sql`
-      select 1 from devices d where send_platform = ${sendPlatform} and ${whereSql(sql, conditions, "filter")} limit 1`;
-    return row !== undefined;
+    const reached = Object.values(DEVICE_PLATFORM).filter(
+      (devicePlatform) => platformOf({ sendPlatform, devicePlatform }) !== undefined,
+    );
+    try {
+      const [row] = await sql`
+        select 1 from devices d
+        where send_platform = ${sendPlatform} and device_platform = any(${reached}::smallint[])
+          and not token_invalid and ${whereSql(sql, conditions, "filter")} limit 1`;
+      return row !== undefined;
+    } catch (error) {
+      if (tookTooLong(error)) return false;
+      throw error;
+    }
   }
 
+  /** Throws 503 when it takes too long. */
   async count(conditions: Condition): Promise<number> {
     const sql = this.#sql;
-    const [row] = await sql<[{ total: number }]>`
-      select count(*)::float8 as total from devices d where ${whereSql(sql, conditions, "indexed")}`;
+    const [row] = await inTime(sql<[{ total: number }]>`
+      select count(*)::float8 as total from devices d where ${whereSql(sql, conditions, "indexed")}`);
     return row.total;
   }
 }
 
+/** What the database ended is no outage of it, and would not be quicker when it is sent again. */
+async function inTime<Rows>(query: Promise<Rows>): Promise<Rows> {
+  try {
+    return await query;
+  } catch (cause) {
+    if (!tookTooLong(cause)) throw cause;
+    throw new AppError("unavailable", "finding the devices took too long", { cause });
+  }
+}
+
+const QUERY_CANCELED = "57014";
+
+function tookTooLong(error: unknown): boolean {
+  return error instanceof Error && "code" in error && error.code === QUERY_CANCELED;
+}
+
 function columns(sql: Sql) {
-  return sql`d.id::float8 as id, external_id, push_token, send_platform, device_platform, random_bucket, properties`;
+  return sql`d.id::float8 as id, d.external_id, d.push_token, d.send_platform, d.device_platform, d.random_bucket, d.properties`;
 }
 
 function wireDevice(row: Row) {

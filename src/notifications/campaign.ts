@@ -1,8 +1,9 @@
 import { type Sql } from "../platform/database.ts";
 import { type Log } from "../platform/log.ts";
+import { platformOf } from "../platform/push-platforms.ts";
 import { type Campaign as Message } from "../push/message.ts";
 import { type Outcome } from "../push/outcome.ts";
-import { DEVICE_EVENT, DEVICE_PLATFORM, SEND_PLATFORM, STATUS } from "./enums.ts";
+import { DEVICE_EVENT, SEND_PLATFORM, STATUS } from "./enums.ts";
 import { type Ended, type Lease, Outcomes, endLaunch } from "./outcomes.ts";
 import { type Sender } from "./sending.ts";
 import { type Slots } from "./slots.ts";
@@ -22,8 +23,8 @@ export const LEASE_MS = 3000;
 export type CampaignDeps<Prepared> = {
   sql: Sql;
   sender: Sender<Prepared>;
-  /** Shared by all campaigns of the process. */
-  slots: Slots;
+  /** Shared by all campaigns of the process; apart, so that a provider that is away keeps only its own devices waiting. */
+  slots: { fcm: Slots; apns: Slots };
   filter: Filter;
   log: Log;
 };
@@ -47,8 +48,7 @@ export class Campaign<Prepared> {
   readonly #chunkOf = new Map<number, { until: number; left: number }>();
   #doneCursor: number;
   #sending = 0;
-  /** Held from before a send until its outcome is recorded: no more than that is sent again after a crash. */
-  #slots = 0;
+  #renewedMs = performance.now();
   #idle: (() => void) | undefined;
 
   constructor(deps: CampaignDeps<Prepared>, lease: Lease, walk: Walk, message: Message) {
@@ -57,7 +57,7 @@ export class Campaign<Prepared> {
     this.#walk = walk;
     this.#message = message;
     this.#prepared = deps.sender.prepare(message);
-    this.#outcomes = new Outcomes(deps.sql, lease, (ended) => this.#recorded(ended));
+    this.#outcomes = new Outcomes(deps.sql, lease, (ended, error) => this.#settled(ended, error));
     this.#doneCursor = walk.doneCursor;
   }
 
@@ -76,19 +76,32 @@ export class Campaign<Prepared> {
     try {
       await this.#sendAll();
       await endLaunch(sql, this.#lease);
-      log.info({ notification: id, targets: "done" }, "campaign sent");
+      log.info({ notification: id }, "campaign sent");
     } catch (error) {
-      await this.#settle();
-      if (error instanceof Refused) {
-        await endLaunch(sql, this.#lease, error.message);
-        log.error({ notification: id, reason: error.message }, "campaign ended");
-      } else {
-        await this.#giveBack();
-        log.warn({ err: error, notification: id }, "campaign left");
-      }
+      await this.#finish(error);
     } finally {
       clearInterval(renewing);
-      this.#giveSlots(this.#slots);
+    }
+  }
+
+  /** Records what was under way when the launch could not go on, and why. Never throws. */
+  async #finish(reason: unknown): Promise<void> {
+    const { sql, log } = this.#deps;
+    const { id } = this.#lease;
+    this.#stop.abort(reason);
+    try {
+      await this.#whenIdle();
+      await this.#outcomes.flush();
+      if (reason instanceof Refused) {
+        await endLaunch(sql, this.#lease, reason.message);
+        log.error({ notification: id, reason: reason.message }, "campaign ended");
+        return;
+      }
+      log.warn({ err: reason, notification: id }, "campaign left");
+      // Another fault is tried again when the lease has run out, not at once.
+      if (reason instanceof LeaseLost) await this.#giveBack();
+    } catch (error) {
+      log.warn({ err: error, notification: id }, "campaign left as it is");
     }
   }
 
@@ -110,31 +123,53 @@ export class Campaign<Prepared> {
   }
 
   async #sendChunk({ until, devices }: Chunk): Promise<void> {
-    const { slots } = this.#deps;
     const open = { until, left: devices.length };
     this.#open.push(open);
     for (const device of devices) this.#chunkOf.set(device.id, open);
-    for (const device of devices) {
-      this.#stop.signal.throwIfAborted();
-      const slot = slots.take();
-      if (slot !== undefined) await slot;
-      this.#slots++;
-      this.#sending++;
-      void this.#send(device);
-    }
+    const { apns, fcm } = this.#deps.slots;
+    await Promise.all([
+      this.#sendTo(devices.filter(isApns), apns),
+      // What nothing can be sent to goes along with the rest.
+      this.#sendTo(
+        devices.filter((device) => !isApns(device)),
+        fcm,
+      ),
+    ]);
     this.#advance();
   }
 
-  async #send(device: TargetDevice): Promise<void> {
+  async #sendTo(devices: TargetDevice[], slots: Slots): Promise<void> {
+    for (const device of devices) {
+      const slot = slots.take();
+      if (slot !== undefined) await slot;
+      if (this.#stop.signal.aborted || this.#isLate()) {
+        slots.give();
+        this.#stop.signal.throwIfAborted();
+      }
+      this.#sending++;
+      void this.#send(device, slots);
+    }
+  }
+
+  /** A process that was frozen must not send what another one took over meanwhile. */
+  #isLate(): boolean {
+    const isLate = performance.now() - this.#renewedMs > LEASE_MS;
+    if (isLate) this.#stop.abort(new LeaseLost("the lease was not renewed in time"));
+    return isLate;
+  }
+
+  async #send(device: TargetDevice, slots: Slots): Promise<void> {
+    let ended: Ended | undefined;
     try {
-      this.#end(device, await this.#outcomeOf(device));
+      ended = this.#endOf(device, await this.#outcomeOf(device), slots);
     } catch (error) {
       // Without an outcome the device is sent again.
       this.#stop.abort(error);
-    } finally {
-      this.#sending--;
-      if (this.#sending === 0) this.#idle?.();
     }
+    if (ended === undefined) slots.give();
+    else this.#outcomes.add(ended);
+    this.#sending--;
+    if (this.#sending === 0) this.#idle?.();
   }
 
   async #outcomeOf(device: TargetDevice): Promise<Outcome | "undeliverable"> {
@@ -150,32 +185,45 @@ export class Campaign<Prepared> {
     return await sender.send(target, this.#prepared, this.#stop.signal);
   }
 
-  #end({ id: deviceId, devicePlatform }: TargetDevice, outcome: Outcome | "undeliverable"): void {
-    if (outcome !== "undeliverable" && outcome.kind === "refused") {
-      this.#stop.abort(new Refused(outcome.reason));
-      return;
-    }
-    const kind = outcome === "undeliverable" ? outcome : outcome.kind;
-    const invalidSince =
-      outcome !== "undeliverable" && outcome.kind === "invalid_token"
-        ? (outcome.timestamp ?? 0)
-        : 0;
-    this.#outcomes.add({ deviceId, devicePlatform, event: DEVICE_EVENT[kind], invalidSince });
+  /** Throws when nobody may be sent to. */
+  #endOf(
+    { id: deviceId, token, devicePlatform }: TargetDevice,
+    outcome: Outcome | "undeliverable",
+    slots: Slots,
+  ): Ended {
+    if (outcome === "undeliverable")
+      return {
+        deviceId,
+        token,
+        devicePlatform,
+        slots,
+        event: DEVICE_EVENT.undeliverable,
+        invalidSince: 0,
+      };
+    if (outcome.kind === "refused") throw new Refused(outcome.reason);
+    const invalidSince = outcome.kind === "invalid_token" ? (outcome.timestamp ?? 0) : 0;
+    return {
+      deviceId,
+      token,
+      devicePlatform,
+      slots,
+      event: DEVICE_EVENT[outcome.kind],
+      invalidSince,
+    };
   }
 
-  #recorded(ended: Ended[]): void {
-    this.#giveSlots(ended.length);
+  #settled(ended: Ended[], error?: Error): void {
+    for (const { slots } of ended) slots.give();
+    if (error !== undefined) {
+      this.#stop.abort(error);
+      return;
+    }
     for (const { deviceId } of ended) {
       const open = this.#chunkOf.get(deviceId);
       if (open !== undefined) open.left--;
       this.#chunkOf.delete(deviceId);
     }
     this.#advance();
-  }
-
-  #giveSlots(count: number): void {
-    this.#slots -= count;
-    for (let left = count; left > 0; left--) this.#deps.slots.give();
   }
 
   #advance(): void {
@@ -192,44 +240,28 @@ export class Campaign<Prepared> {
       });
   }
 
-  /** Finishes what is under way and records it. */
-  async #settle(): Promise<void> {
-    await this.#whenIdle();
-    await this.#outcomes
-      .flush()
-      .catch((error: unknown) => this.#deps.log.warn({ err: error }, "outcomes not recorded"));
-  }
-
   async #renew(): Promise<void> {
     const { sql } = this.#deps;
-    const { id, worker } = this.#lease;
+    const { id, launch, worker } = this.#lease;
+    const askedMs = performance.now();
     const [held] = await sql`
       update notifications set leased_until = now() + ${LEASE_MS} * interval '1 millisecond',
         done_cursor = greatest(done_cursor, ${this.#doneCursor})
-      where id = ${id} and worker = ${worker} and status = ${STATUS.launched} returning 1`;
+      where id = ${id} and launch = ${launch} and worker = ${worker} and status = ${STATUS.launched} returning 1`;
     if (held === undefined) this.#stop.abort(new LeaseLost("cancelled, or another worker has it"));
+    else this.#renewedMs = askedMs;
   }
 
   async #giveBack(): Promise<void> {
-    const { sql, log } = this.#deps;
-    const { id, worker } = this.#lease;
-    try {
-      await sql`
-        update notifications set worker = null, leased_until = null, done_cursor = greatest(done_cursor, ${this.#doneCursor})
-        where id = ${id} and worker = ${worker}`;
-    } catch (error) {
-      log.warn({ err: error }, "lease not given back");
-    }
+    const { id, launch, worker } = this.#lease;
+    await this.#deps.sql`
+      update notifications set worker = null, leased_until = null, done_cursor = greatest(done_cursor, ${this.#doneCursor})
+      where id = ${id} and launch = ${launch} and worker = ${worker}`;
   }
 }
 
-/** Undefined for a device that nothing can be sent to. */
-function platformOf({ sendPlatform, devicePlatform }: TargetDevice): "fcm" | "apns" | undefined {
-  if (devicePlatform === DEVICE_PLATFORM.unknown) return undefined;
-  if (sendPlatform === SEND_PLATFORM.fcm) return "fcm";
-  if (sendPlatform !== SEND_PLATFORM.apns) return undefined;
-  // Web push goes through FCM only.
-  return devicePlatform === DEVICE_PLATFORM.web ? undefined : "apns";
+function isApns({ sendPlatform }: TargetDevice): boolean {
+  return sendPlatform === SEND_PLATFORM.apns;
 }
 
 /** A UUID (version 8) that is the same whenever this launch is sent to this device. */

@@ -1,6 +1,6 @@
+export { DEVICE_PLATFORM, SEND_PLATFORM } from "../platform/push-platforms.ts";
+
 // The numbers are the wire's, and the database's.
-export const DEVICE_PLATFORM = { unknown: 0, android: 1, ios: 2, web: 3 } as const;
-export const SEND_PLATFORM = { unknown: 0, fcm: 1, apns: 2 } as const;
 export const STATUS = { draft: 0, launched: 1, sent: 2, error: 3, deleted: 4, queued: 5 } as const;
 export type Status = (typeof STATUS)[keyof typeof STATUS];
 

@@ -1,37 +1,42 @@
 import { type Sql } from "../platform/database.ts";
 import { DEVICE_EVENT, DEVICE_PLATFORM, STATUS } from "./enums.ts";
+import { type Slots } from "./slots.ts";
 
 // Sends wait for their outcomes to be recorded.
 const FLUSH_MS = 30;
 const FLUSH_ROWS = 500;
 
-/** Who sends which launch: what is written counts only while that is so. */
+/** Who sends which launch. Every claim has a `worker` of its own: a process that was frozen may find that it has claimed the launch again. */
 export type Lease = { id: number; launch: number; worker: string };
 
 /** How one device ended. */
 export type Ended = {
   deviceId: number;
+  /** what was sent to: the device may have another one by now */
+  token: string;
+  /** held from before the send until its outcome is recorded: no more than that is sent again after a crash */
+  slots: Slots;
   devicePlatform: number;
   event: number;
   /** epoch ms of when the provider last knew the token; 0 when it does not say */
   invalidSince: number;
 };
 
-/** Records outcomes in batches: in the log, in the counters, and on devices whose token is invalid. */
+/** Records outcomes in batches: in the log, in the counters, and on devices whose token is invalid. After a failure it records nothing more. */
 export class Outcomes {
   readonly #sql: Sql;
   readonly #lease: Lease;
-  readonly #recorded: (ended: Ended[]) => void;
+  readonly #settled: (ended: Ended[], error?: Error) => void;
   #waiting: Ended[] = [];
   #writing: Promise<void> | undefined;
   #timer: NodeJS.Timeout | undefined;
   #error: Error | undefined;
 
-  /** `recorded` is told of what is in the database. */
-  constructor(sql: Sql, lease: Lease, recorded: (ended: Ended[]) => void) {
+  /** `settled` is told of each once: what is in the database, or with the error what never will be. */
+  constructor(sql: Sql, lease: Lease, settled: (ended: Ended[], error?: Error) => void) {
     this.#sql = sql;
     this.#lease = lease;
-    this.#recorded = recorded;
+    this.#settled = settled;
   }
 
   add(ended: Ended): void {
@@ -45,8 +50,8 @@ export class Outcomes {
     while (this.#waiting.length > 0 || this.#writing !== undefined) {
       this.#write();
       await this.#writing;
-      if (this.#error !== undefined) throw this.#error;
     }
+    if (this.#error !== undefined) throw this.#error;
   }
 
   #write(): void {
@@ -63,13 +68,14 @@ export class Outcomes {
   }
 
   async #record(ended: Ended[]): Promise<void> {
-    try {
-      await recordOutcomes(this.#sql, this.#lease, ended);
-      this.#recorded(ended);
-    } catch (error) {
-      // Whoever takes the launch over sends these again.
-      this.#error = new Error("outcomes not recorded", { cause: error });
-    }
+    if (this.#error === undefined)
+      try {
+        await recordOutcomes(this.#sql, this.#lease, ended);
+      } catch (error) {
+        // Whoever takes the launch over sends these again.
+        this.#error = new Error("outcomes not recorded", { cause: error });
+      }
+    this.#settled(ended, this.#error);
   }
 }
 
@@ -92,24 +98,29 @@ async function recordOutcomes(sql: Sql, { id, launch }: Lease, ended: Ended[]): 
       from logged join ended using (device_id, event)
     )
     update notifications set sent_android = sent_android + android, sent_ios = sent_ios + ios, failed = notifications.failed + counts.failed
-    from counts where id = ${id}`;
+    from counts where id = ${id} and launch = ${launch}`;
   if (invalid.length > 0) await markInvalid(sql, invalid);
 }
 
-/** Unless the token was set after the provider last knew it. */
+/** Unless the device has another token by now, or the same was set again after the provider last knew it. */
 async function markInvalid(sql: Sql, ended: Ended[]): Promise<void> {
   const ids = ended.map(({ deviceId }) => deviceId);
+  const tokens = ended.map(({ token }) => token);
   const since = ended.map(({ invalidSince }) => invalidSince);
   await sql`
     update devices set token_invalid = true
-    from unnest(${ids}::bigint[], ${since}::float8[]) as ended (id, since_ms)
-    where devices.id = ended.id and (since_ms = 0 or token_set_at < to_timestamp(since_ms / 1000))`;
+    from unnest(${ids}::bigint[], ${tokens}::text[], ${since}::float8[]) as ended (id, token, since_ms)
+    where devices.id = ended.id and push_token = token and (since_ms = 0 or token_set_at < to_timestamp(since_ms / 1000))`;
 }
 
 /** Ends the launch: undefined error is success. Nothing happens once another worker has it, or it was cancelled. */
-export async function endLaunch(sql: Sql, { id, worker }: Lease, error?: string): Promise<void> {
+export async function endLaunch(
+  sql: Sql,
+  { id, launch, worker }: Lease,
+  error?: string,
+): Promise<void> {
   await sql`
     update notifications set status = ${error === undefined ? STATUS.sent : STATUS.error}, error = ${error ?? null},
       modified_at = now(), worker = null, leased_until = null
-    where id = ${id} and worker = ${worker} and status = ${STATUS.launched}`;
+    where id = ${id} and launch = ${launch} and worker = ${worker} and status = ${STATUS.launched}`;
 }

@@ -3,6 +3,7 @@ import { paging } from "../platform/envelope.ts";
 import { Fields } from "../platform/fields.ts";
 import { ordering } from "../platform/ordering.ts";
 import { type DeviceEventName, STATUS, type Status } from "./enums.ts";
+import { parseSchedule } from "./schedule.ts";
 
 const EVENT_NAMES: DeviceEventName[] = [
   "targeted",
@@ -19,10 +20,6 @@ const URL_MAX = 2048;
 const ID_MAX = Number.MAX_SAFE_INTEGER;
 const DEVICE_IDS_MAX = 100_000;
 const INCREASE_MAX = 2 ** 31 - 1;
-const ISO =
-  /^(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?))?\s*(z|[+-]\d{2}(?::?\d{2})?)?$/i;
-// What says itself which zone it is in: by a name, or an offset behind a time.
-const ZONED = /(?:\b(?:gmt|utc|z|[ecmp][sd]t)|:\d{2}\s*(?:gmt|utc)?[+-]\d{2}:?\d{2})\)?$/i;
 
 export type NewNotification = {
   title: string;
@@ -75,35 +72,6 @@ export function parseIncrease(value: unknown): { ios: number; android: number } 
     ios: fields.integer("ios", 0, INCREASE_MAX),
     android: fields.integer("android", 0, INCREASE_MAX),
   };
-}
-
-/** ISO 8601, or free-form text as `Date` reads it; without a zone it is UTC. Empty is now. */
-function parseSchedule(value: unknown, now: Date): Date {
-  if (typeof value !== "string")
-    throw new AppError("invalid", "scheduled_at must be a date as text");
-  const text = value.trim();
-  if (text === "") return now;
-  const date = readIso(text) ?? readFreely(text);
-  if (Number.isNaN(date.getTime()) || date.getUTCFullYear() > 9999)
-    throw new AppError("invalid", "scheduled_at is no date");
-  if (date < now) throw new AppError("invalid", "scheduled_at should later than current time");
-  return date;
-}
-
-/** Undefined when it is not ISO 8601; an invalid Date when there is no such day. */
-function readIso(text: string): Date | undefined {
-  const [all, day = "", time = "00:00", zone = "Z"] = ISO.exec(text) ?? [];
-  if (all === undefined) return undefined;
-  const [hours, minutes = "00"] = zone.split(/(?<=^[+-]\d{2}):?/);
-  const offset = /^z$/i.test(zone) ? "Z" : `${hours}:${minutes || "00"}`;
-  // `Date` would make a day of the next month of one that does not exist.
-  const exists = new Date(`${day}T00:00Z`).toJSON()?.startsWith(day) ?? false;
-  return new Date(exists ? `${day}T${time}${offset}` : Number.NaN);
-}
-
-function readFreely(text: string): Date {
-  if (!/\d{4}/.test(text)) return new Date(Number.NaN);
-  return new Date(ZONED.test(text) ? text : `${text} UTC`);
 }
 
 /** What of a device's events is asked for; `events` are names. Throws 400. */

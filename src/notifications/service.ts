@@ -99,7 +99,9 @@ export class Notifications {
     const { status, conditions } = await this.get(uuid);
     if (status === STATUS.deleted)
       throw new AppError("conflict", `the notification ${uuid} was deleted`);
-    if (status !== STATUS.draft && status !== STATUS.error) return await this.get(uuid);
+    const [armed] = await sql`
+      select 1 from notifications where uuid = ${uuid} and ${isLaunchable(sql)}`;
+    if (armed === undefined) return await this.get(uuid);
     const problem = await this.#problemWith(audience.parse(conditions));
     // A draft that was sent before begins anew; after an error only those who have no outcome yet are sent to.
     await sql`
@@ -112,7 +114,7 @@ export class Notifications {
         failed = case when status = ${STATUS.draft} then 0 else failed end,
         sent_android = case when status = ${STATUS.draft} then 0 else sent_android end,
         sent_ios = case when status = ${STATUS.draft} then 0 else sent_ios end
-      where uuid = ${uuid} and status = ${status}`;
+      where uuid = ${uuid} and status = ${status} and ${isLaunchable(sql)}`;
     return await this.get(uuid);
   }
 
@@ -120,7 +122,9 @@ export class Notifications {
   async setStatus(uuid: string, status: Status) {
     const { sql } = this.#deps;
     await this.get(uuid);
-    await sql`update notifications set status = ${status}, modified_at = now() where uuid = ${uuid}`;
+    const over = status === STATUS.error || status === STATUS.deleted ? sql`` : sql`, error = null`;
+    await sql`
+      update notifications set status = ${status}, modified_at = now() ${over} where uuid = ${uuid}`;
     return await this.get(uuid);
   }
 
@@ -194,6 +198,12 @@ export class Notifications {
       ? undefined
       : `no credentials are configured for ${missing.join(" and ")}`;
   }
+}
+
+/** Also what was only said to be queued: no worker takes what was never launched. */
+function isLaunchable(sql: Sql) {
+  return sql`(status in (${STATUS.draft}, ${STATUS.error})
+    or status in (${STATUS.queued}, ${STATUS.launched}) and launch = 0)`;
 }
 
 function nameOf(event: number): string {

@@ -5,8 +5,8 @@ import { type Sql } from "../platform/database.ts";
 import { DEVICE_EVENT, STATUS } from "./enums.ts";
 import { type Lease } from "./outcomes.ts";
 
-// How many device ids one statement walks.
-const CHUNK_IDS = 5000;
+// How many devices one statement walks.
+const CHUNK_DEVICES = 5000;
 
 export type TargetDevice = {
   id: number;
@@ -40,17 +40,26 @@ export async function* targets(
   walk: Walk,
   filter: Filter,
 ): AsyncGenerator<Chunk> {
-  for (let after = walk.doneCursor; after < walk.deviceCursor; after += CHUNK_IDS) {
-    const until = Math.min(after + CHUNK_IDS, walk.deviceCursor);
+  for await (const [after, until] of ranges(sql, walk.doneCursor, walk.deviceCursor))
     yield { until, devices: await unfinished(sql, lease, after, until) };
-  }
   const [last] = await sql<[{ id: number }]>`
     select coalesce(max(id), 0)::float8 as id from devices`;
-  for (let after = walk.deviceCursor; after < last.id; after += CHUNK_IDS)
-    yield {
-      until: after + CHUNK_IDS,
-      devices: await target(sql, lease, after, filter(sql, walk.conditions)),
-    };
+  const matches = filter(sql, walk.conditions);
+  for await (const [after, until] of ranges(sql, walk.deviceCursor, last.id))
+    yield { until, devices: await target(sql, lease, after, until, matches) };
+}
+
+/** The ids above the first and up to the last, in ranges of a chunk each: ids may have wide gaps. */
+async function* ranges(sql: Sql, first: number, last: number): AsyncGenerator<[number, number]> {
+  for (let after = first; after < last;) {
+    const [chunk] = await sql<[{ until: number | null }]>`
+      select max(id)::float8 as until from (
+        select id from devices where id > ${after} and id <= ${last} order by id limit ${CHUNK_DEVICES}
+      ) chunk`;
+    if (chunk.until === null) return;
+    yield [after, chunk.until];
+    after = chunk.until;
+  }
 }
 
 async function unfinished(
@@ -74,9 +83,9 @@ async function target(
   sql: Sql,
   { id, launch, worker }: Lease,
   after: number,
+  until: number,
   matches: Fragment,
 ): Promise<TargetDevice[]> {
-  const until = after + CHUNK_IDS;
   return await sql.begin(async (transaction) => {
     const devices = await transaction<TargetDevice[]>`
       select ${columns(sql)} from devices d where d.id > ${after} and d.id <= ${until} and ${matches} order by d.id`;
@@ -89,7 +98,7 @@ async function target(
         returning 1
       )
       update notifications set device_cursor = ${until}, targeted = targeted + (select count(*) from logged)
-      where id = ${id} and worker = ${worker} and status = ${STATUS.launched} returning 1`;
+      where id = ${id} and launch = ${launch} and worker = ${worker} and status = ${STATUS.launched} returning 1`;
     if (held === undefined) throw new LeaseLost("the launch is no longer this worker's");
     return devices;
   });

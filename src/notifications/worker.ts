@@ -37,13 +37,14 @@ type Row = {
 /** Sends the campaigns whose time has come, also those that a worker left which is gone. */
 export class Worker<Prepared> {
   readonly #deps: WorkerDeps<Prepared>;
-  readonly #id = crypto.randomUUID();
-  readonly #slots: Slots;
+  readonly #slots: { fcm: Slots; apns: Slots };
   readonly #running = new Map<Campaign<Prepared>, Promise<void>>();
 
   constructor(deps: WorkerDeps<Prepared>) {
     this.#deps = deps;
-    this.#slots = new Slots(deps.sender.concurrency);
+    const { canSend, concurrency } = deps.sender;
+    const share = canSend.fcm && canSend.apns ? Math.ceil(concurrency / 2) : concurrency;
+    this.#slots = { fcm: new Slots(share), apns: new Slots(share) };
   }
 
   /** Works until the signal; then finishes what is under way and gives the rest back. */
@@ -60,9 +61,10 @@ export class Worker<Prepared> {
   async #takeOne(): Promise<boolean> {
     const { sql, log } = this.#deps;
     try {
-      const row = await claim(sql, this.#id);
+      const worker = crypto.randomUUID();
+      const row = await claim(sql, worker);
       if (row === undefined) return false;
-      this.#start(row);
+      this.#start(row, worker);
       return true;
     } catch (error) {
       log.warn({ err: error }, "no campaign could be claimed");
@@ -70,9 +72,9 @@ export class Worker<Prepared> {
     }
   }
 
-  #start(row: Row): void {
+  #start(row: Row, worker: string): void {
     const { parse, log } = this.#deps;
-    const lease = { id: row.id, launch: row.launch, worker: this.#id };
+    const lease = { id: row.id, launch: row.launch, worker };
     const walk = {
       deviceCursor: row.device_cursor,
       doneCursor: row.done_cursor,

@@ -3,8 +3,11 @@ import { Type } from "typebox";
 import { Value } from "typebox/value";
 
 import { type Clock } from "../platform/clock.ts";
+import { parseJson } from "../platform/json.ts";
+import { type Log } from "../platform/log.ts";
 import { serviceAccountKey, type ServiceAccount } from "./credentials.ts";
-import { asCode, CredentialsRefused, CredentialsUnavailable, parseJson } from "./outcome.ts";
+import { asCode, CredentialsRefused, CredentialsUnavailable } from "./outcome.ts";
+import { type Backoff, backoff } from "./pacing.ts";
 
 const SCOPE = "https://www.googleapis.com/auth/firebase.messaging";
 const GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer";
@@ -12,8 +15,10 @@ const FETCH_MS = 10_000;
 const ANSWER_BYTES_MAX = 65_536;
 /** A token is not used in the last minutes of its life, nor in the last half of a short one. */
 const RESERVE_S = 300;
-/** After a failure the endpoint is left alone for so long, whoever asks. */
-const REST_MS = 1000;
+/** After an outage the endpoint is left alone for so long, whoever asks. */
+const OUTAGE_REST: Backoff = { baseMs: 1000, capMs: 30_000 };
+/** After a refusal, which somebody may be mending. */
+const REFUSAL_REST_MS = 1000;
 
 const Granted = Type.Object({
   access_token: Type.String({ minLength: 1, maxLength: 16_384, pattern: "^[\\x21-\\x7e]+$" }),
@@ -21,27 +26,37 @@ const Granted = Type.Object({
 });
 const Denied = Type.Object({ error: Type.String() });
 
+/** The endpoint gave no token for now. */
+class Outage extends Error {
+  override readonly name = "Outage";
+}
+
 /** Google's access tokens of a service account: one at a time, fetched once for all who wait for it. */
 export class AccessTokens {
   readonly #account: ServiceAccount;
   readonly #key: ReturnType<typeof serviceAccountKey>;
   readonly #clock: Clock;
+  readonly #log: Log;
   #token: string | undefined;
   #staleMs = 0;
   #fetching: Promise<string> | undefined;
   #failure: { error: unknown; untilMs: number } | undefined;
+  /** In a row. */
+  #outages = 0;
 
-  constructor(account: ServiceAccount, clock: Clock) {
+  constructor(account: ServiceAccount, clock: Clock, log: Log) {
     this.#account = account;
     this.#key = serviceAccountKey(account.private_key);
     this.#clock = clock;
+    this.#log = log;
   }
 
+  /** Rejects with CredentialsRefused or CredentialsUnavailable. */
   get(): string | Promise<string> {
     const nowMs = this.#clock.elapsedMs();
     if (this.#token !== undefined && nowMs < this.#staleMs) return this.#token;
     if (this.#failure !== undefined && nowMs < this.#failure.untilMs)
-      return Promise.reject(this.#failure.error);
+      return Promise.reject(thrown(this.#failure, nowMs));
     this.#fetching ??= this.#renew().finally(() => (this.#fetching = undefined));
     return this.#fetching;
   }
@@ -58,11 +73,21 @@ export class AccessTokens {
       this.#staleMs = askedMs + (expires_in - reserveS) * 1000;
       this.#token = access_token;
       this.#failure = undefined;
+      this.#outages = 0;
       return access_token;
     } catch (error) {
-      this.#failure = { error, untilMs: this.#clock.elapsedMs() + REST_MS };
-      throw error;
+      throw this.#rest(error);
     }
+  }
+
+  #rest(error: unknown): unknown {
+    const nowMs = this.#clock.elapsedMs();
+    const isOutage = error instanceof Outage;
+    this.#outages = isOutage ? this.#outages + 1 : 0;
+    const restMs = isOutage ? backoff(this.#outages, OUTAGE_REST) : REFUSAL_REST_MS;
+    this.#failure = { error, untilMs: nowMs + restMs };
+    this.#log.warn({ err: error, restMs }, "no access token");
+    return thrown(this.#failure, nowMs);
   }
 
   async #fetch(): Promise<Type.Static<typeof Granted>> {
@@ -74,7 +99,7 @@ export class AccessTokens {
     const reason = `the token endpoint answered ${status} ${code ?? ""}`.trimEnd();
     if (status >= 400 && status < 500 && status !== 408 && status !== 429)
       throw new CredentialsRefused(reason);
-    throw new CredentialsUnavailable(reason);
+    throw new Outage(reason);
   }
 
   async #assertion(): Promise<string> {
@@ -89,13 +114,19 @@ export class AccessTokens {
   }
 }
 
+function thrown({ error, untilMs }: { error: unknown; untilMs: number }, nowMs: number): unknown {
+  return error instanceof Outage
+    ? new CredentialsUnavailable(error.message, untilMs - nowMs)
+    : error;
+}
+
 async function post(url: string, body: URLSearchParams): Promise<{ status: number; text: string }> {
   const signal = AbortSignal.timeout(FETCH_MS);
   try {
     const response = await fetch(url, { method: "POST", body, redirect: "manual", signal });
     return { status: response.status, text: await readText(response) };
   } catch (error) {
-    throw new CredentialsUnavailable("the token endpoint did not answer", { cause: error });
+    throw new Outage("the token endpoint did not answer", { cause: error });
   }
 }
 

@@ -4,13 +4,13 @@ import { Value } from "typebox/value";
 
 import { type Clock } from "../platform/clock.ts";
 import { UsageError } from "../platform/errors.ts";
+import { parseJson } from "../platform/json.ts";
 import { apnsKey } from "./credentials.ts";
 import { type Answer } from "./http2-session.ts";
 import { type PreparedMessage } from "./message.ts";
 import {
   asCode,
   type Outcome,
-  parseJson,
   type Provider,
   type PushRequest,
   type PushTarget,
@@ -36,7 +36,6 @@ const TOKEN = /^[A-Za-z0-9_-]{1,400}$/;
 /** What becomes part of a header or of the bearer. */
 const NAME = /^[A-Za-z0-9._-]{1,255}$/;
 
-const INVALID_TOKEN = new Set(["BadDeviceToken", "DeviceTokenNotForTopic"]);
 const REFUSED = new Set([
   "BadCertificate",
   "BadCertificateEnvironment",
@@ -123,7 +122,8 @@ export class Apns implements Provider {
     }
     if (status === 429 || status >= 500) return { kind: "retry", reason };
     if (code === "ExpiredProviderToken") return { kind: "renew", reason };
-    if (INVALID_TOKEN.has(code)) return { kind: "invalid_token", reason };
+    // A token for another topic may be right, and the topic that is configured wrong.
+    if (code === "BadDeviceToken") return { kind: "invalid_token", reason };
     if (status === 403 || REFUSED.has(code)) return { kind: "refused", reason };
     return { kind: "failed", reason };
   }

@@ -4,6 +4,7 @@ import { Type } from "typebox";
 import { Value } from "typebox/value";
 
 import { UsageError } from "../platform/errors.ts";
+import { parseJson } from "../platform/json.ts";
 
 const ServiceAccountFile = Type.Object({
   project_id: Type.String({ pattern: "^[A-Za-z0-9.:_-]{1,100}$" }),
@@ -15,7 +16,8 @@ export type ServiceAccount = Type.Static<typeof ServiceAccountFile>;
 
 /** The JSON key file of a Google service account. What it says of a bad one holds nothing of its text. */
 export function parseServiceAccount(json: string): ServiceAccount {
-  const file = readJson(json);
+  const file = parseJson(json);
+  if (file === undefined) throw new UsageError("the service account is not JSON");
   const [problem] = Value.Errors(ServiceAccountFile, file);
   if (problem !== undefined)
     throw new UsageError(`the service account has no valid ${field(file)}`);
@@ -53,14 +55,6 @@ function readKey(pem: string): KeyObject | undefined {
     return createPrivateKey(pem.replaceAll("\\n", "\n").trim());
   } catch {
     return undefined;
-  }
-}
-
-function readJson(json: string): unknown {
-  try {
-    return JSON.parse(json);
-  } catch {
-    throw new UsageError("the service account is not JSON");
   }
 }
 

@@ -45,7 +45,7 @@ export type Push = {
   closing: AbortSignal;
 };
 
-type Step = Verdict | { kind: "replay" };
+type Step = Verdict | { kind: "replay" } | { kind: "wait"; ms: number };
 
 /** A connection that ends refuses many streams: these are sent again at once, and only who has no luck time and again waits. */
 const REPLAYS_AT_ONCE = 3;
@@ -67,9 +67,16 @@ export async function deliver(
     if (gate.isShut) await gate.pass(eitherOf(push));
     push.signal.throwIfAborted();
     push.closing.throwIfAborted();
-    startedMs ??= clock.elapsedMs();
+    const triedMs = clock.elapsedMs();
+    startedMs ??= triedMs;
     const step = await attempt(platform, persistence, clock, push);
     let delayMs: number;
+    if (step.kind === "wait") {
+      await pause(step.ms * (1 + Math.random() / 4), eitherOf(push));
+      // The provider was not asked yet: neither does the attempt count nor the time.
+      startedMs += clock.elapsedMs() - triedMs;
+      continue;
+    }
     if (step.kind === "replay") {
       replays += 1;
       counts.unprocessed += 1;
@@ -104,7 +111,7 @@ async function attempt(
     credential = typeof ready === "string" ? ready : await ready;
   } catch (error) {
     if (error instanceof CredentialsRefused) return { kind: "refused", reason: error.message };
-    if (error instanceof CredentialsUnavailable) return { kind: "retry", reason: error.message };
+    if (error instanceof CredentialsUnavailable) return { kind: "wait", ms: error.retryMs };
     throw error;
   }
   counts.requests += 1;

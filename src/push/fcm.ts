@@ -2,6 +2,9 @@ import { Type } from "typebox";
 import { Value } from "typebox/value";
 
 import { type Clock } from "../platform/clock.ts";
+import { parseJson } from "../platform/json.ts";
+import { type Log } from "../platform/log.ts";
+import { DEVICE_PLATFORM } from "../platform/push-platforms.ts";
 import { AccessTokens } from "./access-token.ts";
 import { type ServiceAccount } from "./credentials.ts";
 import { type Answer } from "./http2-session.ts";
@@ -9,7 +12,6 @@ import { type PreparedMessage } from "./message.ts";
 import {
   asCode,
   type Outcome,
-  parseJson,
   type Provider,
   type PushRequest,
   type PushTarget,
@@ -20,22 +22,11 @@ export type FcmConfig = { serviceAccount: ServiceAccount; baseUrl: string };
 
 /** As registration tokens are written; none of it needs escaping in JSON. */
 const TOKEN = /^[A-Za-z0-9_:.%~+/=-]{1,4096}$/;
-const IOS = 2;
-const WEB = 3;
+const Accepted = Type.Object({ name: Type.String({ minLength: 1 }) });
 const Failure = Type.Object({
   error: Type.Object({
     status: Type.Optional(Type.String()),
-    message: Type.Optional(Type.String()),
-    details: Type.Optional(
-      Type.Array(
-        Type.Object({
-          errorCode: Type.Optional(Type.String()),
-          fieldViolations: Type.Optional(
-            Type.Array(Type.Object({ field: Type.Optional(Type.String()) })),
-          ),
-        }),
-      ),
-    ),
+    details: Type.Optional(Type.Array(Type.Object({ errorCode: Type.Optional(Type.String()) }))),
   }),
 });
 
@@ -46,10 +37,10 @@ export class Fcm implements Provider {
   readonly #tokens: AccessTokens;
   readonly #path: string;
 
-  constructor({ serviceAccount, baseUrl }: FcmConfig, clock: Clock) {
+  constructor({ serviceAccount, baseUrl }: FcmConfig, clock: Clock, log: Log) {
     const { origin, pathname } = new URL(baseUrl);
     this.origin = origin;
-    this.#tokens = new AccessTokens(serviceAccount, clock);
+    this.#tokens = new AccessTokens(serviceAccount, clock, log);
     const prefix = pathname.replace(/\/+$/, "");
     this.#path = `${prefix}/v1/projects/${serviceAccount.project_id}/messages:send`;
   }
@@ -82,39 +73,37 @@ export class Fcm implements Provider {
   }
 
   judge({ status, text }: Answer): Verdict {
-    if (status === 200) return { kind: "sent" };
-    const { codes, namesToken } = readFailure(text);
+    const answer = parseJson(text);
+    if (status === 200)
+      return Value.Check(Accepted, answer)
+        ? { kind: "sent" }
+        : { kind: "retry", reason: "FCM 200 without a name" };
+    const codes = codesOf(answer);
     const [code = ""] = codes;
     const reason = `FCM ${status} ${code}`.trimEnd();
     const says = (name: string) => codes.includes(name);
-    if (says("UNREGISTERED") || says("SENDER_ID_MISMATCH"))
-      return { kind: "invalid_token", reason };
+    if (status === 404 && says("UNREGISTERED")) return { kind: "invalid_token", reason };
+    // The token may be right, and the project that is configured wrong.
+    if (says("SENDER_ID_MISMATCH")) return { kind: "failed", reason };
     if (status === 429) return { kind: "retry", reason, quota: true };
     if (status >= 500) return { kind: "retry", reason };
     // The project's own credentials for APNs or web push are missing: other devices do not need them.
     if (says("THIRD_PARTY_AUTH_ERROR")) return { kind: "failed", reason };
     if (status === 401) return { kind: "renew", reason };
     if (status === 403) return { kind: "refused", reason };
-    if (status === 400 && namesToken) return { kind: "invalid_token", reason };
     return { kind: "failed", reason };
   }
 }
 
 function partFor({ devicePlatform }: PushTarget, { fcm }: PreparedMessage) {
-  if (devicePlatform === IOS) return fcm.ios;
-  return devicePlatform === WEB ? fcm.web : fcm.android;
+  if (devicePlatform === DEVICE_PLATFORM.ios) return fcm.ios;
+  return devicePlatform === DEVICE_PLATFORM.web ? fcm.web : fcm.android;
 }
 
 /** FCM's own code comes before the general status. */
-function readFailure(text: string): { codes: string[]; namesToken: boolean } {
-  const parsed = parseJson(text);
-  if (!Value.Check(Failure, parsed)) return { codes: [], namesToken: false };
-  const { status, message = "", details = [] } = parsed.error;
+function codesOf(answer: unknown): string[] {
+  if (!Value.Check(Failure, answer)) return [];
+  const { status, details = [] } = answer.error;
   const codes = [...details.map(({ errorCode }) => errorCode), status];
-  const fields = details.flatMap(({ fieldViolations = [] }) => fieldViolations);
-  return {
-    codes: codes.map(asCode).filter((code) => code !== undefined),
-    namesToken:
-      fields.some(({ field }) => field === "message.token") || /registration token/i.test(message),
-  };
+  return codes.map(asCode).filter((code) => code !== undefined);
 }

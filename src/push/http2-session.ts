@@ -4,7 +4,7 @@ export type Answer = {
   kind: "answer";
   status: number;
   retryAfter: string | undefined;
-  /** Empty for 200, whose body tells nothing. */
+  /** May be cut short for 200. */
   text: string;
 };
 /** No answer came. Not processed: the peer says that it did nothing, so that sending it again is no second attempt. */
@@ -42,7 +42,7 @@ type Flight = {
   resolve: (exchange: Exchange) => void;
 };
 
-const ERROR_TEXT_MAX = 16_384;
+const TEXT_MAX = 16_384;
 /** Stream ids end at 2^31, and only every second one is a client's. */
 const STREAMS_EVER_MAX = 2 ** 29;
 const { NGHTTP2_CANCEL, NGHTTP2_NO_ERROR, NGHTTP2_REFUSED_STREAM } = http2.constants;
@@ -179,14 +179,10 @@ export class Http2Session {
       flight.status = headers[":status"] ?? 0;
       this.#answeredMs = performance.now();
       this.#aliveMs = this.#answeredMs;
-      if (flight.status === 200) {
-        stream.resume();
-        return;
-      }
       flight.retryAfter = headers["retry-after"];
       stream.setEncoding("utf8");
       stream.on("data", (chunk: string) => {
-        if (flight.text.length < ERROR_TEXT_MAX) flight.text += chunk;
+        if (flight.text.length < TEXT_MAX) flight.text += chunk;
       });
     });
     // "close" follows and tells the code; without a listener the error would end the process.

@@ -47,20 +47,18 @@ export class CredentialsRefused extends Error {
   override readonly name = "CredentialsRefused";
 }
 
-/** Thrown by `credential` when there is none for now. */
+/** Thrown by `credential` when there is none for now; asked sooner than after that time it only throws this again. */
 export class CredentialsUnavailable extends Error {
   override readonly name = "CredentialsUnavailable";
+  readonly retryMs: number;
+
+  constructor(reason: string, retryMs: number) {
+    super(reason);
+    this.retryMs = retryMs;
+  }
 }
 
 /** A code as providers write them; other text could hold anything, a device's token too. */
 export function asCode(text: unknown): string | undefined {
   return typeof text === "string" && /^[A-Za-z0-9_]{1,64}$/.test(text) ? text : undefined;
-}
-
-export function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
 }

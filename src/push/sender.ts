@@ -60,7 +60,7 @@ export class PushSender implements AsyncDisposable {
       gate: new Gate(clock),
       counts: { requests: 0, retries: 0, unprocessed: 0 },
     });
-    this.#fcm = fcm && platform(new Fcm(fcm, clock));
+    this.#fcm = fcm && platform(new Fcm(fcm, clock, deps.log));
     this.#apns = apns && platform(new Apns(apns, clock));
   }
 

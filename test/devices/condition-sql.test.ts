@@ -181,15 +181,22 @@ describe("devices are found as the tree says, in both modes, by the indexes or w
         );
   });
 
-  test("numbers above 2^53 are compared to the last digit", async () => {
-    const devices = [{ n: 9007199254740992 }, { n: 9007199254740994 }];
-    await store(devices);
-    for (const [operator, found] of [
-      ["int_eq", []],
-      ["int_gt", [1]],
-      ["int_lt", [0]],
+  test("operands are exact to the last digit, also where properties are not", async () => {
+    await store([{ n: 2 ** 53 - 1 }, { n: 2 ** 53 - 2 }, { n: 1 - 2 ** 53 }]);
+    // From a time when larger ones were taken.
+    await sql`update devices set properties = '{"n": 9007199254740994}' where external_id = 'd1'`;
+    await sql`update device_numbers set value = 9007199254740994 where value = ${2 ** 53 - 2}`;
+    for (const [operator, value, found] of [
+      ["int_eq", "9007199254740993", []],
+      ["int_gt", "9007199254740993", [1]],
+      ["int_lt", "9007199254740993", [0, 2]],
+      ["int_lte", "9007199254740992", [0, 2]],
+      ["int_gt", "9223372036854775807", []],
+      ["int_lt", "9223372036854775807", [0, 1, 2]],
+      ["int_lt", "-9007199254740992", []],
+      ["int_gte", "-9223372036854775808", [0, 1, 2]],
     ] as const) {
-      const tree = parseConditions({ key: "n", operator, value: "9007199254740993" });
+      const tree = parseConditions({ key: "n", operator, value });
       for (const indexes of await matching(tree)) expect(indexes).toEqual([...found]);
     }
   });

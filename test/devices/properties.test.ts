@@ -52,7 +52,7 @@ function numbersOf(properties: Record<string, PropertyValue>): string[] {
 const scalar = fc.oneof(
   fc.string({ unit: "grapheme", maxLength: 5 }).filter((text) => !text.includes("\0")),
   fc.integer({ min: -3, max: 3 }),
-  fc.double({ noNaN: true, noDefaultInfinity: true }),
+  fc.double({ noNaN: true, min: -(2 ** 53 - 1), max: 2 ** 53 - 1 }),
   fc.boolean(),
 );
 const change = fc.record({
@@ -197,16 +197,24 @@ describe("a list of properties", () => {
     [[{ key: "x".repeat(256), value: 1 }], "properties[0].key must have at most 255 characters"],
     [[{ key: "a\0b", value: 1 }], "properties[0].key must not contain NUL"],
     [[{ key: "\ud83d", value: 1 }], "properties[0].key must be well-formed Unicode"],
-    [[{ key: "a", value: {} }], "properties[0].value must be a string, a number"],
-    [[{ key: "a", value: [[]] }], "properties[0].value[0] must be a string, a number"],
-    [[{ key: "a", value: [1, null] }], "properties[0].value[1] must be a string, a number"],
-    [[{ key: "a", value: [1, {}] }], "properties[0].value[1] must be a string, a number"],
-    [[{ key: "a", value: "a\0" }], "properties[0].value must not contain NUL"],
-    [[{ key: "a", value: ["\udc00"] }], "properties[0].value[0] must be well-formed Unicode"],
-    [[{ key: "a", value: JSON.parse("1e400") }], "properties[0].value is too large a number"],
+    [[{ key: "a", value: {} }], 'the value of "a" must be a string, a number'],
+    [[{ key: "a", value: [[]] }], 'element 0 of the value of "a" must be a string'],
+    [[{ key: "a", value: [1, null] }], 'element 1 of the value of "a" must be a string'],
+    [[{ key: "a", value: [1, {}] }], 'element 1 of the value of "a" must be a string'],
+    [[{ key: "a", value: "a\0" }], 'the value of "a" must not contain NUL'],
+    [
+      [{ key: "a", value: ["\udc00"] }],
+      'element 0 of the value of "a" must be well-formed Unicode',
+    ],
+    ...["1e400", "9007199254740992", "-9007199254740993", "9007199254740993.0", "1e16"].map(
+      (number): [unknown, string] => [
+        [{ key: "a", value: JSON.parse(number) }],
+        'the value of "a" must be from -9007199254740991 to 9007199254740991',
+      ],
+    ),
     [
       [{ key: "a", value: Array.from({ length: 1001 }, () => 1) }],
-      "properties[0].value must have at most 1000 elements",
+      'the value of "a" must have at most 1000 elements',
     ],
     [
       [{ key: "a", value: "x".repeat(65_536) }],

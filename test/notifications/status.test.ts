@@ -70,6 +70,16 @@ describe("without credentials", () => {
     },
   );
 
+  test.each([DRAFT, QUEUED, LAUNCHED, SENT])(
+    "set to %d it is no error any more, and none is told",
+    async (status) => {
+      const { uuid } = await api.draft();
+      const { error } = await api.launch(uuid);
+      expect(await api.setStatus(uuid, ERROR)).toMatchObject({ status: ERROR, error });
+      expect(await api.setStatus(uuid, status)).toMatchObject({ status, error: null });
+    },
+  );
+
   test("external workers may still tell what they have sent", async () => {
     const { uuid, status } = await inStatus(api, DRAFT);
     expect(status).toBe(DRAFT);
@@ -93,6 +103,22 @@ test.each<[string, Record<string, string>, string, string, string]>([
     const { status, error } = await api.launch(uuid);
     expect([status, error]).toEqual([ERROR, expect.stringContaining(missing)]);
   }
+});
+
+test("what cannot be sent anything needs no credentials", async () => {
+  await using app = await appWith(FCM);
+  const api = new PushApi(app);
+  const { uuid } = await api.draft();
+  expect(await api.launch(uuid)).toMatchObject({ status: ERROR });
+  await app.sql`update devices set token_invalid = true where send_platform = 2`;
+  await api.putDevice({ send_platform: 2, device_platform: 0 });
+  await api.putDevice({ send_platform: 2, device_platform: 3 });
+  await api.setStatus(uuid, DRAFT);
+  expect(await api.launch(uuid)).toMatchObject({ status: QUEUED, error: null });
+  await api.putDevice({ send_platform: 2, device_platform: 2 });
+  const other = await api.draft();
+  const { status, error } = await api.launch(other.uuid);
+  expect([status, error]).toEqual([ERROR, "no credentials are configured for APNs"]);
 });
 
 describe("with credentials", () => {
@@ -130,8 +156,26 @@ describe("with credentials", () => {
   });
 
   test.each([QUEUED, LAUNCHED, SENT])("launched again in %d it stays as it is", async (status) => {
-    const before = await inStatus(api, status);
-    for (let nth = 0; nth < 3; nth++) expect(await api.launch(before.uuid)).toEqual(before);
+    const { uuid } = await api.draft({ conditions: by("fcm") });
+    await api.launch(uuid);
+    const before = await api.setStatus(uuid, status);
+    for (let nth = 0; nth < 3; nth++) expect(await api.launch(uuid)).toEqual(before);
+    expect(await launches(app, before)).toBe(1);
+  });
+
+  test.each([QUEUED, LAUNCHED])(
+    "a draft that was only said to be in %d is launched, once",
+    async (status) => {
+      const { uuid } = await inStatus(api, status);
+      const all = await Promise.all(Array.from({ length: 10 }, () => api.launch(uuid)));
+      expect(all.map((one) => one.status)).toEqual(all.map(() => QUEUED));
+      expect(await launches(app, all[0]!)).toBe(1);
+    },
+  );
+
+  test("a draft that was said to be sent stays so", async () => {
+    const before = await inStatus(api, SENT);
+    expect(await api.launch(before.uuid)).toEqual(before);
     expect(await launches(app, before)).toBe(0);
   });
 

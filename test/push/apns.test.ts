@@ -82,7 +82,7 @@ const verdicts = [
   [410, "Unregistered", "invalid_token"],
   [410, "ExpiredToken", "invalid_token"],
   [400, "BadDeviceToken", "invalid_token"],
-  [400, "DeviceTokenNotForTopic", "invalid_token"],
+  [400, "DeviceTokenNotForTopic", "failed"],
   [400, "BadTopic", "refused"],
   [400, "MissingTopic", "refused"],
   [400, "TopicDisallowed", "refused"],

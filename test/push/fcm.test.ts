@@ -109,29 +109,21 @@ const TOKEN_MESSAGE = "The registration token is not a valid FCM registration to
 const verdicts: [string, Failure, string][] = [
   ["invalid_token", { code: 404, status: "NOT_FOUND", errorCode: "UNREGISTERED" }, "UNREGISTERED"],
   ["failed", { code: 404, status: "NOT_FOUND" }, "NOT_FOUND"],
+  ["failed", { code: 400, status: "BAD", errorCode: "UNREGISTERED" }, "UNREGISTERED"],
   [
-    "invalid_token",
+    "failed",
     { code: 403, status: "PERMISSION_DENIED", errorCode: "SENDER_ID_MISMATCH" },
     "SENDER_ID_MISMATCH",
   ],
   ["refused", { code: 403, status: "PERMISSION_DENIED" }, "PERMISSION_DENIED"],
-  [
-    "invalid_token",
-    { code: 400, status: "INVALID_ARGUMENT", message: TOKEN_MESSAGE },
-    "INVALID_ARGUMENT",
-  ],
-  [
-    "invalid_token",
-    { code: 400, status: "INVALID_ARGUMENT", field: "message.token" },
-    "INVALID_ARGUMENT",
-  ],
   [
     "failed",
     {
       code: 400,
       status: "INVALID_ARGUMENT",
       errorCode: "INVALID_ARGUMENT",
-      field: "message.data",
+      message: TOKEN_MESSAGE,
+      field: "message.token",
     },
     "INVALID_ARGUMENT",
   ],
@@ -255,22 +247,14 @@ test("a token endpoint that fails is asked again, by one for all", async () => {
   expect(google.tokens.assertions).toHaveLength(2);
 });
 
-test("an answer of the token endpoint that is too large, or a redirect, is no token", async () => {
-  await using google = await start();
-  await using sender = new TestSender(google.config, { persistence: { attempts: 1 } });
-  google.tokens.failure = () =>
-    Response.json({ access_token: "x", expires_in: 9, pad: "x".repeat(70_000) });
-  expect(await sender.sendTo(fcmTarget())).toEqual({
-    kind: "failed",
-    reason: "the token endpoint did not answer",
+for (const body of [undefined, "", "<html>Welcome</html>", "[]", "{}", '{"name":""}', '{"name":7}'])
+  test(`200 with ${body} is no accepted push: it is tried again, and at last failed`, async () => {
+    await using google = await start(() => ({ status: 200, ...(body !== undefined && { body }) }));
+    await using sender = new TestSender(google.config, { persistence: { attempts: 3 } });
+    const outcome = await sender.sendTo(fcmTarget());
+    expect(outcome).toEqual({ kind: "failed", reason: "FCM 200 without a name" });
+    expect(google.fcm.received).toHaveLength(3);
   });
-  await using other = new TestSender(google.config, { persistence: { attempts: 1 } });
-  google.tokens.failure = () => Response.redirect("http://127.0.0.1:1/", 302);
-  expect(await other.sendTo(fcmTarget())).toEqual({
-    kind: "failed",
-    reason: "the token endpoint answered 302",
-  });
-});
 
 test("a token that would not fit into JSON as it is, is invalid without a request", async () => {
   await using google = await start();

@@ -23,7 +23,8 @@ export type Reaction =
 
 type React = (request: Received) => Reaction;
 
-export const OK: Reaction = { status: 200 };
+/** As FCM answers; of APNs nobody reads it. */
+export const OK: Reaction = { status: 200, body: '{"name":"projects/shop-123/messages/1"}' };
 
 /** An HTTP/2 server that notes what comes and does with it what a test says. */
 export class PushServer implements AsyncDisposable {

@@ -1,0 +1,140 @@
+import { pino } from "pino";
+
+import { whereSql } from "../../src/devices/condition-sql.ts";
+import { normaliseConditions, parseConditions } from "../../src/devices/conditions.ts";
+import { DEVICE_EVENT, STATUS } from "../../src/notifications/enums.ts";
+import { type Sender } from "../../src/notifications/sending.ts";
+import { Worker } from "../../src/notifications/worker.ts";
+import { type Sql, openDatabase } from "../../src/platform/database.ts";
+import { type Campaign } from "../../src/push/message.ts";
+import { type Outcome, type PushTarget } from "../../src/push/outcome.ts";
+import { eventually } from "./eventually.ts";
+import { freshDatabase } from "./postgres.ts";
+
+const LOG = pino({ level: "silent" });
+
+/** Answers each send as a test says, and remembers what was sent. */
+export class FakeProvider implements Sender<Campaign> {
+  readonly canSend = { fcm: true, apns: true };
+  readonly concurrency = 50;
+  readonly sent: { target: PushTarget; message: Campaign }[] = [];
+  answer: (target: PushTarget, signal: AbortSignal) => Outcome | Promise<Outcome> = () => ({
+    kind: "sent",
+  });
+
+  prepare(message: Campaign): Campaign {
+    return message;
+  }
+
+  async send(target: PushTarget, message: Campaign, signal: AbortSignal): Promise<Outcome> {
+    this.sent.push({ target, message });
+    await Bun.sleep(1);
+    return await this.answer(target, signal);
+  }
+
+  /** How many were sent to more than once. */
+  get repeated(): number {
+    return this.sent.length - new Set(this.sent.map(({ target }) => target.apnsId)).size;
+  }
+}
+
+export type Kind = { send: number; device: number; invalid?: boolean };
+export const ANDROID: Kind = { send: 1, device: 1 };
+export const IPHONE: Kind = { send: 2, device: 2 };
+
+/** A database with devices and campaigns, and workers on it. */
+export class Campaigns implements AsyncDisposable {
+  readonly sql: Sql;
+  readonly databaseUrl: string;
+
+  private constructor(databaseUrl: string) {
+    this.databaseUrl = databaseUrl;
+    this.sql = openDatabase(databaseUrl, { connections: 4 });
+  }
+
+  static async open(): Promise<Campaigns> {
+    return new Campaigns(await freshDatabase());
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.sql.end();
+  }
+
+  async empty(): Promise<void> {
+    await this.sql`truncate devices, device_numbers, notifications, device_events restart identity`;
+  }
+
+  /** A worker that works until it is disposed of; throws when it does not stop in time. */
+  working(provider: FakeProvider, sql = this.sql) {
+    const stopping = new AbortController();
+    const worker = new Worker({
+      sql,
+      sender: provider,
+      filter: (queryable, conditions) => whereSql(queryable, conditions, "filter"),
+      parse: parseConditions,
+      log: LOG,
+    });
+    const done = worker.run(stopping.signal);
+    return {
+      [Symbol.asyncDispose]: async () => {
+        stopping.abort();
+        const late = Bun.sleep(5000).then(() => "late");
+        if ((await Promise.race([done, late])) === "late")
+          throw new Error("the worker does not stop");
+      },
+    };
+  }
+
+  async devices(count: number, kind: Kind = ANDROID, properties = {}): Promise<void> {
+    await this.sql`
+      insert into devices (external_id, push_token, send_platform, device_platform, properties, token_invalid)
+      select gen_random_uuid()::text, 'token-' || nth, ${kind.send}, ${kind.device},
+        ${JSON.stringify(properties)}::text::jsonb, ${kind.invalid ?? false}
+      from generate_series(1, ${count}) as nth`;
+  }
+
+  /** The id of a campaign that is launched. */
+  async launch(conditions: unknown = {}, scheduledIn = "0 s"): Promise<number> {
+    const tree = JSON.stringify(normaliseConditions(parseConditions(conditions)));
+    const [row] = await this.sql<[{ id: number }]>`
+      insert into notifications (title, body, conditions, scheduled_at, status, launch)
+      values ('Hello', 'There is news.', ${tree}::text::jsonb, now() + ${scheduledIn}::interval, ${STATUS.queued}, 1)
+      returning id::integer`;
+    return row.id;
+  }
+
+  async stateOf(id: number) {
+    const [row] = await this.sql<
+      {
+        status: number;
+        targeted: number;
+        failed: number;
+        android: number;
+        ios: number;
+        error: string | null;
+      }[]
+    >`
+      select status, targeted::integer, failed::integer, sent_android::integer as android, sent_ios::integer as ios, error
+      from notifications where id = ${id}`;
+    return row;
+  }
+
+  async reaches(id: number, status: number, ms = 10_000): Promise<void> {
+    await eventually(
+      `status ${status}`,
+      async () => (await this.stateOf(id))?.status === status,
+      ms,
+    );
+  }
+
+  async eventsOf(id: number): Promise<Record<string, number>> {
+    const rows = await this.sql<{ event: number; count: number }[]>`
+      select event, count(*)::integer from device_events where notification_id = ${id} group by event`;
+    return Object.fromEntries(
+      rows.map(({ event, count }) => [
+        Object.entries(DEVICE_EVENT).find(([, number]) => number === event)?.[0],
+        count,
+      ]),
+    );
+  }
+}
