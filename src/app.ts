@@ -31,6 +31,7 @@ import { type Log } from "./platform/log.ts";
 import { Metrics } from "./platform/metrics.ts";
 import { type ObjectStore } from "./platform/objects.ts";
 import { type OpenBus } from "./platform/open-bus.ts";
+import { renderPlainText } from "./platform/plain-text.ts";
 import { RouteTable } from "./platform/route-table.ts";
 import { ServerKeys } from "./platform/server-keys.ts";
 import { Callers } from "./presence/caller.ts";
@@ -50,6 +51,16 @@ import { sessionRoutes, startRoutes } from "./sessions/routes.ts";
 import { SessionIds } from "./sessions/session-id.ts";
 import { Sessions } from "./sessions/service.ts";
 import { Tokens } from "./sessions/token.ts";
+import { WorkerNumber } from "./sessions/worker-number.ts";
+import { Signatures } from "./signatures/service.ts";
+import { downloadRoutes } from "./updates/downloads.ts";
+import { BuildGarbage } from "./updates/garbage.ts";
+import { Offers } from "./updates/offers.ts";
+import { readPublicKey } from "./updates/public-key.ts";
+import { updateRoutes } from "./updates/routes.ts";
+import { Builds } from "./updates/service.ts";
+import { userRoutes } from "./users/routes.ts";
+import { Users } from "./users/service.ts";
 
 // The web SDK retries for 13.75 s; what a store cannot do by then is not worth holding memory for.
 const COMMIT_DEADLINE_MS = 15_000;
@@ -106,16 +117,21 @@ export async function buildApp(platform: Serving) {
   const { commitLog, metrics, projects } = write;
   const clients = new Clients(config.trustedProxies);
   const access = { clients, serverKeys: new ServerKeys(config.serverKeys, clients) };
+  const workerNumber = await WorkerNumber.lease(sql, log);
   const health = new Health({ sql, objects, bus: open.bus, log });
+  const signatures = new Signatures({ sql, log });
+  const { offers, routes: updatesSlice } = await buildUpdates(platform, clients, signatures);
   const { presence, routes: presenceSlice } = buildPresence(platform, metrics, access);
 
   // One holder, because the routes are mounted before the edge that renders their errors exists.
   const routes = new Elysia({ name: "floodgate" })
     .onError(({ code, error, request }) => edge.renderError(toAppError(code, error), request))
     .use(healthRoutes(health, metrics))
-    .use(await buildIngest(platform, write, access))
+    .use(await buildIngest(platform, write, access, workerNumber))
     .use(presenceSlice)
     .use(buildPush(platform, access))
+    .use(userRoutes({ users: new Users(sql), signatures }))
+    .use(updatesSlice)
     .use(docs());
   const edge = new Edge({
     handle: (request) => routes.fetch(request),
@@ -124,9 +140,12 @@ export async function buildApp(platform: Serving) {
     cors: new Cors(config.corsOrigins),
     metrics,
     log,
-    formats: [{ paths: /^\/(?:devices|notifications|internal)(?:\/|$)/, render: renderEnvelope }],
+    formats: [
+      { paths: /^\/(?:devices|notifications|internal)(?:\/|$)/, render: renderEnvelope },
+      { paths: /^\/(?:api|source)(?:\/|$)/, render: renderPlainText },
+    ],
   });
-  return { edge, clients, health, commitLog, projects, presence };
+  return { edge, clients, health, commitLog, projects, signatures, offers, presence, workerNumber };
 }
 
 /** What SDKs record, and reading it back. */
@@ -134,6 +153,7 @@ async function buildIngest(
   { config, sql, objects }: Platform,
   { commitLog, inflight, metrics, projects }: Write,
   { clients, serverKeys }: Access,
+  workerNumber: WorkerNumber,
 ) {
   const tokens = new Tokens(atLeastOne(config.tokenSecrets));
   const imageNames = new ImageNames(sql);
@@ -143,7 +163,7 @@ async function buildIngest(
       commitLog,
       projects,
       tokens,
-      ids: new SessionIds(await nextWorker(sql)),
+      ids: new SessionIds(() => workerNumber.current),
       geo: await Geo.open(config.geoipPath),
       imageNames: async (projectId) => await imageNames.of(projectId),
       metrics,
@@ -220,13 +240,29 @@ function buildPresence(
   return { presence, routes };
 }
 
+/** Builds of apps, for who asks for updates and for who publishes them. */
+async function buildUpdates(
+  { config: { updates }, sql, objects, log, open }: Serving,
+  clients: Clients,
+  signatures: Signatures,
+) {
+  const offers = new Offers({ sql, bus: open.bus, log });
+  const garbage = new BuildGarbage({ sql, objects, log });
+  const publicKey = await readPublicKey(updates.publicKey);
+  const builds = new Builds({ sql, objects, garbage, offers }, { ...updates, publicKey });
+  const routes = new Elysia({ name: "app-updates" })
+    .use(updateRoutes({ builds, offers, signatures, clients, bases: updates }))
+    .use(downloadRoutes({ offers, objects, clients, redirect: updates.redirect }));
+  return { offers, routes };
+}
+
 /** Elysia's own errors in our words. */
 function toAppError(code: string | number, error: unknown): unknown {
   if (code === "VALIDATION")
     return new AppError("invalid", validationMessage(error), { cause: error });
   if (isOutage(error))
     return unavailable("the database is away, send it again", 2, { cause: error });
-  return code === "NOT_FOUND" ? new AppError("not_found", "no such route") : error;
+  return code === "NOT_FOUND" ? new AppError("no_route", "no such route") : error;
 }
 
 function validationMessage(error: unknown): string {
@@ -236,13 +272,6 @@ function validationMessage(error: unknown): string {
   return first === undefined || !("path" in first)
     ? "the request is malformed"
     : `${first.path.slice(1)}: ${first.message}`;
-}
-
-async function nextWorker(sql: Sql): Promise<number> {
-  const [row] = await sql<
-    [{ worker: number }]
-  >`select nextval('session_workers')::integer as worker`;
-  return row.worker;
 }
 
 function atLeastOne(secrets: string[]): [string, ...string[]] {

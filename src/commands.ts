@@ -10,35 +10,41 @@ import { type Opened, ownDatabase, shareDatabase } from "./platform/open-databas
 import { openObjects } from "./platform/open-objects.ts";
 import { type Project, type Projects, describeProject } from "./projects/service.ts";
 import { startServer } from "./server.ts";
+import { type Program, Supervisor, tellReady } from "./supervisor.ts";
 
-/** Everything from nothing: the embedded database unless one is configured, its schema, a demo project, and the server. */
+/** Everything from nothing: the embedded database unless one is configured, its schema, a demo project, and the processes. */
 export async function start(config: Config): Promise<void> {
   const stopped = untilStopped();
   await using own = await ownDatabase(config);
   await migrateDatabase(own.databaseUrl);
-  const server = await startServer(own.config, own.databaseUrl);
-  const worker = spawnWork(own);
-  if (config.databaseUrl === undefined) {
-    const demo = await withProjects(config, async (projects) => await demoProject(projects));
-    print(greeting(server.url, demo));
+  const log = openLog(config.logLevel);
+  const supervisor = new Supervisor(log);
+  try {
+    const url = await startAll(supervisor, own);
+    log.info({ url, workers: config.workers }, "started");
+    if (config.databaseUrl === undefined) {
+      const demo = await withProjects(config, async (projects) => await demoProject(projects));
+      print(greeting(url, demo));
+    }
+    await Promise.race([stopped, supervisor.failed]);
+  } finally {
+    await supervisor.stop();
   }
-  await stopped;
-  worker.kill("SIGTERM");
-  await Promise.all([server.stop({ leave: true }), worker.exited]);
 }
 
-/** A process of its own, so that pushing does not disturb serving. It ends when this one does. */
-function spawnWork({ config, databaseUrl }: Opened): Bun.Subprocess {
-  return Bun.spawn([process.execPath, Bun.main, "work"], {
-    env: {
-      ...process.env,
-      DATABASE_URL: databaseUrl,
-      TOKEN_SECRET: config.tokenSecrets.join(","),
-    },
-    stdio: ["ignore", "inherit", "inherit"],
-    // Its end tells the child that this process is gone.
-    ipc: () => undefined,
-  });
+/** The serving processes on one port, and one that works in the background. */
+async function startAll(supervisor: Supervisor, { config, databaseUrl }: Opened): Promise<string> {
+  const env: Program["env"] = {
+    DATABASE_URL: databaseUrl,
+    TOKEN_SECRET: config.tokenSecrets.join(","),
+  };
+  const serving = { args: ["serve", ...(config.workers > 1 ? ["--reuse-port"] : [])], env };
+  const url = (await supervisor.keep(serving)) ?? "";
+  // Port 0 is any free one: the first has chosen it, for those that come after it.
+  env["PORT"] = new URL(url).port || String(config.port);
+  for (let nth = 1; nth < config.workers; nth++) await supervisor.keep(serving);
+  await supervisor.keep({ args: ["work"], env });
+  return url;
 }
 
 /** One serving process beside a database that is migrated. */
@@ -47,6 +53,7 @@ export async function serve(config: Config, options: { reusePort?: boolean }): P
     throw new UsageError("serve needs DATABASE_URL; `start` brings a database of its own");
   const stopped = untilStopped();
   const server = await startServer(config, config.databaseUrl, options);
+  tellReady(server.url);
   await stopped;
   await server.stop({ leave: true });
 }

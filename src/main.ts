@@ -7,6 +7,7 @@ import { addDeviceCommands } from "./device-commands.ts";
 import { type Config, readConfig } from "./platform/config.ts";
 import { UsageError } from "./platform/errors.ts";
 import { addProjectCommands } from "./project-commands.ts";
+import { addSignatureCommands } from "./signature-commands.ts";
 
 /** The environment is read when a command runs, so that `--help` works whatever it holds. */
 function program(config: () => Config): Command {
@@ -36,6 +37,10 @@ function program(config: () => Config): Command {
     config,
   );
   addDeviceCommands(root.command("devices").description("devices that can be pushed to"), config);
+  addSignatureCommands(
+    root.command("signature").description("who may use the update server"),
+    config,
+  );
   return root;
 }
 

@@ -54,7 +54,7 @@ export async function startServer(
     ...(options.index !== undefined && { index: options.index }),
     ...(options.commitDeadlineMs !== undefined && { commitDeadlineMs: options.commitDeadlineMs }),
   });
-  await app.projects.watch();
+  await Promise.all([app.projects.watch(), app.signatures.watch(), app.offers.watch()]);
   app.presence.start();
   const server = listen(
     config,
@@ -86,6 +86,9 @@ export async function startServer(
     await Bun.sleep(app.edge.active > 0 ? ANSWER_MS : 0);
     await server.stop(true);
     app.projects[Symbol.dispose]();
+    app.signatures[Symbol.dispose]();
+    app.offers[Symbol.dispose]();
+    await app.workerNumber[Symbol.asyncDispose]();
     await app.presence.stop();
     await open[Symbol.asyncDispose]();
     await objects[Symbol.asyncDispose]();

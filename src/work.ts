@@ -6,9 +6,12 @@ import { Worker } from "./notifications/worker.ts";
 import { type Config } from "./platform/config.ts";
 import { openDatabase } from "./platform/database.ts";
 import { openLog } from "./platform/log.ts";
+import { openObjects } from "./platform/open-objects.ts";
 import { openSender } from "./push/open-sender.ts";
+import { tellReady } from "./supervisor.ts";
+import { BuildGarbage } from "./updates/garbage.ts";
 
-/** Sends campaigns until the signal. */
+/** Sends campaigns, and removes builds that nothing refers to, until the signal. */
 export async function runWork(
   config: Config,
   databaseUrl: string,
@@ -26,8 +29,11 @@ export async function runWork(
     parse: parseConditions,
     log,
   });
+  await using objects = await openObjects(config);
+  const garbage = new BuildGarbage({ sql, objects, log });
   log.info(sender.canSend, "working");
-  await worker.run(signal);
+  tellReady();
+  await Promise.all([worker.run(signal), garbage.run(signal)]);
   await sql.end({ timeout: 1 });
   log.info("stopped");
 }

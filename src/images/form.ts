@@ -7,15 +7,11 @@ import { AppError } from "../platform/errors.ts";
 import { type Metrics } from "../platform/metrics.ts";
 import { type Projects } from "../projects/service.ts";
 import { ArchiveCheck } from "./archive.ts";
-import { type FormEvent } from "./multipart.ts";
+import { type FormEvent, checkFileName } from "../platform/multipart.ts";
 import { type Owner, PartWriter, UploadWindow, storeRows } from "./upload.ts";
 
-const NAME_BYTES_MAX = 255;
 // Any other type is served as plain bytes: a browser must not run what a client uploaded.
 const SERVED_TYPE = /^image\/[\w.+-]{1,64}$/;
-// oxlint-disable-next-line no-control-regex -- control characters are what it looks for
-const UNSAFE_NAME = /[/\\\u0000-\u001f\u007f-\u009f\ufffd]|\.\.|^\.$/;
-
 export type FormDeps = { sql: Sql; commitLog: CommitLog; projects: Projects; metrics: Metrics };
 export type FormOptions = { fileBytesMax: number; recorded: boolean };
 
@@ -96,16 +92,7 @@ export class Form {
   }
 
   async #begin(name: string, contentType: string): Promise<File> {
-    if (
-      name === "" ||
-      Buffer.byteLength(name) > NAME_BYTES_MAX ||
-      UNSAFE_NAME.test(name) ||
-      !name.isWellFormed()
-    )
-      throw new AppError(
-        "invalid",
-        `the file name must be a plain name of up to ${NAME_BYTES_MAX} bytes`,
-      );
+    checkFileName(name);
     const { sql, commitLog } = this.#deps;
     const known = this.#options.recorded
       ? await selectContent(sql, this.#owner.projectId, name)

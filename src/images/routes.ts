@@ -3,9 +3,8 @@ import { Elysia, t } from "elysia";
 import { type SegmentReader } from "../ingest/segment-reader.ts";
 import { type Sql } from "../platform/database.ts";
 import { errors, json } from "../platform/docs.ts";
-import { AppError } from "../platform/errors.ts";
 import { integer, text } from "../platform/parameters.ts";
-import { parseRange } from "../platform/range.ts";
+import { selectRange } from "../platform/range.ts";
 import { type ServerKeys } from "../platform/server-keys.ts";
 import { streamOf } from "../platform/streams.ts";
 import { type SessionToken } from "../sessions/token.ts";
@@ -96,28 +95,13 @@ async function serve(
   const etag = `"${image.bytes.toString(16)}-${image.crc32}"`;
   const headers = new Headers({
     "content-type": image.contentType,
-    etag,
-    "accept-ranges": "bytes",
     "cache-control": "private, immutable, max-age=2628000",
     // A client named the type and made the bytes: no browser may run them.
     "content-security-policy": "default-src 'none'; sandbox",
     "x-content-type-options": "nosniff",
   });
-  const known = request.headers.get("if-none-match");
-  if (known === "*" || known?.includes(etag) === true)
-    return new Response(null, { status: 304, headers });
-  const ifRange = request.headers.get("if-range");
-  const range =
-    ifRange === null || ifRange === etag
-      ? parseRange(request.headers.get("range"), image.bytes)
-      : undefined;
-  if (range === "unsatisfiable")
-    throw new AppError("range_not_satisfiable", "the range is outside the image", {
-      headers: { "content-range": `bytes */${image.bytes}` },
-    });
-  const { start, end } = range ?? { start: 0, end: image.bytes };
-  if (range !== undefined) headers.set("content-range", `bytes ${start}-${end - 1}/${image.bytes}`);
-  const status = range === undefined ? 200 : 206;
+  const { status, start, end } = selectRange(request, { bytes: image.bytes, etag }, headers);
+  if (status === 304) return new Response(null, { status, headers });
   const bytes = imageBytes(reader, image, start, end);
   // Bun sends a stream without its length, so what is small goes out in one piece.
   const body =

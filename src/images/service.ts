@@ -5,7 +5,7 @@ import { type Sql } from "../platform/database.ts";
 import { type Sessions } from "../sessions/service.ts";
 import { type SessionToken } from "../sessions/token.ts";
 import { Form, type FormDeps } from "./form.ts";
-import { formEvents } from "./multipart.ts";
+import { formEvents } from "../platform/multipart.ts";
 
 const LISTED_MAX = 40;
 // A form that comes as gzip may hold as much as that many of the largest files.
@@ -33,7 +33,9 @@ export class Images {
     inflight.reserve(0);
     const owner = { projectId: session.projectId, sessionId: token.sessionId };
     const form = new Form(this.#deps, owner, { ...this.#options, recorded: session.recorded });
-    for await (const events of formEvents(request, FORM_FILES_MAX * this.#options.fileBytesMax)) {
+    for await (const events of formEvents(request, {
+      inflatedBytesMax: FORM_FILES_MAX * this.#options.fileBytesMax,
+    })) {
       for (const event of events) await form.take(event);
       await form.window.room();
       await inflight.room();

@@ -50,6 +50,21 @@ export class Clients {
     return peer !== "" && this.#isTrusted(peer);
   }
 
+  /** Whether the headers alone were asked for, which routes see as a GET. */
+  isHead(request: Request): boolean {
+    return this.#original(request).method === "HEAD";
+  }
+
+  /** The scheme and host that the client sees, without a path. */
+  origin(request: Request): string {
+    const { headers } = this.#original(request);
+    const isProxied = this.isProxied(request);
+    const told = (name: string) =>
+      isProxied ? headers.get(name)?.split(",")[0]?.trim() : undefined;
+    const scheme = told("x-forwarded-proto") === "https" ? "https" : "http";
+    return `${scheme}://${told("x-forwarded-host") || headers.get("host") || "localhost"}`;
+  }
+
   /** From the right of X-Forwarded-For, the first address that is not a trusted proxy's; the peer's when the peer is not trusted. */
   address(request: Request): string {
     let address = canonical(this.peer(request));

@@ -1,3 +1,5 @@
+import { availableParallelism } from "node:os";
+
 import ipaddr from "ipaddr.js";
 import { Type } from "typebox";
 import { Value } from "typebox/value";
@@ -20,6 +22,7 @@ const Env = Type.Object({
   S3_REGION: Type.String({ minLength: 1, default: "us-east-1" }),
   AWS_ACCESS_KEY_ID: Type.Optional(Type.String()),
   AWS_SECRET_ACCESS_KEY: Type.Optional(Type.String()),
+  WORKERS: Type.Optional(Type.Integer({ minimum: 1, maximum: 256 })),
   REDIS_URL: Type.Optional(Type.String({ pattern: "^rediss?://" })),
   REDIS: Type.Optional(Type.String({ pattern: ADDRESS })),
   REDIS_PREFIX: Type.String({ default: "floodgate:" }),
@@ -45,6 +48,11 @@ const Env = Type.Object({
   APNS_SANDBOX: Type.Boolean({ default: false }),
   APNS_BASE_URL: Type.Optional(Type.String({ pattern: "^https?://" })),
   PUSH_CONCURRENCY: Type.Integer({ minimum: 1, maximum: 20_000, default: 3000 }),
+  dest_uri: Type.Optional(Type.String({ pattern: "^https?://" })),
+  source_uri: Type.Optional(Type.String({ pattern: "^https?://" })),
+  UPDATE_SIZE_LIMIT: Type.Integer({ minimum: 1024, maximum: 64 * 1024 * MIB, default: 4096 * MIB }),
+  UPDATE_PUBLIC_KEY: Type.Optional(Type.String({ minLength: 1 })),
+  DOWNLOAD_REDIRECT: Type.Boolean({ default: false }),
   GEOIP_DB: Type.Optional(Type.String({ minLength: 1 })),
   CORS_ORIGINS: Type.String({ default: "" }),
   LOG_LEVEL: Type.Enum(["trace", "debug", "info", "warn", "error", "fatal", "silent"], {
@@ -95,6 +103,8 @@ export function readConfig(env: Record<string, string | undefined> = process.env
     tokenSecrets,
     serverKeys: list(values.SERVER_KEYS),
     redis: redisConfig(values),
+    // With the embedded database this is somebody's first try, which one process serves well.
+    workers: values.WORKERS ?? (values.DATABASE_URL === undefined ? 1 : availableParallelism()),
     presenceTtlMs: values.PRESENCE_TTL_S * 1000,
     trustedProxies: list(values.TRUSTED_PROXIES),
     corsOrigins: list(values.CORS_ORIGINS),
@@ -106,6 +116,7 @@ export function readConfig(env: Record<string, string | undefined> = process.env
     inflightBytesMax: values.INFLIGHT_BYTES_MAX,
     strictFraming: values.STRICT_FRAMING,
     push: pushConfig(values),
+    updates: updatesConfig(values),
     geoipPath: values.GEOIP_DB,
     logLevel: values.LOG_LEVEL,
   };
@@ -137,6 +148,17 @@ function pushConfig(values: Type.Static<typeof Env>) {
         : { credentials: values.FCM_CREDENTIALS, baseUrl: values.FCM_BASE_URL },
     apns: key && keyId && teamId && topic ? { key, keyId, teamId, topic, baseUrl } : undefined,
     concurrency: values.PUSH_CONCURRENCY,
+  };
+}
+
+/** The links' bases are undefined where they are this server's own. */
+function updatesConfig(values: Type.Static<typeof Env>) {
+  return {
+    destUri: values.dest_uri?.replace(/\/+$/, ""),
+    sourceUri: values.source_uri?.replace(/\/+$/, ""),
+    bytesMax: values.UPDATE_SIZE_LIMIT,
+    publicKey: values.UPDATE_PUBLIC_KEY,
+    redirect: values.DOWNLOAD_REDIRECT,
   };
 }
 

@@ -84,6 +84,12 @@ export function docs() {
                 description: "A user token that POST /presence/tokens answered",
               },
               serverKey: { type: "apiKey", in: "header", name: "X-Server-Key" },
+              signature: {
+                type: "apiKey",
+                in: "header",
+                name: "signature",
+                description: "What `floodgate signature create` printed",
+              },
             },
           },
         },

@@ -8,6 +8,8 @@ import { type Match, type RouteTable } from "./route-table.ts";
 const FLOOD_LINES_PER_S = 20;
 // Elysia finds the path at the first slash from here on, so a shorter host name would hide it.
 const ELYSIA_PATH_INDEX = 11;
+// The update server's: apps ask them often, without a trailing slash and never for the head alone.
+const EXACT_PATHS = /^\/api\//;
 
 export type EdgeDeps = {
   handle: (request: Request) => Response | Promise<Response>;
@@ -66,8 +68,9 @@ export class Edge {
     const route = this.#deps.routes.match(path);
     let response: Response;
     try {
-      if (route === undefined) throw new AppError("not_found", "no such route");
-      const method = request.method === "HEAD" ? "GET" : request.method;
+      if (route === undefined) throw new AppError("no_route", "no such route");
+      const takesHead = !EXACT_PATHS.test(path);
+      const method = request.method === "HEAD" && takesHead ? "GET" : request.method;
       if (method === "OPTIONS") response = this.#deps.cors.preflight(path);
       else if (!route.methods.has(method)) throw notAllowed(route.methods);
       else response = await this.#dispatch(request, path, start, rest);
@@ -109,7 +112,7 @@ export class Edge {
     cors.apply(path, request, response.headers);
     const ms = performance.now() - startedMs;
     metrics.request(route?.template ?? "unknown", request.method, response.status, ms);
-    const mayFlood = route === undefined || isClientPath(path);
+    const mayFlood = route === undefined || isClientPath(path) || EXACT_PATHS.test(path);
     if (!log.isLevelEnabled("info") || (mayFlood && !this.#takeLine())) return;
     log.info(
       {
@@ -135,7 +138,7 @@ export class Edge {
   }
 }
 
-/** The path without doubled or trailing slashes and without the `/ingest` prefix that SDKs are configured with. */
+/** The path without doubled slashes, without a trailing one where that is no other path, and without the `/ingest` prefix that SDKs are configured with. */
 function splitUrl(url: string): { path: string; start: number; rest: string } {
   // Without a `Host`, as HTTP/1.0 may be, the URL is the path alone.
   const start = url.startsWith("/") ? 0 : url.indexOf("/", url.indexOf("://") + 3);
@@ -144,7 +147,7 @@ function splitUrl(url: string): { path: string; start: number; rest: string } {
   let path = url.slice(start, end);
   if (path.includes("//")) path = path.replaceAll(/\/{2,}/g, "/");
   if (path.startsWith("/ingest/")) path = path.slice("/ingest".length);
-  if (path.length > 1 && path.endsWith("/")) path = path.slice(0, -1);
+  if (path.length > 1 && path.endsWith("/") && !EXACT_PATHS.test(path)) path = path.slice(0, -1);
   return { path, start, rest: url.slice(end) };
 }
 

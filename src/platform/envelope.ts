@@ -33,7 +33,7 @@ export async function readJson(request: Request): Promise<unknown> {
 
 /** A path segment with a literal colon, which the router takes for a parameter. Throws 404 for anything else there. */
 export function literal(captured: string, wanted: string): void {
-  if (captured !== wanted) throw new AppError("not_found", "no such route");
+  if (captured !== wanted) throw new AppError("no_route", "no such route");
 }
 
 /** The paging of a query: `start` from 0, `size` from 1 to 1000. Throws 400. */

@@ -3,6 +3,7 @@ export const STATUS = {
   unauthorized: 401,
   forbidden: 403,
   not_found: 404,
+  no_route: 404,
   method_not_allowed: 405,
   not_acceptable: 406,
   timeout: 408,

@@ -2,6 +2,7 @@ import type { Stats } from "node:fs";
 import {
   access,
   constants,
+  type FileHandle,
   link,
   mkdir,
   open,
@@ -10,11 +11,13 @@ import {
   rm,
   stat,
   statfs,
+  unlink,
 } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 
 import { checkKey, checkRange } from "./object-keys.ts";
 import { ObjectConflict, ObjectMissing, type ObjectStore } from "./objects.ts";
+import { abortable } from "./streams.ts";
 
 // No key part begins with a dot, so this folder can hold no object.
 const TEMPORARY = ".tmp";
@@ -49,20 +52,26 @@ export class FileObjects implements ObjectStore {
 
   async put(key: string, body: Uint8Array, signal?: AbortSignal): Promise<void> {
     checkKey(key);
-    signal?.throwIfAborted();
     const path = join(this.#root, key);
-    const folder = dirname(path);
     const temporary = join(this.#temporary, Bun.randomUUIDv7());
-    await this.#ensure(folder);
-    try {
-      await writeDurably(temporary, body);
-      signal?.throwIfAborted();
-      await this.#name(temporary, path, body);
-    } finally {
-      await rm(temporary, { force: true });
-    }
-    // Also when the name was there: whoever made it may have been killed before this step.
-    await syncFolder(folder);
+    const write = async (file: FileHandle) => await file.writeFile(body);
+    const created = await this.#create(path, temporary, write, signal);
+    if (!created && !(await readFile(path)).equals(body)) throw taken(path);
+  }
+
+  async upload(
+    key: string,
+    chunks: AsyncIterable<Uint8Array>,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    checkKey(key);
+    const path = join(this.#root, key);
+    const temporary = join(this.#temporary, uploadOf(key) + Bun.randomUUIDv7());
+    const write = async (file: FileHandle) => {
+      for await (const chunk of signal ? abortable(chunks, signal) : chunks)
+        await file.writeFile(chunk);
+    };
+    if (!(await this.#create(path, temporary, write, signal))) throw taken(path);
   }
 
   async read(key: string, start: number, end: number, signal?: AbortSignal): Promise<Uint8Array> {
@@ -80,6 +89,29 @@ export class FileObjects implements ObjectStore {
     return bytes;
   }
 
+  async body(key: string, start: number, end: number): Promise<Blob> {
+    checkKey(key);
+    checkRange(start, end);
+    const path = join(this.#root, key);
+    const stats = await unlessMissing<Stats | undefined>(stat(path), undefined);
+    if (stats === undefined) throw new ObjectMissing(key);
+    if (stats.size < end)
+      throw new Error(`files: ${key} has ${stats.size} bytes, not the range ${start} to ${end}`);
+    return Bun.file(path).slice(start, end);
+  }
+
+  async remove(key: string): Promise<void> {
+    checkKey(key);
+    const path = join(this.#root, key);
+    // In this order: an upload that gets its name meanwhile is an object, and removed.
+    for (const name of await readdir(this.#temporary))
+      if (name.startsWith(uploadOf(key)))
+        await unlessMissing(unlink(join(this.#temporary, name)), undefined);
+    await unlessMissing(unlink(path), undefined);
+    // Nobody would remove it a second time if it came back.
+    await unlessMissing(syncFolder(dirname(path)), undefined);
+  }
+
   list(prefix: string): AsyncGenerator<{ key: string; bytes: number }> {
     return this.#walk("", prefix);
   }
@@ -95,16 +127,31 @@ export class FileObjects implements ObjectStore {
 
   async [Symbol.asyncDispose](): Promise<void> {}
 
-  /** A hard link never replaces what is there, also when two processes try at once. */
-  async #name(temporary: string, path: string, body: Uint8Array): Promise<void> {
+  /** False when there is such an object: a hard link never replaces what is there, also when two processes try at once. */
+  async #create(
+    path: string,
+    temporary: string,
+    write: (file: FileHandle) => Promise<void>,
+    signal: AbortSignal | undefined,
+  ): Promise<boolean> {
+    signal?.throwIfAborted();
+    const folder = dirname(path);
+    await this.#ensure(folder);
+    let created = true;
     try {
+      await writeDurably(temporary, write);
+      signal?.throwIfAborted();
       await link(temporary, path);
     } catch (error) {
       if (isMissing(error)) this.#folders.clear();
       if (codeOf(error) !== "EEXIST") throw error;
-      if (!(await readFile(path)).equals(body))
-        throw new ObjectConflict(`files: other bytes are stored as ${path}`);
+      created = false;
+    } finally {
+      await rm(temporary, { force: true });
     }
+    // Also when the name was there: whoever made it may have been killed before this step.
+    await syncFolder(folder);
+    return created;
   }
 
   /** Makes a folder and the missing ones between it and the root. The root itself is never made again: its disk may be gone. */
@@ -154,9 +201,21 @@ export class FileObjects implements ObjectStore {
   }
 }
 
-async function writeDurably(path: string, body: Uint8Array): Promise<void> {
+/** How the temporary file of an upload begins, so that `remove` finds it. */
+function uploadOf(key: string): string {
+  return `${Bun.SHA256.hash(key, "hex")}-`;
+}
+
+function taken(path: string): ObjectConflict {
+  return new ObjectConflict(`files: other bytes are stored as ${path}`);
+}
+
+async function writeDurably(
+  path: string,
+  write: (file: FileHandle) => Promise<void>,
+): Promise<void> {
   await using file = await open(path, "wx");
-  await file.writeFile(body);
+  await write(file);
   await file.sync();
 }
 

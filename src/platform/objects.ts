@@ -1,5 +1,6 @@
 /**
- * Where segments live. One call is one attempt: retries and deadlines belong to the caller, who knows what is at stake.
+ * Where segments and builds live. One call is one attempt, except `upload`: retries and deadlines belong to the caller, who knows what
+ * is at stake.
  * Keys are relative paths of `[A-Za-z0-9._-]` parts joined by `/`.
  */
 export interface ObjectStore extends AsyncDisposable {
@@ -14,6 +15,22 @@ export interface ObjectStore extends AsyncDisposable {
   put(key: string, body: Uint8Array, signal?: AbortSignal): Promise<void>;
   /** The bytes from `start` up to but without `end`; throws ObjectMissing, or an Error when fewer arrive. */
   read(key: string, start: number, end: number, signal?: AbortSignal): Promise<Uint8Array>;
+  /**
+   * Creates the object from a stream of any length, under a key that nothing was stored under before; resolved means durable. Tries
+   * again by itself what may succeed then. What it has sent when it rejects is no object, nor any trace of one as far as the store
+   * could still be reached.
+   */
+  upload(key: string, chunks: AsyncIterable<Uint8Array>, signal?: AbortSignal): Promise<void>;
+  /** The bytes from `start` up to but without `end` for a Response, of any length in little memory; throws as `read` does. A failure half-way breaks it off. */
+  body(
+    key: string,
+    start: number,
+    end: number,
+  ): Promise<Blob | ReadableStream<Uint8Array<ArrayBuffer>>>;
+  /** Removes the object, also what an upload of it has left or still sends; it is fine when nothing is there. */
+  remove(key: string): Promise<void>;
+  /** A URL under which anybody can GET the object for so many seconds, as a file of that name. Only where the store can be reached by others. */
+  link?(key: string, options: { seconds: number; filename: string }): Promise<string>;
   /** Every object under `prefix` in key order, a page in memory at a time. */
   list(prefix: string): AsyncIterable<{ key: string; bytes: number }>;
   /** Rejects when the store cannot take writes now. */

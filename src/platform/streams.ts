@@ -1,3 +1,5 @@
+const SLICE_BYTES = 2 ** 18;
+
 /** A body that is produced only as fast as the client reads it. A failure half-way breaks the connection off, so that no client takes a part for the whole. */
 export function streamOf(chunks: AsyncGenerator<Uint8Array>): ReadableStream<Uint8Array> {
   return new ReadableStream<Uint8Array>(
@@ -13,4 +15,66 @@ export function streamOf(chunks: AsyncGenerator<Uint8Array>): ReadableStream<Uin
     },
     { highWaterMark: 0 },
   );
+}
+
+/** The same chunks until the signal is aborted; then it throws the reason at once, also while the source is silent. */
+export async function* abortable(
+  chunks: AsyncIterable<Uint8Array>,
+  signal: AbortSignal,
+): AsyncGenerator<Uint8Array> {
+  const source = chunks[Symbol.asyncIterator]();
+  let waiting: PromiseWithResolvers<IteratorResult<Uint8Array>> | undefined;
+  const abort = () => waiting?.reject(signal.reason);
+  signal.addEventListener("abort", abort);
+  try {
+    for (;;) {
+      signal.throwIfAborted();
+      waiting = Promise.withResolvers();
+      source.next().then(waiting.resolve, waiting.reject);
+      const { done, value } = await waiting.promise;
+      if (done === true) return;
+      yield value;
+    }
+  } finally {
+    signal.removeEventListener("abort", abort);
+    // Not awaited: a silent source would hold the end up.
+    source.return?.().catch(() => undefined);
+  }
+}
+
+/**
+ * The chunks copied together into buffers that `take` gives, all of one length. Of a full one it is known whether it is the last; only
+ * when nothing came at all the last is empty.
+ */
+export async function* partsOf(
+  chunks: AsyncIterable<Uint8Array>,
+  take: () => Uint8Array,
+): AsyncGenerator<{ buffer: Uint8Array; bytes: number; last: boolean }> {
+  let buffer = take();
+  let bytes = 0;
+  for await (const chunk of chunks)
+    for (let at = 0; at < chunk.length;) {
+      if (bytes === buffer.length) {
+        yield { buffer, bytes, last: false };
+        buffer = take();
+        bytes = 0;
+      }
+      const piece = chunk.subarray(at, at + buffer.length - bytes);
+      buffer.set(piece, bytes);
+      bytes += piece.length;
+      at += piece.length;
+    }
+  yield { buffer, bytes, last: true };
+}
+
+/** Bytes in memory as a stream of slices. */
+export function slicesOf(bytes: Uint8Array): ReadableStream<Uint8Array> {
+  let at = 0;
+  return new ReadableStream<Uint8Array>({
+    pull(controller) {
+      controller.enqueue(bytes.subarray(at, at + SLICE_BYTES));
+      at += SLICE_BYTES;
+      if (at >= bytes.length) controller.close();
+    },
+  });
 }

@@ -2,10 +2,10 @@ import { type CommitLog } from "../ingest/commit-log.ts";
 import { type Sql } from "../platform/database.ts";
 import { AppError, UsageError } from "../platform/errors.ts";
 import { type Log } from "../platform/log.ts";
+import { Snapshot } from "../platform/snapshot.ts";
 import { decodeProjectID, encodeProjectID } from "./codec.ts";
 
 const REFRESH_MS = 2000;
-const REREAD_MS = 100;
 const KEY_LENGTH = 20;
 const KEY_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
 
@@ -32,47 +32,43 @@ export function describeProject({ id, name, platform, projectKey }: Project) {
   return { id, name, platform, projectID: encodeProjectID(id), projectKey };
 }
 
-/**
- * All projects, as this process last read them: no request waits for the database, and while it is away the last state holds.
- * A change reaches every process within REFRESH_MS.
- */
+type Known = { byId: Map<number, Project>; byKey: Map<string, Project> };
+
+/** All projects. No request waits for the database; a change reaches every process within REFRESH_MS. */
 export class Projects implements Disposable {
   readonly #deps: ProjectsDeps;
-  #byId = new Map<number, Project>();
-  #byKey = new Map<string, Project>();
-  #rereading: Promise<void> | undefined;
-  #readMs = Number.NEGATIVE_INFINITY;
-  #appliedMs = Number.NEGATIVE_INFINITY;
-  #timer: NodeJS.Timeout | undefined;
+  readonly #known: Snapshot<Known>;
 
   constructor(deps: ProjectsDeps) {
     this.#deps = deps;
+    this.#known = new Snapshot({
+      name: "projects",
+      empty: known([]),
+      read: async () => known(await selectProjects(deps.sql)),
+      everyMs: REFRESH_MS,
+      log: deps.log,
+    });
   }
 
   /** Reads the projects now and from then on. */
   async watch(): Promise<void> {
-    await this.#read();
-    this.#timer = setInterval(() => {
-      this.#read().catch((error: unknown) =>
-        this.#deps.log.warn({ err: error }, "projects not refreshed"),
-      );
-    }, REFRESH_MS);
+    await this.#known.watch();
   }
 
   [Symbol.dispose](): void {
-    clearInterval(this.#timer);
+    this.#known[Symbol.dispose]();
   }
 
   get(id: number): Project | undefined {
-    return this.#byId.get(id);
+    return this.#known.value.byId.get(id);
   }
 
-  /** One that is not known yet may have been made a moment ago: the database is asked, for all who ask together and at most ten times a second. */
+  /** One that is not known yet may have been made a moment ago: the database is asked. */
   async find(by: { id: number } | { key: string }): Promise<Project | undefined> {
-    const look = () => ("id" in by ? this.#byId.get(by.id) : this.#byKey.get(by.key));
-    const known = look();
-    if (known !== undefined) return known;
-    await this.#readAgain();
+    const look = () => ("id" in by ? this.get(by.id) : this.#known.value.byKey.get(by.key));
+    const found = look();
+    if (found !== undefined) return found;
+    await this.#known.again();
     return look();
   }
 
@@ -142,27 +138,13 @@ export class Projects implements Disposable {
     await this.#deps.commitLog.appendRow("project", row, { projectId: project.id, sessionId: 0n })
       .committed;
   }
+}
 
-  /** A read that begins after the call. */
-  async #readAgain(): Promise<void> {
-    this.#rereading ??= (async () => {
-      await Bun.sleep(this.#readMs + REREAD_MS - performance.now());
-      this.#rereading = undefined;
-      await this.#read();
-    })();
-    await this.#rereading;
-  }
-
-  async #read(): Promise<void> {
-    const startedMs = performance.now();
-    this.#readMs = startedMs;
-    const projects = await selectProjects(this.#deps.sql);
-    // A slower, older answer must not hide what a newer one brought.
-    if (startedMs < this.#appliedMs) return;
-    this.#appliedMs = startedMs;
-    this.#byId = new Map(projects.map((project) => [project.id, project]));
-    this.#byKey = new Map(projects.map((project) => [project.projectKey, project]));
-  }
+function known(projects: Project[]): Known {
+  return {
+    byId: new Map(projects.map((project) => [project.id, project])),
+    byKey: new Map(projects.map((project) => [project.projectKey, project])),
+  };
 }
 
 async function selectProjects(sql: Sql): Promise<Project[]> {

@@ -7,15 +7,13 @@ const WORKER_MAX = 0xffff;
 
 /** Issues session ids as OpenReplay lays them out: milliseconds, 16 bits of worker, 8 bits of sequence. */
 export class SessionIds {
-  readonly #worker: number;
+  readonly #worker: () => number;
   readonly #now: () => number;
   #elapsed = 0;
   #sequence = 0;
 
-  /** `worker` is 0 up to 65535 and must be held by no other process. */
-  constructor(worker: number, now: () => number = Date.now) {
-    if (!Number.isInteger(worker) || worker < 0 || worker > WORKER_MAX)
-      throw new RangeError(`Worker ${worker} is not 16 bits.`);
+  /** `worker` gives 0 up to 65535, which no other process has at that moment, or throws. */
+  constructor(worker: () => number, now: () => number = Date.now) {
     this.#worker = worker;
     this.#now = now;
   }
@@ -25,13 +23,16 @@ export class SessionIds {
    * clock after 256 in a millisecond. Throws a RangeError when the clock is outside what the format holds.
    */
   next(): bigint {
+    const worker = this.#worker();
+    if (!Number.isInteger(worker) || worker < 0 || worker > WORKER_MAX)
+      throw new RangeError(`Worker ${worker} is not 16 bits.`);
     const exhausted = this.#sequence === SEQUENCE_MAX;
     const elapsed = Math.max(Math.floor(this.#now()) - EPOCH, this.#elapsed + (exhausted ? 1 : 0));
     if (!(elapsed > 0 && elapsed <= ELAPSED_MAX))
       throw new RangeError(`Session ids cannot hold the time ${elapsed + EPOCH}.`);
     this.#sequence = elapsed > this.#elapsed ? 0 : this.#sequence + 1;
     this.#elapsed = elapsed;
-    return (BigInt(elapsed) << 24n) | BigInt((this.#worker << 8) | this.#sequence);
+    return (BigInt(elapsed) << 24n) | BigInt((worker << 8) | this.#sequence);
   }
 }
 

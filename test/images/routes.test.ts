@@ -157,7 +157,7 @@ test("the documented route wants the project in the form, today's does not", asy
 });
 
 test("a session of a project that was switched off still delivers its images", async () => {
-  const sessionId = new SessionIds(60_000).next();
+  const sessionId = new SessionIds(() => 60_000).next();
   await app.sql`insert into sessions (id, project_id, started_at)
     values (${String(sessionId)}, ${inactive.id}, now())`;
   const token = tokenOf(sessionId, 60_000);

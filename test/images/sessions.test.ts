@@ -9,7 +9,7 @@ import { indexState } from "../support/index-state.ts";
 
 const PATHS = ["/v1/ios/images", "/v1/mobile/images"];
 // No server of these tests is this worker.
-const strangers = new SessionIds(65_000);
+const strangers = new SessionIds(() => 65_000);
 
 let app: TestApp;
 

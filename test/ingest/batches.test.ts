@@ -215,6 +215,9 @@ describe.each(["files", "s3"] as const)("with objects in %s", (store) => {
           reads++;
           return objects.read(...args);
         },
+        upload: (...args) => objects.upload(...args),
+        body: (...args) => objects.body(...args),
+        remove: (key) => objects.remove(key),
         list: (prefix) => objects.list(prefix),
         ping: (signal) => objects.ping(signal),
         [Symbol.asyncDispose]: () => objects[Symbol.asyncDispose](),

@@ -12,7 +12,10 @@ const LATE_PATHS = PATHS.filter((path) => path.endsWith("late"));
 const DAY_MS = 86_400_000;
 const BATCH = aBatch();
 // A process of another time than the server's, so that its ids are nobody else's.
-const strangers = new SessionIds(65_535, () => Date.now() - DAY_MS);
+const strangers = new SessionIds(
+  () => 65_535,
+  () => Date.now() - DAY_MS,
+);
 
 let app: TestApp;
 

@@ -41,6 +41,9 @@ const Documents = Type.Object({
 const DATA = /^post .*\/(append|i|late|images)$/;
 const ROUTES = [
   "get /",
+  "get /api/v1/updates",
+  "get /api/v1/updates/{version}",
+  "get /api/v1/users",
   "get /devices/{external_id}",
   "get /devices/{external_id}/notifications",
   "get /livez",
@@ -50,6 +53,9 @@ const ROUTES = [
   "get /presence",
   "get /presence/ws",
   "get /readyz",
+  "get /source/{name}",
+  "get /source/{name}/{file}",
+  "get /source/{name}/{file}/{last}",
   "get /subscribe",
   "get /subscribe/{userid}",
   "get /subscribe/{userid}/client/{clientid}",
@@ -58,6 +64,9 @@ const ROUTES = [
   "get /v1/sessions/{sessionID}",
   "get /v1/sessions/{sessionID}/batches",
   "get /v1/sessions/{sessionID}/images",
+  "patch /api/v1/updates/{version}",
+  "post /api/v1/updates",
+  "post /api/v1/users",
   "post /devices/-/{search}",
   "post /devices/{external_id}/properties/{add}",
   "post /internal/devices/logs/{action}",
@@ -78,6 +87,8 @@ const ROUTES = [
   "put /devices",
   "put /notifications/{uuid}/status",
 ];
+/** The routes of the update server that need no signature. */
+const PUBLIC = /^get \/(?:source\/|api\/v1\/updates\/)/;
 const PUSH = ROUTES.filter((route) => /^\w+ \/(?:devices|notifications|internal)/.test(route));
 
 /** What a caller has to show. */
@@ -85,6 +96,7 @@ function keysOf(route: string, tags: string[]): string[] {
   if (tags.includes("Reading") || tags.includes("Push") || route === "post /presence/tokens")
     return ["serverKey"];
   if (tags.includes("Presence")) return ["user"];
+  if (tags.includes("Updates")) return PUBLIC.test(route) ? [] : ["signature"];
   return DATA.test(route) ? ["session"] : [];
 }
 
@@ -136,7 +148,7 @@ describe.each(ROUTES)("%s", (route) => {
     const inPath = [...route.matchAll(/\{(\w+)\}/g)].map(([, name]) => String(name));
     const named = parameters.filter((one) => one.in === "path").map(({ name }) => name);
     expect(named).toEqual(inPath);
-    expect(requestBody !== undefined).toBe(/^(?:post|put) /.test(route));
+    expect(requestBody !== undefined).toBe(/^(?:post|put|patch) /.test(route));
     const wanted = keysOf(route, tags);
     expect(security.flatMap((one) => Object.keys(one))).toEqual(wanted);
     for (const scheme of wanted) expect(schemes).toContain(scheme);
@@ -154,6 +166,8 @@ test("the refusals that tests of the routes meet are documented", () => {
     ["get /v1/sessions/{sessionID}/images", [400, 403, 404, 503]],
     ["get /v1/images/{projectId}/{hash}", [206, 304, 400, 403, 404, 416, 503]],
     ["get /readyz", [503]],
+    ["post /api/v1/users", [400, 401, 403, 408, 413, 503]],
+    ["get /api/v1/users", [400, 401, 403, 503]],
     ["put /devices", [400, 403, 413]],
     ["get /devices/{external_id}", [403, 404]],
     ["post /devices/{external_id}/properties/{add}", [400, 403, 404, 413]],

@@ -8,7 +8,10 @@ const EPOCH = 1_550_000_000_000;
 /** The ids that a worker issues while its clock reads these times. */
 function issue(worker: number, times: number[]): bigint[] {
   let read = 0;
-  const ids = new SessionIds(worker, () => times[read++] ?? Number.NaN);
+  const ids = new SessionIds(
+    () => worker,
+    () => times[read++] ?? Number.NaN,
+  );
   return times.map(() => ids.next());
 }
 
@@ -62,7 +65,12 @@ test("workers never issue the same id", () => {
 test.each([0, EPOCH, EPOCH + 2 ** 39, 2 ** 60, Number.NaN])(
   "a clock at %d issues nothing",
   (now) => {
-    expect(() => new SessionIds(1, () => now).next()).toThrow(RangeError);
+    expect(() =>
+      new SessionIds(
+        () => 1,
+        () => now,
+      ).next(),
+    ).toThrow(RangeError);
   },
 );
 
@@ -73,7 +81,10 @@ test("the first and the last id fit PostgreSQL's bigint", () => {
 
 test("a clock that went wrong for a moment does no lasting harm", () => {
   let now = T0;
-  const ids = new SessionIds(7, () => now);
+  const ids = new SessionIds(
+    () => 7,
+    () => now,
+  );
   const before = ids.next();
   now = 2 ** 60;
   expect(() => ids.next()).toThrow(RangeError);
@@ -84,12 +95,12 @@ test("a clock that went wrong for a moment does no lasting harm", () => {
 });
 
 test.each([-1, 65_536, 1.5, Number.NaN])("%d is no worker", (worker) => {
-  expect(() => new SessionIds(worker)).toThrow(RangeError);
+  expect(() => new SessionIds(() => worker).next()).toThrow(RangeError);
 });
 
 test("the time of an id is the server's now", () => {
   const before = Date.now();
-  const at = timeOf(new SessionIds(1).next());
+  const at = timeOf(new SessionIds(() => 1).next());
   expect(at).toBeGreaterThanOrEqual(before);
   expect(at).toBeLessThanOrEqual(Date.now());
 });

@@ -81,6 +81,23 @@ export class FaultyObjects implements ObjectStore {
     return await this.inner.read(key, start, end, signal);
   }
 
+  async upload(
+    key: string,
+    chunks: AsyncIterable<Uint8Array>,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    await this.inner.upload(key, chunks, signal);
+  }
+
+  async body(key: string, start: number, end: number) {
+    this.beforeRead(key);
+    return await this.inner.body(key, start, end);
+  }
+
+  async remove(key: string): Promise<void> {
+    await this.inner.remove(key);
+  }
+
   list(prefix: string): AsyncIterable<{ key: string; bytes: number }> {
     return this.inner.list(prefix);
   }

@@ -175,6 +175,9 @@ osd objectstore = memstore
 memstore device bytes = 4294967296
 rgw frontends = beast endpoint=127.0.0.1:${port} tcp_nodelay=1
 rgw thread pool size = 64
+# What is deleted must leave the memory soon.
+rgw gc obj min wait = 2
+rgw gc processor period = 2
 `;
 
 async function run(...command: string[]): Promise<void> {

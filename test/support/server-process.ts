@@ -5,6 +5,8 @@ import { type TestApp } from "./app.ts";
 const ROOT = join(import.meta.dir, "../..");
 const START_MS_MAX = 20_000;
 const LINES_KEPT = 40;
+// What each command logs once it is at its work.
+const READY: Record<string, string> = { start: "started", serve: "listening", work: "working" };
 
 const running = new Set<Child>();
 
@@ -41,10 +43,14 @@ export class ServerProcess implements AsyncDisposable {
     running.add(child);
     void child.exited.then(() => running.delete(child));
     const late = Bun.sleep(START_MS_MAX);
-    const url = await Promise.race([listeningUrl(child), late]);
+    const url = await Promise.race([readyUrl(child, script), late]);
     if (url !== undefined) return new ServerProcess(child, url.replace(/\/$/, ""));
     child.kill("SIGKILL");
     throw new Error(`the server did not listen within ${START_MS_MAX} ms`);
+  }
+
+  get pid(): number {
+    return this.#child.pid;
   }
 
   get isRunning(): boolean {
@@ -96,14 +102,13 @@ export function envOf({
 
 type Child = Bun.Subprocess<"ignore", "ignore", "pipe">;
 
-/** The address that the log names; the log is read on, because a full pipe would stop the server. */
-async function listeningUrl(child: Child): Promise<string> {
+/** The address that the log names, "" for a process that has none; the log is read on, because a full pipe would stop the server. */
+async function readyUrl(child: Child, script: string[]): Promise<string> {
   const found = Promise.withResolvers<string>();
+  const ready = ["start", "work"].find((command) => script.includes(command)) ?? "serve";
   void readLines(child, (line, lines) => {
     if (line === undefined) found.reject(new Error(`the server ended: ${lines.join("\n")}`));
-    else if (line.includes('"msg":"listening"')) found.resolve(addressIn(line));
-    // A process that sends campaigns has no address.
-    else if (line.includes('"msg":"working"')) found.resolve("");
+    else if (line.includes(`"msg":"${READY[ready]}"`)) found.resolve(addressIn(line));
   });
   return await found.promise;
 }
@@ -127,6 +132,6 @@ async function readLines(
 }
 
 function addressIn(line: string): string {
-  const { url }: { url: string } = JSON.parse(line);
+  const { url = "" }: { url?: string } = JSON.parse(line);
   return url;
 }

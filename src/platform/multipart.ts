@@ -1,25 +1,35 @@
 import { type MultipartError, type PartInfo, decodeField, make } from "multipasta";
 
-import { inflatedChunks } from "../platform/body.ts";
-import { AppError } from "../platform/errors.ts";
+import { inflatedChunks } from "./body.ts";
+import { AppError } from "./errors.ts";
 
 const PARTS_MAX = 1000;
 const FIELD_BYTES_MAX = 4096;
 const HYPHEN = 0x2d;
+const NAME = /; *name="([^"]*)"/i;
+const NAME_BYTES_MAX = 255;
+// oxlint-disable-next-line no-control-regex -- control characters are what it looks for
+const UNSAFE_NAME = /[/\\\u0000-\u001f\u007f-\u009f\ufffd]|\.\.|^\.$/;
 
 export type FormEvent =
   | { type: "field"; name: string; value: string }
-  | { type: "file"; filename: string; contentType: string }
+  | { type: "file"; name: string; filename: string; contentType: string }
   | { type: "data"; bytes: Uint8Array }
   | { type: "end" };
 
+export type FormLimits = {
+  /** of a form that comes as gzip */
+  inflatedBytesMax: number;
+  fieldBytesMax?: number;
+};
+
 /**
  * The parts of a multipart form as they arrive, the events of one network chunk at a time; `data` views that chunk.
- * `inflatedBytesMax` bounds a form that comes as gzip. Throws 415 when the request is no multipart form, 400 when it is malformed, cut short or has over 1,000 parts.
+ * Throws 415 when the request is no multipart form, 400 when it is malformed, cut short or has over 1,000 parts.
  */
 export async function* formEvents(
   request: Request,
-  inflatedBytesMax: number,
+  { inflatedBytesMax, fieldBytesMax = FIELD_BYTES_MAX }: FormLimits,
 ): AsyncGenerator<FormEvent[]> {
   const contentType = request.headers.get("content-type") ?? "";
   if (!/^multipart\/form-data *(;|$)/i.test(contentType))
@@ -33,7 +43,7 @@ export async function* formEvents(
   const parser = make({
     headers: { "content-type": contentType },
     maxParts: PARTS_MAX,
-    maxFieldSize: FIELD_BYTES_MAX,
+    maxFieldSize: fieldBytesMax,
     isFile: (info) => fileName(info) !== undefined,
     onField: (info, value) =>
       events.push({ type: "field", name: info.name, value: decodeField(info, value) }),
@@ -52,7 +62,7 @@ export async function* formEvents(
   });
   const take = (step: () => void): FormEvent[] => {
     parse(step);
-    if (error !== undefined) throw formError(error);
+    if (error !== undefined) throw formError(error, fieldBytesMax);
     const taken = events;
     events = [];
     return taken;
@@ -72,7 +82,17 @@ export async function* formEvents(
       parser.write(held);
       parser.end();
     });
-  if (!done) throw formError({ _tag: "EndNotReached" });
+  if (!done) throw formError({ _tag: "EndNotReached" }, fieldBytesMax);
+}
+
+/** Throws 400 unless a file's name is one that can neither lead out of a folder nor be misread. */
+export function checkFileName(name: string): void {
+  const isPlain = name !== "" && !UNSAFE_NAME.test(name) && name.isWellFormed();
+  if (!isPlain || Buffer.byteLength(name) > NAME_BYTES_MAX)
+    throw new AppError(
+      "invalid",
+      `the file name must be a plain name of up to ${NAME_BYTES_MAX} bytes`,
+    );
 }
 
 /** The parser throws plain errors on some malformed headers. */
@@ -104,17 +124,24 @@ function fileName({ contentDisposition, filename, headers }: PartInfo): string |
 }
 
 function fileEvent(info: PartInfo): FormEvent {
-  return { type: "file", filename: fileName(info) ?? "", contentType: info.contentType };
+  const { headers, contentDisposition } = info;
+  const header = String(headers["content-disposition"]);
+  return {
+    type: "file",
+    name: contentDisposition === "" ? (NAME.exec(header)?.[1] ?? "") : info.name,
+    filename: fileName(info) ?? "",
+    contentType: info.contentType,
+  };
 }
 
-function formError(error: MultipartError): AppError {
+function formError(error: MultipartError, fieldBytesMax: number): AppError {
   if (error._tag === "InvalidBoundary")
     return new AppError("unsupported_media", "the form has no boundary");
   if (error._tag === "EndNotReached") return new AppError("invalid", "the form was cut short");
   if (error._tag === "ReachedLimit")
     return new AppError(
       "invalid",
-      `the form has over ${PARTS_MAX} parts or a field over ${FIELD_BYTES_MAX} bytes`,
+      `the form has over ${PARTS_MAX} parts or a field over ${fieldBytesMax} bytes`,
     );
   return new AppError("invalid", "the form is malformed");
 }

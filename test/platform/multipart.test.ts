@@ -1,7 +1,7 @@
 import * as fc from "fast-check";
 import { describe, expect, test } from "bun:test";
 
-import { formEvents } from "../../src/images/multipart.ts";
+import { formEvents } from "../../src/platform/multipart.ts";
 import { AppError } from "../../src/platform/errors.ts";
 import { concat } from "../support/batches.ts";
 import { failure } from "../support/failure.ts";
@@ -57,7 +57,9 @@ function requestOf(chunks: Uint8Array[], contentType = TYPE): Request {
 async function partsOf(chunks: Uint8Array[], contentType?: string): Promise<FormPart[]> {
   const parts: FormPart[] = [];
   let open: { file: string; type: string; pieces: Uint8Array[] } | undefined;
-  for await (const events of formEvents(requestOf(chunks, contentType), INFLATED_BYTES_MAX))
+  for await (const events of formEvents(requestOf(chunks, contentType), {
+    inflatedBytesMax: INFLATED_BYTES_MAX,
+  }))
     for (const event of events)
       if (event.type === "field") parts.push({ field: event.name, value: event.value });
       else if (event.type === "file")

@@ -1,0 +1,60 @@
+import { json } from "./docs.ts";
+import { AppError, STATUS } from "./errors.ts";
+import { stringifyExact } from "./exact-json.ts";
+
+// The answers of updates, their downloads and users, as the WeMesse server wrote them: bare JSON, and errors in plain text.
+
+/** A success; bigints become numbers. */
+export function bareJson(value: unknown, headers: Record<string, string> = {}): Response {
+  return new Response(stringifyExact(value), { headers: { ...JSON_HEADERS, ...headers } });
+}
+
+/** Of a body that is JSON already. */
+export const JSON_HEADERS = { "content-type": "application/json; charset=utf-8" };
+
+export function renderPlainText(error: unknown): Response {
+  const { code, headers, message } =
+    error instanceof AppError ? error : new AppError("internal", "internal error");
+  const status = STATUS[code];
+  if (code === "method_not_allowed") return new Response(null, { status, headers });
+  const text = code === "no_route" ? "404 page not found" : message;
+  return new Response(`${text}\n`, {
+    status,
+    headers: { ...headers, "content-type": "text/plain; charset=utf-8" },
+  });
+}
+
+const SIGNED = {
+  401: "record not found",
+  403: "forbidden",
+  503: "the database is away, send it again",
+};
+
+/** How a route is described that takes a signature: by an example of its answer and the texts of its other errors. */
+export function signedDetail(
+  summary: string,
+  example: object,
+  texts: Partial<Record<number, string>> = {},
+) {
+  return {
+    ...plainDetail(summary, example, { ...SIGNED, ...texts }),
+    security: [{ signature: [] }],
+  };
+}
+
+/** The same of a public route. */
+export function plainDetail(
+  summary: string,
+  example: object,
+  texts: Partial<Record<number, string>>,
+) {
+  const errors = Object.entries(texts).map(([status, text]) => [
+    status,
+    { description: text, content: { "text/plain": { example: `${text}\n` } } },
+  ]);
+  return {
+    tags: ["Updates"],
+    summary,
+    responses: { 200: json(example), ...Object.fromEntries(errors) },
+  };
+}

@@ -1,0 +1,72 @@
+import { type Log } from "./log.ts";
+
+const AGAIN_MS = 100;
+
+export type SnapshotOptions<T> = {
+  /** what it is of, for the log */
+  name: string;
+  /** until the first reading */
+  empty: T;
+  read: () => Promise<T>;
+  everyMs: number;
+  log: Log;
+};
+
+/**
+ * What this process last read: no request waits for the database, and while it is away the last state holds.
+ * A change made elsewhere is there within `everyMs`.
+ */
+export class Snapshot<T> implements Disposable {
+  readonly #options: SnapshotOptions<T>;
+  #value: T;
+  #rereading: Promise<void> | undefined;
+  #readMs = Number.NEGATIVE_INFINITY;
+  #appliedMs = Number.NEGATIVE_INFINITY;
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(options: SnapshotOptions<T>) {
+    this.#options = options;
+    this.#value = options.empty;
+  }
+
+  get value(): T {
+    return this.#value;
+  }
+
+  /** Reads now and from then on. Throws when the first reading fails. */
+  async watch(): Promise<void> {
+    await this.#read();
+    this.#timer = setInterval(() => this.refresh(), this.#options.everyMs);
+  }
+
+  /** A read that begins after the call, for all who ask together and at most ten times a second: for what was made a moment ago. */
+  async again(): Promise<void> {
+    this.#rereading ??= (async () => {
+      await Bun.sleep(this.#readMs + AGAIN_MS - performance.now());
+      this.#rereading = undefined;
+      await this.#read();
+    })();
+    await this.#rereading;
+  }
+
+  /** The same for who does not wait for it. */
+  refresh(): void {
+    this.again().catch((error: unknown) =>
+      this.#options.log.warn({ err: error }, `${this.#options.name} not refreshed`),
+    );
+  }
+
+  [Symbol.dispose](): void {
+    clearInterval(this.#timer);
+  }
+
+  async #read(): Promise<void> {
+    const startedMs = performance.now();
+    this.#readMs = startedMs;
+    const value = await this.#options.read();
+    // A slower, older answer must not hide what a newer one brought.
+    if (startedMs < this.#appliedMs) return;
+    this.#appliedMs = startedMs;
+    this.#value = value;
+  }
+}

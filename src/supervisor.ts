@@ -1,0 +1,107 @@
+import { setTimeout } from "node:timers/promises";
+
+import { Type } from "typebox";
+import { Value } from "typebox/value";
+
+import { UsageError } from "./platform/errors.ts";
+import { type Log } from "./platform/log.ts";
+
+const BACKOFF_MS_MIN = 250;
+const BACKOFF_MS_MAX = 5000;
+// One that lived so long did not die of how it was started.
+const SETTLED_MS = 10_000;
+const CRASHES_MAX = 5;
+const STOP_MS_MAX = 15_000;
+
+const Ready = Type.Object({ url: Type.Optional(Type.String()) });
+
+/** A command of this program as a process of its own. */
+export type Program = { args: string[]; env: Record<string, string | undefined> };
+
+type Child = { exited: Promise<number>; ready: Promise<string | undefined> };
+
+/** Tells the supervisor, if there is one, that this process is at its work; `url` is where it listens. */
+export function tellReady(url?: string): void {
+  process.send?.({ url });
+}
+
+/** Keeps processes running: one that dies is started again, after a growing pause while it keeps dying. */
+export class Supervisor {
+  readonly #log: Log;
+  readonly #stopping = new AbortController();
+  readonly #running = new Set<Bun.Subprocess>();
+  readonly #kept: Promise<void>[] = [];
+  readonly #failed = Promise.withResolvers<never>();
+
+  constructor(log: Log) {
+    this.#log = log;
+    // Nobody may be listening.
+    this.#failed.promise.catch(() => undefined);
+  }
+
+  /** Rejects when a process dies again and again. */
+  get failed(): Promise<never> {
+    return this.#failed.promise;
+  }
+
+  /** Resolves when the process is ready, with where it listens. Throws UsageError when it does not come so far. */
+  async keep(program: Program): Promise<string | undefined> {
+    const first = this.#spawn(program);
+    const url = await first.ready;
+    this.#kept.push(this.#keepOn(program, first));
+    return url;
+  }
+
+  /** Ends all of them, and waits until they have. */
+  async stop(): Promise<void> {
+    this.#stopping.abort();
+    for (const child of this.#running) child.kill("SIGTERM");
+    const late = AbortSignal.timeout(STOP_MS_MAX);
+    late.addEventListener("abort", () => {
+      for (const child of this.#running) child.kill("SIGKILL");
+    });
+    await Promise.all([...this.#running].map(({ exited }) => exited));
+    await Promise.all(this.#kept);
+  }
+
+  async #keepOn(program: Program, first: Child): Promise<void> {
+    const { signal } = this.#stopping;
+    let crashes = 0;
+    for (let child = first; ; child = this.#spawn(program)) {
+      // Its end tells all there is to know.
+      child.ready.catch(() => undefined);
+      const startedMs = performance.now();
+      const code = await child.exited;
+      if (signal.aborted) return;
+      crashes = performance.now() - startedMs > SETTLED_MS ? 1 : crashes + 1;
+      const what = program.args.join(" ");
+      if (crashes > CRASHES_MAX) {
+        this.#failed.reject(new Error(`${what} ended ${crashes} times in a row, see its log`));
+        return;
+      }
+      const pauseMs = Math.min(BACKOFF_MS_MIN * 2 ** (crashes - 1), BACKOFF_MS_MAX);
+      this.#log.error({ process: what, code, pauseMs }, "a process ended, it is started again");
+      await setTimeout(pauseMs, undefined, { signal }).catch(() => undefined);
+      if (signal.aborted) return;
+    }
+  }
+
+  #spawn({ args, env }: Program): Child {
+    const ready = Promise.withResolvers<string | undefined>();
+    const child = Bun.spawn([process.execPath, Bun.main, ...args], {
+      env: { ...process.env, ...env },
+      stdio: ["ignore", "inherit", "inherit"],
+      // Its end tells the child that this process is gone.
+      ipc: (message: unknown) => {
+        if (Value.Check(Ready, message)) ready.resolve(message.url);
+      },
+    });
+    this.#running.add(child);
+    const exited = child.exited.then((code) => {
+      this.#running.delete(child);
+      ready.reject(new UsageError(`${args.join(" ")} ended before it was ready`));
+      return code;
+    });
+    return { exited, ready: ready.promise };
+  }
+}

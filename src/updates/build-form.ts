@@ -1,0 +1,159 @@
+import { tooLarge } from "../platform/body.ts";
+import { AppError, unavailable } from "../platform/errors.ts";
+import { type FormEvent, checkFileName, formEvents } from "../platform/multipart.ts";
+import {
+  NOTES_BYTES_MAX,
+  parseAbi,
+  parseTextChange,
+  parseVersion,
+  type BuildChange,
+} from "./schema.ts";
+
+// Beside the build itself: its texts and what separates them.
+const FORM_BYTES_MAX = 2 ** 20;
+
+export type ReceivedFile = { name: string; bytes: number; md5: string; sha256: string };
+/** What a form said, once its file is stored. */
+export type ReceivedBuild = {
+  version: string;
+  targetAbi: string;
+  change: BuildChange;
+  file: ReceivedFile;
+};
+
+type Options = {
+  bytesMax: number;
+  /** Stores the file; rejects when the store could not. */
+  store: (chunks: AsyncIterable<Uint8Array>) => Promise<void>;
+};
+
+/**
+ * Reads the form of a build; its texts may also stand in the query. Its file is stored as it arrives. Throws 400 in the words that
+ * clients know, 413 over `bytesMax`, 503 when the store failed.
+ */
+export async function receiveBuild(request: Request, options: Options): Promise<ReceivedBuild> {
+  const form = new BuildForm(request, options);
+  return await form.read();
+}
+
+class BuildForm {
+  readonly #options: Options;
+  readonly #events: AsyncGenerator<FormEvent>;
+  readonly #query: Map<string, string>;
+  readonly #fields = new Map<string, string>();
+  readonly #seen = new Set<string>();
+  #file: ReceivedFile | undefined;
+
+  constructor(request: Request, options: Options) {
+    this.#options = options;
+    this.#query = new Map(new URL(request.url).searchParams);
+    this.#events = eventsOf(request, options.bytesMax + FORM_BYTES_MAX);
+  }
+
+  async read(): Promise<ReceivedBuild> {
+    try {
+      for (let event = await this.#next(); event !== undefined; event = await this.#next()) {
+        if (event.type === "field") this.#addField(event.name, event.value);
+        else if (event.type === "file" && event.name === "tmpFile")
+          await this.#addFile(event.filename);
+      }
+    } finally {
+      await this.#events.return(undefined);
+    }
+    if (this.#file === undefined) throw new AppError("invalid", "http: no such file");
+    return { ...this.#texts(), file: this.#file };
+  }
+
+  async #next(): Promise<FormEvent | undefined> {
+    const { done, value } = await this.#events.next();
+    return done === true ? undefined : value;
+  }
+
+  #addField(name: string, value: string): void {
+    this.#once(name);
+    this.#fields.set(name, value);
+  }
+
+  #once(name: string): void {
+    if (this.#seen.has(name)) throw new AppError("invalid", `${name.slice(0, 64)} comes twice`);
+    this.#seen.add(name);
+  }
+
+  async #addFile(name: string): Promise<void> {
+    this.#once("tmpFile");
+    checkFileName(name);
+    // What is wrong with the texts so far is told before the file has been sent.
+    if (this.#value("appVersion") !== undefined) this.#texts();
+    const file = new Digest(name);
+    try {
+      await this.#options.store(this.#chunks(file));
+    } catch (cause) {
+      // What ends the form ends the store's upload with the same words.
+      if (cause instanceof AppError) throw cause;
+      throw unavailable("the build could not be stored, send it again", 10, { cause });
+    }
+    this.#file = file.end();
+  }
+
+  /** The bytes of the part that has begun. */
+  async *#chunks(file: Digest): AsyncGenerator<Uint8Array> {
+    for (let event = await this.#next(); event?.type === "data"; event = await this.#next()) {
+      file.add(event.bytes);
+      if (file.bytes > this.#options.bytesMax) throw tooLarge(this.#options.bytesMax, "build");
+      yield event.bytes;
+    }
+  }
+
+  #value(name: string): string | undefined {
+    return this.#fields.get(name) ?? this.#query.get(name);
+  }
+
+  #texts() {
+    return {
+      version: parseVersion(this.#value("appVersion")),
+      targetAbi: parseAbi(this.#value("targetABI")),
+      change: parseTextChange(new Map([...this.#query, ...this.#fields])),
+    };
+  }
+}
+
+/** Throws 400, not 415, for what is no form. */
+async function* eventsOf(request: Request, bytesMax: number): AsyncGenerator<FormEvent> {
+  const limits = { inflatedBytesMax: bytesMax, fieldBytesMax: NOTES_BYTES_MAX };
+  try {
+    for await (const events of formEvents(request, limits)) yield* events;
+  } catch (error) {
+    if (error instanceof AppError && error.code === "unsupported_media")
+      throw new AppError("invalid", "request Content-Type isn't multipart/form-data", {
+        cause: error,
+      });
+    throw error;
+  }
+}
+
+/** Counts and hashes a file as it passes. */
+class Digest {
+  readonly #name: string;
+  readonly #md5 = new Bun.CryptoHasher("md5");
+  readonly #sha256 = new Bun.CryptoHasher("sha256");
+  bytes = 0;
+
+  constructor(name: string) {
+    this.#name = name;
+  }
+
+  add(bytes: Uint8Array): void {
+    this.bytes += bytes.length;
+    this.#md5.update(bytes);
+    this.#sha256.update(bytes);
+  }
+
+  end(): ReceivedFile {
+    return {
+      name: this.#name,
+      bytes: this.bytes,
+      md5: this.#md5.digest("hex"),
+      sha256: this.#sha256.digest("hex"),
+    };
+  }
+}

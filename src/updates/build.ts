@@ -1,0 +1,78 @@
+import { type Queryable } from "../platform/database.ts";
+import { humanSize } from "./size.ts";
+
+/** What lies under `builds/<objectId>`, and who is offered it. */
+export type Build = {
+  id: number;
+  version: string;
+  targetAbi: string;
+  name: string;
+  notes: string;
+  bytes: number;
+  md5: string;
+  sha256: string;
+  objectId: string;
+  /** false: forced */
+  skipped: boolean;
+  /** how often clients reported it */
+  uploads: bigint;
+  channel: string;
+  /** percent of devices */
+  rollout: number;
+  withdrawn: boolean;
+  /** forced for its own ABI only */
+  floorPerAbi: boolean;
+  /** Ed25519 over the 32 bytes of the SHA-256, base64; empty when it was not signed */
+  signature: string;
+};
+
+/** The object of a build: every upload has its own. */
+export function objectKey(objectId: string): string {
+  return `builds/${objectId}`;
+}
+
+export function buildColumns(sql: Queryable) {
+  return sql`id::float8 as id, version, target_abi as "targetAbi", name, notes, bytes::float8 as bytes, md5, sha256,
+    object_id as "objectId", skipped, uploads, channel, rollout, withdrawn,
+    floor_per_abi as "floorPerAbi", signature`;
+}
+
+/** A build as clients of the WeMesse server know it, and behind that what it had not. */
+export function describeBuild(build: Build, uri: string) {
+  return {
+    Id: build.id,
+    TargetABI: build.targetAbi,
+    Checksum: build.md5,
+    Name: build.name,
+    Message: build.notes,
+    Size: humanSize(build.bytes),
+    Version: build.version,
+    Skipped: build.skipped,
+    Uploads: build.uploads,
+    URI: uri,
+    SHA256: build.sha256,
+    Signature: build.signature,
+    Channel: build.channel,
+    Rollout: build.rollout,
+    Withdrawn: build.withdrawn,
+    FloorPerABI: build.floorPerAbi,
+  };
+}
+
+/** The flat link of the mirror, for clients. */
+export function mirrorUri(base: string, { name }: Build): string {
+  return `${base}/${name}`;
+}
+
+/** The link of the server that has the builds. */
+export function sourceUri(base: string, { targetAbi, version, name }: Build): string {
+  return `${base}/${targetAbi}/${version}/${name}`;
+}
+
+/** How a program checks what it got, on the answers of a check and of a download. */
+export function integrityHeaders({ sha256, signature }: Build): Record<string, string> {
+  return {
+    "x-build-sha256": sha256,
+    ...(signature !== "" && { "x-build-signature": signature }),
+  };
+}

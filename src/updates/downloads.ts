@@ -1,0 +1,93 @@
+import { Elysia } from "elysia";
+
+import { type Clients } from "../platform/clients.ts";
+import { type ObjectStore } from "../platform/objects.ts";
+import { plainDetail } from "../platform/plain-text.ts";
+import { selectRange } from "../platform/range.ts";
+import { type Build, integrityHeaders, objectKey } from "./build.ts";
+import { type Offers } from "./offers.ts";
+
+const LINK_SECONDS = 3600;
+
+export type DownloadRoutesDeps = {
+  offers: Offers;
+  objects: ObjectStore;
+  clients: Clients;
+  /** Sends clients to the store itself, if it has links. */
+  redirect: boolean;
+};
+
+/** The builds themselves, under both forms of their links. */
+export function downloadRoutes({ offers, objects, clients, redirect }: DownloadRoutesDeps) {
+  const serve = async (request: Request, wanted: Parameters<Offers["find"]>[0]) => {
+    const build = await offers.find(wanted);
+    const isHead = clients.isHead(request);
+    // A link to the store is good for GET alone.
+    return redirect && objects.link !== undefined && !isHead
+      ? await redirectTo(objects.link.bind(objects), build)
+      : await send(request, isHead, objects, build);
+  };
+  return new Elysia({ name: "downloads" })
+    .get("/source/:first", ({ request, params }) => serve(request, { name: params.first }), {
+      detail: downloadDetail("The newest build of that file name"),
+    })
+    .get(
+      "/source/:first/:second",
+      ({ request, params }) =>
+        serve(request, { targetAbi: "", version: params.first, name: params.second }),
+      { detail: downloadDetail("A build without an ABI, by its version and file name") },
+    )
+    .get(
+      "/source/:first/:second/:third",
+      ({ request, params }) =>
+        serve(request, { targetAbi: params.first, version: params.second, name: params.third }),
+      { detail: downloadDetail("A build, by its ABI, version and file name") },
+    );
+}
+
+async function send(
+  request: Request,
+  isHead: boolean,
+  objects: ObjectStore,
+  build: Build,
+): Promise<Response> {
+  const headers = new Headers({
+    "content-type": Bun.file(build.name).type,
+    "content-disposition": "attachment",
+    "x-content-type-options": "nosniff",
+    // The version may be published again under the same name.
+    "cache-control": "no-cache",
+    ...integrityHeaders(build),
+  });
+  const { bytes, sha256, objectId } = build;
+  const { status, start, end } = selectRange(request, { bytes, etag: `"${sha256}"` }, headers);
+  if (status === 304) return new Response(null, { status, headers });
+  if (isHead) {
+    headers.set("content-length", String(end - start));
+    return new Response(null, { status, headers });
+  }
+  // Bun sends no length with a stream, which a large object of S3 is.
+  const body = await objects.body(objectKey(objectId), start, end);
+  return new Response(body, { status, headers });
+}
+
+async function redirectTo(link: NonNullable<ObjectStore["link"]>, build: Build): Promise<Response> {
+  const { name, objectId } = build;
+  const location = await link(objectKey(objectId), { seconds: LINK_SECONDS, filename: name });
+  return new Response(null, {
+    status: 302,
+    headers: { location, "cache-control": "no-store", ...integrityHeaders(build) },
+  });
+}
+
+function downloadDetail(summary: string) {
+  return {
+    ...plainDetail(summary, {}, { 404: "record not found", 416: "the range is outside the file" }),
+    responses: {
+      200: { description: "The file", content: { "application/octet-stream": {} } },
+      206: { description: "The range" },
+      302: { description: "To the object store, with DOWNLOAD_REDIRECT" },
+      304: { description: "Not modified" },
+    },
+  };
+}

@@ -1,0 +1,122 @@
+import { setTimeout } from "node:timers/promises";
+
+import { type Queryable, type Sql } from "../platform/database.ts";
+import { unavailable } from "../platform/errors.ts";
+import { type Log } from "../platform/log.ts";
+import { type ObjectStore } from "../platform/objects.ts";
+import { objectKey } from "./build.ts";
+
+const SWEEP_MS = 2000;
+const RENEW_MS = 10_000;
+const LEASE_S = 60;
+// Downloads of a replaced build that are under way may end.
+const REPLACED_S = 600;
+const RETRY_S = 30;
+
+/** An object that an upload is writing. */
+export type Upload = { objectId: string; signal: AbortSignal; [Symbol.dispose]: () => void };
+
+/**
+ * Objects that no build refers to, with the time when each may be deleted. An upload is among them from before its first byte until its
+ * build is committed, so that nothing is left of it, whatever becomes of its process.
+ */
+export class BuildGarbage {
+  readonly #sql: Sql;
+  readonly #objects: ObjectStore;
+  readonly #log: Log;
+
+  constructor({ sql, objects, log }: { sql: Sql; objects: ObjectStore; log: Log }) {
+    this.#sql = sql;
+    this.#objects = objects;
+    this.#log = log;
+  }
+
+  /** A new object, kept from being swept until it is disposed of. Its signal says that it was swept nevertheless. */
+  async begin(): Promise<Upload> {
+    const objectId = Bun.randomUUIDv7();
+    await this.#sql`
+      insert into build_garbage (object_id, due_at) values (${objectId}, now() + ${LEASE_S} * interval '1 second')`;
+    const swept = new AbortController();
+    const renewing = setInterval(() => {
+      this.#renew(objectId, swept).catch((error: unknown) =>
+        this.#log.warn({ err: error }, "an upload's lease was not renewed"),
+      );
+    }, RENEW_MS);
+    return {
+      objectId,
+      signal: swept.signal,
+      [Symbol.dispose]: () => clearInterval(renewing),
+    };
+  }
+
+  /** Deletes what an upload has left that failed. A build that was committed after all is not touched. */
+  async discard(objectId: string): Promise<void> {
+    try {
+      await this.#sql.begin(async (transaction) => {
+        // A commit whose answer was lost may still be under way: this waits for it.
+        await transaction`select 1 from build_garbage where object_id = ${objectId} for update`;
+        // Swept already, something may have been written since.
+        await transaction`
+          insert into build_garbage (object_id, due_at)
+          select ${objectId}, now() where not exists (select 1 from builds where object_id = ${objectId})
+          on conflict (object_id) do update set due_at = now()`;
+      });
+      await this.#removeOne(objectId);
+    } catch (error) {
+      this.#log.warn({ err: error, objectId }, "a failed upload is left to be swept");
+    }
+  }
+
+  /** Deletes what is due, as it becomes due, until the signal. */
+  async run(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      try {
+        while (!signal.aborted && (await this.#removeOne()));
+      } catch (error) {
+        this.#log.warn({ err: error }, "builds were not swept");
+      }
+      await setTimeout(SWEEP_MS, undefined, { signal }).catch(() => undefined);
+    }
+  }
+
+  async #renew(objectId: string, swept: AbortController): Promise<void> {
+    const [held] = await this.#sql`
+      update build_garbage set due_at = now() + ${LEASE_S} * interval '1 second' where object_id = ${objectId} returning 1`;
+    if (held === undefined) swept.abort(unavailable("the upload took a break too long"));
+  }
+
+  /** Under the line's lock: a commit that would make a build of it waits, and then finds nothing. */
+  async #removeOne(objectId?: string): Promise<boolean> {
+    return await this.#sql.begin(async (transaction) => {
+      const which =
+        objectId === undefined ? transaction`` : transaction`and object_id = ${objectId}`;
+      const [due] = await transaction<{ objectId: string }[]>`
+        select object_id as "objectId" from build_garbage
+        where due_at <= now() and not exists (select 1 from builds where builds.object_id = build_garbage.object_id) ${which}
+        order by due_at limit 1 for update skip locked`;
+      if (due === undefined) return false;
+      try {
+        await this.#objects.remove(objectKey(due.objectId));
+        await transaction`delete from build_garbage where object_id = ${due.objectId}`;
+      } catch (error) {
+        // It must not keep the others from their turn.
+        this.#log.warn({ err: error, ...due }, "an object was not removed");
+        await transaction`
+          update build_garbage set due_at = now() + ${RETRY_S} * interval '1 second' where object_id = ${due.objectId}`;
+      }
+      return true;
+    });
+  }
+}
+
+/** Makes an upload's object a build's, in the transaction that makes the build. Throws 503 when it was swept meanwhile. */
+export async function keep(sql: Queryable, objectId: string): Promise<void> {
+  const [held] = await sql`delete from build_garbage where object_id = ${objectId} returning 1`;
+  if (held === undefined) throw unavailable("the upload took a break too long");
+}
+
+/** The object of a build that was replaced. */
+export async function replaced(sql: Queryable, objectId: string): Promise<void> {
+  await sql`
+    insert into build_garbage (object_id, due_at) values (${objectId}, now() + ${REPLACED_S} * interval '1 second')`;
+}

@@ -1,0 +1,153 @@
+import { Elysia } from "elysia";
+
+import { type Clients } from "../platform/clients.ts";
+import { queryParameter } from "../platform/docs.ts";
+import { jsonBody, readJson } from "../platform/envelope.ts";
+import { AppError } from "../platform/errors.ts";
+import { bareJson, plainDetail, signedDetail } from "../platform/plain-text.ts";
+import { type Signatures } from "../signatures/service.ts";
+import { type Build, describeBuild, integrityHeaders, mirrorUri, sourceUri } from "./build.ts";
+import { type Offers } from "./offers.ts";
+import { parseAsking, parseChange } from "./schema.ts";
+import { type Builds } from "./service.ts";
+
+export type UpdateRoutesDeps = {
+  builds: Builds;
+  offers: Offers;
+  signatures: Pick<Signatures, "check">;
+  clients: Clients;
+  /** The bases of links, where they are not this server's own `/source`. */
+  bases: { destUri: string | undefined; sourceUri: string | undefined };
+};
+
+export function updateRoutes({ builds, offers, signatures, clients, bases }: UpdateRoutesDeps) {
+  const own = (request: Request) => `${clients.origin(request)}/source`;
+  const describe = (request: Request, build: Build) =>
+    describeBuild(build, sourceUri(bases.sourceUri ?? own(request), build));
+  return new Elysia({ name: "updates" })
+    .get(
+      "/api/v1/updates/:version",
+      ({ request, params }) => {
+        const asking = parseAsking(queryOf(request), request.headers);
+        const { build, skipped } = offers.offer({ version: params.version, ...asking });
+        const uri = mirrorUri(bases.destUri ?? own(request), build);
+        return bareJson(
+          { ...describeBuild(build, uri), Skipped: skipped },
+          integrityHeaders(build),
+        );
+      },
+      {
+        detail: {
+          ...plainDetail("The newest build, and whether the client must take it", EXAMPLE, {
+            400: "device must be text of 1 to 256 characters",
+            404: "record not found",
+          }),
+          parameters: [
+            queryParameter("channel", "stable"),
+            queryParameter(
+              "device",
+              "a name that stays the same, for staged rollouts; or the header X-Device-Id",
+            ),
+          ],
+        },
+      },
+    )
+    .get(
+      "/api/v1/updates",
+      async ({ request }) => {
+        await signatures.check(request, "service");
+        return bareJson((await builds.list()).map((build) => describe(request, build)));
+      },
+      { detail: signedDetail("All builds; needs a `service` signature", [EXAMPLE]) },
+    )
+    .post(
+      "/api/v1/updates",
+      async ({ request }) => {
+        await signatures.check(request, "service");
+        return bareJson(describe(request, await builds.publish(request)));
+      },
+      { parse: "none", detail: PUBLISH_DETAIL },
+    )
+    .patch(
+      "/api/v1/updates/:version",
+      async ({ request, params }) => {
+        await signatures.check(request, "service");
+        const change = parseChange(await readJson(request));
+        return bareJson(describe(request, await builds.change(parseId(params.version), change)));
+      },
+      {
+        parse: "none",
+        detail: {
+          ...signedDetail(
+            "Change who is offered a build, by its Id; needs a `service` signature",
+            EXAMPLE,
+            { 400: "rollout must be a number from 0 to 100", 404: "record not found" },
+          ),
+          ...jsonBody({ rollout: 20, withdrawn: false, channel: "stable" }),
+        },
+      },
+    );
+}
+
+function queryOf(request: Request): URLSearchParams {
+  const start = request.url.indexOf("?");
+  return new URLSearchParams(start === -1 ? "" : request.url.slice(start));
+}
+
+function parseId(text: string): number {
+  if (!/^\d{1,15}$/.test(text)) throw new AppError("not_found", "record not found");
+  return Number(text);
+}
+
+const EXAMPLE = {
+  Id: 7,
+  TargetABI: "arm64",
+  Checksum: "9e107d9d372bb6826bd81d3542a419d6",
+  Name: "app-2267_01.apk",
+  Message: "Faster start",
+  Size: "52.4 MB",
+  Version: "2267_01",
+  Skipped: true,
+  Uploads: 0,
+  URI: "https://example.com/source/app-2267_01.apk",
+  SHA256: "d7a8fbb307d7809469ca9abcb0082e4f8d5651e46d3cdb762d02d0bf37c9e592",
+  Signature: "",
+  Channel: "stable",
+  Rollout: 100,
+  Withdrawn: false,
+  FloorPerABI: false,
+};
+
+const FORM_FIELDS = {
+  tmpFile: { type: "string", format: "binary" },
+  appVersion: { type: "string", example: "2267_01", description: "`_00` at its end forces it" },
+  targetABI: { type: "string", example: "arm64" },
+  appNotes: { type: "string", example: "Faster start" },
+  channel: { type: "string", example: "stable" },
+  rollout: { type: "number", example: 20, description: "percent of devices" },
+  withdrawn: { type: "boolean", example: false },
+  floorPerABI: { type: "boolean", description: "forced for its own ABI only" },
+  signature: { type: "string", description: "base64: Ed25519 over the SHA-256's 32 bytes" },
+} as const;
+
+const PUBLISH_DETAIL = {
+  ...signedDetail("Publish a build; needs a `service` signature", EXAMPLE, {
+    400: "http: no such file",
+    408: "the body took too long",
+    413: "the build is over the limit",
+  }),
+  description:
+    "A version that is published again replaces its build, once its bytes are stored. Texts may also stand in the query.",
+  requestBody: {
+    required: true,
+    content: {
+      "multipart/form-data": {
+        schema: {
+          type: "object" as const,
+          required: ["tmpFile", "appVersion"],
+          properties: FORM_FIELDS,
+        },
+      },
+    },
+  },
+};
