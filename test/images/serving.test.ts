@@ -95,7 +95,7 @@ describe.each(["files", "s3"] as const)("an image in %s", (store) => {
   test.each(["bytes=10-", "bytes=10-20", "bytes=-0"])("has no %s", async (range) => {
     const answer = await get("digits", { range });
     expect(answer.headers.get("content-range")).toBe("bytes */10");
-    expect(await refusalOf(answer)).toEqual([416, "the range is outside the image"]);
+    expect(await refusalOf(answer)).toEqual([416, "the range is outside the file"]);
     expect((await get("empty", { range })).status).toBe(416);
   });
 
