@@ -9,27 +9,27 @@ RUN apt-get update \
 ENV NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt
 WORKDIR /app
 COPY package.json bun.lock ./
+COPY patches patches
 RUN version=$(sed -n 's/.*"bun": "\([0-9.]*\)".*/\1/p' package.json) \
   && npx --yes "bun@$version" install --frozen-lockfile --production \
-  # What only a compiler or a debugger reads is a quarter of it.
-  && rm -rf node_modules/typescript node_modules/@typescript node_modules/bun-types node_modules/@types \
-  && find node_modules -name "*.map" -delete \
+  # What only compilers, debuggers and other runtimes read is half of it.
+  && rm -rf node_modules/typescript node_modules/@typescript node_modules/bun-types node_modules/@types node_modules/bare-* \
+  && find node_modules -type f ! -iname "licen*" \
+    "(" -name "*.map" -o -name "*.d.*ts" -o -name "*.md" ")" -delete \
   && npm install --global --prefix /bun "bun@$version" \
   && install -D "$(readlink -f /bun/bin/bun)" /out/bun
 COPY sql sql
 COPY src src
 
 FROM ${BASE_IMAGE}
-RUN apt-get update \
-  && apt-get install -y --no-install-recommends ca-certificates \
-  && rm -rf /var/lib/apt/lists/* \
-  && useradd --system --uid 10001 --home-dir /app floodgate \
+RUN useradd --system --uid 10001 --home-dir /app floodgate \
   && install -d -o floodgate /data
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 COPY --from=build /out/bun /usr/local/bin/bun
 COPY --from=build /app /app
 WORKDIR /app
 USER 10001
-ENV DATA_DIR=/data HOST=0.0.0.0 PORT=8080
+ENV DATA_DIR=/data HOST=0.0.0.0 PORT=8080 NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt
 EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s \
   CMD ["bun", "-e", "process.exit((await fetch(`http://127.0.0.1:${process.env.PORT}/livez`)).ok ? 0 : 1)"]

@@ -85,12 +85,16 @@ export class Harness implements AsyncDisposable {
   }
 
   /** A fresh server process on a fresh store folder; `env` is added to its configuration. */
-  async startFloodgate(store: Store, env: Record<string, string> = {}): Promise<Subject> {
+  async startFloodgate(
+    store: Store,
+    env: Record<string, string> = {},
+    command: "serve" | "start" = "serve",
+  ): Promise<Subject> {
     await this.#emptyTables();
     const port = freePort();
     const running = await this.processes.startServer({
       script: this.options.server,
-      args: ["serve"],
+      args: [command],
       env: { ...this.serverEnv(), ...store.env, ...env, PORT: String(port), HOST: "127.0.0.1" },
       core: this.core(SERVER_CORE),
       port,
@@ -119,7 +123,7 @@ export class Harness implements AsyncDisposable {
   }
 
   async startPresenceFloor(): Promise<Subject> {
-    return this.#startBaseline("floor-presence.ts", [], {});
+    return this.startBaseline("floor-presence.ts", [], {});
   }
 
   get database(): postgres.Sql {
@@ -128,15 +132,15 @@ export class Harness implements AsyncDisposable {
   }
 
   async startFloor(mode: "drain" | "buffer"): Promise<Subject> {
-    return this.#startBaseline("floor.ts", [mode], {});
+    return this.startBaseline("floor.ts", [mode], {});
   }
 
   async startOnePut(store: Store, mode: "default" | "tuned"): Promise<Subject> {
-    return this.#startBaseline("baselines/one-put.ts", [mode], store.env);
+    return this.startBaseline("baselines/one-put.ts", [mode], store.env);
   }
 
   async startFormData(store: Store): Promise<Subject> {
-    return this.#startBaseline("baselines/form-data.ts", [], store.env);
+    return this.startBaseline("baselines/form-data.ts", [], store.env);
   }
 
   /** What a store is called in every output: a simulator must never pass for S3. */
@@ -189,7 +193,7 @@ export class Harness implements AsyncDisposable {
     rmSync(this.folder, { recursive: true, force: true });
   }
 
-  async #startBaseline(
+  async startBaseline(
     script: string,
     args: string[],
     env: Record<string, string>,
@@ -256,9 +260,11 @@ export class Harness implements AsyncDisposable {
   async #emptyTables(): Promise<void> {
     if (this.#database === undefined || this.#sql === undefined) return;
     await this.#sql`truncate batches, images, segments, sessions`;
-    // Another checkout's server may not have presence yet.
-    const [row] = await this.#sql`select to_regclass('presence_devices') as presence`;
-    if (row?.["presence"]) await this.#sql`truncate presence_devices`;
+    for (const table of ["presence_devices", "builds", "build_garbage"]) {
+      // Another checkout's server may not have it yet.
+      const [row] = await this.#sql`select to_regclass(${table}) as present`;
+      if (row?.["present"]) await this.#sql`truncate ${this.#sql(table)}`;
+    }
     await this.#sql`checkpoint`;
   }
 

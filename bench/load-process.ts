@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { Value } from "typebox/value";
 
 import {
+  type DownloadsPlan,
   LoadMessage,
   type PresencePlan,
   type PresenceResult,
@@ -10,7 +11,7 @@ import {
   type StageResult,
   type StagesPlan,
   type UploadsPlan,
-  type UploadsResult,
+  type TransferResult,
 } from "./load/plan.ts";
 import { BENCH_DIR, type Processes, tail } from "./processes.ts";
 import type { Progress } from "./progress.ts";
@@ -20,7 +21,7 @@ const OVERHEAD_SECONDS = 150;
 
 type Outcome = {
   stages: StageResult[];
-  uploads: UploadsResult | undefined;
+  transfer: TransferResult | undefined;
   presence: PresenceResult | undefined;
 };
 
@@ -43,11 +44,13 @@ export class LoadProcesses {
     return stages;
   }
 
-  async uploads(label: string, plan: UploadsPlan): Promise<UploadsResult> {
+  async uploads(label: string, plan: UploadsPlan): Promise<TransferResult> {
     const seconds = plan.bytesPerSecond === undefined ? 0 : plan.bytes / plan.bytesPerSecond;
-    const { uploads } = await this.#runAlone(label, plan, seconds);
-    if (uploads === undefined) throw new Error(`${label}: no result`);
-    return uploads;
+    return await this.#transfer(label, plan, seconds);
+  }
+
+  async downloads(label: string, plan: DownloadsPlan): Promise<TransferResult> {
+    return await this.#transfer(label, plan, 0);
   }
 
   /** All plans at the same time, each in a process of its own. */
@@ -71,6 +74,12 @@ export class LoadProcesses {
     }
   }
 
+  async #transfer(label: string, plan: Plan, seconds: number): Promise<TransferResult> {
+    const { transfer } = await this.#runAlone(label, plan, seconds);
+    if (transfer === undefined) throw new Error(`${label}: no result`);
+    return transfer;
+  }
+
   async #runAlone(label: string, plan: Plan, seconds: number): Promise<Outcome> {
     this.#progress.start(label);
     try {
@@ -88,7 +97,7 @@ export class LoadProcesses {
     seconds: number,
     onProgress: (done: number, detail: string) => void,
   ): Promise<Outcome> {
-    const outcome: Outcome = { stages: [], uploads: undefined, presence: undefined };
+    const outcome: Outcome = { stages: [], transfer: undefined, presence: undefined };
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     const onMessage = (message: unknown) => {
       if (!Value.Check(LoadMessage, message)) {
@@ -98,7 +107,7 @@ export class LoadProcesses {
       if (message.kind === "ready") child.send(plan);
       else if (message.kind === "progress") onProgress(message.done, message.detail);
       else if (message.kind === "stage") outcome.stages.push(message.result);
-      else if (message.kind === "uploads") outcome.uploads = message.result;
+      else if (message.kind === "transfer") outcome.transfer = message.result;
       else if (message.kind === "presence") outcome.presence = message.result;
       else if (message.kind === "failed") reject(new Error(`${label}: ${message.message}`));
       else resolve();

@@ -11,6 +11,8 @@ import { campaignPhases, runCampaign } from "./scenarios/campaign.ts";
 import { imagesPhases, runImages } from "./scenarios/images.ts";
 import { ingestPhases, runIngest } from "./scenarios/ingest.ts";
 import { presencePhases, runPresence } from "./scenarios/presence.ts";
+import { reindexPhases, runReindex } from "./scenarios/reindex.ts";
+import { runUpdates, updatesPhases } from "./scenarios/updates.ts";
 
 const SCENARIOS: Record<
   string,
@@ -23,6 +25,8 @@ const SCENARIOS: Record<
   images: { phases: imagesPhases, run: runImages },
   presence: { phases: presencePhases, run: runPresence },
   campaign: { phases: campaignPhases, run: runCampaign },
+  reindex: { phases: reindexPhases, run: runReindex },
+  updates: { phases: updatesPhases, run: runUpdates },
 };
 
 // Conventional: 128 and the signal's number.

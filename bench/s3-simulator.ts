@@ -4,8 +4,8 @@ import { announce } from "./helper.ts";
 import { LatencyRecorder } from "./load/latency.ts";
 
 /**
- * A stand-in for an S3 server, for latencies and limits that can be set: it takes PUTs, keeps their keys and lengths, and
- * answers when a real one would. It checks no signature and, unless asked to, keeps no bytes. Its figures are a simulator's,
+ * A stand-in for an S3 server, for latencies and limits that can be set: it takes PUTs, of whole objects or of parts, keeps
+ * their keys and lengths, and answers when a real one would. It checks no signature and, unless asked to, keeps no bytes. Its figures are a simulator's,
  * and every report says so.
  */
 const { values: flags } = parseArgs({
@@ -28,6 +28,8 @@ const random = seededRandom(Number(flags.seed));
 
 type Stored = { bytes: number; etag: string; body: Uint8Array | undefined };
 const objects = new Map<string, Stored>();
+/** Unfinished uploads by their id; the bytes of each part by its number. */
+const uploads = new Map<string, { key: string; parts: Map<string, number> }>();
 const putLatency = new LatencyRecorder();
 const counters = { puts: 0, putBytes: 0, conflicts: 0, gets: 0, underWay: 0, underWayMax: 0 };
 let nextTurnMs = 0;
@@ -40,13 +42,16 @@ const server = Bun.serve({
   fetch: async (request) => {
     const url = new URL(request.url);
     if (url.pathname === "/_stats") return stats(url);
-    if (request.method === "PUT") return put(request, url.pathname);
+    if (request.method === "PUT") return put(request, url);
+    if (url.searchParams.has("uploads") || url.searchParams.has("uploadId"))
+      return multipart(request, url);
     return other(request, url);
   },
 });
 announce(server.port);
 
-async function put(request: Request, key: string): Promise<Response> {
+async function put(request: Request, url: URL): Promise<Response> {
+  const key = url.pathname;
   const arrivedAtMs = performance.now();
   counters.underWay++;
   counters.underWayMax = Math.max(counters.underWayMax, counters.underWay);
@@ -58,7 +63,9 @@ async function put(request: Request, key: string): Promise<Response> {
       return failure(412, "PreconditionFailed");
     }
     const etag = etagOf(request);
-    objects.set(key, { bytes: body.bytes, etag, body: body.kept });
+    const part = url.searchParams.get("partNumber");
+    if (part === null) objects.set(key, { bytes: body.bytes, etag, body: body.kept });
+    else uploads.get(url.searchParams.get("uploadId") ?? "")?.parts.set(part, body.bytes);
     counters.puts++;
     counters.putBytes += body.bytes;
     putLatency.recordMs(performance.now() - arrivedAtMs);
@@ -94,6 +101,49 @@ function etagOf(request: Request): string {
   return md5 === null ? '"simulator-0"' : `"${Buffer.from(md5, "base64").toString("hex")}"`;
 }
 
+/** Begins, completes, aborts or lists uploads in parts. Of an object that came in parts no bytes are kept. */
+function multipart({ method }: Request, url: URL): Response {
+  const id = url.searchParams.get("uploadId");
+  if (id === null && method === "POST") {
+    const begun = crypto.randomUUID();
+    uploads.set(begun, { key: url.pathname, parts: new Map() });
+    return xml(
+      `<InitiateMultipartUploadResult><UploadId>${begun}</UploadId></InitiateMultipartUploadResult>`,
+    );
+  }
+  if (id === null) return listUploads(url);
+  const upload = uploads.get(id);
+  uploads.delete(id);
+  if (upload === undefined) return failure(404, "NoSuchUpload");
+  if (method === "DELETE") return new Response(null, { status: 204 });
+  const bytes = upload.parts.values().reduce((sum, part) => sum + part, 0);
+  const etag = `"simulator-${upload.parts.size}"`;
+  objects.set(upload.key, { bytes, etag, body: undefined });
+  return xml(`<CompleteMultipartUploadResult><ETag>${etag}</ETag></CompleteMultipartUploadResult>`);
+}
+
+function listUploads(url: URL): Response {
+  const root = rootOf(url);
+  const prefix = root + (url.searchParams.get("prefix") ?? "");
+  const entries = [...uploads]
+    .filter(([, { key }]) => key.startsWith(prefix))
+    .map(
+      ([id, { key }]) =>
+        `<Upload><Key>${key.slice(root.length)}</Key><UploadId>${id}</UploadId></Upload>`,
+    );
+  return xml(`<ListMultipartUploadsResult>${entries.join("")}</ListMultipartUploadsResult>`);
+}
+
+/** A bucket's folder. */
+function rootOf(url: URL): string {
+  return `/${url.pathname.split("/").find(Boolean) ?? ""}/`;
+}
+
+function xml(text: string, status = 200): Response {
+  const headers = { "Content-Type": "application/xml" };
+  return new Response(`<?xml version="1.0"?>${text}`, { status, headers });
+}
+
 function other(request: Request, url: URL): Response {
   const key = url.pathname;
   if (request.method === "DELETE") {
@@ -125,7 +175,7 @@ function read(body: Uint8Array, range: string | null, etag: string): Response {
 }
 
 function list(url: URL): Response {
-  const root = `/${url.pathname.split("/").find(Boolean) ?? ""}/`;
+  const root = rootOf(url);
   const prefix = url.searchParams.get("prefix") ?? "";
   const keys = [...objects.keys()]
     .filter((key) => key.startsWith(root + prefix))
@@ -135,13 +185,13 @@ function list(url: URL): Response {
     const bytes = objects.get(root + key)?.bytes ?? 0;
     return `<Contents><Key>${key}</Key><Size>${bytes}</Size></Contents>`;
   });
-  const xml = `<?xml version="1.0"?><ListBucketResult><Name>simulator</Name><KeyCount>${entries.length}</KeyCount><IsTruncated>false</IsTruncated>${entries.join("")}</ListBucketResult>`;
-  return new Response(xml, { headers: { "Content-Type": "application/xml" } });
+  return xml(
+    `<ListBucketResult><Name>simulator</Name><KeyCount>${entries.length}</KeyCount><IsTruncated>false</IsTruncated>${entries.join("")}</ListBucketResult>`,
+  );
 }
 
 function failure(status: number, code: string): Response {
-  const xml = `<?xml version="1.0"?><Error><Code>${code}</Code><Message>simulator</Message></Error>`;
-  return new Response(xml, { status, headers: { "Content-Type": "application/xml" } });
+  return xml(`<Error><Code>${code}</Code><Message>simulator</Message></Error>`, status);
 }
 
 /** `?reset` starts the latencies anew; the counters only grow. */

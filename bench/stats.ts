@@ -1,4 +1,4 @@
-import type { StageResult } from "./load/plan.ts";
+import type { StageResult, TransferResult } from "./load/plan.ts";
 
 /** The middle of the rounds; of two, their mean. NaN when there are none. */
 export function median(values: number[]): number {
@@ -57,4 +57,13 @@ export function rateOf({ acknowledged, seconds }: StageResult): number {
 
 export function putsPerMillion({ usage, acknowledged }: StageResult): number | undefined {
   return usage.puts === undefined ? undefined : (usage.puts / acknowledged) * 1e6;
+}
+
+/** The most of all rounds: a limit on memory holds in each. */
+export function growthOf(results: TransferResult[]): number {
+  return Math.max(...results.map(({ usage }) => usage.rssPeakBytes - usage.rssStartBytes));
+}
+
+export function peakOf(results: TransferResult[]): number {
+  return Math.max(...results.map(({ usage }) => usage.rssPeakBytes));
 }

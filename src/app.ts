@@ -9,6 +9,7 @@ import { ImageNames, Images } from "./images/service.ts";
 import { Batches } from "./ingest/batches.ts";
 import { CommitLog } from "./ingest/commit-log.ts";
 import { InflightBytes } from "./ingest/inflight-bytes.ts";
+import { Quotas } from "./ingest/quotas.ts";
 import { batchRoutes, ingestRoutes } from "./ingest/routes.ts";
 import { indexSegment } from "./ingest/segment-index.ts";
 import { SegmentReader } from "./ingest/segment-reader.ts";
@@ -17,6 +18,7 @@ import { Ingest } from "./ingest/service.ts";
 import { internalRoutes, notificationRoutes } from "./notifications/routes.ts";
 import { parseEventsQuery } from "./notifications/schema.ts";
 import { Notifications } from "./notifications/service.ts";
+import { Scrapes } from "./metrics-relay.ts";
 import { Clients } from "./platform/clients.ts";
 import { type Clock, SYSTEM_CLOCK } from "./platform/clock.ts";
 import { type Config } from "./platform/config.ts";
@@ -26,12 +28,14 @@ import { docs } from "./platform/docs.ts";
 import { Edge } from "./platform/edge.ts";
 import { renderEnvelope } from "./platform/envelope.ts";
 import { AppError, UsageError, unavailable } from "./platform/errors.ts";
-import { Health, healthRoutes } from "./platform/health.ts";
+import { healthRoutes } from "./platform/health-routes.ts";
+import { Health } from "./platform/health.ts";
 import { type Log } from "./platform/log.ts";
 import { Metrics } from "./platform/metrics.ts";
 import { type ObjectStore } from "./platform/objects.ts";
 import { type OpenBus } from "./platform/open-bus.ts";
 import { renderPlainText } from "./platform/plain-text.ts";
+import { type RateLimits, openRateLimits } from "./platform/rate-limits.ts";
 import { RouteTable } from "./platform/route-table.ts";
 import { ServerKeys } from "./platform/server-keys.ts";
 import { Callers } from "./presence/caller.ts";
@@ -73,6 +77,7 @@ export type Platform = {
   log: Log;
   index?: typeof indexSegment;
   commitDeadlineMs?: number;
+  clock?: Clock;
 };
 
 /** The write path alone, which the command line needs, too. */
@@ -83,10 +88,10 @@ export function buildWrite({
   log,
   index = indexSegment,
   commitDeadlineMs = COMMIT_DEADLINE_MS,
+  clock = SYSTEM_CLOCK,
 }: Platform) {
   const metrics = new Metrics();
   const inflight = new InflightBytes(config.inflightBytesMax, config.commit.bytes);
-  metrics.watchInflight(() => inflight.bytes);
   const commitLog = new CommitLog(
     {
       objects,
@@ -94,6 +99,7 @@ export function buildWrite({
         const { stored, duplicates } = await index(sql, segment);
         metrics.batches.inc({ outcome: "stored" }, stored);
         metrics.batches.inc({ outcome: "duplicate" }, duplicates);
+        quotas.count(segment);
       },
       inflight,
       metrics,
@@ -101,12 +107,15 @@ export function buildWrite({
     },
     { ...config.commit, deadlineMs: commitDeadlineMs },
   );
-  return { commitLog, inflight, metrics, projects: new Projects({ sql, commitLog, log }) };
+  metrics.watchIngest(inflight, commitLog);
+  const projects = new Projects({ sql, commitLog, log });
+  const quotas = new Quotas({ sql, projects, clock, metrics, log }, config.quotaBytesPerDay);
+  return { commitLog, inflight, metrics, projects, quotas };
 }
 
 export type App = Awaited<ReturnType<typeof buildApp>>;
 
-type Serving = Platform & { open: OpenBus; clock?: Clock };
+type Serving = Platform & { open: OpenBus };
 type Write = ReturnType<typeof buildWrite>;
 type Access = { clients: Clients; serverKeys: ServerKeys };
 
@@ -114,20 +123,21 @@ type Access = { clients: Clients; serverKeys: ServerKeys };
 export async function buildApp(platform: Serving) {
   const { config, sql, objects, log, open } = platform;
   const write = buildWrite(platform);
-  const { commitLog, metrics, projects } = write;
+  const { commitLog, metrics, projects, quotas } = write;
   const clients = new Clients(config.trustedProxies);
   const access = { clients, serverKeys: new ServerKeys(config.serverKeys, clients) };
   const workerNumber = await WorkerNumber.lease(sql, log);
-  const health = new Health({ sql, objects, bus: open.bus, log });
+  const rateLimits = await openRateLimits(config, open.redis, metrics);
+  const health = new Health({ sql, objects, bus: open.bus, metrics, log });
   const signatures = new Signatures({ sql, log });
-  const { offers, routes: updatesSlice } = await buildUpdates(platform, clients, signatures);
+  const { offers, routes: updatesSlice } = await buildUpdates(platform, write, clients, signatures);
   const { presence, routes: presenceSlice } = buildPresence(platform, metrics, access);
 
   // One holder, because the routes are mounted before the edge that renders their errors exists.
   const routes = new Elysia({ name: "floodgate" })
     .onError(({ code, error, request }) => edge.renderError(toAppError(code, error), request))
-    .use(healthRoutes(health, metrics))
-    .use(await buildIngest(platform, write, access, workerNumber))
+    .use(healthRoutes(health, new Scrapes(metrics.registry)))
+    .use(await buildIngest(platform, write, { ...access, rateLimits, workerNumber }))
     .use(presenceSlice)
     .use(buildPush(platform, access))
     .use(userRoutes({ users: new Users(sql), signatures }))
@@ -140,20 +150,26 @@ export async function buildApp(platform: Serving) {
     cors: new Cors(config.corsOrigins),
     metrics,
     log,
+    rateLimit: rateLimits.address,
     formats: [
       { paths: /^\/(?:devices|notifications|internal)(?:\/|$)/, render: renderEnvelope },
       { paths: /^\/(?:api|source)(?:\/|$)/, render: renderPlainText },
     ],
   });
-  return { edge, clients, health, commitLog, projects, signatures, offers, presence, workerNumber };
+  const watched = { projects, quotas, signatures, offers };
+  return { edge, clients, health, commitLog, ...watched, presence, workerNumber };
 }
 
 /** What SDKs record, and reading it back. */
 async function buildIngest(
   { config, sql, objects }: Platform,
-  { commitLog, inflight, metrics, projects }: Write,
-  { clients, serverKeys }: Access,
-  workerNumber: WorkerNumber,
+  { commitLog, inflight, metrics, projects, quotas }: Write,
+  {
+    clients,
+    serverKeys,
+    rateLimits,
+    workerNumber,
+  }: Access & { rateLimits: RateLimits; workerNumber: WorkerNumber },
 ) {
   const tokens = new Tokens(atLeastOne(config.tokenSecrets));
   const imageNames = new ImageNames(sql);
@@ -166,6 +182,8 @@ async function buildIngest(
       ids: new SessionIds(() => workerNumber.current),
       geo: await Geo.open(config.geoipPath),
       imageNames: async (projectId) => await imageNames.of(projectId),
+      rateLimits,
+      quotas,
       metrics,
     },
     { beaconBytesMax: config.beaconBytesMax, ...config.mobile },
@@ -243,26 +261,26 @@ function buildPresence(
 /** Builds of apps, for who asks for updates and for who publishes them. */
 async function buildUpdates(
   { config: { updates }, sql, objects, log, open }: Serving,
+  { metrics }: Write,
   clients: Clients,
   signatures: Signatures,
 ) {
   const offers = new Offers({ sql, bus: open.bus, log });
   const garbage = new BuildGarbage({ sql, objects, log });
   const publicKey = await readPublicKey(updates.publicKey);
-  const builds = new Builds({ sql, objects, garbage, offers }, { ...updates, publicKey });
+  const builds = new Builds({ sql, objects, garbage, offers, metrics }, { ...updates, publicKey });
   const routes = new Elysia({ name: "app-updates" })
     .use(updateRoutes({ builds, offers, signatures, clients, bases: updates }))
-    .use(downloadRoutes({ offers, objects, clients, redirect: updates.redirect }));
+    .use(downloadRoutes({ offers, objects, clients, metrics, redirect: updates.redirect }));
   return { offers, routes };
 }
 
 /** Elysia's own errors in our words. */
-function toAppError(code: string | number, error: unknown): unknown {
-  if (code === "VALIDATION")
-    return new AppError("invalid", validationMessage(error), { cause: error });
-  if (isOutage(error))
-    return unavailable("the database is away, send it again", 2, { cause: error });
-  return code === "NOT_FOUND" ? new AppError("no_route", "no such route") : error;
+function toAppError(code: string | number, cause: unknown): unknown {
+  if (code === "VALIDATION") return new AppError("invalid", validationMessage(cause), { cause });
+  if (isOutage(cause))
+    return unavailable("the database is away, send it again", 2, { cause, reason: "database" });
+  return code === "NOT_FOUND" ? new AppError("no_route", "no such route") : cause;
 }
 
 function validationMessage(error: unknown): string {

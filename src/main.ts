@@ -7,6 +7,7 @@ import { addDeviceCommands } from "./device-commands.ts";
 import { type Config, readConfig } from "./platform/config.ts";
 import { UsageError } from "./platform/errors.ts";
 import { addProjectCommands } from "./project-commands.ts";
+import { addReindexCommand } from "./reindex-command.ts";
 import { addSignatureCommands } from "./signature-commands.ts";
 
 /** The environment is read when a command runs, so that `--help` works whatever it holds. */
@@ -32,6 +33,12 @@ function program(config: () => Config): Command {
     .command("migrate")
     .description("bring the database's schema up to date")
     .action(async () => runMigrations(config()));
+  addReindexCommand(
+    root
+      .command("reindex")
+      .description("rebuild projects, sessions, batches and images of the database from the store"),
+    config,
+  );
   addProjectCommands(
     root.command("project").description("create, change and list projects"),
     config,

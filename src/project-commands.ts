@@ -13,10 +13,12 @@ import {
 const ID_MAX = 2 ** 31 - 2;
 const BEACON_BYTES_MIN = 1024;
 const BEACON_BYTES_MAX = 64 * 2 ** 20;
+const DEFAULT = "default";
 const KEY = /^[\w-]{1,64}$/;
 
 type Json = { json?: boolean };
-type UpdateOptions = Json & ProjectChange & { beaconSize?: number };
+type UpdateOptions = Json &
+  ProjectChange & { beaconSize?: number; dailyBytes?: number | typeof DEFAULT };
 
 /** `project create|update|list`, which work with the server running or not. */
 export function addProjectCommands(root: Command, config: () => Config): void {
@@ -43,11 +45,19 @@ export function addProjectCommands(root: Command, config: () => Config): void {
       "largest batch, instead of BEACON_SIZE_LIMIT",
       integer(BEACON_BYTES_MIN, BEACON_BYTES_MAX),
     )
+    .option(
+      "--daily-bytes <bytes>",
+      "what it may store a day (UTC), or `default` for QUOTA_BYTES_PER_DAY",
+      bytesOrDefault,
+    )
     .option("--json", "print one JSON object")
-    .action(async (id: number, { json, beaconSize, ...options }: UpdateOptions) => {
+    .action(async (id: number, { json, beaconSize, dailyBytes, ...options }: UpdateOptions) => {
       const change = {
         ...options,
         ...(beaconSize !== undefined && { beaconBytesMax: beaconSize }),
+        ...(dailyBytes !== undefined && {
+          dailyBytesMax: dailyBytes === DEFAULT ? null : dailyBytes,
+        }),
       };
       const update = async () =>
         await withProjects(config(), async (projects) => await projects.update(id, change));
@@ -84,6 +94,11 @@ function integer(least: number, most: number) {
       throw new InvalidArgumentError(`not a whole number from ${least} to ${most}`);
     return value;
   };
+}
+
+/** The word itself, because commander makes a text of null. */
+function bytesOrDefault(text: string): number | typeof DEFAULT {
+  return text === DEFAULT ? DEFAULT : integer(1, Number.MAX_SAFE_INTEGER)(text);
 }
 
 function boolean(text: string): boolean {

@@ -1,10 +1,13 @@
-import { buildApp } from "./app.ts";
+import { setImmediate } from "node:timers/promises";
+
+import { type App, buildApp } from "./app.ts";
 import { type Clock } from "./platform/clock.ts";
 import { type Config } from "./platform/config.ts";
 import { openDatabase } from "./platform/database.ts";
 import { UsageError } from "./platform/errors.ts";
 import { type Log, openLog } from "./platform/log.ts";
 import { openBus } from "./platform/open-bus.ts";
+import { refuseConnections } from "./platform/listener.ts";
 import { openObjects } from "./platform/open-objects.ts";
 import { webSocketHandler } from "./platform/websocket.ts";
 import { type ObjectStore } from "./platform/objects.ts";
@@ -12,6 +15,8 @@ import { type indexSegment } from "./ingest/segment-index.ts";
 
 // How long requests are still taken after SIGTERM, so that a load balancer can see /readyz first.
 const LEAVE_MS = 2000;
+// How long clients are told on connections that they kept to make their next one elsewhere.
+const LINGER_MS = 500;
 const DRAIN_MS = 6000;
 const ANSWER_MS = 200;
 const IDLE_TIMEOUT_S = 60;
@@ -55,6 +60,8 @@ export async function startServer(
     ...(options.commitDeadlineMs !== undefined && { commitDeadlineMs: options.commitDeadlineMs }),
   });
   await Promise.all([app.projects.watch(), app.signatures.watch(), app.offers.watch()]);
+  // Which projects have a quota is known now.
+  await app.quotas.watch();
   app.presence.start();
   const server = listen(
     config,
@@ -66,29 +73,14 @@ export async function startServer(
 
   const stop = async ({ leave } = { leave: false }) => {
     app.health.stopping = true;
-    app.edge.draining = true;
     if (leave) await Bun.sleep(LEAVE_MS);
-    // Stops listening; its promise would wait for idle connections, too.
-    void server.stop();
-    const deaf = app.presence.sendAway();
-    const deadlineMs = performance.now() + DRAIN_MS;
-    // Bun's own number counts the answers, too, whose bodies are still being read.
-    while (
-      (app.edge.active > 0 || server.pendingRequests > deaf) &&
-      performance.now() < deadlineMs
-    ) {
-      app.commitLog.close();
-      await Bun.sleep(10);
-    }
-    // Who still waits is told to send it again, instead of being cut off.
-    app.commitLog.abandon();
-    await app.commitLog.flush();
-    await Bun.sleep(app.edge.active > 0 ? ANSWER_MS : 0);
+    await drain(app, server, leave);
     await server.stop(true);
+    await app.quotas.stop();
     app.projects[Symbol.dispose]();
     app.signatures[Symbol.dispose]();
     app.offers[Symbol.dispose]();
-    await app.workerNumber[Symbol.asyncDispose]();
+    app.workerNumber[Symbol.dispose]();
     await app.presence.stop();
     await open[Symbol.asyncDispose]();
     await objects[Symbol.asyncDispose]();
@@ -96,6 +88,34 @@ export async function startServer(
     log.info("stopped");
   };
   return { url: server.url.href, stop };
+}
+
+/** Refuses new connections, answers what was begun, commits it. */
+async function drain(
+  { edge, presence, commitLog }: App,
+  server: ReturnType<typeof listen>,
+  leave: boolean,
+): Promise<void> {
+  // Until now clients have kept their connections, so that few new ones are on their way: what is not yet accepted is reset.
+  await setImmediate();
+  const lingers = leave && refuseConnections(Number(server.port));
+  // Its promise would wait for idle connections, too.
+  if (!lingers) void server.stop();
+  edge.draining = true;
+  const deaf = presence.sendAway();
+  const closedMs = performance.now();
+  const lingerMs = lingers ? LINGER_MS : 0;
+  // Bun's own number counts the answers, too, whose bodies are still being read.
+  const isOpen = () => edge.active > 0 || server.pendingRequests > deaf;
+  for (let ms = 0; ms < lingerMs || (isOpen() && ms < DRAIN_MS);) {
+    commitLog.close();
+    await Bun.sleep(10);
+    ms = performance.now() - closedMs;
+  }
+  // Who still waits is told to send it again, instead of being cut off.
+  commitLog.abandon();
+  await commitLog.flush();
+  await Bun.sleep(edge.active > 0 ? ANSWER_MS : 0);
 }
 
 function listen(

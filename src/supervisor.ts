@@ -4,6 +4,7 @@ import { Type } from "typebox";
 import { Value } from "typebox/value";
 
 import { UsageError } from "./platform/errors.ts";
+import { MetricsRelay } from "./metrics-relay.ts";
 import { type Log } from "./platform/log.ts";
 
 const BACKOFF_MS_MIN = 250;
@@ -13,7 +14,7 @@ const SETTLED_MS = 10_000;
 const CRASHES_MAX = 5;
 const STOP_MS_MAX = 15_000;
 
-const Ready = Type.Object({ url: Type.Optional(Type.String()) });
+const Ready = Type.Object({ ready: Type.Literal(true), url: Type.Optional(Type.String()) });
 
 /** A command of this program as a process of its own. */
 export type Program = { args: string[]; env: Record<string, string | undefined> };
@@ -22,12 +23,13 @@ type Child = { exited: Promise<number>; ready: Promise<string | undefined> };
 
 /** Tells the supervisor, if there is one, that this process is at its work; `url` is where it listens. */
 export function tellReady(url?: string): void {
-  process.send?.({ url });
+  process.send?.({ ready: true, url });
 }
 
 /** Keeps processes running: one that dies is started again, after a growing pause while it keeps dying. */
 export class Supervisor {
   readonly #log: Log;
+  readonly #metrics = new MetricsRelay();
   readonly #stopping = new AbortController();
   readonly #running = new Set<Bun.Subprocess>();
   readonly #kept: Promise<void>[] = [];
@@ -93,12 +95,15 @@ export class Supervisor {
       stdio: ["ignore", "inherit", "inherit"],
       // Its end tells the child that this process is gone.
       ipc: (message: unknown) => {
-        if (Value.Check(Ready, message)) ready.resolve(message.url);
+        if (!Value.Check(Ready, message)) return this.#metrics.take(child, message);
+        this.#metrics.add(child);
+        ready.resolve(message.url);
       },
     });
     this.#running.add(child);
     const exited = child.exited.then((code) => {
       this.#running.delete(child);
+      this.#metrics.remove(child);
       ready.reject(new UsageError(`${args.join(" ")} ended before it was ready`));
       return code;
     });

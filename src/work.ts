@@ -2,16 +2,21 @@ import { constants, setPriority } from "node:os";
 
 import { whereSql } from "./devices/condition-sql.ts";
 import { parseConditions } from "./devices/conditions.ts";
+import { type Looked, Orphans } from "./ingest/orphans.ts";
+import { Scrapes } from "./metrics-relay.ts";
 import { Worker } from "./notifications/worker.ts";
 import { type Config } from "./platform/config.ts";
 import { openDatabase } from "./platform/database.ts";
+import { Health } from "./platform/health.ts";
 import { openLog } from "./platform/log.ts";
 import { openObjects } from "./platform/open-objects.ts";
+import { WorkMetrics } from "./platform/work-metrics.ts";
 import { openSender } from "./push/open-sender.ts";
 import { tellReady } from "./supervisor.ts";
 import { BuildGarbage } from "./updates/garbage.ts";
+import { listenForOperators } from "./work-listener.ts";
 
-/** Sends campaigns, and removes builds that nothing refers to, until the signal. */
+/** Sends campaigns, removes builds that nothing refers to, and takes care of orphans, until the signal. */
 export async function runWork(
   config: Config,
   databaseUrl: string,
@@ -21,19 +26,29 @@ export async function runWork(
   setPriority(constants.priority.PRIORITY_BELOW_NORMAL);
   const log = openLog(config.logLevel);
   const sql = openDatabase(databaseUrl);
+  const metrics = new WorkMetrics();
   await using sender = await openSender(config.push, log);
   const worker = new Worker({
     sql,
     sender,
     filter: (transaction, conditions) => whereSql(transaction, conditions, "filter"),
     parse: parseConditions,
+    metrics,
     log,
   });
   await using objects = await openObjects(config);
   const garbage = new BuildGarbage({ sql, objects, log });
-  log.info(sender.canSend, "working");
+  const onLooked = ({ adopted, deleted, damaged }: Looked) =>
+    metrics.countOrphans({ adopted, deleted, damaged });
+  const orphans = new Orphans({ sql, objects, log, onLooked });
+  metrics.watchPushes(() => sender.counts);
+  metrics.watchCampaigns(worker);
+  metrics.watchGarbage(async () => await garbage.overdueSeconds());
+  const health = new Health({ sql, objects, metrics, log });
+  await using operators = listenForOperators(config, health, new Scrapes(metrics.registry));
+  log.info({ ...sender.canSend, url: operators?.url }, "working");
   tellReady();
-  await Promise.all([worker.run(signal), garbage.run(signal)]);
+  await Promise.all([worker.run(signal), garbage.run(signal), orphans.run(signal)]);
   await sql.end({ timeout: 1 });
   log.info("stopped");
 }

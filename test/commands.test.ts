@@ -122,6 +122,8 @@ test.each([
   [["project", "create", "x", "--id", "0"], "--id"],
   [["project", "update", "1", "--sample-rate", "101"], "--sample-rate"],
   [["project", "update", "1", "--active", "maybe"], "--active"],
+  [["project", "update", "1", "--daily-bytes", "0"], "--daily-bytes"],
+  [["project", "update", "1", "--daily-bytes", "none"], "--daily-bytes"],
   [["project", "update", "999999", "--active", "true"], "there is no project 999999"],
   [["project", "create"], "name"],
   [["nonsense"], "nonsense"],

@@ -1,8 +1,9 @@
-import { readdir, readFile } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 
 import { afterAll, beforeAll, expect, test } from "bun:test";
 
 import { TestApp } from "./support/app.ts";
+import { childrenOf, pidsOf } from "./support/children.ts";
 import { eventually } from "./support/eventually.ts";
 import { ServerProcess, envOf } from "./support/server-process.ts";
 
@@ -18,27 +19,6 @@ afterAll(async () => {
 
 const start = async (workers: number, env = envOf(app)) =>
   await ServerProcess.start({ ...env, WORKERS: String(workers) }, ["src/main.ts", "start"]);
-
-type Process = { pid: number; command: string };
-
-/** The processes that `start` keeps, by their command. */
-async function childrenOf(parent: number): Promise<Process[]> {
-  const found: Process[] = [];
-  for (const pid of (await readdir("/proc")).map(Number)) {
-    if (!Number.isInteger(pid)) continue;
-    const stat = await readFile(`/proc/${pid}/stat`, "utf8").catch(() => "");
-    const [state, ppid] = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-    if (Number(ppid) !== parent || state === "Z") continue;
-    const line = await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "");
-    const command = line.split("\0").find((word) => word === "serve" || word === "work");
-    if (command !== undefined) found.push({ pid, command });
-  }
-  return found;
-}
-
-async function pidsOf(parent: number, command: string): Promise<number[]> {
-  return (await childrenOf(parent)).filter((one) => one.command === command).map(({ pid }) => pid);
-}
 
 /** A request on a connection of its own. */
 async function isServed(url: string): Promise<boolean> {

@@ -1,10 +1,15 @@
 import { MARK_BYTES } from "./batch.ts";
 
-const BOUNDARY = "----FloodgateBench7MA4YWxkTrZu0gW";
+export const BOUNDARY = "----FloodgateBench7MA4YWxkTrZu0gW";
 const JPEG_START = [0xff, 0xd8, 0xff, 0xe0, 0x00, 0x10, 0x4a, 0x46, 0x49, 0x46, 0x00, 0x01];
 const MARK_HOLDER = "0".repeat(MARK_BYTES);
 
 export const FORM_CONTENT_TYPE = `multipart/form-data; boundary=${BOUNDARY}`;
+
+const encoder = new TextEncoder();
+
+/** What ends every form. */
+export const FORM_END = encoder.encode(`\r\n--${BOUNDARY}--\r\n`);
 
 export type FormFrame = { before: Uint8Array; after: Uint8Array; nameOffset: number };
 
@@ -14,10 +19,9 @@ export function frameForm(projectID: number, filename: string): FormFrame {
     `--${BOUNDARY}\r\nContent-Disposition: form-data; name="projectID"\r\n\r\n${projectID}\r\n` +
     `--${BOUNDARY}\r\nContent-Disposition: form-data; name="image"; filename="${filename}"\r\n` +
     "Content-Type: image/jpeg\r\n\r\n";
-  const encoder = new TextEncoder();
   return {
     before: encoder.encode(before),
-    after: encoder.encode(`\r\n--${BOUNDARY}--\r\n`),
+    after: FORM_END,
     nameOffset: before.lastIndexOf(filename),
   };
 }

@@ -1,9 +1,16 @@
 import { Value } from "typebox/value";
 
 import { endpointOf, openConnections } from "./connection.ts";
+import { runDownloads } from "./downloads.ts";
 import { Engine } from "./engine.ts";
 import { Meter } from "./meter.ts";
-import { type LoadMessage, Plan, type StagesPlan, type UploadsPlan } from "./plan.ts";
+import {
+  type DownloadsPlan,
+  type LoadMessage,
+  Plan,
+  type StagesPlan,
+  type UploadsPlan,
+} from "./plan.ts";
 import { runPresence } from "./presence/run.ts";
 import { Requests } from "./requests.ts";
 import { startSessions } from "./sessions.ts";
@@ -26,7 +33,7 @@ async function runStages(plan: StagesPlan): Promise<void> {
     endpoint,
     connections: plan.connections,
     requests: new Requests(plan.work, endpoint.host),
-    projectKey: plan.work.kind === "put" ? undefined : plan.work.projectKey,
+    projectKey: "projectKey" in plan.work ? plan.work.projectKey : undefined,
     meter,
   });
   for (const stage of plan.stages) {
@@ -39,7 +46,12 @@ async function runStages(plan: StagesPlan): Promise<void> {
 async function runUploadsPlan(plan: UploadsPlan): Promise<void> {
   using meter = new Meter(plan.watched, plan.storeUrl);
   const tokens = plan.projectKey === undefined ? [] : await sessionTokens(plan, plan.projectKey);
-  tell({ kind: "uploads", result: await runUploads(plan, tokens, meter, tellProgress) });
+  tell({ kind: "transfer", result: await runUploads(plan, tokens, meter, tellProgress) });
+}
+
+async function runDownloadsPlan(plan: DownloadsPlan): Promise<void> {
+  using meter = new Meter(plan.watched, undefined);
+  tell({ kind: "transfer", result: await runDownloads(plan, meter, tellProgress) });
 }
 
 async function sessionTokens(plan: UploadsPlan, projectKey: string): Promise<string[]> {
@@ -56,6 +68,7 @@ async function run(message: unknown): Promise<void> {
     const plan = Value.Parse(Plan, message);
     if (plan.kind === "stages") await runStages(plan);
     else if (plan.kind === "uploads") await runUploadsPlan(plan);
+    else if (plan.kind === "downloads") await runDownloadsPlan(plan);
     else tell({ kind: "presence", result: await runPresence(plan, tellProgress) });
     tell({ kind: "done" });
   } catch (error) {

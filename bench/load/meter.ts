@@ -1,13 +1,7 @@
 import { type Static, Type } from "typebox";
 import { Value } from "typebox/value";
 
-import {
-  cpuSeconds,
-  familyCpuSeconds,
-  peakRssBytes,
-  resetPeakRss,
-  rssBytes,
-} from "../accounting.ts";
+import { familyCpuSeconds, peakRssBytes, resetPeakRss, rssBytes } from "../accounting.ts";
 import { Latency, type Usage, type Watched } from "./plan.ts";
 
 const SAMPLE_MS = 100;
@@ -84,7 +78,8 @@ export class Meter implements Disposable {
     const { server, postgres } = this.#watched;
     const { user, system } = process.cpuUsage();
     return {
-      server: cpuSeconds(server),
+      // With the processes that it keeps, if it does.
+      server: familyCpuSeconds(server),
       postgres: postgres === undefined ? undefined : familyCpuSeconds(postgres),
       generator: (user + system) / 1_000_000,
       rssBytes: rssBytes(server),

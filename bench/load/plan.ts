@@ -23,7 +23,10 @@ const Puts = Type.Object({
   path: Type.String(),
 });
 
-export const Work = Type.Union([Batches, Images, Puts]);
+/** The same question from everyone, without a token. */
+const Gets = Type.Object({ kind: Type.Literal("get"), path: Type.String() });
+
+export const Work = Type.Union([Batches, Images, Puts, Gets]);
 export type Work = Static<typeof Work>;
 
 export const Stage = Type.Object({
@@ -56,11 +59,20 @@ export const StagesPlan = Type.Object({
 });
 export type StagesPlan = Static<typeof StagesPlan>;
 
-/** Whole images at a given pace: one huge one as fast as it goes, or hundreds that trickle. */
+const ImageForm = Type.Object({ kind: Type.Literal("image"), projectID: Type.Number() });
+
+/** A build per upload, each of a version of its own from `version` on. */
+const BuildForm = Type.Object({
+  kind: Type.Literal("build"),
+  signature: Type.String(),
+  version: Type.Integer({ minimum: 0 }),
+});
+
+/** Whole files at a given pace: one huge one as fast as it goes, or hundreds that trickle. */
 export const UploadsPlan = Type.Object({
   kind: Type.Literal("uploads"),
   url: Type.String(),
-  projectID: Type.Number(),
+  form: Type.Union([ImageForm, BuildForm]),
   projectKey: Type.Optional(Type.String()),
   connections: Type.Integer({ minimum: 1 }),
   bytes: Type.Integer({ minimum: 1 }),
@@ -70,6 +82,16 @@ export const UploadsPlan = Type.Object({
   storeUrl: Type.Optional(Type.String()),
 });
 export type UploadsPlan = Static<typeof UploadsPlan>;
+
+/** One file, over all connections at once. */
+export const DownloadsPlan = Type.Object({
+  kind: Type.Literal("downloads"),
+  url: Type.String(),
+  path: Type.String(),
+  connections: Type.Integer({ minimum: 1 }),
+  watched: Watched,
+});
+export type DownloadsPlan = Static<typeof DownloadsPlan>;
 
 /** Subscribers of presence, and pings for them. A user is a number; the load process makes the names. */
 export const PresenceStep = Type.Union([
@@ -117,7 +139,7 @@ export const PresencePlan = Type.Object({
 });
 export type PresencePlan = Static<typeof PresencePlan>;
 
-export const Plan = Type.Union([StagesPlan, UploadsPlan, PresencePlan]);
+export const Plan = Type.Union([StagesPlan, UploadsPlan, DownloadsPlan, PresencePlan]);
 export type Plan = Static<typeof Plan>;
 
 export const Latency = Type.Object({
@@ -176,7 +198,7 @@ export const StageResult = Type.Object({
 });
 export type StageResult = Static<typeof StageResult>;
 
-export const UploadsResult = Type.Object({
+export const TransferResult = Type.Object({
   connections: Type.Number(),
   bytes: Type.Number(),
   seconds: Type.Number(),
@@ -184,7 +206,7 @@ export const UploadsResult = Type.Object({
   broken: Type.Number(),
   usage: Usage,
 });
-export type UploadsResult = Static<typeof UploadsResult>;
+export type TransferResult = Static<typeof TransferResult>;
 
 /** The server's memory after a settle step or before a stall step. */
 export const PresenceMark = Type.Object({
@@ -228,7 +250,7 @@ export const LoadMessage = Type.Union([
   Type.Object({ kind: Type.Literal("ready") }),
   Type.Object({ kind: Type.Literal("progress"), done: Type.Number(), detail: Type.String() }),
   Type.Object({ kind: Type.Literal("stage"), result: StageResult }),
-  Type.Object({ kind: Type.Literal("uploads"), result: UploadsResult }),
+  Type.Object({ kind: Type.Literal("transfer"), result: TransferResult }),
   Type.Object({ kind: Type.Literal("presence"), result: PresenceResult }),
   Type.Object({ kind: Type.Literal("done") }),
   Type.Object({ kind: Type.Literal("failed"), message: Type.String() }),

@@ -5,6 +5,7 @@ import type { Work } from "./plan.ts";
 // The head is written right before the body; token lengths vary by a character or two.
 const HEAD_BYTES_MAX = 1024;
 const RUN_DIGITS = 6;
+const METHODS = { batch: "POST", image: "POST", put: "PUT", get: "GET" };
 const USER_AGENT = "ORTracker/1.0.14 CFNetwork/1410.0.3 Darwin/22.6.0";
 
 /**
@@ -28,7 +29,7 @@ export class Requests {
     // The names of images are unique per project, not per session: another run must not send the same.
     const run = Math.floor(Math.random() * 16 ** RUN_DIGITS);
     for (const offset of this.#markOffsets) writeHex(this.#buffer, offset, RUN_DIGITS, run);
-    const method = work.kind === "put" ? "PUT" : "POST";
+    const method = METHODS[work.kind];
     this.#headOf = (token) =>
       requestHead({ method, path, host, token, contentType, bodyBytes: body.length });
   }
@@ -59,24 +60,31 @@ type Head = {
   method: string;
   path: string;
   host: string;
-  token: string;
-  contentType: string;
-  bodyBytes: number;
+  token?: string;
+  /** Of a service, which publishes builds. */
+  signature?: string;
+  /** Absent: there is no body. */
+  contentType?: string | undefined;
+  bodyBytes?: number;
 };
 
-export function requestHead({ method, path, host, token, contentType, bodyBytes }: Head): string {
+export function requestHead(head: Head): string {
+  const { method, path, host, token = "", signature, contentType, bodyBytes = 0 } = head;
   return [
     `${method} ${path} HTTP/1.1`,
     `Host: ${host}`,
     `User-Agent: ${USER_AGENT}`,
     ...(token === "" ? [] : [`Authorization: Bearer ${token}`]),
-    `Content-Type: ${contentType}`,
-    `Content-Length: ${bodyBytes}`,
+    ...(signature === undefined ? [] : [`Signature: ${signature}`]),
+    ...(contentType === undefined
+      ? []
+      : [`Content-Type: ${contentType}`, `Content-Length: ${bodyBytes}`]),
     "\r\n",
   ].join("\r\n");
 }
 
 function describe(work: Work) {
+  if (work.kind === "get") return { body: new Uint8Array(0), markOffsets: [], path: work.path };
   if (work.kind === "image") {
     const form = buildImageForm(work.projectID, work.bytes);
     return { ...form, path: "/v1/ios/images" };

@@ -1,9 +1,10 @@
 import type { Socket } from "bun";
 
 import { endpointOf } from "./connection.ts";
+import { BUILDS_PATH, frameBuild } from "./build-form.ts";
 import { fillImage, FORM_CONTENT_TYPE, frameForm } from "./image-form.ts";
 import type { Meter } from "./meter.ts";
-import type { UploadsPlan, UploadsResult } from "./plan.ts";
+import type { UploadsPlan, TransferResult } from "./plan.ts";
 import { requestHead } from "./requests.ts";
 import { type Answer, ResponseReader } from "./response.ts";
 
@@ -12,24 +13,25 @@ const PIECE_BYTES = 256 * 1024;
 const PHASES = 20;
 const PHASE_MS = 10;
 const ANSWER_TIMEOUT_MS = 60_000;
+const SLOWEST_BYTES_PER_SECOND = 25_000_000;
 
-/** Sends whole images, one per connection, and waits for every answer. */
+/** Sends whole files, one per connection, and waits for every answer. */
 export async function runUploads(
   plan: UploadsPlan,
   tokens: string[],
   meter: Meter,
   progress: (done: number, detail: string) => void,
-): Promise<UploadsResult> {
+): Promise<TransferResult> {
   const piece = fillImage(Math.min(PIECE_BYTES, plan.bytes));
   meter.restartPeak();
   const opened = await meter.open();
   const startedAtMs = performance.now();
   const uploads = Array.from(
     { length: plan.connections },
-    (_, index) => new Upload(plan, tokens[index] ?? "", piece),
+    (_, index) => new Upload(plan, describe(plan, index, tokens[index]), piece),
   );
   await Promise.all(uploads.map(async (upload) => upload.open()));
-  const expectedMs = plan.bytesPerSecond ? (plan.bytes / plan.bytesPerSecond) * 1000 : 0;
+  const expectedMs = (plan.bytes / (plan.bytesPerSecond ?? SLOWEST_BYTES_PER_SECOND)) * 1000;
   const deadline = AbortSignal.timeout(expectedMs + ANSWER_TIMEOUT_MS);
   const answers = Promise.all(uploads.map(async (upload) => upload.answer));
   const reporter = setInterval(() => {
@@ -76,18 +78,31 @@ function count(uploads: Upload[]) {
   const statuses: Record<string, number> = {};
   let broken = 0;
   let bytes = 0;
-  for (const { status, imageBytes } of uploads) {
+  for (const { status, fileBytes } of uploads) {
     if (status === undefined) broken++;
     else statuses[status] = (statuses[status] ?? 0) + 1;
-    if (status === 200) bytes += imageBytes;
+    if (status === 200) bytes += fileBytes;
   }
   return { connections: uploads.length, bytes, statuses, broken };
+}
+
+/** What stands around the file on the wire. */
+function describe(plan: UploadsPlan, index: number, token: string | undefined) {
+  const { form } = plan;
+  if (form.kind === "image")
+    return {
+      ...frameForm(form.projectID, crypto.randomUUID().replaceAll("-", "")),
+      path: "/v1/ios/images",
+      ...(token !== undefined && { token }),
+    };
+  const { signature } = form;
+  return { ...frameBuild(`${form.version + index}_01`), path: BUILDS_PATH, signature };
 }
 
 /** One multipart request whose body is sent as it is allowed to go and as the socket takes it. */
 class Upload {
   readonly answer: Promise<void>;
-  readonly imageBytes: number;
+  readonly fileBytes: number;
   status: number | undefined;
   readonly #url: string;
   readonly #head: Uint8Array;
@@ -100,25 +115,24 @@ class Upload {
   #socket: Socket | undefined;
   #settle: () => void;
 
-  constructor(plan: UploadsPlan, token: string, piece: Uint8Array) {
-    const { host } = endpointOf(plan.url);
-    const form = frameForm(plan.projectID, crypto.randomUUID().replaceAll("-", ""));
-    const bodyBytes = form.before.length + plan.bytes + form.after.length;
-    const contentType = FORM_CONTENT_TYPE;
+  constructor(
+    { url, bytes }: UploadsPlan,
+    { before, after, ...about }: ReturnType<typeof describe>,
+    piece: Uint8Array,
+  ) {
     const head = requestHead({
       method: "POST",
-      path: "/v1/ios/images",
-      host,
-      token,
-      contentType,
-      bodyBytes,
+      host: endpointOf(url).host,
+      contentType: FORM_CONTENT_TYPE,
+      bodyBytes: before.length + bytes + after.length,
+      ...about,
     });
-    this.#url = plan.url;
-    this.#head = Buffer.concat([new TextEncoder().encode(head), form.before]);
+    this.#url = url;
+    this.#head = Buffer.concat([new TextEncoder().encode(head), before]);
     this.#piece = piece;
-    this.#tail = form.after;
-    this.imageBytes = plan.bytes;
-    this.#total = this.#head.length + plan.bytes + form.after.length;
+    this.#tail = after;
+    this.fileBytes = bytes;
+    this.#total = this.#head.length + bytes + after.length;
     const { promise, resolve } = Promise.withResolvers<void>();
     this.answer = promise;
     this.#settle = resolve;
@@ -146,9 +160,9 @@ class Upload {
     });
   }
 
-  /** Lets the image go up to its first `bytes`; the head goes at once, the end with the last of them. */
+  /** Lets the file go up to its first `bytes`; the head goes at once, the end with the last of them. */
   allow(bytes: number): void {
-    this.#allowed = bytes >= this.imageBytes ? this.#total : this.#head.length + Math.floor(bytes);
+    this.#allowed = bytes >= this.fileBytes ? this.#total : this.#head.length + Math.floor(bytes);
     this.#write();
   }
 
@@ -184,13 +198,13 @@ class Upload {
   #next(): Uint8Array {
     const room = this.#allowed - this.#sent;
     if (this.#sent < this.#head.length) return this.#head.subarray(this.#sent, this.#sent + room);
-    const inImage = this.#sent - this.#head.length;
-    const left = this.imageBytes - inImage;
+    const inFile = this.#sent - this.#head.length;
+    const left = this.fileBytes - inFile;
     if (left > 0) {
-      const offset = inImage % this.#piece.length;
+      const offset = inFile % this.#piece.length;
       return this.#piece.subarray(offset, offset + Math.min(left, room));
     }
-    const inTail = inImage - this.imageBytes;
+    const inTail = inFile - this.fileBytes;
     return this.#tail.subarray(inTail, inTail + room);
   }
 }

@@ -1,4 +1,4 @@
-import type { PresenceResult, StageResult, UploadsResult } from "../load/plan.ts";
+import type { PresenceResult, StageResult, TransferResult } from "../load/plan.ts";
 
 export type Section = { title: string; columns: string[]; rows: string[][]; notes: string[] };
 
@@ -19,7 +19,7 @@ export type Measurement = {
   subject: string;
   store: string;
   round: number;
-  result: StageResult | UploadsResult | PresenceResult;
+  result: StageResult | TransferResult | PresenceResult;
 };
 
 /** What a run found, in the order found. */

@@ -1,9 +1,9 @@
 import type { Harness, Store, StoreKind, Subject } from "../harness.ts";
-import type { StageResult, UploadsResult } from "../load/plan.ts";
+import type { StageResult, TransferResult } from "../load/plan.ts";
 import type { Options } from "../options.ts";
 import type { Findings } from "../report/findings.ts";
 import { count, kib, mib, microseconds, ms, or, perSecond, times } from "../report/units.ts";
-import { figuresOf, median } from "../stats.ts";
+import { figuresOf, growthOf, median, peakOf } from "../stats.ts";
 import { type ImagesParameters, imagesParameters } from "./images-parameters.ts";
 import { type Context, measureStage, measureUploads } from "./measure.ts";
 
@@ -151,7 +151,7 @@ async function measureSlow(context: Context<ImagesParameters>): Promise<void> {
       bytesPerSecond,
     }),
   );
-  const perConnection = (results: UploadsResult[]) => growthOf(results) / connections;
+  const perConnection = (results: TransferResult[]) => growthOf(results) / connections;
   findings.section(
     `Slow: ${connections} uploads at ${kib(bytesPerSecond)}/s each for ${seconds} s`,
     ["", "RSS growth", "per connection", "peak RSS", "per CPU second", "PUTs"],
@@ -238,15 +238,6 @@ function pair<Result>(measured: Measured<Result>[], store: string) {
   return [ours, theirs] as const;
 }
 
-/** The most of all rounds: a limit on memory holds in each. */
-function growthOf(results: UploadsResult[]): number {
-  return Math.max(...results.map(({ usage }) => usage.rssPeakBytes - usage.rssStartBytes));
-}
-
-function peakOf(results: UploadsResult[]): number {
-  return Math.max(...results.map(({ usage }) => usage.rssPeakBytes));
-}
-
-function bytesPerCpuSecond(results: UploadsResult[]): number {
+function bytesPerCpuSecond(results: TransferResult[]): number {
   return median(results.map(({ bytes, usage }) => bytes / usage.serverCpuSeconds));
 }

@@ -6,6 +6,7 @@ import { measureOverload } from "./ingest-overload.ts";
 import { type IngestParameters, ingestParameters } from "./ingest-parameters.ts";
 import { measureSaturation } from "./ingest-saturation.ts";
 import { measureIdle, measureSteady } from "./ingest-steady.ts";
+import { measureWorkers } from "./ingest-workers.ts";
 import type { Context } from "./measure.ts";
 
 const PHASES: Record<string, (context: Context<IngestParameters>) => Promise<void>> = {
@@ -14,6 +15,7 @@ const PHASES: Record<string, (context: Context<IngestParameters>) => Promise<voi
   idle: measureIdle,
   overload: measureOverload,
   curve: measureCurve,
+  workers: measureWorkers,
 };
 
 export const ingestPhases = Object.keys(PHASES);

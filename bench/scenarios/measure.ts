@@ -1,5 +1,5 @@
 import type { Harness, Store, Subject } from "../harness.ts";
-import type { Stage, StageResult, UploadsResult, Work } from "../load/plan.ts";
+import type { Stage, StageResult, TransferResult, Work } from "../load/plan.ts";
 import type { Findings } from "../report/findings.ts";
 
 export type Context<Parameters> = {
@@ -7,6 +7,9 @@ export type Context<Parameters> = {
   findings: Findings;
   parameters: Parameters;
 };
+
+/** Where the index has what was acknowledged. */
+const TABLES = { batch: "batches", image: "images", put: undefined, get: undefined } as const;
 
 type About = {
   phase: string;
@@ -24,8 +27,7 @@ export async function measureStages(
   request: StagesRequest,
 ): Promise<StageResult[]> {
   const { phase, name, round = 1, subject, store, work, connections, stages } = request;
-  const table = work.kind === "image" ? "images" : "batches";
-  const index = await IndexCheck.open(harness, subject, table);
+  const index = await IndexCheck.open(harness, subject, TABLES[work.kind]);
   const results = await harness.load.stages(`${phase}: ${name}`, {
     kind: "stages",
     url: subject.url,
@@ -66,21 +68,29 @@ export function batchWork({ projectKey }: Subject, bytes: number): Work {
   return { kind: "batch", bytes, ...(projectKey !== undefined && { projectKey }) };
 }
 
-type UploadsRequest = About & { connections: number; bytes: number; bytesPerSecond?: number };
+type UploadsRequest = About & {
+  connections: number;
+  bytes: number;
+  bytesPerSecond?: number;
+  /** Absent: images. */
+  build?: { signature: string; version: number };
+};
 
-/** The same for whole images at a pace. Warm-ups are not kept. */
+/** The same for whole files at a pace. Warm-ups are not kept. */
 export async function measureUploads(
   { harness, findings }: Context<unknown>,
   request: UploadsRequest,
   keep = true,
-): Promise<UploadsResult> {
-  const { phase, name, round = 1, subject, store, connections, bytes, bytesPerSecond } = request;
-  const index = await IndexCheck.open(harness, subject, "images");
+): Promise<TransferResult> {
+  const { phase, name, subject, store, connections, bytes, bytesPerSecond, build } = request;
+  const { projectID, projectKey } = subject;
+  const table = build === undefined ? "images" : undefined;
+  const index = await IndexCheck.open(harness, subject, table);
   const result = await harness.load.uploads(`${phase}: ${name}${keep ? "" : " (warm-up)"}`, {
     kind: "uploads",
     url: subject.url,
-    projectID: subject.projectID,
-    ...(subject.projectKey !== undefined && { projectKey: subject.projectKey }),
+    form: build === undefined ? { kind: "image", projectID } : { kind: "build", ...build },
+    ...(build === undefined && projectKey !== undefined && { projectKey }),
     connections,
     bytes,
     ...(bytesPerSecond !== undefined && { bytesPerSecond }),
@@ -93,15 +103,43 @@ export async function measureUploads(
     );
   const acknowledged = result.statuses["200"] ?? 0;
   findings.failures.push(...(await index.problems(`${phase}, ${name}`, acknowledged, connections)));
-  if (keep)
-    findings.measurements.push({
-      phase,
-      subject: name,
-      store: store?.label ?? "none",
-      round,
-      result,
-    });
+  if (keep) keepTransfer(findings, request, result);
   return result;
+}
+
+type DownloadsRequest = About & { connections: number; path: string; bytes: number };
+
+/** The same for one file that is fetched over all connections at once. */
+export async function measureDownloads(
+  { harness, findings }: Context<unknown>,
+  request: DownloadsRequest,
+): Promise<TransferResult> {
+  const { phase, name, subject, connections, path, bytes } = request;
+  const plan = { kind: "downloads", url: subject.url, path, connections } as const;
+  const result = await harness.load.downloads(`${phase}: ${name}`, {
+    ...plan,
+    watched: watched(subject),
+  });
+  if (result.statuses["200"] !== connections || result.bytes !== connections * bytes)
+    findings.failures.push(
+      `${phase}, ${name}: ${connections} downloads gave ${result.bytes} bytes and ${JSON.stringify(result.statuses)}`,
+    );
+  keepTransfer(findings, request, result);
+  return result;
+}
+
+function keepTransfer(
+  findings: Findings,
+  { phase, name, store, round = 1 }: About,
+  result: TransferResult,
+): void {
+  findings.measurements.push({
+    phase,
+    subject: name,
+    store: store?.label ?? "none",
+    round,
+    result,
+  });
 }
 
 export function watched(subject: Subject) {
@@ -123,9 +161,10 @@ class IndexCheck {
     this.#before = before;
   }
 
-  /** Checks nothing for the baselines, which have no projects and no index. */
-  static async open(harness: Harness, subject: Subject, table: "batches" | "images") {
-    if (subject.projectKey === undefined) return { problems: async () => [] };
+  /** Checks nothing for the baselines, which have no projects and no index, nor for what is not indexed. */
+  static async open(harness: Harness, subject: Subject, table: "batches" | "images" | undefined) {
+    if (subject.projectKey === undefined || table === undefined)
+      return { problems: async () => [] };
     return new IndexCheck(harness, table, await harness.countRows(table));
   }
 

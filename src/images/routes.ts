@@ -141,7 +141,7 @@ function uploadDetail(summary: string) {
     },
     responses: {
       200: { description: "Every file is stored" },
-      ...errors(400, 401, 403, 404, 408, 413, 415, 422, 503),
+      ...errors(400, 401, 403, 404, 408, 413, 415, 422, 429, 503),
     },
   };
 }

@@ -29,8 +29,8 @@ export class Images {
   /** Takes in a form of files; resolved means that every one is stored. With `projectRequired` the form must name the session's project. */
   async upload(token: SessionToken, request: Request, projectRequired: boolean): Promise<void> {
     const { sessions, inflight } = this.#deps;
-    const session = await sessions.find(token.sessionId);
-    inflight.reserve(0);
+    const session = await sessions.admit(token.sessionId);
+    inflight.reserve(session.projectId, 0);
     const owner = { projectId: session.projectId, sessionId: token.sessionId };
     const form = new Form(this.#deps, owner, { ...this.#options, recorded: session.recorded });
     for await (const events of formEvents(request, {
@@ -38,7 +38,7 @@ export class Images {
     })) {
       for (const event of events) await form.take(event);
       await form.window.room();
-      await inflight.room();
+      await inflight.room(session.projectId);
     }
     await form.checkProject(projectRequired);
     await form.store();

@@ -4,7 +4,7 @@ import pRetry, { AbortError } from "p-retry";
 
 import { unavailable } from "../platform/errors.ts";
 import { type Log } from "../platform/log.ts";
-import { type Metrics } from "../platform/metrics.ts";
+import { type Metrics, type Waiting } from "../platform/metrics.ts";
 import { type ObjectStore } from "../platform/objects.ts";
 import { CommitDeadline } from "./commit-deadline.ts";
 import { type InflightBytes } from "./inflight-bytes.ts";
@@ -63,7 +63,9 @@ class OpenSegment {
   readonly openedMs = performance.now();
   readonly writer: SegmentWriter;
   readonly timer: NodeJS.Timeout;
-  heldBytes = 0;
+  /** bytes by project */
+  readonly held = new Map<number, number>();
+  waitsFor: keyof Waiting["segments"] = "open";
 
   constructor(buffer: Uint8Array, timer: NodeJS.Timeout) {
     this.writer = new SegmentWriter(buffer);
@@ -78,6 +80,8 @@ export class CommitLog {
   readonly #puts = pLimit(PUTS_MAX);
   readonly #eager = new TokenBucket(EAGER_PUTS.perSecond, EAGER_PUTS.burst);
   readonly #committing = new Set<Promise<void>>();
+  /** The oldest one first. */
+  readonly #unsettled = new Set<OpenSegment>();
   readonly #buffers: Uint8Array[] = [];
   #open: OpenSegment | undefined;
   readonly #deadlines = new Set<CommitDeadline>();
@@ -99,8 +103,8 @@ export class CommitLog {
     if (this.#open !== undefined && !this.#open.writer.fits(body.length)) this.close();
     const segment = (this.#open ??= this.#openSegment(body.length));
     const entry = segment.writer.append(head, body, facts);
-    segment.heldBytes += body.length;
-    this.#deps.inflight.add(body.length);
+    segment.held.set(head.projectId, (segment.held.get(head.projectId) ?? 0) + body.length);
+    this.#deps.inflight.add(head.projectId, body.length);
     this.#scheduleCheck();
     return { segment: segment.pending, entry };
   }
@@ -119,6 +123,14 @@ export class CommitLog {
     return this.#open?.writer.fits(bytes, records) ?? false;
   }
 
+  /** What is not settled yet. */
+  waiting(): Waiting {
+    const segments = { open: 0, slot: 0, put: 0, index: 0 };
+    for (const { waitsFor } of this.#unsettled) segments[waitsFor]++;
+    const [oldest] = this.#unsettled;
+    return { segments, oldestMs: oldest === undefined ? 0 : performance.now() - oldest.openedMs };
+  }
+
   /** Starts the commit of what is open. */
   close(): void {
     const segment = this.#open;
@@ -126,6 +138,7 @@ export class CommitLog {
     this.#open = undefined;
     this.#due = false;
     clearTimeout(segment.timer);
+    segment.waitsFor = "slot";
     this.#eager.take(1);
     // Taken now, not when it was opened: ids then rise in the order in which one client's batches are acknowledged.
     segment.pending.id = Bun.randomUUIDv7();
@@ -157,7 +170,9 @@ export class CommitLog {
       this.#due = true;
       this.#closeIfDue();
     }, this.#options.intervalMs);
-    return new OpenSegment(pooled ?? Buffer.allocUnsafeSlow(bytes), timer);
+    const segment = new OpenSegment(pooled ?? Buffer.allocUnsafeSlow(bytes), timer);
+    this.#unsettled.add(segment);
+    return segment;
   }
 
   /** Once per turn of the event loop, so that requests which arrived together share a segment. */
@@ -192,15 +207,18 @@ export class CommitLog {
     let attempts = 0;
     let reusable = false;
     try {
+      segment.waitsFor = "put";
       await this.#retry("put", deadline, metrics.putSeconds, () => {
         attempts++;
         return objects.put(segmentKey(sealed.id), sealed.bytes, deadline.signal);
       });
       // After a failed attempt something may still be reading the buffer.
       reusable = attempts === 1;
+      segment.waitsFor = "index";
       await this.#retry("index", deadline, metrics.indexSeconds, () => index(sealed));
       metrics.segments.inc({ outcome: "committed" });
       metrics.segmentBytes.observe(sealed.bytes.length);
+      metrics.segmentRecords.observe(sealed.entries.length);
       segment.pending.resolve();
     } catch (cause) {
       metrics.segments.inc({ outcome: "failed" });
@@ -209,11 +227,15 @@ export class CommitLog {
         "segment not committed",
       );
       segment.pending.reject(
-        unavailable("the data could not be stored, send it again", 2, { cause }),
+        unavailable("the data could not be stored, send it again", 2, {
+          cause,
+          reason: segment.waitsFor === "index" ? "database" : "store",
+        }),
       );
     }
     this.#deadlines.delete(deadline);
-    inflight.remove(segment.heldBytes, performance.now() - segment.openedMs);
+    this.#unsettled.delete(segment);
+    inflight.remove(segment.held, performance.now() - segment.openedMs);
     if (
       reusable &&
       sealed.bytes.buffer.byteLength === this.#options.bytes &&

@@ -2,15 +2,21 @@ import { unavailable } from "../platform/errors.ts";
 
 /** A record that waits longer than this means that more is let in than the store takes. */
 const DELAY_TARGET_MS = 5000;
+// What stays free beside the limit, as a part of it, for projects that hold less than their share.
+const RESERVE = 1 / 4;
 
 /**
  * The bytes that this process holds for clients that wait: bodies being read and records not yet durable. Above the limit new
- * requests are refused at once. The limit follows the store: it falls when records wait too long and grows back with each commit in time.
+ * requests are refused at once, except those of projects that hold less than their share of it: they have a reserve, so that a project
+ * which fills the limit takes nothing from the others. The limit follows the store: it falls when records wait too long and grows back
+ * with each commit in time.
  */
 export class InflightBytes {
   readonly #max: number;
   readonly #step: number;
   #limit: number;
+  /** By project; who holds nothing has no entry. */
+  readonly #held = new Map<number, number>();
   #waiting: (() => void)[] = [];
   bytes = 0;
 
@@ -20,38 +26,68 @@ export class InflightBytes {
     this.#limit = max;
   }
 
-  /** Throws 503 when there is no room. Give the bytes back with `release`. */
-  reserve(bytes: number): void {
-    if (this.bytes + bytes > this.#limit && this.bytes > 0)
-      throw unavailable("too much is being stored at the moment, send it again", 1);
-    this.bytes += bytes;
+  /** Above this many bytes requests are refused. */
+  get limit(): number {
+    return this.#limit;
   }
 
-  release(bytes: number): void {
-    this.bytes -= bytes;
-    if (this.bytes < this.#limit) for (const resume of this.#waiting.splice(0)) resume();
+  /** Throws 503 when there is no room. Give the bytes back with `release`. */
+  reserve(projectId: number, bytes: number): void {
+    if (this.bytes > 0 && !this.#fits(projectId, bytes))
+      throw unavailable("too much is being stored at the moment, send it again", 1, {
+        reason: "overload",
+      });
+    this.add(projectId, bytes);
+  }
+
+  release(projectId: number, bytes: number): void {
+    this.#give(projectId, bytes);
+    if (this.bytes < this.#limit) this.#resume();
   }
 
   /** Bytes that were let in before and are held now. */
-  add(bytes: number): void {
+  add(projectId: number, bytes: number): void {
+    if (bytes === 0) return;
     this.bytes += bytes;
+    this.#held.set(projectId, (this.#held.get(projectId) ?? 0) + bytes);
   }
 
-  /** Records that waited for `delayMs` are settled. */
-  remove(bytes: number, delayMs: number): void {
+  /** Records, their bytes by project, that waited for `delayMs` are settled. */
+  remove(held: ReadonlyMap<number, number>, delayMs: number): void {
     this.#limit =
       delayMs > DELAY_TARGET_MS
         ? Math.max(2 * this.#step, (this.bytes * DELAY_TARGET_MS) / delayMs)
         : Math.min(this.#max, this.#limit + this.#step);
-    this.release(bytes);
+    for (const [projectId, bytes] of held) this.#give(projectId, bytes);
+    this.#resume();
   }
 
   /** Resolves when there is room: an upload that has begun stops reading instead of failing. */
-  async room(): Promise<void> {
-    while (this.bytes >= this.#limit) {
+  async room(projectId: number): Promise<void> {
+    while (!this.#fits(projectId, 1)) {
       const { promise, resolve } = Promise.withResolvers<void>();
       this.#waiting.push(resolve);
       await promise;
     }
+  }
+
+  #fits(projectId: number, bytes: number): boolean {
+    const total = this.bytes + bytes;
+    if (total <= this.#limit) return true;
+    const held = this.#held.get(projectId);
+    const sharers = this.#held.size + (held === undefined ? 1 : 0);
+    return (held ?? 0) + bytes <= this.#limit / sharers && total <= this.#max * (1 + RESERVE);
+  }
+
+  #give(projectId: number, bytes: number): void {
+    this.bytes -= bytes;
+    const left = (this.#held.get(projectId) ?? 0) - bytes;
+    if (left > 0) this.#held.set(projectId, left);
+    else this.#held.delete(projectId);
+  }
+
+  /** Each looks for itself whether there is room for its project. */
+  #resume(): void {
+    for (const resume of this.#waiting.splice(0)) resume();
   }
 }

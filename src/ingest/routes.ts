@@ -135,6 +135,6 @@ function batchDetail(summary: string) {
         },
       },
     },
-    responses: { 200: { description: "Stored" }, ...errors(400, 401, 408, 413, 503) },
+    responses: { 200: { description: "Stored" }, ...errors(400, 401, 408, 413, 429, 503) },
   };
 }

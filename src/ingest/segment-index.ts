@@ -29,15 +29,16 @@ export async function indexSegment(sql: Sql, segment: Segment): Promise<Indexed>
 }
 
 async function insertSegment(sql: Sql, segment: Segment): Promise<Indexed> {
-  const b = batchColumns(segment);
+  const b = batchColumns([segment]);
   const [counts] = await sql<[{ stored: number }]>`
     with segment as (
       insert into segments (id, bytes, records) values (${segment.id}, ${segment.bytes.length}, ${segment.entries.length})
     ), new_projects as (
       insert into projects
       select * from jsonb_populate_recordset(null::projects, ${rows(segment, "project")}::text::jsonb)
-      on conflict (id) do update set (name, project_key, platform, active, sample_rate, beacon_bytes_max) =
-        (excluded.name, excluded.project_key, excluded.platform, excluded.active, excluded.sample_rate, excluded.beacon_bytes_max)
+      on conflict (id) do update set (name, project_key, platform, active, sample_rate, beacon_bytes_max, daily_bytes_max, changed_at) =
+        (excluded.name, excluded.project_key, excluded.platform, excluded.active, excluded.sample_rate, excluded.beacon_bytes_max,
+          excluded.daily_bytes_max, excluded.changed_at)
     ), new_sessions as (
       insert into sessions
       select * from jsonb_populate_recordset(null::sessions, ${rows(segment, "session")}::text::jsonb)
@@ -66,9 +67,10 @@ async function insertSegment(sql: Sql, segment: Segment): Promise<Indexed> {
   return { stored: counts.stored, duplicates: sent - counts.stored };
 }
 
-/** PostgreSQL array literals, one a column: half the work of letting the driver build them. */
-function batchColumns(segment: Segment) {
+/** PostgreSQL array literals, one a column: half the work of letting the driver build them. `segment` counts from 1. */
+export function batchColumns(segments: Pick<Segment, "entries">[]) {
   const columns = {
+    segment: "",
     sessionId: "",
     offset: "",
     length: "",
@@ -80,20 +82,22 @@ function batchColumns(segment: Segment) {
     lastAt: "",
     receivedAt: "",
   };
-  for (const { kind, sessionId, offset, length, flags, receivedAt, facts } of segment.entries) {
-    if (kind !== "batch" || facts === undefined) continue;
-    const comma = columns.offset === "" ? "" : ",";
-    columns.sessionId += `${comma}${sessionId}`;
-    columns.offset += `${comma}${offset}`;
-    columns.length += `${comma}${length}`;
-    columns.bytes += `${comma}${facts.bytes}`;
-    columns.hash += `${comma}${BigInt.asIntN(64, facts.hash)}`;
-    columns.flags += `${comma}${flags}`;
-    columns.messages += `${comma}${facts.messages}`;
-    columns.firstAt += `${comma}${facts.firstAt}`;
-    columns.lastAt += `${comma}${facts.lastAt}`;
-    columns.receivedAt += `${comma}${receivedAt}`;
-  }
+  for (const [index, { entries }] of segments.entries())
+    for (const { kind, sessionId, offset, length, flags, receivedAt, facts } of entries) {
+      if (kind !== "batch" || facts === undefined) continue;
+      const comma = columns.offset === "" ? "" : ",";
+      columns.segment += `${comma}${index + 1}`;
+      columns.sessionId += `${comma}${sessionId}`;
+      columns.offset += `${comma}${offset}`;
+      columns.length += `${comma}${length}`;
+      columns.bytes += `${comma}${facts.bytes}`;
+      columns.hash += `${comma}${BigInt.asIntN(64, facts.hash)}`;
+      columns.flags += `${comma}${flags}`;
+      columns.messages += `${comma}${facts.messages}`;
+      columns.firstAt += `${comma}${facts.firstAt}`;
+      columns.lastAt += `${comma}${facts.lastAt}`;
+      columns.receivedAt += `${comma}${receivedAt}`;
+    }
   for (const [name, values] of Object.entries(columns))
     Object.assign(columns, { [name]: `{${values}}` });
   return columns;

@@ -52,8 +52,10 @@ export type SegmentEntry = RecordHead & {
   facts?: BatchFacts;
 };
 
+/** What a segment says of itself. */
+export type Footer = { id: string; entries: SegmentEntry[] };
 /** A whole segment in memory; `bytes` is what the object holds. */
-export type Segment = { id: string; bytes: Uint8Array; entries: SegmentEntry[] };
+export type Segment = Footer & { bytes: Uint8Array };
 
 export class SegmentError extends Error {
   override readonly name = "SegmentError";
@@ -61,9 +63,19 @@ export class SegmentError extends Error {
 
 /** The object key of a segment: its id, a UUIDv7, holds the hour. */
 export function segmentKey(id: string): string {
-  const ms = Number.parseInt(id.slice(0, 8) + id.slice(9, 13), 16);
-  const hour = new Date(ms).toISOString().slice(0, 13).replaceAll(/[-T]/g, "/");
+  const hour = new Date(segmentTime(id)).toISOString().slice(0, 13).replaceAll(/[-T]/g, "/");
   return `segments/${hour}/${id}`;
+}
+
+/** The id of the segment that has this key; undefined when no segment has it. */
+export function segmentIdOf(key: string): string | undefined {
+  const id = /[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.exec(key)?.[0];
+  return id !== undefined && key === segmentKey(id) ? id : undefined;
+}
+
+/** When the segment got its id, in ms since the epoch. */
+export function segmentTime(id: string): number {
+  return Number.parseInt(id.slice(0, 8) + id.slice(9, 13), 16);
 }
 
 /** Appends records to a buffer that it was given, and seals it into the bytes of an object. */
@@ -138,22 +150,33 @@ export class SegmentWriter {
 
 /** Reads the footer of a whole segment. Throws SegmentError when the bytes are not one. */
 export function readSegment(bytes: Uint8Array): Segment {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const trailer = bytes.length - TRAILER_BYTES;
-  if (trailer < MAGIC.length || !hasMagic(bytes, 0) || !hasMagic(bytes, trailer + 12))
+  if (!hasMagic(bytes, 0)) throw new SegmentError("no segment: the magic is missing");
+  return { ...readFooter(bytes), bytes };
+}
+
+/** How many of a segment's bytes, from its footer on, one must have for `readFooter`; its last ones tell. Throws SegmentError. */
+export function footerBytes(tail: Uint8Array): number {
+  const trailer = tail.length - TRAILER_BYTES;
+  if (trailer < 0 || !hasMagic(tail, trailer + 12))
     throw new SegmentError("no segment: the magic is missing");
-  const start = trailer - view.getUint32(trailer, true);
-  if (start < MAGIC.length) throw new SegmentError("the footer is longer than the segment");
-  const footer = bytes.subarray(start, trailer);
-  if (Bun.hash.xxHash3(footer) !== view.getBigUint64(trailer + 4, true))
+  return viewOf(tail).getUint32(trailer, true) + TRAILER_BYTES;
+}
+
+/** Reads the footer from the last bytes of a segment. Throws SegmentError when they are not that, or too few. */
+export function readFooter(tail: Uint8Array): Footer {
+  const trailer = tail.length - TRAILER_BYTES;
+  const start = tail.length - footerBytes(tail);
+  if (start < 0) throw new SegmentError("the footer is longer than the segment");
+  const footer = tail.subarray(start, trailer);
+  if (Bun.hash.xxHash3(footer) !== viewOf(tail).getBigUint64(trailer + 4, true))
     throw new SegmentError("the footer's checksum is wrong");
   const [id, entries]: [string, PackedEntry[]] = unpack(footer);
-  return { id, bytes, entries: entries.map(unpackEntry) };
+  return { id, entries: entries.map(unpackEntry) };
 }
 
 /** The body of a record that was read with its header. Throws SegmentError when it is not what was written. */
 export function recordBody(record: Uint8Array): Uint8Array {
-  const view = new DataView(record.buffer, record.byteOffset, record.byteLength);
+  const view = viewOf(record);
   const body = record.subarray(RECORD_HEADER_BYTES);
   if (
     view.getUint32(0, true) !== body.length ||
@@ -161,6 +184,10 @@ export function recordBody(record: Uint8Array): Uint8Array {
   )
     throw new SegmentError("a record is not what was written");
   return body;
+}
+
+function viewOf(bytes: Uint8Array): DataView {
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
 
 function hasMagic(bytes: Uint8Array, at: number): boolean {

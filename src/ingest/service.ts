@@ -32,7 +32,7 @@ export class Ingest {
   /** Takes in one batch; resolved means that it is stored and can be read back. */
   async accept(token: SessionToken, request: Request, late: boolean): Promise<void> {
     const { sessions } = this.#deps;
-    const session = await sessions.find(token.sessionId);
+    const session = await sessions.admit(token.sessionId);
     const segment = await this.#append(token.sessionId, session, request, late);
     if (segment === undefined) return;
     if (!session.stored) await sessions.adopt(token.sessionId);
@@ -50,7 +50,7 @@ export class Ingest {
     const bytesMax = sessions.beaconBytesMax(session.projectId) + INFLATED_SLACK_BYTES;
     let held = 0;
     const hold = (bytes: number) => {
-      inflight.reserve(bytes);
+      inflight.reserve(session.projectId, bytes);
       held += bytes;
     };
     try {
@@ -76,7 +76,7 @@ export class Ingest {
       } as const;
       return commitLog.append(head, body, factsOf(inflated, frames)).segment;
     } finally {
-      inflight.release(held);
+      inflight.release(session.projectId, held);
     }
   }
 
@@ -88,7 +88,7 @@ export class Ingest {
       if (!(error instanceof FrameError)) throw error;
       this.#deps.metrics.framingErrors.inc({ reason: error.reason });
       if (this.#options.strictFraming)
-        throw new AppError("invalid", error.message, { cause: error });
+        throw new AppError("invalid", error.message, { cause: error, reason: "framing" });
       return undefined;
     }
   }

@@ -1,9 +1,10 @@
 import { type Sql } from "../platform/database.ts";
 import { type Log } from "../platform/log.ts";
 import { platformOf } from "../platform/push-platforms.ts";
+import { type WorkMetrics } from "../platform/work-metrics.ts";
 import { type Campaign as Message } from "../push/message.ts";
 import { type Outcome } from "../push/outcome.ts";
-import { DEVICE_EVENT, SEND_PLATFORM, STATUS } from "./enums.ts";
+import { DEVICE_EVENT, SEND_PLATFORM, STATUS, eventName } from "./enums.ts";
 import { type Ended, type Lease, Outcomes, endLaunch } from "./outcomes.ts";
 import { type Sender } from "./sending.ts";
 import { type Slots } from "./slots.ts";
@@ -26,6 +27,7 @@ export type CampaignDeps<Prepared> = {
   /** Shared by all campaigns of the process; apart, so that a provider that is away keeps only its own devices waiting. */
   slots: { fcm: Slots; apns: Slots };
   filter: Filter;
+  metrics: WorkMetrics;
   log: Log;
 };
 
@@ -68,7 +70,7 @@ export class Campaign<Prepared> {
 
   /** Resolves when the launch has ended, or is another worker's to go on with. */
   async run(): Promise<void> {
-    const { sql, log } = this.#deps;
+    const { sql, metrics, log } = this.#deps;
     const { id } = this.#lease;
     const renewing = setInterval(() => {
       this.#renew().catch((error: unknown) => log.warn({ err: error }, "lease not renewed"));
@@ -76,6 +78,7 @@ export class Campaign<Prepared> {
     try {
       await this.#sendAll();
       await endLaunch(sql, this.#lease);
+      metrics.campaigns.inc({ outcome: "sent" });
       log.info({ notification: id }, "campaign sent");
     } catch (error) {
       await this.#finish(error);
@@ -86,9 +89,10 @@ export class Campaign<Prepared> {
 
   /** Records what was under way when the launch could not go on, and why. Never throws. */
   async #finish(reason: unknown): Promise<void> {
-    const { sql, log } = this.#deps;
+    const { sql, metrics, log } = this.#deps;
     const { id } = this.#lease;
     this.#stop.abort(reason);
+    metrics.campaigns.inc({ outcome: reason instanceof Refused ? "refused" : "left" });
     try {
       await this.#whenIdle();
       await this.#outcomes.flush();
@@ -218,12 +222,22 @@ export class Campaign<Prepared> {
       this.#stop.abort(error);
       return;
     }
-    for (const { deviceId } of ended) {
+    for (const { deviceId, event, slots } of ended) {
+      this.#count(event, slots);
       const open = this.#chunkOf.get(deviceId);
       if (open !== undefined) open.left--;
       this.#chunkOf.delete(deviceId);
     }
     this.#advance();
+  }
+
+  #count(event: number, slots: Slots): void {
+    const { metrics, slots: all } = this.#deps;
+    const platform = slots === all.apns ? "apns" : "fcm";
+    metrics.pushOutcomes.inc({
+      platform: event === DEVICE_EVENT.undeliverable ? "none" : platform,
+      outcome: eventName(event),
+    });
   }
 
   #advance(): void {

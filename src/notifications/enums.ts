@@ -13,3 +13,11 @@ export const DEVICE_EVENT = {
   undeliverable: 4,
 } as const;
 export type DeviceEventName = keyof typeof DEVICE_EVENT;
+
+const EVENT_NAMES = new Map<number, string>(
+  Object.entries(DEVICE_EVENT).map(([name, event]) => [event, name]),
+);
+
+export function eventName(event: number): string {
+  return EVENT_NAMES.get(event) ?? "unknown";
+}

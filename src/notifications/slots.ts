@@ -1,10 +1,16 @@
 /** A bounded number of things at a time. Taking one that is free costs no promise: there are thousands a second. */
 export class Slots {
+  readonly max: number;
   #free: number;
   readonly #waiting: (() => void)[] = [];
 
   constructor(max: number) {
+    this.max = max;
     this.#free = max;
+  }
+
+  get used(): number {
+    return this.max - this.#free;
   }
 
   /** Undefined when it is taken at once. */

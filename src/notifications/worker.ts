@@ -3,6 +3,7 @@ import { setTimeout } from "node:timers/promises";
 import { type Condition } from "../devices/conditions.ts";
 import { type Sql } from "../platform/database.ts";
 import { type Log } from "../platform/log.ts";
+import { type WorkMetrics } from "../platform/work-metrics.ts";
 import { Campaign, LEASE_MS } from "./campaign.ts";
 import { STATUS } from "./enums.ts";
 import { type Sender } from "./sending.ts";
@@ -17,6 +18,7 @@ export type WorkerDeps<Prepared> = {
   sender: Sender<Prepared>;
   filter: Filter;
   parse: (conditions: unknown) => Condition;
+  metrics: WorkMetrics;
   log: Log;
 };
 
@@ -37,14 +39,29 @@ type Row = {
 /** Sends the campaigns whose time has come, also those that a worker left which is gone. */
 export class Worker<Prepared> {
   readonly #deps: WorkerDeps<Prepared>;
-  readonly #slots: { fcm: Slots; apns: Slots };
+  /** of sends whose outcome is not yet recorded */
+  readonly window: { fcm: Slots; apns: Slots };
   readonly #running = new Map<Campaign<Prepared>, Promise<void>>();
 
   constructor(deps: WorkerDeps<Prepared>) {
     this.#deps = deps;
     const { canSend, concurrency } = deps.sender;
     const share = canSend.fcm && canSend.apns ? Math.ceil(concurrency / 2) : concurrency;
-    this.#slots = { fcm: new Slots(share), apns: new Slots(share) };
+    this.window = { fcm: new Slots(share), apns: new Slots(share) };
+  }
+
+  get running(): number {
+    return this.#running.size;
+  }
+
+  /** For how long the oldest campaign has been due that no worker has. */
+  async overdueSeconds(): Promise<number> {
+    const [row] = await this.#deps.sql<[{ seconds: number }]>`
+      select greatest(0, extract(epoch from now() - min(greatest(scheduled_at, leased_until))))::float8 as seconds
+      from notifications
+      where status in (${STATUS.launched}, ${STATUS.queued}) and launch > 0 and scheduled_at <= now()
+        and (leased_until is null or leased_until < now())`;
+    return row.seconds;
   }
 
   /** Works until the signal; then finishes what is under way and gives the rest back. */
@@ -89,7 +106,7 @@ export class Worker<Prepared> {
       iconUrl: row.icon_url,
       deepLink: row.deep_link,
     };
-    const campaign = new Campaign({ ...this.#deps, slots: this.#slots }, lease, walk, message);
+    const campaign = new Campaign({ ...this.#deps, slots: this.window }, lease, walk, message);
     log.info({ notification: row.id, launch: row.launch }, "campaign begins");
     this.#running.set(
       campaign,

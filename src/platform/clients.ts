@@ -58,11 +58,10 @@ export class Clients {
   /** The scheme and host that the client sees, without a path. */
   origin(request: Request): string {
     const { headers } = this.#original(request);
-    const isProxied = this.isProxied(request);
-    const told = (name: string) =>
-      isProxied ? headers.get(name)?.split(",")[0]?.trim() : undefined;
-    const scheme = told("x-forwarded-proto") === "https" ? "https" : "http";
-    return `${scheme}://${told("x-forwarded-host") || headers.get("host") || "localhost"}`;
+    const [host, scheme] = [headers.get("x-forwarded-host"), headers.get("x-forwarded-proto")];
+    const isTold = (host !== null || scheme !== null) && this.isProxied(request);
+    const told = (header: string | null) => (isTold ? header?.split(",")[0]?.trim() : undefined);
+    return `${told(scheme) === "https" ? "https" : "http"}://${told(host) || headers.get("host") || "localhost"}`;
   }
 
   /** From the right of X-Forwarded-For, the first address that is not a trusted proxy's; the peer's when the peer is not trusted. */

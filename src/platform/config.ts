@@ -10,11 +10,14 @@ const MIB = 2 ** 20;
 // host:port or :port; an IPv6 host stands in brackets.
 const ADDRESS = String.raw`^(?:[^:\s]*|\[[0-9a-fA-F:.]+\]):\d{1,5}$`;
 const LISTEN_DEFAULT = ":8080";
+// Requests per second.
+const RATE = Type.Optional(Type.Integer({ minimum: 1, maximum: 1_000_000 }));
 
 const Env = Type.Object({
   PORT: Type.Optional(Type.Integer({ minimum: 0, maximum: 65_535 })),
   HOST: Type.Optional(Type.String({ minLength: 1 })),
   LISTEN: Type.String({ pattern: ADDRESS, default: LISTEN_DEFAULT }),
+  METRICS_PORT: Type.Optional(Type.Integer({ minimum: 0, maximum: 65_535 })),
   DATA_DIR: Type.String({ minLength: 1, default: "./.data" }),
   DATABASE_URL: Type.Optional(Type.String({ pattern: "^postgres(ql)?://" })),
   S3_BUCKET: Type.Optional(Type.String({ minLength: 1 })),
@@ -39,6 +42,12 @@ const Env = Type.Object({
   COMMIT_BYTES: Type.Integer({ minimum: 64 * 1024, maximum: 256 * MIB, default: 8 * MIB }),
   INFLIGHT_BYTES_MAX: Type.Integer({ minimum: MIB, default: 256 * MIB }),
   STRICT_FRAMING: Type.Boolean({ default: false }),
+  RATE_LIMIT_PROJECT: RATE,
+  RATE_LIMIT_SESSION: RATE,
+  RATE_LIMIT_ADDRESS: RATE,
+  QUOTA_BYTES_PER_DAY: Type.Optional(
+    Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER }),
+  ),
   FCM_CREDENTIALS: Type.Optional(Type.String({ minLength: 1 })),
   FCM_BASE_URL: Type.String({ pattern: "^https?://", default: "https://fcm.googleapis.com" }),
   APNS_KEY: Type.Optional(Type.String({ minLength: 1 })),
@@ -97,6 +106,7 @@ export function readConfig(env: Record<string, string | undefined> = process.env
   return {
     port: values.PORT ?? listen.port,
     host: values.HOST ?? (listen.host || "0.0.0.0"),
+    metricsPort: values.METRICS_PORT,
     dataDir: values.DATA_DIR,
     databaseUrl: values.DATABASE_URL,
     s3: values.S3_BUCKET === undefined ? undefined : s3Config(values, values.S3_BUCKET),
@@ -115,6 +125,12 @@ export function readConfig(env: Record<string, string | undefined> = process.env
     commit: { intervalMs: values.COMMIT_INTERVAL_MS, bytes: values.COMMIT_BYTES },
     inflightBytesMax: values.INFLIGHT_BYTES_MAX,
     strictFraming: values.STRICT_FRAMING,
+    rateLimits: {
+      project: values.RATE_LIMIT_PROJECT,
+      session: values.RATE_LIMIT_SESSION,
+      address: values.RATE_LIMIT_ADDRESS,
+    },
+    quotaBytesPerDay: values.QUOTA_BYTES_PER_DAY,
     push: pushConfig(values),
     updates: updatesConfig(values),
     geoipPath: values.GEOIP_DB,

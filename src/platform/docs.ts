@@ -31,6 +31,7 @@ const DESCRIPTIONS: Record<number, string> = {
   416: "The range is outside the file",
   422: "An identifier that cannot be decoded",
   426: "The SDK is too old",
+  429: "Too much was sent: come back after Retry-After seconds",
   503: "Not stored: send it again after Retry-After seconds",
 };
 

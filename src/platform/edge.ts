@@ -3,6 +3,7 @@ import { type Cors, isClientPath } from "./cors.ts";
 import { AppError, renderError } from "./errors.ts";
 import { type Log } from "./log.ts";
 import { type Metrics } from "./metrics.ts";
+import { type RateLimit, networkOf } from "./rate-limits.ts";
 import { type Match, type RouteTable } from "./route-table.ts";
 
 const FLOOD_LINES_PER_S = 20;
@@ -10,6 +11,8 @@ const FLOOD_LINES_PER_S = 20;
 const ELYSIA_PATH_INDEX = 11;
 // The update server's: apps ask them often, without a trailing slash and never for the head alone.
 const EXACT_PATHS = /^\/api\//;
+// Beside what apps and their SDKs call: update checks, downloads, and signatures that somebody may guess.
+const OPEN_PATHS = /^\/(?:api|source)\//;
 
 export type EdgeDeps = {
   handle: (request: Request) => Response | Promise<Response>;
@@ -18,6 +21,8 @@ export type EdgeDeps = {
   cors: Cors;
   metrics: Metrics;
   log: Log;
+  /** Of each client address on the routes that anybody can call. */
+  rateLimit?: RateLimit | undefined;
   /** Whose errors look otherwise. */
   formats?: { paths: RegExp; render: (error: unknown) => Response }[];
 };
@@ -52,6 +57,9 @@ export class Edge {
   /** Also the last resort for whatever a route throws: logged in full, shown as "internal error". */
   renderError(error: unknown, request: Request): Response {
     const { path } = splitUrl(request.url);
+    this.#deps.metrics.refusals.inc({
+      reason: error instanceof AppError ? error.reason : "internal",
+    });
     if (!(error instanceof AppError))
       this.#deps.log.error(
         // Without the query, which may hold a token.
@@ -73,12 +81,22 @@ export class Edge {
       const method = request.method === "HEAD" && takesHead ? "GET" : request.method;
       if (method === "OPTIONS") response = this.#deps.cors.preflight(path);
       else if (!route.methods.has(method)) throw notAllowed(route.methods);
-      else response = await this.#dispatch(request, path, start, rest);
+      else {
+        if (this.#deps.rateLimit !== undefined)
+          await this.#limit(this.#deps.rateLimit, request, path);
+        response = await this.#dispatch(request, path, start, rest);
+      }
     } catch (error) {
       response = this.renderError(error, request);
     }
     this.#finish(request, path, response, startedMs, route);
     return response;
+  }
+
+  /** Throws 429. Before anything else is done, so that a refusal costs little. */
+  async #limit(rateLimit: RateLimit, request: Request, path: string): Promise<void> {
+    if (isClientPath(path) || OPEN_PATHS.test(path))
+      await rateLimit.take(networkOf(this.#deps.clients.address(request)));
   }
 
   async #dispatch(request: Request, path: string, start: number, rest: string): Promise<Response> {

@@ -13,26 +13,31 @@ export const STATUS = {
   range_not_satisfiable: 416,
   undecodable: 422,
   upgrade_required: 426,
+  rate_limited: 429,
   internal: 500,
   unavailable: 503,
 } as const;
 
 export type ErrorCode = keyof typeof STATUS;
 
+/** Tells operators apart what clients need not: metrics count by it. */
+type Reason = "overload" | "store" | "database" | "framing";
+
+type AppErrorOptions = ErrorOptions & { headers?: Record<string, string>; reason?: Reason };
+
 /** What ends a request, with a message meant for the caller. Anything else that is thrown is a fault of ours: 500, logged. */
 export class AppError extends Error {
   override readonly name = "AppError";
   readonly code: ErrorCode;
   readonly headers: Record<string, string>;
+  /** What it is counted as. */
+  readonly reason: Reason | ErrorCode;
 
-  constructor(
-    code: ErrorCode,
-    message: string,
-    options: ErrorOptions & { headers?: Record<string, string> } = {},
-  ) {
+  constructor(code: ErrorCode, message: string, options: AppErrorOptions = {}) {
     super(message, options);
     this.code = code;
     this.headers = options.headers ?? {};
+    this.reason = options.reason ?? code;
   }
 }
 
@@ -40,12 +45,17 @@ export class AppError extends Error {
 export function unavailable(
   message: string,
   retryAfterS = 2,
-  options: ErrorOptions = {},
+  options: ErrorOptions & { reason?: Reason } = {},
 ): AppError {
   return new AppError("unavailable", message, {
     ...options,
     headers: { "retry-after": String(retryAfterS) },
   });
+}
+
+/** The answer to a client that has sent too much: nothing of the request was read. */
+export function limited(message: string, retryAfterS: number): AppError {
+  return new AppError("rate_limited", message, { headers: { "retry-after": String(retryAfterS) } });
 }
 
 /** Bad usage or configuration: the command line prints the message and exits with 2. */

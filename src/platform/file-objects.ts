@@ -112,8 +112,8 @@ export class FileObjects implements ObjectStore {
     await unlessMissing(syncFolder(dirname(path)), undefined);
   }
 
-  list(prefix: string): AsyncGenerator<{ key: string; bytes: number }> {
-    return this.#walk("", prefix);
+  list(prefix: string, after = ""): AsyncGenerator<{ key: string; bytes: number }> {
+    return this.#walk("", prefix, after);
   }
 
   async ping(signal?: AbortSignal): Promise<void> {
@@ -166,11 +166,16 @@ export class FileObjects implements ObjectStore {
     return made;
   }
 
-  async *#walk(folder: string, prefix: string): AsyncGenerator<{ key: string; bytes: number }> {
+  async *#walk(
+    folder: string,
+    prefix: string,
+    after: string,
+  ): AsyncGenerator<{ key: string; bytes: number }> {
     for (const name of await this.#names(folder)) {
       const key = folder + name;
+      if (key <= after && !(key.endsWith("/") && after.startsWith(key))) continue;
       if (key.endsWith("/")) {
-        if (key.startsWith(prefix) || prefix.startsWith(key)) yield* this.#walk(key, prefix);
+        if (key.startsWith(prefix) || prefix.startsWith(key)) yield* this.#walk(key, prefix, after);
       } else if (key.startsWith(prefix)) {
         const stats = await unlessMissing<Stats | undefined>(
           stat(join(this.#root, key)),

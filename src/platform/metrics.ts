@@ -1,67 +1,109 @@
-import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from "prom-client";
+import { type Counter, Gauge, type Histogram } from "prom-client";
+
+import { ProcessMetrics } from "./process-metrics.ts";
 
 const SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15];
 const BYTES = [1024, 16_384, 65_536, 262_144, 1_048_576, 2_097_152, 4_194_304, 8_388_608];
+const RECORDS = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500];
 
 const METHODS = new Set(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]);
+const WATCHED_REASONS = ["overload", "store", "database", "internal", "rate_limited"];
+/** The routes whose 200 says that something is durable. */
+const ACKNOWLEDGING = /^\/v1\/(?:ios|mobile)\/(?:(?<batch>append|i|late)|images)$/;
 
-/** What an operator may ask, as Prometheus counters. One instance a process; labels have few values, never ids. */
-export class Metrics {
-  readonly registry = new Registry();
-  readonly #requests = this.#counter("http_requests_total", "Answers by route and status.", [
+type RequestSeries = {
+  count: Counter.Internal;
+  seconds: Histogram.Internal<string>;
+  acknowledged: Histogram.Internal<string> | undefined;
+};
+
+/** What the commit log holds. */
+export type Waiting = {
+  /** segments by what they wait for: more records, a slot for their PUT, the store, the index */
+  segments: { open: number; slot: number; put: number; index: number };
+  /** since the oldest record came */
+  oldestMs: number;
+};
+
+/** What an operator may ask of a serving process. */
+export class Metrics extends ProcessMetrics {
+  readonly #requests = this.counter("http_requests_total", "Answers by route, method and status.", [
     "route",
     "method",
     "status",
   ]);
-  readonly #requestSeconds = this.#histogram(
+  readonly #requestSeconds = this.histogram(
     "http_request_duration_seconds",
-    "From the request's headers to its answer.",
+    "From a request's headers to its answer.",
     SECONDS,
     ["route"],
   );
-  readonly batches = this.#counter(
+  readonly #acknowledgementSeconds = this.histogram(
+    "acknowledgement_duration_seconds",
+    "From the headers of a batch or of an upload of images to its 200, which says that it is durable.",
+    SECONDS,
+    ["kind"],
+  );
+  readonly refusals = this.counter(
+    "refusals_total",
+    "Requests that ended with an error, by its reason: overload, store (away), database (away), framing, internal, or the error's code.",
+    ["reason"],
+  );
+  readonly limited = this.counter(
+    "limited_total",
+    "Requests refused by a rate limit or a quota: project, session, address or quota.",
+    ["limit"],
+  );
+  readonly batches = this.counter(
     "batches_total",
     "Acknowledged batches: stored, duplicate or discarded.",
     ["outcome"],
   );
-  readonly batchBytes = this.#counter(
+  readonly batchBytes = this.counter(
     "batch_bytes_total",
-    "Bytes of acknowledged batches as they were sent.",
+    "Bytes of the batches that were taken in, as they were sent.",
   );
-  readonly framingErrors = this.#counter(
-    "framing_errors_total",
-    "Batches with malformed framing.",
-    ["reason"],
-  );
-  readonly images = this.#counter(
+  readonly framingErrors = this.counter("framing_errors_total", "Batches with malformed framing.", [
+    "reason",
+  ]);
+  readonly images = this.counter(
     "images_total",
     "Acknowledged image parts: stored, known, conflict or discarded.",
     ["outcome"],
   );
-  readonly sessions = this.#counter(
+  readonly sessions = this.counter(
     "session_starts_total",
     "Session starts: new, resumed, sampled_out or unrecorded.",
     ["outcome"],
   );
-  readonly segments = this.#counter("segments_total", "Segments: committed or failed.", [
-    "outcome",
-  ]);
-  readonly segmentBytes = this.#histogram("segment_bytes", "Size of the stored segments.", BYTES);
-  readonly putSeconds = this.#histogram(
+  readonly segments = this.counter("segments_total", "Segments: committed or failed.", ["outcome"]);
+  readonly segmentBytes = this.histogram(
+    "segment_bytes",
+    "Size of the committed segments in bytes.",
+    BYTES,
+  );
+  readonly segmentRecords = this.histogram(
+    "segment_records",
+    "Records of the committed segments.",
+    RECORDS,
+  );
+  readonly putSeconds = this.histogram(
     "object_put_duration_seconds",
-    "One attempt to store a segment.",
+    "Successful attempts to store a segment.",
     SECONDS,
   );
-  readonly indexSeconds = this.#histogram(
+  readonly indexSeconds = this.histogram(
     "segment_index_duration_seconds",
-    "One attempt to index a segment.",
+    "Successful attempts to index a segment.",
     SECONDS,
   );
-  readonly retries = this.#counter("segment_retries_total", "Failed attempts that were repeated.", [
-    "step",
-  ]);
-  readonly presencePings = this.#counter("presence_pings_total", "Pings and byes of devices.");
-  readonly presenceDeliveries = this.#counter(
+  readonly retries = this.counter(
+    "segment_retries_total",
+    "Failed attempts to store or index a segment, by step: put or index.",
+    ["step"],
+  );
+  readonly presencePings = this.counter("presence_pings_total", "Pings and byes of devices.");
+  readonly presenceDeliveries = this.counter(
     "presence_deliveries_total",
     "Events handed to subscribers.",
   );
@@ -71,65 +113,81 @@ export class Metrics {
     labelNames: ["transport"],
     registers: [this.registry],
   });
-  readonly presenceDropped = this.#counter(
+  readonly presenceDropped = this.counter(
     "presence_dropped_total",
     "Subscribers that were closed: slow, stalled, frames (too many bad ones) or expired (their token).",
     ["reason"],
   );
-  readonly #children = new Map<
-    string,
-    { count: { inc: () => void }; seconds: { observe: (value: number) => void } }
-  >();
+  readonly updateDownloads = this.counter(
+    "update_downloads_total",
+    "Downloads of builds that were begun: whole, range, or redirected to the store.",
+    ["kind"],
+  );
+  readonly updateDownloadBytes = this.counter(
+    "update_download_bytes_total",
+    "Bytes of the downloads of builds that were begun here.",
+  );
+  readonly updatePublishes = this.counter("update_publishes_total", "Builds that were published.");
+  readonly updatePublishBytes = this.counter(
+    "update_publish_bytes_total",
+    "Bytes of the builds that were published.",
+  );
+  readonly #series = new Map<string, RequestSeries>();
 
   constructor() {
-    collectDefaultMetrics({ register: this.registry });
+    super("serve");
+    // An increase can only be seen of what was there before.
+    for (const reason of WATCHED_REASONS) this.refusals.inc({ reason }, 0);
+    for (const outcome of ["committed", "failed"]) this.segments.inc({ outcome }, 0);
+    for (const step of ["put", "index"]) this.retries.inc({ step }, 0);
   }
 
-  watchInflight(read: () => number): void {
-    const gauge: Gauge = new Gauge({
-      name: "floodgate_inflight_bytes",
-      help: "Bytes held until they are durable.",
-      registers: [this.registry],
-      collect: (): void => gauge.set(read()),
-    });
+  watchIngest(inflight: { bytes: number; limit: number }, log: { waiting(): Waiting }): void {
+    this.watch(
+      "inflight_bytes",
+      "Bytes held for clients that wait: bodies being read, and records that are not yet durable.",
+      () => inflight.bytes,
+    );
+    this.watch(
+      "inflight_limit_bytes",
+      "Bytes that may be held before requests are refused; it falls below INFLIGHT_BYTES_MAX while the store is slow.",
+      () => inflight.limit,
+    );
+    this.watch(
+      "segments_waiting",
+      "Segments by what they wait for: open (records), slot (one of the PUTs at a time), put (the store) or index (the database).",
+      () => log.waiting().segments,
+      { label: "for" },
+    );
+    this.watch(
+      "oldest_record_age_seconds",
+      "Age of the oldest record that is neither acknowledged nor refused yet; 0 without one.",
+      () => log.waiting().oldestMs / 1000,
+      { aggregator: "max" },
+    );
   }
 
   request(route: string, method: string, status: number, ms: number): void {
     // A client may make up methods; labels must stay few.
     if (!METHODS.has(method)) method = "other";
     const key = `${route} ${method} ${status}`;
-    let child = this.#children.get(key);
-    if (child === undefined) {
-      child = {
-        count: this.#requests.labels(route, method, String(status)),
-        seconds: this.#requestSeconds.labels(route),
-      };
-      this.#children.set(key, child);
+    let series = this.#series.get(key);
+    if (series === undefined) {
+      series = this.#seriesOf(route, method, status);
+      this.#series.set(key, series);
     }
-    child.count.inc();
-    child.seconds.observe(ms / 1000);
+    series.count.inc();
+    series.seconds.observe(ms / 1000);
+    series.acknowledged?.observe(ms / 1000);
   }
 
-  #counter<const Label extends string>(
-    name: string,
-    help: string,
-    labelNames: Label[] = [],
-  ): Counter<Label> {
-    return new Counter({ name: `floodgate_${name}`, help, labelNames, registers: [this.registry] });
-  }
-
-  #histogram<const Label extends string>(
-    name: string,
-    help: string,
-    buckets: number[],
-    labelNames: Label[] = [],
-  ): Histogram<Label> {
-    return new Histogram({
-      name: `floodgate_${name}`,
-      help,
-      buckets,
-      labelNames,
-      registers: [this.registry],
-    });
+  #seriesOf(route: string, method: string, status: number): RequestSeries {
+    const match = status === 200 ? ACKNOWLEDGING.exec(route) : null;
+    const kind = match?.groups?.["batch"] === undefined ? "images" : "batch";
+    return {
+      count: this.#requests.labels(route, method, String(status)),
+      seconds: this.#requestSeconds.labels(route),
+      acknowledged: match === null ? undefined : this.#acknowledgementSeconds.labels(kind),
+    };
   }
 }

@@ -31,8 +31,8 @@ export interface ObjectStore extends AsyncDisposable {
   remove(key: string): Promise<void>;
   /** A URL under which anybody can GET the object for so many seconds, as a file of that name. Only where the store can be reached by others. */
   link?(key: string, options: { seconds: number; filename: string }): Promise<string>;
-  /** Every object under `prefix` in key order, a page in memory at a time. */
-  list(prefix: string): AsyncIterable<{ key: string; bytes: number }>;
+  /** Every object under `prefix` in key order, only those beyond the key `after` if it is given, a page in memory at a time. */
+  list(prefix: string, after?: string): AsyncIterable<{ key: string; bytes: number }>;
   /** Rejects when the store cannot take writes now. */
   ping(signal?: AbortSignal): Promise<void>;
 }

@@ -30,6 +30,8 @@ const SIGNED = {
   503: "the database is away, send it again",
 };
 
+const LIMITED = { 429: "too many requests of this address, send it again" };
+
 /** How a route is described that takes a signature: by an example of its answer and the texts of its other errors. */
 export function signedDetail(
   summary: string,
@@ -48,7 +50,7 @@ export function plainDetail(
   example: object,
   texts: Partial<Record<number, string>>,
 ) {
-  const errors = Object.entries(texts).map(([status, text]) => [
+  const errors = Object.entries({ ...texts, ...LIMITED }).map(([status, text]) => [
     status,
     { description: text, content: { "text/plain": { example: `${text}\n` } } },
   ]);

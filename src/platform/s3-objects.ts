@@ -136,10 +136,10 @@ export class S3Objects implements ObjectStore {
     });
   }
 
-  async *list(prefix: string): AsyncGenerator<{ key: string; bytes: number }> {
+  async *list(prefix: string, after?: string): AsyncGenerator<{ key: string; bytes: number }> {
     let token: string | undefined;
     do {
-      const page = await this.#page(prefix, token);
+      const page = await this.#page(prefix, token, after);
       for (const { Key = "", Size = 0 } of page.Contents ?? [])
         yield { key: Key.slice(this.#prefix.length), bytes: Size };
       token = page.NextContinuationToken;
@@ -193,12 +193,13 @@ export class S3Objects implements ObjectStore {
     return { Bucket: this.#bucket, Key: this.#prefix + key };
   }
 
-  async #page(prefix: string, token: string | undefined) {
+  async #page(prefix: string, token: string | undefined, after: string | undefined) {
     using deadline = new Deadline(`LIST ${prefix}`, this.#stallTimeoutMs);
     const input = {
       Bucket: this.#bucket,
       Prefix: this.#prefix + prefix,
       ContinuationToken: token,
+      StartAfter: token === undefined && after !== undefined ? this.#prefix + after : undefined,
     };
     const page = await deadline.run((options) =>
       this.#client.send(new ListObjectsV2Command(input), options),

@@ -64,7 +64,8 @@ export class LastSeen {
 
   /** Throws 503 while too many reads are under way. */
   async load(userids: string[]): Promise<Users> {
-    if (this.#reads >= READS_MAX) throw unavailable("presence cannot be read, try again");
+    if (this.#reads >= READS_MAX)
+      throw unavailable("presence cannot be read, try again", 2, { reason: "database" });
     this.#reads++;
     try {
       return await this.#read(userids);

@@ -151,7 +151,7 @@ const PING = {
   description: `The status is any text; 0 is active, 1 away, 2 do not disturb, 3 invisible. Without a body it stays as it was. ${ACCESS}`,
   security: [{ user: [] }],
   requestBody: { content: { "application/json": { example: { status: "0" } } } },
-  responses: { 200: { description: "Taken" }, ...errors(400, 401, 408, 413) },
+  responses: { 200: { description: "Taken" }, ...errors(400, 401, 408, 413, 429) },
 };
 
 const SNAPSHOT = {
@@ -165,7 +165,7 @@ const SNAPSHOT = {
       ann: { time: 1_760_000_000, status: "0", online: true },
       bob: { time: null, status: null, online: false },
     }),
-    ...errors(400, 401, 503),
+    ...errors(400, 401, 429, 503),
   },
 };
 
@@ -174,7 +174,7 @@ const SOCKET = {
   summary: "Ping and watch over a WebSocket",
   description: `Text frames are JSON; with the subprotocol ${MSGPACK_PROTOCOL} every frame is MessagePack. The client sends {"type":"ping","status"}, {"type":"subscribe","users"}, {"type":"unsubscribe","users"} and {"type":"bye"}; the server {"type":"presence","userid","time","status","online","clientid","id"} and {"type":"error","code","message"}. ${ACCESS}`,
   security: [{ user: [] }],
-  responses: { 101: { description: "A WebSocket" }, ...errors(400, 401, 426) },
+  responses: { 101: { description: "A WebSocket" }, ...errors(400, 401, 426, 429) },
 };
 
 const TOKENS = {
@@ -210,7 +210,7 @@ function streamDetail(summary: string) {
           },
         },
       },
-      ...errors(400, 401),
+      ...errors(400, 401, 429),
     },
   };
 }

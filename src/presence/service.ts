@@ -90,7 +90,7 @@ export class Presence {
     const unwatched = userids.filter((userid) => hub.find(userid) === undefined);
     const { users, isRead } = await store.load(unwatched);
     if (!isRead && unwatched.some((userid) => !users.has(userid)))
-      throw unavailable("presence cannot be read, try again");
+      throw unavailable("presence cannot be read, try again", 2, { reason: "database" });
     const nowMs = clock.epochMs();
     const entries = userids.map((userid): [string, Snapshot] => {
       const viewOf = caller.userid === userid ? ownView : publicView;
@@ -135,7 +135,7 @@ export class Presence {
     const { device, isRead } = await this.#stored(claim);
     // An invisible user must not be shown because it cannot be known that they are.
     if (status === undefined && device === undefined && !isRead)
-      throw unavailable("the status before is not known, send one");
+      throw unavailable("the status before is not known, send one", 2, { reason: "database" });
     this.#tell(claim, status ?? (device?.pingAt ? device.status : DEFAULT_STATUS), device);
   }
 

@@ -21,10 +21,14 @@ export type Project = {
   sampleRate: number;
   /** overrides BEACON_SIZE_LIMIT */
   beaconBytesMax: number | null;
+  /** overrides QUOTA_BYTES_PER_DAY */
+  dailyBytesMax: number | null;
 };
 
 export type NewProject = { name: string; platform: Platform; id?: number; key?: string };
-export type ProjectChange = Partial<Pick<Project, "active" | "sampleRate" | "beaconBytesMax">>;
+export type ProjectChange = Partial<
+  Pick<Project, "active" | "sampleRate" | "beaconBytesMax" | "dailyBytesMax">
+>;
 export type ProjectsDeps = { sql: Sql; commitLog: CommitLog; log: Log };
 
 /** The public form of a project, as the command line prints it. */
@@ -57,6 +61,10 @@ export class Projects implements Disposable {
 
   [Symbol.dispose](): void {
     this.#known[Symbol.dispose]();
+  }
+
+  get all(): Project[] {
+    return [...this.#known.value.byId.values()];
   }
 
   get(id: number): Project | undefined {
@@ -106,6 +114,7 @@ export class Projects implements Disposable {
       active: true,
       sampleRate: 100,
       beaconBytesMax: null,
+      dailyBytesMax: null,
     };
     const [taken] = await sql`
       select 1 from projects where id = ${project.id} or project_key = ${project.projectKey}`;
@@ -125,6 +134,7 @@ export class Projects implements Disposable {
 
   /** Through the commit log like everything: the segments can rebuild the database. */
   async #store(project: Project): Promise<void> {
+    const now = new Date().toISOString();
     const row = {
       id: project.id,
       name: project.name,
@@ -133,7 +143,10 @@ export class Projects implements Disposable {
       active: project.active,
       sample_rate: project.sampleRate,
       beacon_bytes_max: project.beaconBytesMax,
-      created_at: new Date().toISOString(),
+      daily_bytes_max: project.dailyBytesMax,
+      // Of a change only the second one counts.
+      created_at: now,
+      changed_at: now,
     };
     await this.#deps.commitLog.appendRow("project", row, { projectId: project.id, sessionId: 0n })
       .committed;
@@ -150,7 +163,7 @@ function known(projects: Project[]): Known {
 async function selectProjects(sql: Sql): Promise<Project[]> {
   return await sql<Project[]>`
     select id, name, project_key as "projectKey", platform, active, sample_rate as "sampleRate",
-      beacon_bytes_max as "beaconBytesMax"
+      beacon_bytes_max as "beaconBytesMax", daily_bytes_max::double precision as "dailyBytesMax"
     from projects order by id`;
 }
 

@@ -127,7 +127,7 @@ function startDetail(summary: string, example: object, ...statuses: number[]) {
     tags: ["SDK"],
     summary,
     requestBody: { required: true, content: { "application/json": { example } } },
-    responses: { 200: json(STARTED_EXAMPLE), ...errors(...statuses) },
+    responses: { 200: json(STARTED_EXAMPLE), ...errors(...statuses, 429) },
   };
 }
 

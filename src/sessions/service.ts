@@ -2,9 +2,11 @@ import { LRUCache } from "lru-cache";
 import semver from "semver";
 
 import { type CommitLog } from "../ingest/commit-log.ts";
+import { type Quotas } from "../ingest/quotas.ts";
 import { type Sql } from "../platform/database.ts";
 import { AppError } from "../platform/errors.ts";
 import { type Metrics } from "../platform/metrics.ts";
+import { type RateLimits } from "../platform/rate-limits.ts";
 import { type Project, type Projects } from "../projects/service.ts";
 import { iosDeviceName, deviceType } from "./device.ts";
 import { type Geo } from "./geo.ts";
@@ -51,6 +53,8 @@ export type SessionsDeps = {
   geo: Geo;
   /** The most used image names of a project. */
   imageNames: (projectId: number) => Promise<string[]>;
+  rateLimits: RateLimits;
+  quotas: Quotas;
   metrics: Metrics;
 };
 
@@ -73,6 +77,14 @@ export class Sessions {
   /** From memory, or the database the first time. */
   async find(id: bigint): Promise<KnownSession> {
     return this.#known.get(id) ?? (await this.#known.forceFetch(id));
+  }
+
+  /** The session that a data request is for. Throws 429 when too much comes of it or of its project. */
+  async admit(id: bigint): Promise<KnownSession> {
+    await this.#deps.rateLimits.session?.take(id.toString(36));
+    const session = await this.find(id);
+    await this.#admitProject(session.projectId);
+    return session;
   }
 
   /** Makes the row that a session of ours lacks; await the result before you acknowledge anything of it. */
@@ -98,6 +110,7 @@ export class Sessions {
   /** Starts or resumes a session; its row is durable when this resolves. */
   async start(request: StartRequest, context: StartContext, rules: StartRules) {
     const project = await this.#project(request, rules);
+    await this.#admitProject(project.id);
     const { metrics, tokens, imageNames } = this.#deps;
     const resumed = await this.#resume(request.token, project);
     const userUUID =
@@ -119,6 +132,11 @@ export class Sessions {
       fps: this.#options.fps,
       framesSupport: true,
     };
+  }
+
+  async #admitProject(id: number): Promise<void> {
+    await this.#deps.rateLimits.project?.take(id);
+    this.#deps.quotas.check(id);
   }
 
   async #project(request: StartRequest, rules: StartRules): Promise<Project> {

@@ -9,7 +9,7 @@ const USABLE_MS = 40_000;
 const NUMBERS = 65_536;
 
 /** The 16 bits of session ids that no other process has, by a lease in the database. */
-export class WorkerNumber implements AsyncDisposable {
+export class WorkerNumber implements Disposable {
   readonly #sql: Sql;
   readonly #log: Log;
   readonly #holder = crypto.randomUUID();
@@ -36,15 +36,17 @@ export class WorkerNumber implements AsyncDisposable {
   /** 0 to 65,535. Throws 503 while it cannot be known to be this process's alone. */
   get current(): number {
     if (performance.now() - this.#renewedMs > USABLE_MS)
-      throw unavailable("no session can be started while the database is away", 5);
+      throw unavailable("no session can be started while the database is away", 5, {
+        reason: "database",
+      });
     return this.#number;
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
+  [Symbol.dispose](): void {
     clearInterval(this.#timer);
     const sql = this.#sql;
-    await sql`
-      update session_worker_leases set leased_until = now() where holder = ${this.#holder}`.catch(
+    // Nobody waits for a database that may be silent: without it the lease runs out by itself.
+    sql`update session_worker_leases set leased_until = now() where holder = ${this.#holder}`.catch(
       () => undefined,
     );
   }

@@ -90,7 +90,10 @@ class BuildForm {
     } catch (cause) {
       // What ends the form ends the store's upload with the same words.
       if (cause instanceof AppError) throw cause;
-      throw unavailable("the build could not be stored, send it again", 10, { cause });
+      throw unavailable("the build could not be stored, send it again", 10, {
+        cause,
+        reason: "store",
+      });
     }
     this.#file = file.end();
   }

@@ -1,6 +1,7 @@
 import { Elysia } from "elysia";
 
 import { type Clients } from "../platform/clients.ts";
+import { type Metrics } from "../platform/metrics.ts";
 import { type ObjectStore } from "../platform/objects.ts";
 import { plainDetail } from "../platform/plain-text.ts";
 import { selectRange } from "../platform/range.ts";
@@ -13,19 +14,22 @@ export type DownloadRoutesDeps = {
   offers: Offers;
   objects: ObjectStore;
   clients: Clients;
+  metrics: Metrics;
   /** Sends clients to the store itself, if it has links. */
   redirect: boolean;
 };
 
 /** The builds themselves, under both forms of their links. */
-export function downloadRoutes({ offers, objects, clients, redirect }: DownloadRoutesDeps) {
+export function downloadRoutes(deps: DownloadRoutesDeps) {
+  const { offers, objects, clients, metrics, redirect } = deps;
   const serve = async (request: Request, wanted: Parameters<Offers["find"]>[0]) => {
     const build = await offers.find(wanted);
     const isHead = clients.isHead(request);
     // A link to the store is good for GET alone.
-    return redirect && objects.link !== undefined && !isHead
-      ? await redirectTo(objects.link.bind(objects), build)
-      : await send(request, isHead, objects, build);
+    if (!redirect || objects.link === undefined || isHead)
+      return await send(request, isHead, deps, build);
+    metrics.updateDownloads.inc({ kind: "redirected" });
+    return await redirectTo(objects.link.bind(objects), build);
   };
   return new Elysia({ name: "downloads" })
     .get("/source/:first", ({ request, params }) => serve(request, { name: params.first }), {
@@ -48,7 +52,7 @@ export function downloadRoutes({ offers, objects, clients, redirect }: DownloadR
 async function send(
   request: Request,
   isHead: boolean,
-  objects: ObjectStore,
+  { objects, metrics }: DownloadRoutesDeps,
   build: Build,
 ): Promise<Response> {
   const headers = new Headers({
@@ -66,6 +70,8 @@ async function send(
     headers.set("content-length", String(end - start));
     return new Response(null, { status, headers });
   }
+  metrics.updateDownloads.inc({ kind: status === 206 ? "range" : "whole" });
+  metrics.updateDownloadBytes.inc(end - start);
   // Bun sends no length with a stream, which a large object of S3 is.
   const body = await objects.body(objectKey(objectId), start, end);
   return new Response(body, { status, headers });

@@ -79,6 +79,13 @@ export class BuildGarbage {
     }
   }
 
+  /** For how long the oldest object has been due. */
+  async overdueSeconds(): Promise<number> {
+    const [row] = await this.#sql<[{ seconds: number }]>`
+      select greatest(0, extract(epoch from now() - min(due_at)))::float8 as seconds from build_garbage`;
+    return row.seconds;
+  }
+
   async #renew(objectId: string, swept: AbortController): Promise<void> {
     const [held] = await this.#sql`
       update build_garbage set due_at = now() + ${LEASE_S} * interval '1 second' where object_id = ${objectId} returning 1`;

@@ -6,7 +6,8 @@ import { jsonBody, readJson } from "../platform/envelope.ts";
 import { AppError } from "../platform/errors.ts";
 import { bareJson, plainDetail, signedDetail } from "../platform/plain-text.ts";
 import { type Signatures } from "../signatures/service.ts";
-import { type Build, describeBuild, integrityHeaders, mirrorUri, sourceUri } from "./build.ts";
+import { type Build, describeBuild, sourceUri } from "./build.ts";
+import { OfferAnswers } from "./offer-answers.ts";
 import { type Offers } from "./offers.ts";
 import { parseAsking, parseChange } from "./schema.ts";
 import { type Builds } from "./service.ts";
@@ -21,6 +22,7 @@ export type UpdateRoutesDeps = {
 };
 
 export function updateRoutes({ builds, offers, signatures, clients, bases }: UpdateRoutesDeps) {
+  const answers = new OfferAnswers();
   const own = (request: Request) => `${clients.origin(request)}/source`;
   const describe = (request: Request, build: Build) =>
     describeBuild(build, sourceUri(bases.sourceUri ?? own(request), build));
@@ -28,13 +30,9 @@ export function updateRoutes({ builds, offers, signatures, clients, bases }: Upd
     .get(
       "/api/v1/updates/:version",
       ({ request, params }) => {
-        const asking = parseAsking(queryOf(request), request.headers);
+        const asking = parseAsking(request);
         const { build, skipped } = offers.offer({ version: params.version, ...asking });
-        const uri = mirrorUri(bases.destUri ?? own(request), build);
-        return bareJson(
-          { ...describeBuild(build, uri), Skipped: skipped },
-          integrityHeaders(build),
-        );
+        return answers.of(build, skipped, bases.destUri ?? own(request));
       },
       {
         detail: {
@@ -87,11 +85,6 @@ export function updateRoutes({ builds, offers, signatures, clients, bases }: Upd
         },
       },
     );
-}
-
-function queryOf(request: Request): URLSearchParams {
-  const start = request.url.indexOf("?");
-  return new URLSearchParams(start === -1 ? "" : request.url.slice(start));
 }
 
 function parseId(text: string): number {

@@ -10,6 +10,7 @@ export const NOTES_BYTES_MAX = 64 * 1024;
 const ABI = /^[\w-]{0,32}$/;
 const DEVICE_LENGTH_MAX = 256;
 export const DEFAULT_CHANNEL = "stable";
+const NO_QUERY = new URLSearchParams();
 const CHANNEL = "^[a-z0-9][a-z0-9-]{0,31}$";
 
 /** What an operator says of a build; what is absent stays as it is. */
@@ -71,7 +72,9 @@ export function parseAbi(text = ""): string {
 }
 
 /** Who asks for an update, by the query or the header. Throws 400. */
-export function parseAsking(query: URLSearchParams, headers: Headers) {
+export function parseAsking({ url, headers }: Request) {
+  const start = url.indexOf("?");
+  const query = start === -1 ? NO_QUERY : new URLSearchParams(url.slice(start));
   const device = query.get("device") ?? headers.get("x-device-id");
   return {
     channel: query.get("channel") ?? DEFAULT_CHANNEL,

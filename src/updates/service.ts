@@ -2,6 +2,7 @@ import { type KeyObject, verify } from "node:crypto";
 
 import { type Queryable, type Sql } from "../platform/database.ts";
 import { AppError } from "../platform/errors.ts";
+import { type Metrics } from "../platform/metrics.ts";
 import { type ObjectStore } from "../platform/objects.ts";
 import { type Build, buildColumns, objectKey } from "./build.ts";
 import { type ReceivedBuild, receiveBuild } from "./build-form.ts";
@@ -10,7 +11,13 @@ import { type Offers } from "./offers.ts";
 import { type BuildChange, DEFAULT_CHANNEL } from "./schema.ts";
 import { isSkippable } from "./version.ts";
 
-export type BuildsDeps = { sql: Sql; objects: ObjectStore; garbage: BuildGarbage; offers: Offers };
+export type BuildsDeps = {
+  sql: Sql;
+  objects: ObjectStore;
+  garbage: BuildGarbage;
+  offers: Offers;
+  metrics: Metrics;
+};
 export type BuildsOptions = {
   bytesMax: number;
   /** With it every build must be signed. */
@@ -35,7 +42,7 @@ export class Builds {
 
   /** Takes in a form; resolved means that the build is stored whole, and offered. Until then the one before it is. */
   async publish(request: Request): Promise<Build> {
-    const { sql, objects, garbage, offers } = this.#deps;
+    const { sql, objects, garbage, offers, metrics } = this.#deps;
     using upload = await garbage.begin();
     const { objectId, signal } = upload;
     try {
@@ -48,6 +55,8 @@ export class Builds {
         await keep(transaction, objectId);
         return await upsert(transaction, objectId, received);
       });
+      metrics.updatePublishes.inc();
+      metrics.updatePublishBytes.inc(build.bytes);
       await offers.changed();
       return build;
     } catch (error) {

@@ -1,7 +1,7 @@
 /** What may be published: a build number and two digits, of which `00` forces the update. */
 export const VERSION = /^\d{1,9}_\d{2}$/;
 
-const CLIENT_VERSION = /^(\d{1,100})_(\d{2})(.*)$/s;
+const CLIENT_VERSION = /^0*(\d+)_(\d{2})(.*)$/s;
 const ABIS = ["arm", "arm64"];
 const DEFAULT_ABI = "arm64";
 
@@ -20,13 +20,19 @@ export function isForced(floor: string, client: string): boolean {
   // What is no version was always compared as bytes.
   if (least === undefined || present === undefined)
     return Buffer.compare(Buffer.from(floor), Buffer.from(client)) >= 0;
-  return least.number > present.number || (least.number === present.number && present.rest === "");
+  const isEqual = least.number === present.number;
+  return isEqual ? present.rest === "" : isGreater(least.number, present.number);
 }
 
-function numberOf(version: string): { number: bigint; rest: string } | undefined {
+/** The build and its two digits as one decimal number of any length. */
+function numberOf(version: string): { number: string; rest: string } | undefined {
   const [, build, suffix, rest] = CLIENT_VERSION.exec(version) ?? [];
   if (build === undefined || suffix === undefined || rest === undefined) return undefined;
-  return { number: BigInt(build + suffix), rest };
+  return { number: build + suffix, rest };
+}
+
+function isGreater(one: string, other: string): boolean {
+  return one.length === other.length ? one > other : one.length > other.length;
 }
 
 /** Every version that ends in `_00` is forced. */

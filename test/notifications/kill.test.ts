@@ -6,9 +6,7 @@ import { eventually } from "../support/eventually.ts";
 import { APNS_PEM, PushServer, serviceAccount, TokenServer } from "../support/push-servers.ts";
 import { ServerProcess, envOf } from "../support/server-process.ts";
 
-// `TEST_KILLS=20 TEST_TARGETS=100000` is the long run.
-const KILLS = Number(process.env["TEST_KILLS"] ?? 3);
-const TARGETS = Number(process.env["TEST_TARGETS"] ?? 6000);
+const [KILLS, TARGETS] = process.env["TEST_LONG"] === undefined ? [3, 6000] : [20, 100_000];
 const CONCURRENCY = 400;
 const LATENCY_MS = 100;
 // A lease runs out after three seconds.

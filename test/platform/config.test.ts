@@ -21,6 +21,7 @@ test("without variables everything has its documented default", () => {
   expect(readConfig({})).toEqual({
     port: 8080,
     host: "0.0.0.0",
+    metricsPort: undefined,
     dataDir: "./.data",
     databaseUrl: undefined,
     s3: undefined,
@@ -38,6 +39,8 @@ test("without variables everything has its documented default", () => {
     commit: { intervalMs: 250, bytes: 8 * MIB },
     inflightBytesMax: 256 * MIB,
     strictFraming: false,
+    rateLimits: { project: undefined, session: undefined, address: undefined },
+    quotaBytesPerDay: undefined,
     push: { fcm: undefined, apns: undefined, concurrency: 3000 },
     updates: {
       destUri: undefined,
@@ -55,6 +58,7 @@ test("every variable is read", () => {
   const config = readConfig({
     PORT: "0",
     HOST: "127.0.0.1",
+    METRICS_PORT: "9464",
     DATA_DIR: "/data",
     DATABASE_URL: "postgresql://a:b@c/d",
     S3_BUCKET: "bucket",
@@ -78,6 +82,10 @@ test("every variable is read", () => {
     COMMIT_BYTES: "65536",
     INFLIGHT_BYTES_MAX: "1048576",
     STRICT_FRAMING: "true",
+    RATE_LIMIT_PROJECT: "1000",
+    RATE_LIMIT_SESSION: "2",
+    RATE_LIMIT_ADDRESS: "50",
+    QUOTA_BYTES_PER_DAY: "10000000000",
     FCM_CREDENTIALS: "/fcm.json",
     FCM_BASE_URL: "http://localhost:1",
     APNS_KEY: "/apns.p8",
@@ -98,6 +106,7 @@ test("every variable is read", () => {
   expect(config).toEqual({
     port: 0,
     host: "127.0.0.1",
+    metricsPort: 9464,
     dataDir: "/data",
     databaseUrl: "postgresql://a:b@c/d",
     s3: {
@@ -121,6 +130,8 @@ test("every variable is read", () => {
     commit: { intervalMs: 50, bytes: 65_536 },
     inflightBytesMax: MIB,
     strictFraming: true,
+    rateLimits: { project: 1000, session: 2, address: 50 },
+    quotaBytesPerDay: 10_000_000_000,
     push: {
       fcm: { credentials: "/fcm.json", baseUrl: "http://localhost:1" },
       apns: {

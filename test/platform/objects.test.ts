@@ -134,6 +134,30 @@ describe.each<[string, () => Promise<Fixture>]>([
       expect(await list(prefix)).toEqual(keys.filter((key) => key.startsWith(prefix)));
   });
 
+  test("a list that begins after a key has what is beyond it", async () => {
+    await using fixture = await aStore();
+    const keys = ["a-b/x", "a/b", "a/b-c", "a/bc/c", "a/c/d", "a0", "b/a/a/a", "b/a/b", "z"];
+    for (const key of keys) await fixture.store.put(key, Buffer.from(key));
+    for (const prefix of ["", "a/", "b/a", "c"])
+      for (const after of [
+        "",
+        "a",
+        "a/",
+        "a/b",
+        "a/b/",
+        "a/bc",
+        "a/bc/zz",
+        "a0",
+        "b/a/a/a",
+        "zz",
+      ]) {
+        const listed = await Array.fromAsync(fixture.store.list(prefix, after));
+        expect(listed.map(({ key }) => key)).toEqual(
+          keys.filter((key) => key.startsWith(prefix) && key > after),
+        );
+      }
+  });
+
   test("a list of more than a page is complete", async () => {
     await using fixture = await aStore();
     const keys = Array.from({ length: 1_100 }, (_key, i) => `page/${String(i).padStart(5, "0")}`);

@@ -6,6 +6,7 @@ import { DEVICE_EVENT, STATUS } from "../../src/notifications/enums.ts";
 import { type Sender } from "../../src/notifications/sending.ts";
 import { Worker } from "../../src/notifications/worker.ts";
 import { type Sql, openDatabase } from "../../src/platform/database.ts";
+import { WorkMetrics } from "../../src/platform/work-metrics.ts";
 import { type Campaign } from "../../src/push/message.ts";
 import { type Outcome, type PushTarget } from "../../src/push/outcome.ts";
 import { eventually } from "./eventually.ts";
@@ -72,6 +73,7 @@ export class Campaigns implements AsyncDisposable {
       sender: provider,
       filter: (queryable, conditions) => whereSql(queryable, conditions, "filter"),
       parse: parseConditions,
+      metrics: new WorkMetrics(),
       log: LOG,
     });
     const done = worker.run(stopping.signal);

@@ -98,8 +98,8 @@ export class FaultyObjects implements ObjectStore {
     await this.inner.remove(key);
   }
 
-  list(prefix: string): AsyncIterable<{ key: string; bytes: number }> {
-    return this.inner.list(prefix);
+  list(prefix: string, after?: string): AsyncIterable<{ key: string; bytes: number }> {
+    return this.inner.list(prefix, after);
   }
 
   async ping(signal?: AbortSignal): Promise<void> {

@@ -1,19 +1,14 @@
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-import { eventually } from "./eventually.ts";
-import { freePort } from "./free-port.ts";
-import { needPrograms, programPath } from "./packages.ts";
+import { needPrograms } from "./packages.ts";
+import { type Deployed, ProxyProcess, replaced, stopProxies } from "./proxy-process.ts";
 
+const DEPLOYED = join(import.meta.dir, "../../deploy/nginx.conf");
 const NEED = {
   programs: ["nginx"],
   packages: ["nginx"],
   otherwise: "The tests need nginx: install it",
 };
-const START_MS_MAX = 10_000;
-
-const running = new Set<Nginx>();
 
 /** Makes sure that nginx is there. */
 export async function needNginx(): Promise<void> {
@@ -21,63 +16,43 @@ export async function needNginx(): Promise<void> {
 }
 
 /** Ends what failed tests have left running. */
-export async function stopNginx(): Promise<void> {
-  await Promise.all([...running].map(async (nginx) => await nginx[Symbol.asyncDispose]()));
-}
+export const stopNginx = stopProxies;
 
-/** nginx in front of a server, as an operator would set it up for forward authentication. */
-export class Nginx implements AsyncDisposable {
-  readonly url: string;
-  readonly #child: Bun.Subprocess;
-  readonly #folder: string;
+export type Nginx = ProxyProcess;
+export const Nginx = {
+  /** As an operator would set it up for forward authentication alone: `auth` is asked about every request and answers with an X-User-Claim. */
+  async start(addresses: { upstream: string; auth: string }): Promise<ProxyProcess> {
+    return await run((port) => server({ ...addresses, port }));
+  },
 
-  private constructor(parts: { url: string; child: Bun.Subprocess; folder: string }) {
-    this.url = parts.url;
-    this.#child = parts.child;
-    this.#folder = parts.folder;
-  }
-
-  /** In front of `upstream`; `auth` is asked about every request and answers with an X-User-Claim. */
-  static async start(addresses: { upstream: string; auth: string }): Promise<Nginx> {
-    await needNginx();
-    const folder = mkdtempSync(join(tmpdir(), "floodgate-nginx-"));
-    const [port, path] = [await freePort(), join(folder, "nginx.conf")];
-    await Bun.write(path, configuration({ ...addresses, folder, port }));
-    const output = Bun.file(join(folder, "output"));
-    const command = [programPath("nginx") ?? "", "-e", "stderr", "-p", folder, "-c", path];
-    const child = Bun.spawn(command, { stdin: "ignore", stdout: output, stderr: output });
-    const nginx = new Nginx({ url: `http://127.0.0.1:${port}`, child, folder });
-    running.add(nginx);
-    await eventually(
-      "nginx answers",
-      async () => {
-        if (child.exitCode !== null) throw new Error(`nginx: ${await output.text()}`);
-        return await fetch(`${nginx.url}/nginx`).then(
-          ({ status }) => status === 204,
-          () => false,
-        );
-      },
-      START_MS_MAX,
+  /** As deploy/nginx.conf sets it up. */
+  async deployed({ upstreams, auth, edit = (text) => text }: Deployed): Promise<ProxyProcess> {
+    const text = await Bun.file(DEPLOYED).text();
+    return await run((port) =>
+      replaced(edit(text), {
+        "server 127.0.0.1:8081 max_fails=0;": upstreams
+          .map(({ url }) => `server ${new URL(url).host} max_fails=0;`)
+          .join("\n"),
+        "server 127.0.0.1:8082 max_fails=0;": "",
+        "127.0.0.1:9000": new URL(auth.url).host,
+        "listen 80;": `listen 127.0.0.1:${port};`,
+      }),
     );
-    return nginx;
-  }
+  },
+};
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    running.delete(this);
-    this.#child.kill("SIGTERM");
-    await this.#child.exited;
-    rmSync(this.#folder, { recursive: true, force: true });
-  }
+async function run(servers: (port: number) => string): Promise<ProxyProcess> {
+  await needNginx();
+  return await ProxyProcess.start({
+    name: "nginx",
+    args: (folder, path) => ["-e", "stderr", "-p", folder, "-c", path],
+    config: (folder, port) => configuration(folder, servers(port)),
+    probe: "/nginx",
+  });
 }
 
-// One process in the foreground, so that no worker outlives it. Where nginx has defaults they stay: HTTP/1.0 and buffering, which would hold
-// a stream back until it ends.
-const configuration = ({
-  upstream,
-  auth,
-  folder,
-  port,
-}: Record<"upstream" | "auth" | "folder", string> & { port: number }) => `
+// One process in the foreground, so that no worker outlives it.
+const configuration = (folder: string, servers: string) => `
 daemon off;
 master_process off;
 pid ${folder}/pid;
@@ -89,34 +64,39 @@ http {
   fastcgi_temp_path ${folder}/fastcgi;
   uwsgi_temp_path ${folder}/uwsgi;
   scgi_temp_path ${folder}/scgi;
-  server {
-    listen 127.0.0.1:${port};
-    location = /nginx {
-      return 204;
-    }
-    location = /auth {
-      internal;
-      proxy_pass ${auth};
-      proxy_pass_request_body off;
-      proxy_set_header Content-Length "";
-    }
-    auth_request /auth;
-    auth_request_set $claim $upstream_http_x_user_claim;
+  ${servers}
+}
+`;
+
+// Where nginx has defaults they stay: HTTP/1.0 and buffering, which would hold a stream back until it ends.
+const server = ({ upstream, auth, port }: { upstream: string; auth: string; port: number }) => `
+server {
+  listen 127.0.0.1:${port};
+  location = /nginx {
+    return 204;
+  }
+  location = /auth {
+    internal;
+    proxy_pass ${auth};
+    proxy_pass_request_body off;
+    proxy_set_header Content-Length "";
+  }
+  auth_request /auth;
+  auth_request_set $claim $upstream_http_x_user_claim;
+  proxy_set_header Host $http_host;
+  proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+  proxy_set_header X-User-Claim $claim;
+  location / {
+    proxy_pass ${upstream};
+  }
+  location = /presence/ws {
+    proxy_pass ${upstream};
+    proxy_http_version 1.1;
     proxy_set_header Host $http_host;
     proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
     proxy_set_header X-User-Claim $claim;
-    location / {
-      proxy_pass ${upstream};
-    }
-    location = /presence/ws {
-      proxy_pass ${upstream};
-      proxy_http_version 1.1;
-      proxy_set_header Host $http_host;
-      proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-      proxy_set_header X-User-Claim $claim;
-      proxy_set_header Upgrade $http_upgrade;
-      proxy_set_header Connection "upgrade";
-    }
+    proxy_set_header Upgrade $http_upgrade;
+    proxy_set_header Connection "upgrade";
   }
 }
 `;

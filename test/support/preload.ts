@@ -10,7 +10,8 @@ import { killServerProcesses } from "./server-process.ts";
 // The services are shared by all files of a run. They come up, and what is missing is installed, before the first test, whose time limit an installation would break.
 await Promise.all([testPostgres(), s3Server(), testRedis(), needNginx(), needBrowser()]);
 
+// An S3 server that is killed gives gigabytes of memory back, which may take seconds.
 afterAll(async () => {
   killServerProcesses();
   await Promise.all([stopTestPostgres(), stopS3Server(), stopRedisServers(), stopNginx()]);
-});
+}, 60_000);

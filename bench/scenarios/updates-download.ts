@@ -1,0 +1,77 @@
+import { readdirSync, statSync } from "node:fs";
+import { join } from "node:path";
+
+import type { Store } from "../harness.ts";
+import type { TransferResult } from "../load/plan.ts";
+import { count, mib, ms, percent, times } from "../report/units.ts";
+import { growthOf, median, peakOf } from "../stats.ts";
+import { measureDownloads } from "./measure.ts";
+import type { UpdatesContext } from "./updates-parameters.ts";
+import { BUILD_PATH, publishBuild } from "./updates-publish.ts";
+
+const RATE_TIMES_MIN = 0.5;
+const GB = 1_000_000_000;
+
+/** The same file from Floodgate and from a bare server, by several clients at once. */
+export async function measureDownload(context: UpdatesContext): Promise<void> {
+  const { harness, findings, parameters } = context;
+  const { rounds, connections } = parameters.download;
+  const { bytes } = parameters.build;
+  await using store = await harness.openStore("files");
+  await using server = await harness.startFloodgate(store);
+  await publishBuild(context, { phase: "download", name: "publishing", subject: server, store });
+  const path = largestObject(store);
+  await using floor = await harness.startBaseline("floor-updates.ts", ["file", path], {});
+  const contenders = [
+    { label: "bare Bun.file()", subject: floor, results: new Array<TransferResult>() },
+    { label: "Floodgate", subject: server, results: new Array<TransferResult>() },
+  ];
+  for (let round = 1; round <= rounds; round++)
+    for (const { label, subject, results } of round % 2 === 1
+      ? contenders
+      : contenders.toReversed()) {
+      const about = { phase: "download", name: label, round, subject, store };
+      results.push(
+        await measureDownloads(context, { ...about, connections, path: BUILD_PATH, bytes }),
+      );
+    }
+  const [bare = 0, ours = 0] = contenders.map(({ results }) => rateOf(results));
+  findings.section(
+    `Download: a build of ${count(bytes / 1_000_000)} MB over ${connections} connections at once, files, median of ${rounds}`,
+    ["", "throughput", "to bare", "CPU/GB", "server busy", "RSS growth", "peak RSS"],
+    contenders.map(({ label, results }) => row(label, results, bare)),
+    "The file lies in the page cache, and who receives it takes the other core.",
+  );
+  findings.atLeast("bytes per second to bare Bun.file()", ours / bare, RATE_TIMES_MIN, times);
+  findings.charts.push({
+    kind: "bars",
+    title: "MiB downloaded per second",
+    bars: contenders.map(({ label, results }) => ({ label, value: rateOf(results) / 2 ** 20 })),
+  });
+}
+
+/** The build's own file: the others are those of the warm-up. */
+function largestObject({ env }: Store): string {
+  const folder = join(env["DATA_DIR"] ?? "", "objects/builds");
+  const paths = readdirSync(folder).map((name) => join(folder, name));
+  const [largest] = paths.toSorted((a, b) => statSync(b).size - statSync(a).size);
+  if (largest === undefined) throw new Error("download: no build is stored");
+  return largest;
+}
+
+function rateOf(results: TransferResult[]): number {
+  return median(results.map(({ bytes, seconds }) => bytes / seconds));
+}
+
+function row(label: string, results: TransferResult[], bare: number): string[] {
+  const over = (read: (result: TransferResult) => number) => median(results.map(read));
+  return [
+    label,
+    `${mib(rateOf(results))}/s`,
+    times(rateOf(results) / bare),
+    ms(over(({ bytes, usage }) => (usage.serverCpuSeconds * 1000) / (bytes / GB))),
+    percent(over(({ usage, seconds }) => usage.serverCpuSeconds / seconds)),
+    mib(growthOf(results)),
+    mib(peakOf(results)),
+  ];
+}

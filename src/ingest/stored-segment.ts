@@ -1,0 +1,97 @@
+import { unpack } from "msgpackr";
+
+import { type ObjectStore } from "../platform/objects.ts";
+import {
+  type Footer,
+  type Kind,
+  RECORD_HEADER_BYTES,
+  SegmentError,
+  footerBytes,
+  readFooter,
+  recordBody,
+  segmentIdOf,
+} from "./segment.ts";
+import { SegmentReader } from "./segment-reader.ts";
+
+// Most footers, and whole objects of a quiet server.
+const TAIL_BYTES = 64 * 1024;
+
+/** An object as a list of the store has it. */
+export type Listed = { key: string; bytes: number };
+
+/*
+ * The rows in records, as far as anybody here asks; they have more columns. Of a project each change is a row, whose `created_at` is the
+ * time of the change, too.
+ */
+export type ProjectRecord = {
+  id: number;
+  project_key: string;
+  created_at: string;
+  changed_at: string;
+};
+export type SessionRecord = { id: string; project_id: number | null };
+export type ImageRecord = {
+  project_id: number;
+  name: string;
+  bytes: number;
+  crc32: number;
+  uses: number;
+  /** null: the segment that the record is in */
+  chunk_segments: (string | null)[];
+};
+
+/** What a stored segment holds for the index: its footer, and the rows in its records. */
+export type StoredSegment = Footer &
+  Listed & { projects: ProjectRecord[]; sessions: SessionRecord[]; images: ImageRecord[] };
+
+/** Reads that without the bodies of batches and chunks. Throws SegmentError when the object is no whole segment of ours. */
+export async function readStored(
+  objects: ObjectStore,
+  { key, bytes }: Listed,
+): Promise<StoredSegment> {
+  const id = segmentIdOf(key);
+  if (id === undefined) throw new SegmentError("the key is no segment's");
+  let tail = await objects.read(key, Math.max(0, bytes - TAIL_BYTES), bytes);
+  const needed = footerBytes(tail);
+  if (needed > bytes) throw new SegmentError("the footer is longer than the segment");
+  if (needed > tail.length) tail = await objects.read(key, bytes - needed, bytes);
+  const footer = readFooter(tail);
+  if (footer.id !== id) throw new SegmentError("the segment is another than its key says");
+
+  const segment: StoredSegment = {
+    ...footer,
+    key,
+    bytes,
+    projects: [],
+    sessions: [],
+    images: [],
+  };
+  for await (const { kind, body } of rowBodies(objects, footer, tail, bytes))
+    segment[ROWS[kind]].push(unpack(body));
+  return segment;
+}
+
+const ROWS = { project: "projects", session: "sessions", image: "images" } as const;
+type RowKind = Exclude<Kind, "batch" | "chunk">;
+type RowBody = { kind: RowKind; body: Uint8Array };
+
+/** From the bytes that were read already, if they are the whole object. */
+async function* rowBodies(
+  objects: ObjectStore,
+  { id, entries }: Footer,
+  tail: Uint8Array,
+  bytes: number,
+): AsyncGenerator<RowBody> {
+  const places = entries.flatMap(({ kind, offset, length }) =>
+    kind === "batch" || kind === "chunk" ? [] : [{ kind, segmentId: id, offset, length }],
+  );
+  if (tail.length === bytes)
+    for (const { kind, offset, length } of places)
+      yield {
+        kind,
+        body: recordBody(tail.subarray(offset - RECORD_HEADER_BYTES, offset + length)),
+      };
+  else
+    for await (const { place, body } of new SegmentReader(objects).read(places))
+      yield { kind: place.kind, body };
+}

@@ -1,0 +1,45 @@
+import { dlopen } from "bun:ffi";
+import { closeSync, openSync, readFileSync, readdirSync, readlinkSync } from "node:fs";
+
+const LISTENING = "0A";
+
+/**
+ * Refuses new connections to a port of this process's while the open ones go on. Bun's own `stop` also ends those that are idle, on
+ * which a proxy may be sending a request at that moment. False where that cannot be done: on anything but Linux.
+ */
+export function refuseConnections(port: number): boolean {
+  try {
+    const inodes = new Set(["tcp", "tcp6"].flatMap((table) => listenersOf(table, port)));
+    const libc = dlopen("libc.so.6", { dup2: { args: ["i32", "i32"], returns: "i32" } });
+    const nothing = openSync("/dev/null", "r");
+    // The socket closes when its descriptor becomes another file's; Bun closes that later by the same number.
+    const closed = socketsOf(inodes).filter((fd) => libc.symbols.dup2(nothing, fd) === fd);
+    closeSync(nothing);
+    return closed.length > 0;
+  } catch {
+    return false;
+  }
+}
+
+/** The inodes of all sockets that listen on a port; lines as in proc(5). */
+function listenersOf(table: string, port: number): string[] {
+  const wanted = `:${port.toString(16).toUpperCase().padStart(4, "0")}`;
+  const lines = readFileSync(`/proc/self/net/${table}`, "utf8").split("\n").slice(1);
+  return lines.flatMap((line) => {
+    const [, local = "", , state, , , , , , inode = ""] = line.trim().split(/\s+/);
+    return local.endsWith(wanted) && state === LISTENING ? [inode] : [];
+  });
+}
+
+/** This process's descriptors of those sockets. */
+function socketsOf(inodes: Set<string>): number[] {
+  return readdirSync("/proc/self/fd").flatMap((name) => {
+    try {
+      const [, inode = ""] = /^socket:\[(\d+)\]$/.exec(readlinkSync(`/proc/self/fd/${name}`)) ?? [];
+      return inodes.has(inode) ? [Number(name)] : [];
+    } catch {
+      // It was the folder's own, which is closed again.
+      return [];
+    }
+  });
+}

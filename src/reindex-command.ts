@@ -1,0 +1,62 @@
+import { Presets, SingleBar } from "cli-progress";
+import { type Command } from "commander";
+
+import { print, withDatabase } from "./commands.ts";
+import { Reindex, type Reindexed } from "./ingest/reindex.ts";
+import { type Config } from "./platform/config.ts";
+import { openLog } from "./platform/log.ts";
+import { type ObjectStore } from "./platform/objects.ts";
+import { openObjects } from "./platform/open-objects.ts";
+
+const PROBLEMS_SHOWN = 20;
+
+/** `reindex`, which works with the server running or not. */
+export function addReindexCommand(command: Command, config: () => Config): void {
+  command.option("--json", "print one JSON object").action(async ({ json }: { json?: boolean }) => {
+    const { problems, ...counts } = await reindexStore(config());
+    for (const { key, reason } of problems.slice(0, PROBLEMS_SHOWN))
+      process.stderr.write(`${key}: ${reason}\n`);
+    const { segments, records, known, damaged, contested } = counts;
+    for (const id of contested)
+      process.stderr.write(
+        `project ${id} was made again while the database was lost: the older one stays\n`,
+      );
+    print(
+      json === true
+        ? JSON.stringify({ ...counts, keys: problems.map(({ key }) => key) })
+        : `${segments} segments with ${records} records indexed, ${known} were known, ${damaged} are damaged`,
+    );
+    if (damaged > 0) throw new Error(`${damaged} objects are no segments, or damaged`);
+  });
+}
+
+async function reindexStore(config: Config): Promise<Reindexed> {
+  const bar = new SingleBar(
+    {
+      format: "{bar} {percentage}% {value} of {total} objects, {records} records",
+      stream: process.stderr,
+      hideCursor: true,
+    },
+    Presets.shades_classic,
+  );
+  return await withDatabase(config, async (sql, shared) => {
+    await using objects = await openObjects(shared);
+    const reindex = new Reindex({ sql, objects, log: openLog(shared.logLevel) });
+    if (!process.stderr.isTTY) return await reindex.run();
+    bar.start(0, 0, { records: 0 });
+    // Beside the work: the bar's end moves while they are counted.
+    countObjects(objects, (total) => bar.setTotal(total)).catch(() => undefined);
+    try {
+      return await reindex.run(({ known, segments, damaged, records }) =>
+        bar.update(known + segments + damaged, { records }),
+      );
+    } finally {
+      bar.stop();
+    }
+  });
+}
+
+async function countObjects(objects: ObjectStore, tell: (count: number) => void): Promise<void> {
+  let count = 0;
+  for await (const object of objects.list("segments/")) if (object.bytes >= 0) tell(++count);
+}

@@ -1,0 +1,45 @@
+import { Registry } from "prom-client";
+
+import { type Config } from "./platform/config.ts";
+import { UsageError } from "./platform/errors.ts";
+import { type Health } from "./platform/health.ts";
+
+type Listener = AsyncDisposable & { url: string };
+
+/** Where operators ask a working process, which listens for nobody else; undefined without METRICS_PORT. Throws UsageError for a taken port. */
+export function listenForOperators(
+  { host, metricsPort }: Pick<Config, "host" | "metricsPort">,
+  health: Health,
+  metrics: { text(): Promise<string> },
+): Listener | undefined {
+  if (metricsPort === undefined) return undefined;
+  const ready = async () => {
+    const { isReady, body } = await health.report();
+    return Response.json(body, { status: isReady ? 200 : 503 });
+  };
+  const scrape = async () =>
+    new Response(await metrics.text(), {
+      headers: { "content-type": Registry.PROMETHEUS_CONTENT_TYPE },
+    });
+  try {
+    const server = Bun.serve({
+      port: metricsPort,
+      hostname: host,
+      development: false,
+      routes: {
+        "/livez": () => Response.json({ status: "ok" }),
+        "/readyz": ready,
+        "/metrics": scrape,
+      },
+      fetch: () => Response.json({ error: "no such route" }, { status: 404 }),
+      error: () => Response.json({ error: "the metrics cannot be read" }, { status: 503 }),
+    });
+    return {
+      url: server.url.href,
+      [Symbol.asyncDispose]: async () => await server.stop(true),
+    };
+  } catch (cause) {
+    const message = cause instanceof Error ? cause.message : String(cause);
+    throw new UsageError(`cannot listen on ${host}:${metricsPort}: ${message}`, { cause });
+  }
+}

@@ -1,0 +1,29 @@
+import { pino } from "pino";
+
+import { Reindex, type Reindexed } from "../../src/ingest/reindex.ts";
+import { type Sql } from "../../src/platform/database.ts";
+import { type TestApp } from "./app.ts";
+
+/** Every row of what ingest knows, as JSON. When a segment's row was made is nothing that the store tells. */
+export async function ingestTables(sql: Sql) {
+  return {
+    projects: await sql`select to_jsonb(p) as row from projects p order by id`,
+    sessions: await sql`select to_jsonb(s) as row from sessions s order by id`,
+    segments: await sql`select to_jsonb(s) - 'created_at' as row from segments s order by id`,
+    batches:
+      await sql`select to_jsonb(b) as row from batches b order by session_id, segment_id, "offset"`,
+    images: await sql`select to_jsonb(i) as row from images i order by project_id, name`,
+  };
+}
+
+/** As a new database has them. */
+export async function emptyTables(sql: Sql): Promise<void> {
+  await sql`truncate projects, sessions, segments, batches, images restart identity`;
+}
+
+export async function reindex({
+  sql,
+  objects,
+}: Pick<TestApp, "sql" | "objects">): Promise<Reindexed> {
+  return await new Reindex({ sql, objects, log: pino({ level: "silent" }) }).run();
+}
