@@ -3,6 +3,7 @@ import { gunzip, gunzipSync } from "node:zlib";
 
 import { AppError } from "./errors.ts";
 import { discarded } from "./garbage.ts";
+import { originalOf } from "./rewritten.ts";
 
 const STALL_MS = 30_000;
 const PACE_CHECK_MS = 1000;
@@ -40,7 +41,7 @@ export async function readBody(
   if (length === undefined || length > WHOLE_BYTES_MAX)
     return await collect(request, bytesMax, hold);
   hold(length);
-  const body = await withDeadline(request.bytes(), bodyDeadlineMs(length));
+  const body = await withDeadline(originalOf(request).bytes(), bodyDeadlineMs(length));
   discarded(length);
   return body;
 }
@@ -69,14 +70,13 @@ export async function* inflatedChunks(
   request: Request,
   bytesMax: number,
 ): AsyncGenerator<Uint8Array> {
-  if (!isGzip(request) || request.body === null) {
-    yield* bodyChunks(request);
+  const { body } = originalOf(request);
+  if (!isGzip(request) || body === null) {
+    yield* bodyChunks(body);
     return;
   }
   let bytes = 0;
-  for await (const chunk of bodyChunks({
-    body: request.body.pipeThrough(new DecompressionStream("gzip")),
-  })) {
+  for await (const chunk of bodyChunks(body.pipeThrough(new DecompressionStream("gzip")))) {
     bytes += chunk.length;
     if (bytes > bytesMax) throw tooLarge(bytesMax, "inflated body");
     yield chunk;
@@ -99,7 +99,7 @@ async function collect(
 ): Promise<Uint8Array> {
   const chunks: Uint8Array[] = [];
   let bytes = 0;
-  for await (const chunk of bodyChunks(request)) {
+  for await (const chunk of bodyChunks(originalOf(request).body)) {
     bytes += chunk.length;
     if (bytes > bytesMax) throw tooLarge(bytesMax);
     hold(chunk.length);
@@ -127,7 +127,9 @@ function stalled(): AppError {
 }
 
 /** The body as it arrives. Throws 408 when the client's average falls below the least rate; the time that the consumer takes does not count. */
-export async function* bodyChunks({ body }: Pick<Request, "body">): AsyncGenerator<Uint8Array> {
+export async function* bodyChunks(
+  body: ReadableStream<Uint8Array> | null,
+): AsyncGenerator<Uint8Array> {
   const reader = body?.getReader();
   if (reader === undefined) return;
   const pace = new Pace(() => void reader.cancel().catch(() => undefined));
@@ -147,7 +149,8 @@ export async function* bodyChunks({ body }: Pick<Request, "body">): AsyncGenerat
     throw new AppError("invalid", "the body was cut short", { cause });
   } finally {
     pace[Symbol.dispose]();
-    await reader.cancel().catch(() => undefined);
+    // Not awaited: who refuses a body answers at once.
+    reader.cancel().catch(() => undefined);
   }
 }
 

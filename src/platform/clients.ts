@@ -1,5 +1,6 @@
 import ipaddr from "ipaddr.js";
 
+import { originalOf } from "./rewritten.ts";
 import { type WebSocketOwner } from "./websocket.ts";
 
 type Server = {
@@ -14,7 +15,6 @@ type Range = [ipaddr.IPv4 | ipaddr.IPv6, number];
 /** Who sent a request: the TCP peer, and the client's address behind trusted proxies. */
 export class Clients {
   readonly #trusted: Range[];
-  readonly #originals = new WeakMap<Request, Request>();
   /** Of requests that became WebSockets: Bun knows their peers no more. */
   readonly #peers = new WeakMap<Request, string>();
   #server: Server | undefined;
@@ -27,19 +27,14 @@ export class Clients {
     this.#server = server;
   }
 
-  /** Lets a rewritten request stand for the one that came in. */
-  rename(original: Request, rewritten: Request): void {
-    this.#originals.set(rewritten, original);
-  }
-
   peer(request: Request): string {
-    const original = this.#original(request);
+    const original = originalOf(request);
     return this.#peers.get(original) ?? this.#server?.requestIP(original)?.address ?? "";
   }
 
   /** Makes a WebSocket of the connection; false when the request asks for none. */
   upgrade(request: Request, data: WebSocketOwner, headers: Record<string, string>): boolean {
-    const original = this.#original(request);
+    const original = originalOf(request);
     this.#peers.set(original, this.peer(original));
     return this.#server?.upgrade(original, { data, headers }) ?? false;
   }
@@ -52,12 +47,12 @@ export class Clients {
 
   /** Whether the headers alone were asked for, which routes see as a GET. */
   isHead(request: Request): boolean {
-    return this.#original(request).method === "HEAD";
+    return originalOf(request).method === "HEAD";
   }
 
   /** The scheme and host that the client sees, without a path. */
   origin(request: Request): string {
-    const { headers } = this.#original(request);
+    const { headers } = originalOf(request);
     const [host, scheme] = [headers.get("x-forwarded-host"), headers.get("x-forwarded-proto")];
     const isTold = (host !== null || scheme !== null) && this.isProxied(request);
     const told = (header: string | null) => (isTold ? header?.split(",")[0]?.trim() : undefined);
@@ -75,10 +70,6 @@ export class Clients {
       address = next;
     }
     return address;
-  }
-
-  #original(request: Request): Request {
-    return this.#originals.get(request) ?? request;
   }
 
   #isTrusted(address: string): boolean {

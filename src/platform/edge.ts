@@ -1,6 +1,7 @@
 import { type Clients } from "./clients.ts";
 import { type Cors, isClientPath } from "./cors.ts";
 import { AppError, renderError } from "./errors.ts";
+import { rewrite } from "./rewritten.ts";
 import { type Log } from "./log.ts";
 import { type Metrics } from "./metrics.ts";
 import { type RateLimit, networkOf } from "./rate-limits.ts";
@@ -100,20 +101,15 @@ export class Edge {
   }
 
   async #dispatch(request: Request, path: string, start: number, rest: string): Promise<Response> {
-    const { handle, clients } = this.#deps;
     const isHead = request.method === "HEAD";
     // Every normalisation makes the path shorter.
     const isPlain = request.url.length === start + path.length + rest.length;
-    let target = request;
-    if (isHead || start < ELYSIA_PATH_INDEX || !isPlain) {
-      target = new Request(
-        `http://floodgate${path}${rest}`,
-        isHead ? { headers: request.headers } : request,
-      );
-      clients.rename(request, target);
-    }
+    const target =
+      isHead || start < ELYSIA_PATH_INDEX || !isPlain
+        ? rewrite(request, `http://floodgate${path}${rest}`, isHead ? "GET" : request.method)
+        : request;
     // For a HEAD Bun sends the headers alone, with the length that the body has.
-    return await handle(target);
+    return await this.#deps.handle(target);
   }
 
   #finish(

@@ -19,9 +19,10 @@ export type SnapshotOptions<T> = {
 export class Snapshot<T> implements Disposable {
   readonly #options: SnapshotOptions<T>;
   #value: T;
-  #rereading: Promise<void> | undefined;
+  #reading: Promise<void> | undefined;
+  /** the reading that begins next */
+  #next: Promise<void> | undefined;
   #readMs = Number.NEGATIVE_INFINITY;
-  #appliedMs = Number.NEGATIVE_INFINITY;
   #timer: NodeJS.Timeout | undefined;
 
   constructor(options: SnapshotOptions<T>) {
@@ -39,14 +40,18 @@ export class Snapshot<T> implements Disposable {
     this.#timer = setInterval(() => this.refresh(), this.#options.everyMs);
   }
 
-  /** A read that begins after the call, for all who ask together and at most ten times a second: for what was made a moment ago. */
+  /**
+   * A reading that begins after the call, for all who ask together: for what was made a moment ago. There is one at a time and at most
+   * ten a second.
+   */
   async again(): Promise<void> {
-    this.#rereading ??= (async () => {
+    this.#next ??= (async () => {
+      await this.#reading?.catch(() => undefined);
       await Bun.sleep(this.#readMs + AGAIN_MS - performance.now());
-      this.#rereading = undefined;
+      this.#next = undefined;
       await this.#read();
     })();
-    await this.#rereading;
+    await this.#next;
   }
 
   /** The same for who does not wait for it. */
@@ -61,12 +66,12 @@ export class Snapshot<T> implements Disposable {
   }
 
   async #read(): Promise<void> {
-    const startedMs = performance.now();
-    this.#readMs = startedMs;
-    const value = await this.#options.read();
-    // A slower, older answer must not hide what a newer one brought.
-    if (startedMs < this.#appliedMs) return;
-    this.#appliedMs = startedMs;
-    this.#value = value;
+    this.#readMs = performance.now();
+    this.#reading = this.#readOnce();
+    await this.#reading;
+  }
+
+  async #readOnce(): Promise<void> {
+    this.#value = await this.#options.read();
   }
 }

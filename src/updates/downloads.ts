@@ -1,6 +1,7 @@
 import { Elysia } from "elysia";
 
 import { type Clients } from "../platform/clients.ts";
+import { unavailable } from "../platform/errors.ts";
 import { type Metrics } from "../platform/metrics.ts";
 import { type ObjectStore } from "../platform/objects.ts";
 import { plainDetail } from "../platform/plain-text.ts";
@@ -73,7 +74,9 @@ async function send(
   metrics.updateDownloads.inc({ kind: status === 206 ? "range" : "whole" });
   metrics.updateDownloadBytes.inc(end - start);
   // Bun sends no length with a stream, which a large object of S3 is.
-  const body = await objects.body(objectKey(objectId), start, end);
+  const body = await objects.body(objectKey(objectId), start, end).catch((cause: unknown) => {
+    throw unavailable("the build cannot be read now", 5, { cause });
+  });
   return new Response(body, { status, headers });
 }
 

@@ -93,26 +93,29 @@ export class BuildGarbage {
   }
 
   /** Under the line's lock: a commit that would make a build of it waits, and then finds nothing. */
-  async #removeOne(objectId?: string): Promise<boolean> {
-    return await this.#sql.begin(async (transaction) => {
-      const which =
-        objectId === undefined ? transaction`` : transaction`and object_id = ${objectId}`;
-      const [due] = await transaction<{ objectId: string }[]>`
-        select object_id as "objectId" from build_garbage
-        where due_at <= now() and not exists (select 1 from builds where builds.object_id = build_garbage.object_id) ${which}
-        order by due_at limit 1 for update skip locked`;
-      if (due === undefined) return false;
-      try {
-        await this.#objects.remove(objectKey(due.objectId));
-        await transaction`delete from build_garbage where object_id = ${due.objectId}`;
-      } catch (error) {
-        // It must not keep the others from their turn.
-        this.#log.warn({ err: error, ...due }, "an object was not removed");
-        await transaction`
-          update build_garbage set due_at = now() + ${RETRY_S} * interval '1 second' where object_id = ${due.objectId}`;
-      }
-      return true;
-    });
+  async #removeOne(wanted?: string): Promise<boolean> {
+    const sql = this.#sql;
+    let objectId: string | undefined;
+    try {
+      await sql.begin(async (transaction) => {
+        const which = wanted === undefined ? sql`` : sql`and object_id = ${wanted}`;
+        const [due] = await transaction<{ objectId: string }[]>`
+          select object_id as "objectId" from build_garbage
+          where due_at <= now() and not exists (select 1 from builds where builds.object_id = build_garbage.object_id) ${which}
+          order by due_at limit 1 for update skip locked`;
+        if (due === undefined) return;
+        ({ objectId } = due);
+        await this.#objects.remove(objectKey(objectId));
+        await transaction`delete from build_garbage where object_id = ${objectId}`;
+      });
+    } catch (error) {
+      if (objectId === undefined) throw error;
+      this.#log.warn({ err: error, objectId }, "an object was not removed");
+      // It must not keep the others from their turn.
+      await sql`
+        update build_garbage set due_at = now() + ${RETRY_S} * interval '1 second' where object_id = ${objectId}`;
+    }
+    return objectId !== undefined;
   }
 }
 

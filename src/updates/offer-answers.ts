@@ -11,7 +11,8 @@ export class OfferAnswers {
 
   of(build: Build, skipped: boolean, base: string): Response {
     return new Response(this.#text(build, skipped, base), {
-      headers: { ...JSON_HEADERS, ...integrityHeaders(build) },
+      // It depends on who asks, and by which host.
+      headers: { ...JSON_HEADERS, "cache-control": "no-store", ...integrityHeaders(build) },
     });
   }
 

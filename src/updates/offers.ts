@@ -10,12 +10,14 @@ import { isForced, parseClientVersion } from "./version.ts";
 const CHANNEL = "builds";
 // Where the bus is away, a change must still be seen within a second.
 const REFRESH_MS = 500;
+const COUNTS_MS = 10_000;
 
 /** Who asks: builds of other channels and of a rollout that the device is not in do not exist for it. */
 export type Client = { version: string; channel: string; device: string | undefined };
 
-/** Newest first. */
-type Published = { all: Build[]; forced: Build[] };
+/** Newest first. `revision` tells how many there are and the sum of theirs, withdrawn ones included. */
+type Published = { all: Build[]; forced: Build[]; revision: string; readMs: number };
+const NOTHING: Published = { all: [], forced: [], revision: "", readMs: 0 };
 
 /** The builds that are not withdrawn, as this process last read them; a change on any process is here within a second. */
 export class Offers implements Disposable {
@@ -26,8 +28,8 @@ export class Offers implements Disposable {
     this.#bus = bus;
     this.#published = new Snapshot({
       name: "builds",
-      empty: { all: [], forced: [] },
-      read: async () => await selectPublished(sql),
+      empty: NOTHING,
+      read: async () => await selectPublished(sql, this.#published.value),
       everyMs: REFRESH_MS,
       log,
     });
@@ -55,6 +57,7 @@ export class Offers implements Disposable {
     const { all, forced } = this.#published.value;
     const isVisible = (build: Build) =>
       build.channel === channel &&
+      build.rollout > 0 &&
       (build.rollout === 100 || (device !== undefined && isIn(build.id, device, build.rollout)));
     const build = all.find((one) => one.targetAbi === abi && isVisible(one));
     if (build === undefined) throw new AppError("not_found", "record not found");
@@ -89,8 +92,13 @@ export class Offers implements Disposable {
   }
 }
 
-async function selectPublished(sql: Sql): Promise<Published> {
+/** All builds, notes included, are read only when one has changed, and now and then for the counts of their uploads. */
+async function selectPublished(sql: Sql, before: Published): Promise<Published> {
+  const readMs = performance.now();
+  const [{ revision }] = await sql<[{ revision: string }]>`
+    select concat_ws(' ', count(*), sum(revision)) as revision from builds`;
+  if (revision === before.revision && readMs - before.readMs < COUNTS_MS) return before;
   const all = await sql<Build[]>`
     select ${buildColumns(sql)} from builds where not withdrawn order by id desc`;
-  return { all, forced: all.filter(({ skipped }) => !skipped) };
+  return { all, forced: all.filter(({ skipped }) => !skipped), revision, readMs };
 }

@@ -7,6 +7,7 @@ export async function readPublicKey(value: string | undefined): Promise<KeyObjec
   if (value === undefined) return undefined;
   try {
     const pem = value.includes("-----BEGIN") ? value : await Bun.file(value).text();
+    if (pem.includes("PRIVATE KEY")) throw new Error("a private key");
     const key = createPublicKey(pem.replaceAll("\\n", "\n").trim());
     if (key.asymmetricKeyType === "ed25519") return key;
   } catch (cause) {

@@ -31,7 +31,10 @@ export function updateRoutes({ builds, offers, signatures, clients, bases }: Upd
       "/api/v1/updates/:version",
       ({ request, params }) => {
         const asking = parseAsking(request);
-        const { build, skipped } = offers.offer({ version: params.version, ...asking });
+        // Elysia gives null for what is no UTF-8.
+        const version: unknown = params.version;
+        if (typeof version !== "string") throw new AppError("not_found", "record not found");
+        const { build, skipped } = offers.offer({ version, ...asking });
         return answers.of(build, skipped, bases.destUri ?? own(request));
       },
       {

@@ -132,7 +132,8 @@ async function update(sql: Queryable, build: Build): Promise<Build> {
   const [updated] = await sql<[Build]>`
     update builds set name = ${build.name}, notes = ${build.notes}, bytes = ${build.bytes}, md5 = ${build.md5},
       sha256 = ${build.sha256}, object_id = ${build.objectId}, skipped = ${build.skipped}, channel = ${build.channel},
-      rollout = ${build.rollout}, withdrawn = ${build.withdrawn}, floor_per_abi = ${build.floorPerAbi}, signature = ${build.signature}
+      rollout = ${build.rollout}, withdrawn = ${build.withdrawn}, floor_per_abi = ${build.floorPerAbi}, signature = ${build.signature},
+      revision = nextval('build_revisions')
     where id = ${build.id} returning ${buildColumns(sql)}`;
   return updated;
 }

@@ -12,10 +12,7 @@ const NAMES = [
   "app.apk",
   "We Messe 1.0 (beta).apk",
   "сборка ✓.apk",
-  "100%.apk",
-  "a%2Fb.apk",
   "a+b&c=d;e.apk",
-  "#1?.apk",
   "-rf",
   "a".repeat(255),
 ];

@@ -141,7 +141,7 @@ describe("publishing", () => {
     expect((await api.published({ abi })).TargetABI).toBe(abi);
   });
 
-  test.each(["a", "We Messe 1.0.apk", "сборка.apk", "a".repeat(255), ".apk", "100%.apk", "a%2Fb"])(
+  test.each(["a", "We Messe 1.0.apk", "сборка.apk", "a".repeat(255), ".apk"])(
     "takes the name %s",
     async (name) => {
       const update = await api.published({ name });

@@ -101,7 +101,8 @@ describe("a long list", () => {
   test("is sent as it is read", async () => {
     await makeUsers(120_000, 1000);
     await using server = await ServerProcess.start(envOf(app));
-    const rss = async () => await metricOf(server, 'process_resident_memory_bytes{command="serve"}');
+    const rss = async () =>
+      await metricOf(server, 'process_resident_memory_bytes{command="serve"}');
     const before = await rss();
     const { body } = await fetch(`${server.url}/api/v1/users`, {
       headers: { signature: api.service },
