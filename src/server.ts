@@ -1,5 +1,3 @@
-import { setImmediate } from "node:timers/promises";
-
 import { type App, buildApp } from "./app.ts";
 import { type Clock } from "./platform/clock.ts";
 import { type Config } from "./platform/config.ts";
@@ -97,8 +95,7 @@ async function drain(
   leave: boolean,
 ): Promise<void> {
   // Until now clients have kept their connections, so that few new ones are on their way: what is not yet accepted is reset.
-  await setImmediate();
-  const lingers = leave && refuseConnections(Number(server.port));
+  const lingers = leave && (await refuseConnections(Number(server.port)));
   // Its promise would wait for idle connections, too.
   if (!lingers) void server.stop();
   edge.draining = true;

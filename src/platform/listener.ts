@@ -1,5 +1,8 @@
 import { dlopen } from "bun:ffi";
 import { closeSync, openSync, readFileSync, readdirSync, readlinkSync } from "node:fs";
+import { setImmediate } from "node:timers/promises";
+
+const ACCEPT_TURNS = 3;
 
 const LISTENING = "0A";
 
@@ -7,13 +10,16 @@ const LISTENING = "0A";
  * Refuses new connections to a port of this process's while the open ones go on. Bun's own `stop` also ends those that are idle, on
  * which a proxy may be sending a request at that moment. False where that cannot be done: on anything but Linux.
  */
-export function refuseConnections(port: number): boolean {
+export async function refuseConnections(port: number): Promise<boolean> {
   try {
     const inodes = new Set(["tcp", "tcp6"].flatMap((table) => listenersOf(table, port)));
+    const sockets = socketsOf(inodes);
     const libc = dlopen("libc.so.6", { dup2: { args: ["i32", "i32"], returns: "i32" } });
     const nothing = openSync("/dev/null", "r");
+    // What came during the search is accepted first: it would be reset with the listener.
+    for (let turn = 0; turn < ACCEPT_TURNS; turn++) await setImmediate();
     // The socket closes when its descriptor becomes another file's; Bun closes that later by the same number.
-    const closed = socketsOf(inodes).filter((fd) => libc.symbols.dup2(nothing, fd) === fd);
+    const closed = sockets.filter((fd) => libc.symbols.dup2(nothing, fd) === fd);
     closeSync(nothing);
     return closed.length > 0;
   } catch {

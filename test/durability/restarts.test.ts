@@ -37,7 +37,8 @@ test(`of two servers behind nginx one after the other restarts ${RESTARTS} times
     for (const server of servers) await server[Symbol.asyncDispose]();
   }
   process.stdout.write(`${RESTARTS} restarts, ${load.acknowledged} batches\n`);
-  expect(load.failures, await nginx.log()).toEqual([]);
+  const log = (await nginx.log()).split("\n").filter((line) => !line.includes("(111: "));
+  expect(load.failures, log.join("\n")).toEqual([]);
   const rows = await app.sql`select 1 from batches`;
   expect(rows.length).toBe(load.acknowledged);
 }, 180_000);
