@@ -1,7 +1,17 @@
-import { dlopen } from "bun:ffi";
+import { dlopen, ptr } from "bun:ffi";
 import { closeSync, openSync, readFileSync, readdirSync, readlinkSync } from "node:fs";
 import { setImmediate } from "node:timers/promises";
 
+// Of Linux: netinet/in.h, netinet/tcp.h.
+const IPPROTO_TCP = 6;
+const TCP_DEFER_ACCEPT = 9;
+const OFF = new Int32Array([0]);
+const LIBC = {
+  dup2: { args: ["i32", "i32"], returns: "i32" },
+  setsockopt: { args: ["i32", "i32", "i32", "ptr", "u32"], returns: "i32" },
+} as const;
+
+const DEFERRED_MS = 100;
 const ACCEPT_TURNS = 3;
 
 const LISTENING = "0A";
@@ -14,12 +24,16 @@ export async function refuseConnections(port: number): Promise<boolean> {
   try {
     const inodes = new Set(["tcp", "tcp6"].flatMap((table) => listenersOf(table, port)));
     const sockets = socketsOf(inodes);
-    const libc = dlopen("libc.so.6", { dup2: { args: ["i32", "i32"], returns: "i32" } });
+    const { symbols: libc } = dlopen("libc.so.6", LIBC);
     const nothing = openSync("/dev/null", "r");
-    // What came during the search is accepted first: it would be reset with the listener.
+    // Bun has connections handed over with their first bytes only. One that is made and has not sent them yet would be reset with the
+    // listener, so from now on it is accepted at once.
+    for (const fd of sockets)
+      libc.setsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, ptr(OFF), OFF.byteLength);
+    await Bun.sleep(DEFERRED_MS);
     for (let turn = 0; turn < ACCEPT_TURNS; turn++) await setImmediate();
     // The socket closes when its descriptor becomes another file's; Bun closes that later by the same number.
-    const closed = sockets.filter((fd) => libc.symbols.dup2(nothing, fd) === fd);
+    const closed = sockets.filter((fd) => libc.dup2(nothing, fd) === fd);
     closeSync(nothing);
     return closed.length > 0;
   } catch {
