@@ -2,10 +2,9 @@ import { type App, buildApp } from "./app.ts";
 import { type Clock } from "./platform/clock.ts";
 import { type Config } from "./platform/config.ts";
 import { openDatabase } from "./platform/database.ts";
-import { UsageError } from "./platform/errors.ts";
 import { type Log, openLog } from "./platform/log.ts";
 import { openBus } from "./platform/open-bus.ts";
-import { refuseConnections } from "./platform/listener.ts";
+import { cannotListen, refuseConnections } from "./platform/listener.ts";
 import { openObjects } from "./platform/open-objects.ts";
 import { webSocketHandler } from "./platform/websocket.ts";
 import { type ObjectStore } from "./platform/objects.ts";
@@ -133,9 +132,6 @@ function listen(
       development: false,
     });
   } catch (cause) {
-    throw new UsageError(
-      `cannot listen on ${config.host}:${config.port}: ${cause instanceof Error ? cause.message : String(cause)}`,
-      { cause },
-    );
+    throw cannotListen(config.host, config.port, cause);
   }
 }

@@ -1,8 +1,7 @@
-import { Registry } from "prom-client";
-
 import { type Config } from "./platform/config.ts";
-import { UsageError } from "./platform/errors.ts";
+import { type Scraped, scrape } from "./platform/health-routes.ts";
 import { type Health } from "./platform/health.ts";
+import { cannotListen } from "./platform/listener.ts";
 
 type Listener = AsyncDisposable & { url: string };
 
@@ -10,17 +9,13 @@ type Listener = AsyncDisposable & { url: string };
 export function listenForOperators(
   { host, metricsPort }: Pick<Config, "host" | "metricsPort">,
   health: Health,
-  metrics: { text(): Promise<string> },
+  metrics: Scraped,
 ): Listener | undefined {
   if (metricsPort === undefined) return undefined;
   const ready = async () => {
     const { isReady, body } = await health.report();
     return Response.json(body, { status: isReady ? 200 : 503 });
   };
-  const scrape = async () =>
-    new Response(await metrics.text(), {
-      headers: { "content-type": Registry.PROMETHEUS_CONTENT_TYPE },
-    });
   try {
     const server = Bun.serve({
       port: metricsPort,
@@ -29,7 +24,7 @@ export function listenForOperators(
       routes: {
         "/livez": () => Response.json({ status: "ok" }),
         "/readyz": ready,
-        "/metrics": scrape,
+        "/metrics": async () => await scrape(metrics),
       },
       fetch: () => Response.json({ error: "no such route" }, { status: 404 }),
       error: () => Response.json({ error: "the metrics cannot be read" }, { status: 503 }),
@@ -39,7 +34,6 @@ export function listenForOperators(
       [Symbol.asyncDispose]: async () => await server.stop(true),
     };
   } catch (cause) {
-    const message = cause instanceof Error ? cause.message : String(cause);
-    throw new UsageError(`cannot listen on ${host}:${metricsPort}: ${message}`, { cause });
+    throw cannotListen(host, metricsPort, cause);
   }
 }

@@ -2,7 +2,7 @@ import postgres from "postgres";
 
 import { type Queryable, isOutage } from "../platform/database.ts";
 import { mergeProject } from "./project-merge.ts";
-import { batchColumns } from "./segment-index.ts";
+import { batchColumns, firstImages } from "./segment-index.ts";
 import { type ImageRecord, type SessionRecord, type StoredSegment } from "./stored-segment.ts";
 
 /** Makes the rows of segments that have none, and returns the segments that it made them for. Another process that does the same is waited for. */
@@ -114,21 +114,6 @@ async function restoreBatches(
     order by session_id, hash, segment, "offset"
     on conflict (session_id, hash) ${onConflict}`;
   return count;
-}
-
-/** The first record of each name counts, and is used as often as all of them say. */
-function firstImages(segments: StoredSegment[]): Map<string, FirstImage> {
-  const byName = new Map<string, FirstImage>();
-  for (const segment of segments)
-    for (const row of segment.images) {
-      const key = `${row.project_id}/${row.name}`;
-      const first = byName.get(key);
-      // A chunk beside the image's record was written before the segment had its id.
-      const chunks = row.chunk_segments.map((id) => id ?? segment.id);
-      if (first !== undefined) first.uses += row.uses;
-      else byName.set(key, { ...row, chunk_segments: chunks, recorded_in: segment.id });
-    }
-  return byName;
 }
 
 /**

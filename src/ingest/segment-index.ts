@@ -111,21 +111,31 @@ type ImageRow = {
   project_id: number;
   name: string;
   uses: number;
+  /** null: the segment that the record is in */
   chunk_segments: (string | null)[];
 };
 
-/** A name can be in one segment twice, and a row can be updated only once in a statement: the first one counts for all. */
+/**
+ * By project and name. A name can be recorded several times, and a row can be updated only once in a statement: the first record
+ * counts, and is used as often as all of them say. `recorded_in` is the segment that it is in.
+ */
+export function firstImages<Row extends ImageRow>(segments: { id: string; images: Row[] }[]) {
+  const byName = new Map<string, Row & { recorded_in: string }>();
+  for (const { id, images } of segments)
+    for (const row of images) {
+      const key = `${row.project_id}/${row.name}`;
+      const first = byName.get(key);
+      // A chunk beside the image's record was written before the segment had its id.
+      const chunks = row.chunk_segments.map((chunk) => chunk ?? id);
+      if (first !== undefined) first.uses += row.uses;
+      else byName.set(key, { ...row, chunk_segments: chunks, recorded_in: id });
+    }
+  return byName;
+}
+
 function imageRows(segment: Segment): string {
-  const byName = new Map<string, ImageRow>();
-  for (const row of records<ImageRow>(segment, "image")) {
-    const key = `${row.project_id}/${row.name}`;
-    const first = byName.get(key);
-    if (first !== undefined) first.uses += row.uses;
-    // A chunk beside the image's record was written before the segment had its id.
-    else
-      byName.set(key, { ...row, chunk_segments: row.chunk_segments.map((id) => id ?? segment.id) });
-  }
-  return JSON.stringify([...byName.values()]);
+  const images = records<ImageRow>(segment, "image");
+  return JSON.stringify([...firstImages([{ id: segment.id, images }]).values()]);
 }
 
 function records<Row>(segment: Segment, kind: Kind): Row[] {

@@ -2,7 +2,14 @@ import { type Condition } from "../devices/conditions.ts";
 import { type Sql } from "../platform/database.ts";
 import { AppError } from "../platform/errors.ts";
 import { type OrderBy, orderSql } from "../platform/ordering.ts";
-import { DEVICE_EVENT, type DeviceEventName, SEND_PLATFORM, STATUS, type Status } from "./enums.ts";
+import {
+  DEVICE_EVENT,
+  type DeviceEventName,
+  SEND_PLATFORM,
+  STATUS,
+  type Status,
+  eventName,
+} from "./enums.ts";
 import { type NewNotification } from "./schema.ts";
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
@@ -176,7 +183,7 @@ export class Notifications {
     const events = rows.map(({ event_id: id, event, happened_at: at, ...notification }) => ({
       id,
       notification: wireNotification(notification),
-      event: nameOf(event),
+      event: eventName(event),
       created_at: at.toISOString(),
     }));
     return { total: count[0].total, events };
@@ -204,11 +211,6 @@ export class Notifications {
 function isLaunchable(sql: Sql) {
   return sql`(status in (${STATUS.draft}, ${STATUS.error})
     or status in (${STATUS.queued}, ${STATUS.launched}) and launch = 0)`;
-}
-
-function nameOf(event: number): string {
-  const [name] = Object.entries(DEVICE_EVENT).find(([, number]) => number === event) ?? ["unknown"];
-  return name;
 }
 
 function columns(sql: Sql) {

@@ -6,7 +6,17 @@ import { type Health } from "./health.ts";
 
 const METRICS_EXAMPLE = 'floodgate_batches_total{outcome="stored"} 1';
 
-export function healthRoutes(health: Health, metrics: { text(): Promise<string> }) {
+/** Metrics in Prometheus' text format. */
+export type Scraped = { text(): Promise<string> };
+
+/** What a scrape gets. */
+export async function scrape(metrics: Scraped): Promise<Response> {
+  return new Response(await metrics.text(), {
+    headers: { "content-type": Registry.PROMETHEUS_CONTENT_TYPE },
+  });
+}
+
+export function healthRoutes(health: Health, metrics: Scraped) {
   return new Elysia({ name: "health" })
     .get("/", () => ({ name: "floodgate", docs: "/docs" }), {
       detail: {
@@ -40,20 +50,13 @@ export function healthRoutes(health: Health, metrics: { text(): Promise<string> 
         },
       },
     )
-    .get(
-      "/metrics",
-      async () =>
-        new Response(await metrics.text(), {
-          headers: { "content-type": Registry.PROMETHEUS_CONTENT_TYPE },
-        }),
-      {
-        detail: {
-          tags: ["Operation"],
-          summary: "Prometheus metrics, of all processes that one `start` keeps",
-          responses: {
-            200: { description: "OK", content: { "text/plain": { example: METRICS_EXAMPLE } } },
-          },
+    .get("/metrics", async () => await scrape(metrics), {
+      detail: {
+        tags: ["Operation"],
+        summary: "Prometheus metrics, of all processes that one `start` keeps",
+        responses: {
+          200: { description: "OK", content: { "text/plain": { example: METRICS_EXAMPLE } } },
         },
       },
-    );
+    });
 }

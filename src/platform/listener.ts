@@ -2,6 +2,8 @@ import { dlopen, ptr } from "bun:ffi";
 import { closeSync, openSync, readFileSync, readdirSync, readlinkSync } from "node:fs";
 import { setImmediate } from "node:timers/promises";
 
+import { UsageError } from "./errors.ts";
+
 // Of Linux: netinet/in.h, netinet/tcp.h.
 const IPPROTO_TCP = 6;
 const TCP_DEFER_ACCEPT = 9;
@@ -39,6 +41,12 @@ export async function refuseConnections(port: number): Promise<boolean> {
   } catch {
     return false;
   }
+}
+
+/** Why a port could not be listened on, for the operator. */
+export function cannotListen(host: string, port: number, cause: unknown): UsageError {
+  const message = cause instanceof Error ? cause.message : String(cause);
+  return new UsageError(`cannot listen on ${host}:${port}: ${message}`, { cause });
 }
 
 /** The inodes of all sockets that listen on a port; lines as in proc(5). */

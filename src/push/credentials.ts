@@ -5,6 +5,7 @@ import { Value } from "typebox/value";
 
 import { UsageError } from "../platform/errors.ts";
 import { parseJson } from "../platform/json.ts";
+import { unescapePem } from "../platform/variable-text.ts";
 
 const ServiceAccountFile = Type.Object({
   project_id: Type.String({ pattern: "^[A-Za-z0-9.:_-]{1,100}$" }),
@@ -49,10 +50,9 @@ export function serviceAccountKey(pem: string): KeyObject {
   return key;
 }
 
-/** A PEM that came through an environment variable often has its line ends written out. */
 function readKey(pem: string): KeyObject | undefined {
   try {
-    return createPrivateKey(pem.replaceAll("\\n", "\n").trim());
+    return createPrivateKey(unescapePem(pem));
   } catch {
     return undefined;
   }

@@ -1,8 +1,6 @@
-import { readFile } from "node:fs/promises";
-
 import { type PushConfig } from "../platform/config.ts";
-import { UsageError } from "../platform/errors.ts";
 import { type Log } from "../platform/log.ts";
+import { variableText } from "../platform/variable-text.ts";
 import { checkApnsKey, parseServiceAccount } from "./credentials.ts";
 import { PushSender } from "./sender.ts";
 
@@ -11,8 +9,9 @@ export async function openSender(
   { fcm, apns, concurrency }: PushConfig,
   log: Log,
 ): Promise<PushSender> {
-  const account = fcm && parseServiceAccount(await textOf("FCM_CREDENTIALS", fcm.credentials, "{"));
-  const key = apns && (await textOf("APNS_KEY", apns.key, "-----BEGIN"));
+  const account =
+    fcm && parseServiceAccount(await variableText("FCM_CREDENTIALS", fcm.credentials, /^\s*\{/));
+  const key = apns && (await variableText("APNS_KEY", apns.key, /^\s*-----BEGIN/));
   if (key !== undefined) checkApnsKey(key);
   return new PushSender(
     {
@@ -22,14 +21,4 @@ export async function openSender(
     },
     { log },
   );
-}
-
-/** What the variable holds, or the file that it names. */
-async function textOf(name: string, value: string, begin: string): Promise<string> {
-  if (value.trimStart().startsWith(begin)) return value;
-  try {
-    return await readFile(value, "utf8");
-  } catch (cause) {
-    throw new UsageError(`${name} names a file that cannot be read`, { cause });
-  }
 }

@@ -1,17 +1,25 @@
 import { createPublicKey, type KeyObject } from "node:crypto";
 
 import { UsageError } from "../platform/errors.ts";
+import { unescapePem, variableText } from "../platform/variable-text.ts";
+
+const NAME = "UPDATE_PUBLIC_KEY";
 
 /** The key that builds are signed with, from its PEM or the path of that. Throws a UsageError for anything but Ed25519. */
 export async function readPublicKey(value: string | undefined): Promise<KeyObject | undefined> {
   if (value === undefined) return undefined;
+  const pem = await variableText(NAME, value, /-----BEGIN/);
+  // Of a private key the public one would be taken, and the secret have been given away.
+  if (pem.includes("PRIVATE KEY")) throw new UsageError(`${NAME} is a private key`);
+  const key = parseKey(pem);
+  if (key?.asymmetricKeyType !== "ed25519") throw new UsageError(`${NAME} is no Ed25519 key`);
+  return key;
+}
+
+function parseKey(pem: string): KeyObject | undefined {
   try {
-    const pem = value.includes("-----BEGIN") ? value : await Bun.file(value).text();
-    if (pem.includes("PRIVATE KEY")) throw new Error("a private key");
-    const key = createPublicKey(pem.replaceAll("\\n", "\n").trim());
-    if (key.asymmetricKeyType === "ed25519") return key;
-  } catch (cause) {
-    throw new UsageError("UPDATE_PUBLIC_KEY cannot be read", { cause });
+    return createPublicKey(unescapePem(pem));
+  } catch {
+    return undefined;
   }
-  throw new UsageError("UPDATE_PUBLIC_KEY is no Ed25519 key");
 }
