@@ -7,6 +7,7 @@ import { Type } from "typebox";
 import { Value } from "typebox/value";
 
 import { encodeProjectID } from "../src/projects/codec.ts";
+import { runCommand } from "./support/command.ts";
 import { freshDatabase } from "./support/postgres.ts";
 
 const MAIN = join(import.meta.dir, "../src/main.ts");
@@ -38,21 +39,7 @@ async function run(args: string[], env: Record<string, string> = {}) {
     DATA_DIR: dataDir,
     LOG_LEVEL: "error",
   };
-  return await runBare(args, { ...own, ...env });
-}
-
-async function runBare(args: string[], env: Record<string, string>) {
-  const child = Bun.spawn([process.execPath, MAIN, ...args], {
-    env: { PATH: process.env["PATH"] ?? "", HOME: tmpdir(), ...env },
-    stdout: "pipe",
-    stderr: "pipe",
-  });
-  const [out, err, code] = await Promise.all([
-    new Response(child.stdout).text(),
-    new Response(child.stderr).text(),
-    child.exited,
-  ]);
-  return { out, err, code };
+  return await runCommand(args, { ...own, ...env });
 }
 
 test("a project is created with what it was given, and printed as one JSON object", async () => {
@@ -150,7 +137,7 @@ test("migrating again changes nothing", async () => {
 });
 
 test("serve without a database says what it needs", async () => {
-  const { err, code } = await runBare(["serve"], { DATA_DIR: dataDir });
+  const { err, code } = await runCommand(["serve"], { DATA_DIR: dataDir });
   expect({ err, code }).toMatchObject({ code: 2, err: expect.stringContaining("DATABASE_URL") });
 });
 
@@ -168,15 +155,15 @@ test(
     const answer = await runShell(curl);
     expect(JSON.parse(answer)).toMatchObject({ projectID: "1" });
 
-    expect((await runBare(["project", "list"], env)).out).toContain("demo");
-    const second = await runBare(["start"], { ...env, PORT: "0" });
+    expect((await runCommand(["project", "list"], env)).out).toContain("demo");
+    const second = await runCommand(["start"], { ...env, PORT: "0" });
     expect(second).toMatchObject({
       code: 2,
       err: expect.stringContaining("in use by another Floodgate"),
     });
 
     const [, port = ""] = greeting.match(/:(\d+)/) ?? [];
-    const taken = await runBare(["start"], {
+    const taken = await runCommand(["start"], {
       DATA_DIR: join(dataDir, "other"),
       HOST: "127.0.0.1",
       PORT: port,
@@ -190,7 +177,7 @@ test(
     server.kill("SIGTERM");
     expect(await server.exited).toBe(0);
     // The embedded database has ended with it; the command line starts it for itself.
-    expect((await runBare(["project", "list"], env)).out).toContain("demo");
+    expect((await runCommand(["project", "list"], env)).out).toContain("demo");
   },
   TIMEOUT_MS,
 );

@@ -1,15 +1,13 @@
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
-import { join } from "node:path";
 import { Type } from "typebox";
 import { Value } from "typebox/value";
 
 import { TestApp } from "./support/app.ts";
+import { runCommand } from "./support/command.ts";
 import { eventually } from "./support/eventually.ts";
 import { envOf } from "./support/server-process.ts";
 
 setDefaultTimeout(60_000);
-
-const MAIN = join(import.meta.dir, "../src/main.ts");
 
 const Created = Type.Object(
   { id: Type.Integer(), role: Type.String(), signature: Type.String() },
@@ -38,17 +36,7 @@ afterAll(async () => {
 
 /** Runs the program beside the server. */
 async function run(...args: string[]) {
-  const child = Bun.spawn([process.execPath, MAIN, "signature", ...args], {
-    env: { PATH: process.env["PATH"] ?? "", ...envOf(app), LOG_LEVEL: "trace" },
-    stdout: "pipe",
-    stderr: "pipe",
-  });
-  const [out, err, code] = await Promise.all([
-    new Response(child.stdout).text(),
-    new Response(child.stderr).text(),
-    child.exited,
-  ]);
-  return { out, err, code };
+  return await runCommand(["signature", ...args], { ...envOf(app), LOG_LEVEL: "trace" });
 }
 
 async function create(...args: string[]) {

@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { importDevices } from "../../src/devices/import.ts";
 import { applyProperties } from "../../src/devices/properties.ts";
 import { type Sql, openDatabase } from "../../src/platform/database.ts";
+import { device, line, numbers } from "../support/devices.ts";
 import { freshDatabase } from "../support/postgres.ts";
 
 let sql: Sql;
@@ -20,22 +21,6 @@ async function load(...lines: object[]) {
     for (const one of lines) yield JSON.stringify(one);
   }
   return await importDevices(sql, texts(), () => undefined);
-}
-
-function line(externalId: string, properties: object = {}, more: object = {}) {
-  return { external_id: externalId, push_token: `token of ${externalId}`, properties, ...more };
-}
-
-async function device(externalId: string) {
-  const [row] = await sql`select * from devices where external_id = ${externalId}`;
-  return row;
-}
-
-async function numbers(externalId: string): Promise<string[]> {
-  const rows = await sql<{ row: string }[]>`
-    select key || ' ' || value as row from device_numbers join devices on id = device_id
-    where external_id = ${externalId} order by key, value`;
-  return rows.map(({ row }) => row);
 }
 
 async function ids(): Promise<number[]> {
@@ -63,18 +48,18 @@ describe("a device whose properties would become too large", () => {
       bad: 3,
       problems: [1, 4, 6].map((number) => ({ line: number, reason })),
     });
-    expect(await device("before")).toMatchObject({
+    expect(await device(sql, "before")).toMatchObject({
       push_token: "token of before",
       properties: { a: half },
     });
-    expect(await device("lines")).toMatchObject({
+    expect(await device(sql, "lines")).toMatchObject({
       push_token: "token of lines",
       properties: { a: half, c: 5 },
     });
-    expect(await device("text")).toMatchObject({ properties: { n: 2 } });
-    expect(await device("numbers")).toBeUndefined();
-    expect(await numbers("text")).toEqual(["n 2"]);
-    expect(await numbers("lines")).toEqual(["c 5"]);
+    expect(await device(sql, "text")).toMatchObject({ properties: { n: 2 } });
+    expect(await device(sql, "numbers")).toBeUndefined();
+    expect(await numbers(sql, "text")).toEqual(["n 2"]);
+    expect(await numbers(sql, "lines")).toEqual(["c 5"]);
   });
 
   test("is not, also when it grows meanwhile", async () => {
@@ -94,7 +79,7 @@ describe("a device whose properties would become too large", () => {
   test("is changed when as much is removed", async () => {
     await load(line("a", { a: half }));
     expect(await load(line("a", { a: null, b: half }))).toMatchObject({ devices: 1, bad: 0 });
-    expect(await device("a")).toMatchObject({ properties: { b: half } });
+    expect(await device(sql, "a")).toMatchObject({ properties: { b: half } });
   });
 });
 

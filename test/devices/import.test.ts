@@ -4,6 +4,7 @@ import { type ImportProgress, PROBLEMS_MAX, importDevices } from "../../src/devi
 import { applyProperties } from "../../src/devices/properties.ts";
 import { AppError } from "../../src/platform/errors.ts";
 import { type Sql, openDatabase } from "../../src/platform/database.ts";
+import { device, line, numbers } from "../support/devices.ts";
 import { freshDatabase } from "../support/postgres.ts";
 
 let sql: Sql;
@@ -41,22 +42,6 @@ async function* thousandsThenError() {
   throw new Error("no more");
 }
 
-function line(externalId: string, properties: object = {}, more: object = {}) {
-  return { external_id: externalId, push_token: `token of ${externalId}`, properties, ...more };
-}
-
-async function device(externalId: string) {
-  const [row] = await sql`select * from devices where external_id = ${externalId}`;
-  return row;
-}
-
-async function numbers(externalId: string): Promise<string[]> {
-  const rows = await sql<{ row: string }[]>`
-    select key || ' ' || value as row from device_numbers join devices on id = device_id
-    where external_id = ${externalId} order by key, value`;
-  return rows.map(({ row }) => row);
-}
-
 test("a line makes a device with its properties and numbers", async () => {
   const properties = { age: 30, tags: ["a", 2, 2.5, 2], plan: "pro", trial: true, none: [] };
   const result = await load(
@@ -65,25 +50,29 @@ test("a line makes a device with its properties and numbers", async () => {
     { external_id: "c", push_token: "", device_properties: [{ age: 1 }, { plan: "x" }] },
   );
   expect(result).toEqual({ lines: 3, devices: 3, bad: 0, problems: [] });
-  expect(await device("a")).toMatchObject({
+  expect(await device(sql, "a")).toMatchObject({
     push_token: "token of a",
     send_platform: 1,
     device_platform: 2,
     properties,
     token_invalid: false,
   });
-  expect(await numbers("a")).toEqual(["age 30", "tags 2", "tags 2.5", "tags NaN"]);
-  expect(await device("b")).toMatchObject({ send_platform: 0, device_platform: 0, properties: {} });
-  expect(await device("c")).toMatchObject({ properties: { age: 1, plan: "x" } });
+  expect(await numbers(sql, "a")).toEqual(["age 30", "tags 2", "tags 2.5", "tags NaN"]);
+  expect(await device(sql, "b")).toMatchObject({
+    send_platform: 0,
+    device_platform: 0,
+    properties: {},
+  });
+  expect(await device(sql, "c")).toMatchObject({ properties: { age: 1, plan: "x" } });
 });
 
 test("a device that was there keeps its id and bucket, and its other properties and their numbers", async () => {
   await load(line("a", { age: 30, list: [1, 2], gone: 7, text: "x" }, { send_platform: 1 }));
-  const before = await device("a");
+  const before = await device(sql, "a");
   await load(
     line("a", { age: "thirty", list: [2, 3], gone: null, more: 1 }, { device_platform: 3 }),
   );
-  const after = await device("a");
+  const after = await device(sql, "a");
   expect(after).toMatchObject({
     id: before?.["id"],
     random_bucket: before?.["random_bucket"],
@@ -92,7 +81,7 @@ test("a device that was there keeps its id and bucket, and its other properties 
     device_platform: 3,
     properties: { age: "thirty", list: [2, 3], text: "x", more: 1 },
   });
-  expect(await numbers("a")).toEqual(["list 2", "list 3", "list NaN", "more 1"]);
+  expect(await numbers(sql, "a")).toEqual(["list 2", "list 3", "list NaN", "more 1"]);
 });
 
 test("a new token is a valid one, and the same one stays as it is", async () => {
@@ -100,10 +89,10 @@ test("a new token is a valid one, and the same one stays as it is", async () => 
   await sql`update devices set token_invalid = true, token_set_at = '2020-01-01'`;
   await load(line("a", { n: 1 }), line("b", {}, { push_token: "new" }));
   const then = new Date("2020-01-01");
-  expect(await device("a")).toMatchObject({ token_invalid: true, properties: { n: 1 } });
-  expect((await device("a"))?.["token_set_at"]).toEqual(then);
-  expect(await device("b")).toMatchObject({ token_invalid: false, push_token: "new" });
-  expect((await device("b"))?.["token_set_at"]).not.toEqual(then);
+  expect(await device(sql, "a")).toMatchObject({ token_invalid: true, properties: { n: 1 } });
+  expect((await device(sql, "a"))?.["token_set_at"]).toEqual(then);
+  expect(await device(sql, "b")).toMatchObject({ token_invalid: false, push_token: "new" });
+  expect((await device(sql, "b"))?.["token_set_at"]).not.toEqual(then);
 });
 
 test("a device that is as the line says is not written", async () => {
@@ -113,7 +102,7 @@ test("a device that is as the line says is not written", async () => {
   expect(await version()).toEqual(before);
   await load(line("a", { n: [1] }));
   expect(await version()).not.toEqual(before);
-  expect(await numbers("a")).toEqual(["n 1"]);
+  expect(await numbers(sql, "a")).toEqual(["n 1"]);
 });
 
 test("of lines for the same device the last one wins, as if they were imported one after the other", async () => {
@@ -123,18 +112,18 @@ test("of lines for the same device the last one wins, as if they were imported o
     line("a", { changed: "x", gone: null }, { push_token: "last" }),
   );
   expect(result).toMatchObject({ lines: 3, devices: 3, bad: 0 });
-  expect(await device("a")).toMatchObject({
+  expect(await device(sql, "a")).toMatchObject({
     push_token: "last",
     properties: { kept: 1, changed: "x" },
   });
-  expect(await numbers("a")).toEqual(["kept 1"]);
+  expect(await numbers(sql, "a")).toEqual(["kept 1"]);
 });
 
 test("also when they are far apart", async () => {
   const others = Array.from({ length: 12_000 }, (_, index) => line(`other ${index}`, { index }));
   await load(line("a", { kept: 1, changed: 2 }), ...others, line("a", { changed: 3 }));
-  expect(await device("a")).toMatchObject({ properties: { kept: 1, changed: 3 } });
-  expect(await numbers("a")).toEqual(["changed 3", "kept 1"]);
+  expect(await device(sql, "a")).toMatchObject({ properties: { kept: 1, changed: 3 } });
+  expect(await numbers(sql, "a")).toEqual(["changed 3", "kept 1"]);
   const [count] = await sql`
     select (select count(*)::integer from devices) as devices, (select count(*)::integer from device_numbers) as numbers`;
   expect(count).toEqual({ devices: 12_001, numbers: 12_002 });
@@ -215,10 +204,10 @@ test("no character of an id, a token or a property is lost", async () => {
     ["\\n", "\\u0000"],
   ]);
   await load(line(odd, properties, { push_token: odd }), line("\\."), line("\\N"));
-  expect(await device(odd)).toMatchObject({ external_id: odd, push_token: odd });
-  expect((await device(odd))?.["properties"]).toEqual(properties);
-  expect(await device("\\.")).toBeDefined();
-  expect(await device("\\N")).toBeDefined();
+  expect(await device(sql, odd)).toMatchObject({ external_id: odd, push_token: odd });
+  expect((await device(sql, odd))?.["properties"]).toEqual(properties);
+  expect(await device(sql, "\\.")).toBeDefined();
+  expect(await device(sql, "\\N")).toBeDefined();
 });
 
 test("numbers stay right when devices change during an import", async () => {

@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "
 import { metric, refusalOf } from "../support/answers.ts";
 import { TestApp, type TestSession } from "../support/app.ts";
 import { aBatch } from "../support/batches.ts";
+import { runCommand } from "../support/command.ts";
 import { eventually } from "../support/eventually.ts";
 import { FakeClock } from "../support/fake-clock.ts";
 import { aProject } from "../support/projects.ts";
@@ -196,15 +197,8 @@ test("while usage cannot be written it is kept, and no request fails", async () 
 });
 
 async function setDailyBytes(app: TestApp, bytes: string): Promise<void> {
-  const id = String(app.project.id);
-  const args = ["src/main.ts", "project", "update", id, "--daily-bytes", bytes];
-  const env = { ...process.env, ...envOf(app) };
-  const child = Bun.spawn([process.execPath, ...args], {
-    env,
-    stdout: "ignore",
-    stderr: "inherit",
-  });
-  expect(await child.exited).toBe(0);
+  const args = ["project", "update", String(app.project.id), "--daily-bytes", bytes];
+  expect((await runCommand(args, envOf(app))).code).toBe(0);
 }
 
 function secondsToMidnight(): number {

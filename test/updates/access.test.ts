@@ -1,14 +1,13 @@
-import { join } from "node:path";
 import { expect, test } from "bun:test";
 import { Type } from "typebox";
 import { Value } from "typebox/value";
 
 import { TestApp } from "../support/app.ts";
 import { eventually } from "../support/eventually.ts";
+import { runCommand } from "../support/command.ts";
 import { envOf } from "../support/server-process.ts";
 import { UpdateApi, plainOf } from "../support/updates.ts";
 
-const MAIN = join(import.meta.dir, "../../src/main.ts");
 const REVOKED_MS_MAX = 5000;
 const Created = Type.Object(
   { id: Type.Integer(), role: Type.String(), signature: Type.String() },
@@ -16,14 +15,9 @@ const Created = Type.Object(
 );
 
 async function floodgate(app: TestApp, ...args: string[]): Promise<unknown> {
-  const child = Bun.spawn([process.execPath, MAIN, "signature", ...args, "--json"], {
-    env: { ...process.env, ...envOf(app), LOG_LEVEL: "error" },
-    stdout: "pipe",
-    stderr: "inherit",
-  });
-  const text = await new Response(child.stdout).text();
-  expect(await child.exited).toBe(0);
-  return JSON.parse(text);
+  const { out, code } = await runCommand(["signature", ...args, "--json"], envOf(app));
+  expect(code).toBe(0);
+  return JSON.parse(out);
 }
 
 test("a signature of the command line publishes until it is revoked, one of a client never", async () => {
