@@ -1,6 +1,9 @@
+import { setTimeout } from "node:timers/promises";
+
 import { type Sql } from "../platform/database.ts";
 import { type Log } from "../platform/log.ts";
 import { platformOf } from "../platform/push-platforms.ts";
+import { type TokenBucket } from "../platform/token-bucket.ts";
 import { type WorkMetrics } from "../platform/work-metrics.ts";
 import { type Campaign as Message } from "../push/message.ts";
 import { type Outcome } from "../push/outcome.ts";
@@ -26,6 +29,8 @@ export type CampaignDeps<Prepared> = {
   sender: Sender<Prepared>;
   /** Shared by all campaigns of the process; apart, so that a provider that is away keeps only its own devices waiting. */
   slots: { fcm: Slots; apns: Slots };
+  /** of sends that begin, over all campaigns of the process */
+  rate: TokenBucket;
   filter: Filter;
   metrics: WorkMetrics;
   log: Log;
@@ -143,9 +148,12 @@ export class Campaign<Prepared> {
   }
 
   async #sendTo(devices: TargetDevice[], slots: Slots): Promise<void> {
+    const { rate } = this.#deps;
     for (const device of devices) {
       const slot = slots.take();
       if (slot !== undefined) await slot;
+      while (!rate.has(1)) await setTimeout(1);
+      rate.take(1);
       if (this.#stop.signal.aborted || this.#isLate()) {
         slots.give();
         this.#stop.signal.throwIfAborted();

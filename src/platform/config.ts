@@ -57,6 +57,7 @@ const Env = Type.Object({
   APNS_SANDBOX: Type.Boolean({ default: false }),
   APNS_BASE_URL: Type.Optional(Type.String({ pattern: "^https?://" })),
   PUSH_CONCURRENCY: Type.Integer({ minimum: 1, maximum: 20_000, default: 3000 }),
+  PUSH_RATE: Type.Integer({ minimum: 1, maximum: 1_000_000, default: 10_000 }),
   dest_uri: Type.Optional(Type.String({ pattern: "^https?://" })),
   source_uri: Type.Optional(Type.String({ pattern: "^https?://" })),
   UPDATE_SIZE_LIMIT: Type.Integer({ minimum: 1024, maximum: 64 * 1024 * MIB, default: 4096 * MIB }),
@@ -164,6 +165,7 @@ function pushConfig(values: Type.Static<typeof Env>) {
         : { credentials: values.FCM_CREDENTIALS, baseUrl: values.FCM_BASE_URL },
     apns: key && keyId && teamId && topic ? { key, keyId, teamId, topic, baseUrl } : undefined,
     concurrency: values.PUSH_CONCURRENCY,
+    perSecond: values.PUSH_RATE,
   };
 }
 

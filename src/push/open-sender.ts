@@ -6,7 +6,7 @@ import { PushSender } from "./sender.ts";
 
 /** The senders for which credentials are configured. Throws UsageError for what are none. */
 export async function openSender(
-  { fcm, apns, concurrency }: PushConfig,
+  { fcm, apns, ...bounds }: PushConfig,
   log: Log,
 ): Promise<PushSender> {
   const account =
@@ -17,7 +17,7 @@ export async function openSender(
     {
       fcm: fcm && account && { serviceAccount: account, baseUrl: fcm.baseUrl },
       apns: apns && key !== undefined ? { ...apns, key } : undefined,
-      concurrency,
+      ...bounds,
     },
     { log },
   );

@@ -24,6 +24,8 @@ export type PushConfig = {
   apns?: ApnsConfig | undefined;
   /** How many sends there may be at a time. */
   concurrency: number;
+  /** How many sends may begin in a second. */
+  perSecond: number;
 };
 
 export type PushSenderDeps = {
@@ -34,19 +36,21 @@ export type PushSenderDeps = {
   tls?: Tls;
 };
 
-/** Sends to devices through FCM and APNs. The caller bounds how many sends there are at a time. */
+/** Sends to devices through FCM and APNs. The caller bounds how many sends there are at a time and how many begin in a second. */
 export class PushSender implements AsyncDisposable {
   readonly canSend: { fcm: boolean; apns: boolean };
   readonly concurrency: number;
+  readonly perSecond: number;
   readonly #clock: Clock;
   readonly #persistence: Persistence;
   readonly #fcm: Platform | undefined;
   readonly #apns: Platform | undefined;
   readonly #closing = new AbortController();
 
-  constructor({ fcm, apns, concurrency }: PushConfig, deps: PushSenderDeps) {
+  constructor({ fcm, apns, concurrency, perSecond }: PushConfig, deps: PushSenderDeps) {
     this.canSend = { fcm: fcm !== undefined, apns: apns !== undefined };
     this.concurrency = concurrency;
+    this.perSecond = perSecond;
     const clock = deps.clock ?? SYSTEM_CLOCK;
     this.#clock = clock;
     this.#persistence = { ...PERSISTENCE, ...deps.persistence };

@@ -41,7 +41,7 @@ test("without variables everything has its documented default", () => {
     strictFraming: false,
     rateLimits: { project: undefined, session: undefined, address: undefined },
     quotaBytesPerDay: undefined,
-    push: { fcm: undefined, apns: undefined, concurrency: 3000 },
+    push: { fcm: undefined, apns: undefined, concurrency: 3000, perSecond: 10_000 },
     updates: {
       destUri: undefined,
       sourceUri: undefined,
@@ -94,6 +94,7 @@ test("every variable is read", () => {
     APNS_TOPIC: "com.example",
     APNS_SANDBOX: "true",
     PUSH_CONCURRENCY: "10",
+    PUSH_RATE: "500",
     dest_uri: "https://mirror.example/builds/",
     source_uri: "https://own.example/source",
     UPDATE_SIZE_LIMIT: "1000000",
@@ -142,6 +143,7 @@ test("every variable is read", () => {
         baseUrl: "https://api.sandbox.push.apple.com",
       },
       concurrency: 10,
+      perSecond: 500,
     },
     updates: {
       destUri: "https://mirror.example/builds",

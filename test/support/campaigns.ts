@@ -18,6 +18,7 @@ const LOG = pino({ level: "silent" });
 export class FakeProvider implements Sender<Campaign> {
   readonly canSend = { fcm: true, apns: true };
   readonly concurrency = 50;
+  perSecond = 10_000;
   readonly sent: { target: PushTarget; message: Campaign }[] = [];
   answer: (target: PushTarget, signal: AbortSignal) => Outcome | Promise<Outcome> = () => ({
     kind: "sent",

@@ -32,11 +32,11 @@ const QUICK: Pick<PushSenderDeps, "limits" | "persistence"> = {
 export class TestSender extends PushSender {
   readonly logged: string[];
 
-  constructor(config: Omit<PushConfig, "concurrency">, deps: Partial<PushSenderDeps> = {}) {
+  constructor(config: Omit<PushConfig, "concurrency" | "perSecond">, deps: Partial<PushSenderDeps> = {}) {
     const logged: string[] = [];
     const log = pino({ level: "trace" }, { write: (line) => logged.push(line) });
     super(
-      { ...config, concurrency: 2000 },
+      { ...config, concurrency: 2000, perSecond: 10_000 },
       {
         log,
         ...deps,
