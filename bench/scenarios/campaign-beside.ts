@@ -8,7 +8,7 @@ import { batchWork, type Context, measureStage } from "./measure.ts";
 
 const P99_TIMES_MAX = 1.1;
 
-/** Batches at a fixed rate, alone and while a campaign is sent as fast as it can be. */
+/** Batches at a fixed rate, alone and while a campaign is sent at the rate that is the default. */
 export async function measureBeside(context: Context<CampaignParameters>): Promise<void> {
   for (const kind of ["s3", "files"] as const) await measureOn(context, kind);
 }

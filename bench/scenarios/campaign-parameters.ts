@@ -7,7 +7,6 @@ const FULL = {
   searches: 200,
   /** What a push takes at the provider. */
   latencyMs: 100,
-  launched: 200_000,
   /** What comes in while a campaign is sent. */
   beside: { rate: 1000, batchBytes: 16_384, connections: 256, warmupSeconds: 3, seconds: 30 },
 };
@@ -18,7 +17,6 @@ const QUICK: CampaignParameters = {
   ...FULL,
   devices: 50_000,
   searches: 20,
-  launched: 10_000,
   beside: { ...FULL.beside, warmupSeconds: 0.5, seconds: 1 },
 };
 

@@ -36,13 +36,14 @@ export async function startSenders(
   harness: Harness,
   store: Store,
   latencyMs: number,
+  settings: Record<string, string> = {},
 ): Promise<Senders> {
   const push = await harness.processes.startHelper({
     script: join(BENCH_DIR, "baselines/push-server.ts"),
     args: [String(latencyMs)],
     core: harness.core(OTHER_CORE),
   });
-  const env = await pushEnvironment(push.url);
+  const env = { ...(await pushEnvironment(push.url)), ...settings };
   const server = await harness.startFloodgate(store, env);
   const work = harness.processes.start({
     script: harness.options.server,

@@ -6,7 +6,7 @@ import { DEVICE_EVENT, STATUS } from "./enums.ts";
 import { type Lease } from "./outcomes.ts";
 
 // How many devices one statement walks.
-const CHUNK_DEVICES = 5000;
+const CHUNK_DEVICES = 1000;
 
 export type TargetDevice = {
   id: number;

@@ -33,6 +33,19 @@ test("a campaign reaches every device that meets its conditions, and no other", 
   expect(provider.sent[0]?.message).toMatchObject({ title: "Hello", body: "There is news." });
 });
 
+test("no more sends begin in a second than there may", async () => {
+  await all.devices(60, ANDROID);
+  await all.devices(60, IPHONE);
+  const provider = new FakeProvider();
+  provider.perSecond = 100;
+  const ids = [await all.launch(), await all.launch()];
+  const startedMs = performance.now();
+  await using _ = all.working(provider);
+  for (const id of ids) await all.reaches(id, STATUS.sent);
+  expect(provider.sent.length).toBe(240);
+  expect(performance.now() - startedMs).toBeGreaterThan(2300);
+});
+
 test("an empty audience is sent at once", async () => {
   const id = await all.launch({ key: "plan", operator: "str_eq", value: "none" });
   await using _ = all.working(new FakeProvider());

@@ -70,7 +70,12 @@ test("a p8 key is taken, also with its line ends written out; another key is not
     expect(() => checkApnsKey(key)).toThrow(new UsageError(message));
 });
 
-const settings = { fcm: undefined, apns: apnsConfig("http://127.0.0.1:1"), concurrency: 3, perSecond: 10_000 };
+const settings = {
+  fcm: undefined,
+  apns: apnsConfig("http://127.0.0.1:1"),
+  concurrency: 3,
+  perSecond: 10_000,
+};
 
 test("credentials are texts, or paths of files with them", async () => {
   const path = join(tmpdir(), `${crypto.randomUUID()}.json`);

@@ -32,7 +32,10 @@ const QUICK: Pick<PushSenderDeps, "limits" | "persistence"> = {
 export class TestSender extends PushSender {
   readonly logged: string[];
 
-  constructor(config: Omit<PushConfig, "concurrency" | "perSecond">, deps: Partial<PushSenderDeps> = {}) {
+  constructor(
+    config: Omit<PushConfig, "concurrency" | "perSecond">,
+    deps: Partial<PushSenderDeps> = {},
+  ) {
     const logged: string[] = [];
     const log = pino({ level: "trace" }, { write: (line) => logged.push(line) });
     super(
