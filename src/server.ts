@@ -60,11 +60,7 @@ export async function startServer(
   // Which projects have a quota is known now.
   await app.quotas.watch();
   app.presence.start();
-  const server = listen(
-    config,
-    options.reusePort ?? false,
-    async (request) => await app.edge.fetch(request),
-  );
+  const server = listen(config, options.reusePort ?? false, app.edge.fetch.bind(app.edge));
   app.clients.attach(server);
   log.info({ url: server.url.href, objects: objects.name }, "listening");
 

@@ -46,13 +46,22 @@ export class Edge {
     return this.#active;
   }
 
+  /** Never rejects. */
   async fetch(request: Request): Promise<Response> {
     this.#active++;
+    const startedMs = performance.now();
+    const url = splitUrl(request.url);
+    const route = this.#deps.routes.match(url.path);
+    let response: Response;
     try {
-      return await this.#answer(request);
+      response = await this.#answer(request, route, url);
+    } catch (error) {
+      response = this.renderError(error, request);
     } finally {
       this.#active--;
     }
+    this.#finish(request, url.path, response, startedMs, route);
+    return response;
   }
 
   /** Also the last resort for whatever a route throws: logged in full, shown as "internal error". */
@@ -71,36 +80,27 @@ export class Edge {
     return (format?.render ?? renderError)(error);
   }
 
-  async #answer(request: Request): Promise<Response> {
-    const startedMs = performance.now();
-    const { path, start, rest } = splitUrl(request.url);
-    const route = this.#deps.routes.match(path);
-    let response: Response;
-    try {
-      if (route === undefined) throw new AppError("no_route", "no such route");
-      const takesHead = !EXACT_PATHS.test(path);
-      const method = request.method === "HEAD" && takesHead ? "GET" : request.method;
-      if (method === "OPTIONS") response = this.#deps.cors.preflight(path);
-      else if (!route.methods.has(method)) throw notAllowed(route.methods);
-      else {
-        if (this.#deps.rateLimit !== undefined)
-          await this.#limit(this.#deps.rateLimit, request, path);
-        response = await this.#dispatch(request, path, start, rest);
-      }
-    } catch (error) {
-      response = this.renderError(error, request);
-    }
-    this.#finish(request, path, response, startedMs, route);
-    return response;
+  /** Throws what is to be rendered. */
+  #answer(request: Request, route: Match | undefined, url: Split): Response | Promise<Response> {
+    const { path } = url;
+    if (route === undefined) throw new AppError("no_route", "no such route");
+    const takesHead = !EXACT_PATHS.test(path);
+    const method = request.method === "HEAD" && takesHead ? "GET" : request.method;
+    if (method === "OPTIONS") return this.#deps.cors.preflight(path);
+    if (!route.methods.has(method)) throw notAllowed(route.methods);
+    const { rateLimit } = this.#deps;
+    return rateLimit !== undefined && (isClientPath(path) || OPEN_PATHS.test(path))
+      ? this.#limited(rateLimit, request, url)
+      : this.#dispatch(request, url);
   }
 
   /** Throws 429. Before anything else is done, so that a refusal costs little. */
-  async #limit(rateLimit: RateLimit, request: Request, path: string): Promise<void> {
-    if (isClientPath(path) || OPEN_PATHS.test(path))
-      await rateLimit.take(networkOf(this.#deps.clients.address(request)));
+  async #limited(rateLimit: RateLimit, request: Request, url: Split): Promise<Response> {
+    await rateLimit.take(networkOf(this.#deps.clients.address(request)));
+    return await this.#dispatch(request, url);
   }
 
-  async #dispatch(request: Request, path: string, start: number, rest: string): Promise<Response> {
+  #dispatch(request: Request, { path, start, rest }: Split): Response | Promise<Response> {
     const isHead = request.method === "HEAD";
     // Every normalisation makes the path shorter.
     const isPlain = request.url.length === start + path.length + rest.length;
@@ -109,7 +109,7 @@ export class Edge {
         ? rewrite(request, `http://floodgate${path}${rest}`, isHead ? "GET" : request.method)
         : request;
     // For a HEAD Bun sends the headers alone, with the length that the body has.
-    return await this.#deps.handle(target);
+    return this.#deps.handle(target);
   }
 
   #finish(
@@ -152,8 +152,10 @@ export class Edge {
   }
 }
 
+type Split = { path: string; start: number; rest: string };
+
 /** The path without doubled slashes, without a trailing one where that is no other path, and without the `/ingest` prefix that SDKs are configured with. */
-function splitUrl(url: string): { path: string; start: number; rest: string } {
+function splitUrl(url: string): Split {
   // Without a `Host`, as HTTP/1.0 may be, the URL is the path alone.
   const start = url.startsWith("/") ? 0 : url.indexOf("/", url.indexOf("://") + 3);
   const query = url.indexOf("?", start);

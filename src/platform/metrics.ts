@@ -1,5 +1,6 @@
-import { type Counter, Gauge, type Histogram } from "prom-client";
+import { Gauge } from "prom-client";
 
+import { HotCounter, HotHistogram } from "./hot-metrics.ts";
 import { ProcessMetrics } from "./process-metrics.ts";
 
 const SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15];
@@ -12,9 +13,9 @@ const WATCHED_REASONS = ["overload", "store", "database", "internal", "rate_limi
 const ACKNOWLEDGING = /^\/v1\/(?:ios|mobile)\/(?:(?<batch>append|i|late)|images)$/;
 
 type RequestSeries = {
-  count: Counter.Internal;
-  seconds: Histogram.Internal<string>;
-  acknowledged: Histogram.Internal<string> | undefined;
+  count: () => void;
+  observe: (seconds: number) => void;
+  acknowledge: ((seconds: number) => void) | undefined;
 };
 
 /** What the commit log holds. */
@@ -27,23 +28,26 @@ export type Waiting = {
 
 /** What an operator may ask of a serving process. */
 export class Metrics extends ProcessMetrics {
-  readonly #requests = this.counter("http_requests_total", "Answers by route, method and status.", [
-    "route",
-    "method",
-    "status",
-  ]);
-  readonly #requestSeconds = this.histogram(
-    "http_request_duration_seconds",
-    "From a request's headers to its answer.",
-    SECONDS,
-    ["route"],
-  );
-  readonly #acknowledgementSeconds = this.histogram(
-    "acknowledgement_duration_seconds",
-    "From the headers of a batch or of an upload of images to its 200, which says that it is durable.",
-    SECONDS,
-    ["kind"],
-  );
+  readonly #requests = new HotCounter({
+    name: "floodgate_http_requests_total",
+    help: "Answers by route, method and status.",
+    labelNames: ["route", "method", "status"],
+    registers: [this.registry],
+  });
+  readonly #requestSeconds = new HotHistogram({
+    name: "floodgate_http_request_duration_seconds",
+    help: "From a request's headers to its answer.",
+    buckets: SECONDS,
+    labelNames: ["route"],
+    registers: [this.registry],
+  });
+  readonly #acknowledgementSeconds = new HotHistogram({
+    name: "floodgate_acknowledgement_duration_seconds",
+    help: "From the headers of a batch or of an upload of images to its 200, which says that it is durable.",
+    buckets: SECONDS,
+    labelNames: ["kind"],
+    registers: [this.registry],
+  });
   readonly refusals = this.counter(
     "refusals_total",
     "Requests that ended with an error, by its reason: overload, store (away), database (away), framing, internal, or the error's code.",
@@ -132,7 +136,8 @@ export class Metrics extends ProcessMetrics {
     "update_publish_bytes_total",
     "Bytes of the builds that were published.",
   );
-  readonly #series = new Map<string, RequestSeries>();
+  /** by route, method and status */
+  readonly #series = new Map<string, Map<string, Map<number, RequestSeries>>>();
 
   constructor() {
     super("serve");
@@ -170,24 +175,25 @@ export class Metrics extends ProcessMetrics {
   request(route: string, method: string, status: number, ms: number): void {
     // A client may make up methods; labels must stay few.
     if (!METHODS.has(method)) method = "other";
-    const key = `${route} ${method} ${status}`;
-    let series = this.#series.get(key);
-    if (series === undefined) {
-      series = this.#seriesOf(route, method, status);
-      this.#series.set(key, series);
-    }
-    series.count.inc();
-    series.seconds.observe(ms / 1000);
-    series.acknowledged?.observe(ms / 1000);
+    const series =
+      this.#series.get(route)?.get(method)?.get(status) ?? this.#seriesOf(route, method, status);
+    const seconds = ms / 1000;
+    series.count();
+    series.observe(seconds);
+    series.acknowledge?.(seconds);
   }
 
   #seriesOf(route: string, method: string, status: number): RequestSeries {
     const match = status === 200 ? ACKNOWLEDGING.exec(route) : null;
     const kind = match?.groups?.["batch"] === undefined ? "images" : "batch";
-    return {
-      count: this.#requests.labels(route, method, String(status)),
-      seconds: this.#requestSeconds.labels(route),
-      acknowledged: match === null ? undefined : this.#acknowledgementSeconds.labels(kind),
+    const series = {
+      count: this.#requests.series({ route, method, status }),
+      observe: this.#requestSeconds.series({ route }),
+      acknowledge: match === null ? undefined : this.#acknowledgementSeconds.series({ kind }),
     };
+    const methods = this.#series.get(route) ?? new Map<string, Map<number, RequestSeries>>();
+    const statuses = methods.get(method) ?? new Map<number, RequestSeries>();
+    this.#series.set(route, methods.set(method, statuses.set(status, series)));
+    return series;
   }
 }

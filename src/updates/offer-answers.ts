@@ -3,32 +3,39 @@ import { stringifyExact } from "../platform/exact-json.ts";
 import { type Build, describeBuild, integrityHeaders, mirrorUri } from "./build.ts";
 
 // Clients may make up hosts, which links begin with.
-const TEXTS_MAX = 100;
+const ANSWERS_MAX = 100;
 
-/** Answers to checks: all who are offered a build get the same text, until it is read from the database anew. Writing it each time is half of a check. */
+type Answer = { text: string; headers: Headers };
+
+/** Answers to checks: all who are offered a build get the same text, until it is read from the database anew. Writing it each time would be half of a check. */
 export class OfferAnswers {
-  readonly #texts = new WeakMap<Build, Map<string, string>>();
+  readonly #answers = new WeakMap<Build, Map<string, Answer>>();
 
   of(build: Build, skipped: boolean, base: string): Response {
-    return new Response(this.#text(build, skipped, base), {
-      // It depends on who asks, and by which host.
-      headers: { ...JSON_HEADERS, "cache-control": "no-store", ...integrityHeaders(build) },
-    });
+    let answers = this.#answers.get(build);
+    if (answers === undefined || answers.size >= ANSWERS_MAX) {
+      answers = new Map();
+      this.#answers.set(build, answers);
+    }
+    const key = skipped ? base : `forced ${base}`;
+    let answer = answers.get(key);
+    if (answer === undefined) {
+      answer = answerOf(build, skipped, base);
+      answers.set(key, answer);
+    }
+    return new Response(answer.text, answer);
   }
+}
 
-  #text(build: Build, skipped: boolean, base: string): string {
-    let texts = this.#texts.get(build);
-    if (texts === undefined || texts.size >= TEXTS_MAX) {
-      texts = new Map();
-      this.#texts.set(build, texts);
-    }
-    const key = `${skipped} ${base}`;
-    let text = texts.get(key);
-    if (text === undefined) {
-      const described = describeBuild(build, mirrorUri(base, build));
-      text = stringifyExact({ ...described, Skipped: skipped });
-      texts.set(key, text);
-    }
-    return text;
-  }
+function answerOf(build: Build, skipped: boolean, base: string): Answer {
+  const described = describeBuild(build, mirrorUri(base, build));
+  return {
+    text: stringifyExact({ ...described, Skipped: skipped }),
+    headers: new Headers({
+      ...JSON_HEADERS,
+      // It depends on who asks, and by which host.
+      "cache-control": "no-store",
+      ...integrityHeaders(build),
+    }),
+  };
 }

@@ -5,7 +5,7 @@ import { type Log } from "../platform/log.ts";
 import { Snapshot } from "../platform/snapshot.ts";
 import { type Build, buildColumns } from "./build.ts";
 import { isIn } from "./rollout.ts";
-import { isForced, parseClientVersion } from "./version.ts";
+import { type ReadVersion, isForced, readVersion } from "./version.ts";
 
 const CHANNEL = "builds";
 // Where the bus is away, a change must still be seen within a second.
@@ -16,7 +16,12 @@ const COUNTS_MS = 10_000;
 export type Client = { version: string; channel: string; device: string | undefined };
 
 /** Newest first. `revision` tells how many there are and the sum of theirs, withdrawn ones included. */
-type Published = { all: Build[]; forced: Build[]; revision: string; readMs: number };
+type Published = {
+  all: Build[];
+  forced: { build: Build; version: ReadVersion }[];
+  revision: string;
+  readMs: number;
+};
 const NOTHING: Published = { all: [], forced: [], revision: "", readMs: 0 };
 
 /** The builds that are not withdrawn, as this process last read them; a change on any process is here within a second. */
@@ -53,18 +58,18 @@ export class Offers implements Disposable {
 
   /** The newest build for the client, and whether it must take it. Throws 404 when there is none. */
   offer({ version, channel, device }: Client): { build: Build; skipped: boolean } {
-    const { abi } = parseClientVersion(version);
+    const present = readVersion(version);
     const { all, forced } = this.#published.value;
     const isVisible = (build: Build) =>
       build.channel === channel &&
       build.rollout > 0 &&
       (build.rollout === 100 || (device !== undefined && isIn(build.id, device, build.rollout)));
-    const build = all.find((one) => one.targetAbi === abi && isVisible(one));
+    const build = all.find((one) => one.targetAbi === present.abi && isVisible(one));
     if (build === undefined) throw new AppError("not_found", "record not found");
     const floor = forced.find(
-      (one) => (!one.floorPerAbi || one.targetAbi === abi) && isVisible(one),
+      ({ build: one }) => (!one.floorPerAbi || one.targetAbi === present.abi) && isVisible(one),
     );
-    const isBelow = floor !== undefined && isForced(floor.version, version);
+    const isBelow = floor !== undefined && isForced(floor.version, present);
     return { build, skipped: build.skipped && !isBelow };
   }
 
@@ -100,5 +105,8 @@ async function selectPublished(sql: Sql, before: Published): Promise<Published> 
   if (revision === before.revision && readMs - before.readMs < COUNTS_MS) return before;
   const all = await sql<Build[]>`
     select ${buildColumns(sql)} from builds where not withdrawn order by id desc`;
-  return { all, forced: all.filter(({ skipped }) => !skipped), revision, readMs };
+  const forced = all
+    .filter(({ skipped }) => !skipped)
+    .map((build) => ({ build, version: readVersion(build.version) }));
+  return { all, forced, revision, readMs };
 }

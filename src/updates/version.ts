@@ -5,30 +5,30 @@ const CLIENT_VERSION = /^0*(\d+)_(\d{2})(.*)$/s;
 const ABIS = ["arm", "arm64"];
 const DEFAULT_ABI = "arm64";
 
-/** A client's present version as it stands in the path: `2267_01`, with or without an ABI behind. */
-export type ClientVersion = { text: string; abi: string };
+/** A version as a client says it in the path, `2267_01` with or without an ABI behind, or as a build has it. */
+export type ReadVersion = {
+  text: string;
+  /** the build and its two digits as one decimal number of any length; undefined for what is no version */
+  number: string | undefined;
+  /** what stands behind */
+  rest: string;
+  abi: string;
+};
 
-export function parseClientVersion(text: string): ClientVersion {
-  const [, , , rest = ""] = CLIENT_VERSION.exec(text) ?? [];
-  return { text, abi: ABIS.includes(rest) ? rest : DEFAULT_ABI };
+export function readVersion(text: string): ReadVersion {
+  const [, build, suffix, rest = ""] = CLIENT_VERSION.exec(text) ?? [];
+  const number = build === undefined || suffix === undefined ? undefined : build + suffix;
+  return { text, number, rest, abi: ABIS.includes(rest) ? rest : DEFAULT_ABI };
 }
 
 /** Whether a client must update because of a forced build: it is older, or that very build and did not tell its ABI. */
-export function isForced(floor: string, client: string): boolean {
-  const least = numberOf(floor);
-  const present = numberOf(client);
+export function isForced(floor: ReadVersion, client: ReadVersion): boolean {
   // What is no version was always compared as bytes.
-  if (least === undefined || present === undefined)
-    return Buffer.compare(Buffer.from(floor), Buffer.from(client)) >= 0;
-  const isEqual = least.number === present.number;
-  return isEqual ? present.rest === "" : isGreater(least.number, present.number);
-}
-
-/** The build and its two digits as one decimal number of any length. */
-function numberOf(version: string): { number: string; rest: string } | undefined {
-  const [, build, suffix, rest] = CLIENT_VERSION.exec(version) ?? [];
-  if (build === undefined || suffix === undefined || rest === undefined) return undefined;
-  return { number: build + suffix, rest };
+  if (floor.number === undefined || client.number === undefined)
+    return Buffer.compare(Buffer.from(floor.text), Buffer.from(client.text)) >= 0;
+  return floor.number === client.number
+    ? client.rest === ""
+    : isGreater(floor.number, client.number);
 }
 
 function isGreater(one: string, other: string): boolean {
