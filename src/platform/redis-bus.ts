@@ -3,7 +3,8 @@ import { type Redis } from "ioredis";
 import { type Bus, type BusListener, Listeners, Outbox } from "./bus.ts";
 import { type Log } from "./log.ts";
 
-const HEARTBEAT_MS = 4000;
+// Together with the client's patience less than the five seconds in which a loss is to be known.
+const HEARTBEAT_MS = 1000;
 
 /** The bus over Redis, with a connection of its own for listening. */
 export class RedisBus implements Bus {
