@@ -29,10 +29,11 @@ COPY --from=build /out/bun /usr/local/bin/bun
 COPY --from=build /app /app
 WORKDIR /app
 USER 10001
-ENV DATA_DIR=/data HOST=0.0.0.0 PORT=8080 NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt
+# Neither PORT nor HOST, which would win over a LISTEN that is given to the container.
+ENV DATA_DIR=/data NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt
 EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s \
-  CMD ["bun", "-e", "process.exit((await fetch(`http://127.0.0.1:${process.env.PORT}/livez`)).ok ? 0 : 1)"]
+  CMD ["bun", "-e", "import { readConfig } from './src/platform/config.ts'; process.exit((await fetch(`http://127.0.0.1:${readConfig().port}/livez`)).ok ? 0 : 1)"]
 # Exec form: SIGTERM reaches the program itself.
 ENTRYPOINT ["bun", "src/main.ts"]
 CMD ["serve"]

@@ -2,9 +2,10 @@ import { once } from "node:events";
 
 import { buildWrite } from "./app.ts";
 import { type Config } from "./platform/config.ts";
-import { type Sql, openDatabase } from "./platform/database.ts";
-import { UsageError } from "./platform/errors.ts";
-import { openLog } from "./platform/log.ts";
+import { type Sql, isOutage, openDatabase } from "./platform/database.ts";
+import { DependencyAway, UsageError } from "./platform/errors.ts";
+import { untilFree } from "./platform/listener.ts";
+import { type Log, openLog } from "./platform/log.ts";
 import { migrate } from "./platform/migrate.ts";
 import { type Opened, ownDatabase, shareDatabase } from "./platform/open-database.ts";
 import { openObjects } from "./platform/open-objects.ts";
@@ -18,14 +19,14 @@ export async function start(config: Config): Promise<void> {
   await using own = await ownDatabase(config);
   await migrateDatabase(own.databaseUrl);
   const log = openLog(config.logLevel);
+  // Before `work` looks for what a lost database had, so that neither takes the other's id.
+  const demo =
+    config.databaseUrl === undefined ? await withProjects(config, demoProject) : undefined;
   const supervisor = new Supervisor(log);
   try {
-    const url = await startAll(supervisor, own);
+    const url = await startAll(supervisor, own, log);
     log.info({ url, workers: config.workers }, "started");
-    if (config.databaseUrl === undefined) {
-      const demo = await withProjects(config, async (projects) => await demoProject(projects));
-      print(greeting(url, demo));
-    }
+    if (demo !== undefined) print(greeting(url, demo));
     await Promise.race([stopped, supervisor.failed]);
   } finally {
     await supervisor.stop();
@@ -33,7 +34,14 @@ export async function start(config: Config): Promise<void> {
 }
 
 /** The serving processes on one port, and one that works in the background. */
-async function startAll(supervisor: Supervisor, { config, databaseUrl }: Opened): Promise<string> {
+async function startAll(
+  supervisor: Supervisor,
+  { config, databaseUrl }: Opened,
+  log: Log,
+): Promise<string> {
+  // The processes of a start that was killed go on for some seconds, and those that share a port would not notice others on it.
+  for (const port of [config.port, config.metricsPort ?? 0])
+    await untilFree(config.host, port, log);
   const env: Program["env"] = {
     DATABASE_URL: databaseUrl,
     TOKEN_SECRET: config.tokenSecrets.join(","),
@@ -52,7 +60,7 @@ export async function serve(config: Config, options: { reusePort?: boolean }): P
   if (config.databaseUrl === undefined)
     throw new UsageError("serve needs DATABASE_URL; `start` brings a database of its own");
   const stopped = untilStopped();
-  const server = await startServer(config, config.databaseUrl, options);
+  const server = await startServer(config, config.databaseUrl, options).catch(rethrow);
   tellReady(server.url);
   await stopped;
   await server.stop({ leave: true });
@@ -116,10 +124,18 @@ export function print(text: string): void {
 async function migrateDatabase(databaseUrl: string): Promise<string[]> {
   const sql = openDatabase(databaseUrl, { connections: 1 });
   try {
-    return await migrate(sql);
+    return await migrate(sql).catch(rethrow);
   } finally {
     await sql.end({ timeout: 1 });
   }
+}
+
+/** Names the database when that is what failed: the driver's own message does not. */
+function rethrow(error: unknown): never {
+  if (!(error instanceof Error && isOutage(error))) throw error;
+  // Of a name with several addresses the message is empty.
+  const cause = error.message || ("code" in error ? String(error.code) : error.name);
+  throw new DependencyAway(`PostgreSQL (DATABASE_URL) is away: ${cause}`, { cause: error });
 }
 
 async function demoProject(projects: Projects): Promise<Project> {

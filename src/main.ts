@@ -5,7 +5,7 @@ import { version } from "../package.json" with { type: "json" };
 import { runMigrations, sendCampaigns, serve, start } from "./commands.ts";
 import { addDeviceCommands } from "./device-commands.ts";
 import { type Config, readConfig } from "./platform/config.ts";
-import { UsageError } from "./platform/errors.ts";
+import { DependencyAway, EXIT_AWAY, UsageError } from "./platform/errors.ts";
 import { addProjectCommands } from "./project-commands.ts";
 import { addReindexCommand } from "./reindex-command.ts";
 import { addSignatureCommands } from "./signature-commands.ts";
@@ -67,5 +67,6 @@ try {
 } catch (error) {
   if (error instanceof CommanderError) process.exit(error.exitCode === 0 ? 0 : 2);
   process.stderr.write(`floodgate: ${describeError(error)}\n`);
+  if (error instanceof DependencyAway) process.exit(EXIT_AWAY);
   process.exit(error instanceof UsageError ? 2 : 1);
 }

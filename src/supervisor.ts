@@ -3,15 +3,15 @@ import { setTimeout } from "node:timers/promises";
 import { Type } from "typebox";
 import { Value } from "typebox/value";
 
-import { UsageError } from "./platform/errors.ts";
+import { EXIT_AWAY, UsageError } from "./platform/errors.ts";
 import { MetricsRelay } from "./metrics-relay.ts";
 import { type Log } from "./platform/log.ts";
 
 const BACKOFF_MS_MIN = 250;
 const BACKOFF_MS_MAX = 5000;
+const CRASHES_MAX = 5;
 // One that lived so long did not die of how it was started.
 const SETTLED_MS = 10_000;
-const CRASHES_MAX = 5;
 const STOP_MS_MAX = 15_000;
 
 const Ready = Type.Object({ ready: Type.Literal(true), url: Type.Optional(Type.String()) });
@@ -26,7 +26,10 @@ export function tellReady(url?: string): void {
   process.send?.({ ready: true, url });
 }
 
-/** Keeps processes running: one that dies is started again, after a growing pause while it keeps dying. */
+/**
+ * Keeps processes running: one that dies is started again, after a growing pause while it keeps dying. As long as what it needs is away
+ * that is no crash: an outage must not end the processes that wait for its end.
+ */
 export class Supervisor {
   readonly #log: Log;
   readonly #metrics = new MetricsRelay();
@@ -41,7 +44,7 @@ export class Supervisor {
     this.#failed.promise.catch(() => undefined);
   }
 
-  /** Rejects when a process dies again and again. */
+  /** Rejects when a process crashes again and again. */
   get failed(): Promise<never> {
     return this.#failed.promise;
   }
@@ -68,6 +71,7 @@ export class Supervisor {
 
   async #keepOn(program: Program, first: Child): Promise<void> {
     const { signal } = this.#stopping;
+    let tries = 0;
     let crashes = 0;
     for (let child = first; ; child = this.#spawn(program)) {
       // Its end tells all there is to know.
@@ -75,13 +79,15 @@ export class Supervisor {
       const startedMs = performance.now();
       const code = await child.exited;
       if (signal.aborted) return;
-      crashes = performance.now() - startedMs > SETTLED_MS ? 1 : crashes + 1;
+      const isSettled = performance.now() - startedMs > SETTLED_MS;
+      tries = isSettled ? 1 : tries + 1;
+      if (code !== EXIT_AWAY) crashes = isSettled ? 1 : crashes + 1;
       const what = program.args.join(" ");
       if (crashes > CRASHES_MAX) {
         this.#failed.reject(new Error(`${what} ended ${crashes} times in a row, see its log`));
         return;
       }
-      const pauseMs = Math.min(BACKOFF_MS_MIN * 2 ** (crashes - 1), BACKOFF_MS_MAX);
+      const pauseMs = Math.min(BACKOFF_MS_MIN * 2 ** (tries - 1), BACKOFF_MS_MAX);
       this.#log.error({ process: what, code, pauseMs }, "a process ended, it is started again");
       await setTimeout(pauseMs, undefined, { signal }).catch(() => undefined);
       if (signal.aborted) return;
@@ -104,7 +110,7 @@ export class Supervisor {
     const exited = child.exited.then((code) => {
       this.#running.delete(child);
       this.#metrics.remove(child);
-      ready.reject(new UsageError(`${args.join(" ")} ended before it was ready`));
+      ready.reject(new UsageError(`${args.join(" ")} ended before it was ready, see its log`));
       return code;
     });
     return { exited, ready: ready.promise };

@@ -8,7 +8,9 @@ import { Value } from "typebox/value";
 
 import { encodeProjectID } from "../src/projects/codec.ts";
 import { runCommand } from "./support/command.ts";
+import { freePort } from "./support/free-port.ts";
 import { freshDatabase } from "./support/postgres.ts";
+import { TcpProxy } from "./support/tcp-proxy.ts";
 
 const MAIN = join(import.meta.dir, "../src/main.ts");
 const TIMEOUT_MS = 60_000;
@@ -140,6 +142,25 @@ test("serve without a database says what it needs", async () => {
   const { err, code } = await runCommand(["serve"], { DATA_DIR: dataDir });
   expect({ err, code }).toMatchObject({ code: 2, err: expect.stringContaining("DATABASE_URL") });
 });
+
+test.each(["start", "serve", "migrate"])(
+  "%s names PostgreSQL when that refuses or says nothing",
+  async (command) => {
+    await using silent = await TcpProxy.open(databaseUrl);
+    silent.freeze();
+    for (const [url, cause] of [
+      [`postgres://floodgate@127.0.0.1:${await freePort()}/postgres`, "ECONNREFUSED"],
+      [silent.urlOf(databaseUrl), "CONNECT_TIMEOUT"],
+    ] as const) {
+      const { err, code } = await run([command], { DATABASE_URL: url, PORT: "0" });
+      // EX_TEMPFAIL: a service manager may try again.
+      expect(code).toBe(75);
+      expect(err).toStartWith("floodgate: PostgreSQL (DATABASE_URL) is away: ");
+      expect(err).toContain(cause);
+    }
+  },
+  TIMEOUT_MS,
+);
 
 test(
   "start serves from nothing, shares its folder with the command line but not with a second start, and ends with SIGTERM",

@@ -68,7 +68,7 @@ function idsOfAny(sql: Queryable, conditions: Condition[]): Fragment {
   ];
   const queries = [
     ...where.map((clause) => sql`select d.id from devices d where ${clause}`),
-    ...ranges.map((range) => idsInSpan(sql, spanOf(range))),
+    ...loosest(ranges).map((range) => idsInSpan(sql, spanOf(range))),
   ];
   return queries.reduce((before, query) => sql`${before} union all ${query}`);
 }
@@ -111,6 +111,17 @@ function spans(ranges: NumberLeaf[]): Span[] {
     byKey.set(range.key, before);
   }
   return [...byKey.values()];
+}
+
+/** Of any number of ranges one for each side of each property: what is in another one is in that one, too. */
+function loosest(ranges: NumberLeaf[]): NumberLeaf[] {
+  const bySide = new Map<string, NumberLeaf>();
+  for (const range of ranges) {
+    const side = `${spanOf(range).lower === undefined ? "upper" : "lower"} ${range.key}`;
+    const before = bySide.get(side);
+    if (before === undefined || isTighter(before, range)) bySide.set(side, range);
+  }
+  return [...bySide.values()];
 }
 
 /** Whether less is on this side of the first bound than on the same side of the second. */

@@ -2,10 +2,10 @@ import { setTimeout } from "node:timers/promises";
 
 import type postgres from "postgres";
 
-import { type Queryable, type Sql } from "../platform/database.ts";
+import { type Queryable, type Sql, isOutage } from "../platform/database.ts";
 import { type Log } from "../platform/log.ts";
 import { ObjectMissing, type ObjectStore } from "../platform/objects.ts";
-import { claimSegments, isNeeded, isPassing, restoreRows } from "./restore.ts";
+import { claimSegments, isNeeded, restoreRows } from "./restore.ts";
 import { SegmentError, segmentIdOf, segmentKey, segmentTime } from "./segment.ts";
 import { type Listed, type StoredSegment, readStored } from "./stored-segment.ts";
 
@@ -163,7 +163,7 @@ export class Orphans {
       return outcome;
     } catch (error) {
       if (error instanceof ObjectMissing) return undefined;
-      if (isPassing(error)) throw error;
+      if (isOutage(error)) throw error;
       if (!(error instanceof SegmentError)) await this.#deps.objects.ping();
       // It stays, and must not keep the others from their turn.
       looked.damaged++;

@@ -1,10 +1,10 @@
 import pRetry from "p-retry";
 import postgres from "postgres";
 
-import { type Sql } from "../platform/database.ts";
+import { type Sql, isOutage } from "../platform/database.ts";
 import { type Log } from "../platform/log.ts";
 import { ObjectMissing, type ObjectStore } from "../platform/objects.ts";
-import { claimSegments, isPassing, restoreRows } from "./restore.ts";
+import { claimSegments, restoreRows } from "./restore.ts";
 import { SegmentError, segmentIdOf } from "./segment.ts";
 import { type Listed, type StoredSegment, readStored } from "./stored-segment.ts";
 
@@ -112,7 +112,7 @@ export class Reindex {
       await retried(async () => await this.#restoreOnce(segments));
     } catch (error) {
       // PostgreSQL does not take something in it: all but that.
-      if (!(error instanceof postgres.PostgresError) || isPassing(error)) throw error;
+      if (!(error instanceof postgres.PostgresError) || isOutage(error)) throw error;
       if (segments.length > 1) for (const segment of segments) await this.#restore([segment]);
       else for (const { key } of segments) this.#report(key, error);
     }
@@ -204,7 +204,7 @@ async function retried<T>(work: () => Promise<T>): Promise<T> {
     retries: RESTORE_RETRIES,
     minTimeout: 100,
     maxTimeout: 2000,
-    shouldRetry: ({ error }) => isPassing(error),
+    shouldRetry: ({ error }) => isOutage(error),
   });
 }
 

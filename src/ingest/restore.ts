@@ -1,9 +1,12 @@
-import postgres from "postgres";
-
-import { type Queryable, isOutage } from "../platform/database.ts";
+import { type Queryable } from "../platform/database.ts";
 import { mergeProject } from "./project-merge.ts";
-import { batchColumns, firstImages } from "./segment-index.ts";
-import { type ImageRecord, type SessionRecord, type StoredSegment } from "./stored-segment.ts";
+import { batchColumns, firstImages, homelessOf, moveImages } from "./segment-index.ts";
+import {
+  COLUMNS,
+  type ImageRecord,
+  type SessionRecord,
+  type StoredSegment,
+} from "./stored-segment.ts";
 
 /** Makes the rows of segments that have none, and returns the segments that it made them for. Another process that does the same is waited for. */
 export async function claimSegments(
@@ -41,6 +44,13 @@ export async function restoreRows(
   );
   const images = await restoreImages(sql, firstImages(segments), options);
   const batches = await restoreBatches(sql, segments, options);
+  await moveImages(
+    sql,
+    segments.flatMap((segment) => [
+      ...segment.sessions.map(({ id }) => id),
+      ...homelessOf(segment),
+    ]),
+  );
   return { added: sessions + images + batches, contested };
 }
 
@@ -51,8 +61,8 @@ async function restoreSessions(sql: Queryable, records: SessionRecord[]): Promis
   const [, inserted] = await Promise.all([
     sql`delete from sessions where id = any(${arrayLiteral(known)}::text::bigint[]) and project_id is null`,
     sql`
-      insert into sessions
-      select distinct on (id) * from jsonb_populate_recordset(null::sessions, ${JSON.stringify(records)}::text::jsonb)
+      insert into sessions (${sql.unsafe(COLUMNS.session)})
+      select distinct on (id) ${sql.unsafe(COLUMNS.session)} from jsonb_populate_recordset(null::sessions, ${JSON.stringify(records)}::text::jsonb)
       order by id, project_id nulls last
       on conflict (id) do nothing`,
   ]);
@@ -74,8 +84,8 @@ async function restoreImages(
       if (record !== undefined) record.uses += uses;
     }
   const rows = await sql<{ added: boolean }[]>`
-    insert into images
-    select * from jsonb_populate_recordset(null::images, ${JSON.stringify([...records.values()])}::text::jsonb)
+    insert into images (project_id, ${sql.unsafe(COLUMNS.image)})
+    select project_id, ${sql.unsafe(COLUMNS.image)} from jsonb_populate_recordset(null::images, ${JSON.stringify([...records.values()])}::text::jsonb)
     order by project_id, name
     on conflict (project_id, name) do update set uses = images.uses + excluded.uses
     returning xmax = 0 as added`;
@@ -135,11 +145,6 @@ export async function isNeeded(sql: Queryable, segment: StoredSegment): Promise<
       where (images.bytes, images.crc32) <> (record.bytes, record.crc32) or images.stored_at = record.stored_at
     ) as needed`;
   return row.needed;
-}
-
-/** Whether it may go well the next time: the database is away, or two transactions waited for one another. */
-export function isPassing(error: unknown): boolean {
-  return isOutage(error) || (error instanceof postgres.PostgresError && error.code === "40P01");
 }
 
 function arrayLiteral(values: Iterable<string | bigint>): string {

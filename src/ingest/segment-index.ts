@@ -1,21 +1,32 @@
 import { unpack } from "msgpackr";
 import postgres from "postgres";
 
-import { type Sql } from "../platform/database.ts";
+import { type Queryable, type Sql } from "../platform/database.ts";
 import { SegmentDeleted } from "./commit-log.ts";
-import { type Kind, type Segment } from "./segment.ts";
+import { mergeProject } from "./project-merge.ts";
+import { type Footer, type Kind, type Segment } from "./segment.ts";
+import { COLUMNS, type ImageRecord, type ProjectRecord } from "./stored-segment.ts";
 
 /** How many batches are new, and how many the session had already. */
 export type Indexed = { stored: number; duplicates: number };
 
 /**
- * Makes a stored segment findable in one statement: its row, its batches' rows, and the rows that its other records hold.
+ * Makes a stored segment findable at once: its row, its batches' rows, and the rows that its other records hold.
  * Batches that the session has already are left out. Calling it again for an indexed segment changes nothing.
  * Throws SegmentDeleted when the segment was collected as an orphan.
  */
 export async function indexSegment(sql: Sql, segment: Segment): Promise<Indexed> {
   try {
-    return await insertSegment(sql, segment);
+    const projects = records<ProjectRecord>(segment, "project");
+    const homeless = homelessOf(segment);
+    // Nearly always there are neither, and it is one statement.
+    if (projects.length === 0 && homeless.length === 0) return await insertSegment(sql, segment);
+    return await sql.begin(async (transaction) => {
+      const indexed = await insertSegment(transaction, segment);
+      for (const record of projects) await mergeProject(transaction, record);
+      await moveImages(transaction, homeless);
+      return indexed;
+    });
   } catch (error) {
     if (!(error instanceof postgres.PostgresError && error.constraint_name === "segments_pkey"))
       throw error;
@@ -28,26 +39,20 @@ export async function indexSegment(sql: Sql, segment: Segment): Promise<Indexed>
   }
 }
 
-async function insertSegment(sql: Sql, segment: Segment): Promise<Indexed> {
+async function insertSegment(sql: Queryable, segment: Segment): Promise<Indexed> {
   const b = batchColumns([segment]);
   const [counts] = await sql<[{ stored: number }]>`
     with segment as (
       insert into segments (id, bytes, records) values (${segment.id}, ${segment.bytes.length}, ${segment.entries.length})
-    ), new_projects as (
-      insert into projects
-      select * from jsonb_populate_recordset(null::projects, ${rows(segment, "project")}::text::jsonb)
-      on conflict (id) do update set (name, project_key, platform, active, sample_rate, beacon_bytes_max, daily_bytes_max, changed_at) =
-        (excluded.name, excluded.project_key, excluded.platform, excluded.active, excluded.sample_rate, excluded.beacon_bytes_max,
-          excluded.daily_bytes_max, excluded.changed_at)
     ), new_sessions as (
-      insert into sessions
-      select * from jsonb_populate_recordset(null::sessions, ${rows(segment, "session")}::text::jsonb)
+      insert into sessions (${sql.unsafe(COLUMNS.session)})
+      select ${sql.unsafe(COLUMNS.session)} from jsonb_populate_recordset(null::sessions, ${rows(segment, "session")}::text::jsonb)
       -- Here and below in one order everywhere, so that two processes cannot deadlock over the same rows.
       order by id
       on conflict (id) do nothing
     ), new_images as (
-      insert into images
-      select * from jsonb_populate_recordset(null::images, ${imageRows(segment)}::text::jsonb)
+      insert into images (project_id, ${sql.unsafe(COLUMNS.image)})
+      select project_id, ${sql.unsafe(COLUMNS.image)} from jsonb_populate_recordset(null::images, ${imageRows(segment)}::text::jsonb)
       order by project_id, name
       on conflict (project_id, name) do update set uses = images.uses + excluded.uses
     ), new_batches as (
@@ -107,19 +112,34 @@ function rows(segment: Segment, kind: Kind): string {
   return JSON.stringify(records(segment, kind));
 }
 
-type ImageRow = {
-  project_id: number;
-  name: string;
-  uses: number;
-  /** null: the segment that the record is in */
-  chunk_segments: (string | null)[];
-};
+/** The sessions of images that came while nothing was known of them. */
+export function homelessOf({ entries }: Footer): bigint[] {
+  return entries
+    .filter(({ kind, projectId }) => kind === "image" && projectId === 0)
+    .map(({ sessionId }) => sessionId);
+}
+
+/** Gives the sessions' images that are of no project to the sessions' projects, as far as these are known by now. */
+export async function moveImages(sql: Queryable, sessionIds: (bigint | string)[]): Promise<void> {
+  if (sessionIds.length === 0) return;
+  await sql`
+    with moved as (
+      delete from images using sessions
+      where images.project_id = 0 and images.session_id = any(${`{${sessionIds.join()}}`}::text::bigint[])
+        and sessions.id = images.session_id and sessions.project_id is not null
+      returning sessions.project_id as home, images.*
+    )
+    insert into images (project_id, ${sql.unsafe(COLUMNS.image)})
+    select home, ${sql.unsafe(COLUMNS.image)} from moved
+    order by home, name
+    on conflict (project_id, name) do update set uses = images.uses + excluded.uses`;
+}
 
 /**
  * By project and name. A name can be recorded several times, and a row can be updated only once in a statement: the first record
  * counts, and is used as often as all of them say. `recorded_in` is the segment that it is in.
  */
-export function firstImages<Row extends ImageRow>(segments: { id: string; images: Row[] }[]) {
+export function firstImages<Row extends ImageRecord>(segments: { id: string; images: Row[] }[]) {
   const byName = new Map<string, Row & { recorded_in: string }>();
   for (const { id, images } of segments)
     for (const row of images) {
@@ -134,7 +154,7 @@ export function firstImages<Row extends ImageRow>(segments: { id: string; images
 }
 
 function imageRows(segment: Segment): string {
-  const images = records<ImageRow>(segment, "image");
+  const images = records<ImageRecord>(segment, "image");
   return JSON.stringify([...firstImages([{ id: segment.id, images }]).values()]);
 }
 

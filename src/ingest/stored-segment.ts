@@ -16,6 +16,17 @@ import { SegmentReader } from "./segment-reader.ts";
 // Most footers, and whole objects of a quiet server.
 const TAIL_BYTES = 64 * 1024;
 
+/** The columns of rows in records, as SQL: those that only a newer schema has keep their defaults and values. */
+export const COLUMNS = {
+  // Beside created_at.
+  project: `id, name, project_key, platform, active, sample_rate, beacon_bytes_max, daily_bytes_max, changed_at`,
+  session: `id, project_id, recorded, started_at, platform, tracker_version, rev_id, user_uuid, user_id, user_os, user_os_version,
+    user_browser, user_browser_version, user_device, user_device_type, user_country, user_state, user_city, timezone,
+    device_memory_kib, screen_width, screen_height, performance`,
+  // Beside project_id.
+  image: `name, session_id, kind, content_type, bytes, crc32, uses, stored_at, chunk_segments, chunk_offsets, chunk_lengths`,
+};
+
 /** An object as a list of the store has it. */
 export type Listed = { key: string; bytes: number };
 

@@ -1,14 +1,13 @@
-import { setTimeout } from "node:timers/promises";
-
 import { type Sql } from "../platform/database.ts";
 import { type Log } from "../platform/log.ts";
 import { platformOf } from "../platform/push-platforms.ts";
-import { type TokenBucket } from "../platform/token-bucket.ts";
 import { type WorkMetrics } from "../platform/work-metrics.ts";
 import { type Campaign as Message } from "../push/message.ts";
 import { type Outcome } from "../push/outcome.ts";
 import { DEVICE_EVENT, SEND_PLATFORM, STATUS, eventName } from "./enums.ts";
+import { Lane } from "./lane.ts";
 import { type Ended, type Lease, Outcomes, endLaunch } from "./outcomes.ts";
+import { Progress } from "./progress.ts";
 import { type Sender } from "./sending.ts";
 import { type Slots } from "./slots.ts";
 import {
@@ -18,6 +17,7 @@ import {
   type Walk,
   LeaseLost,
   targets,
+  unfinished,
 } from "./targets.ts";
 
 const RENEW_MS = 700;
@@ -29,8 +29,6 @@ export type CampaignDeps<Prepared> = {
   sender: Sender<Prepared>;
   /** Shared by all campaigns of the process; apart, so that a provider that is away keeps only its own devices waiting. */
   slots: { fcm: Slots; apns: Slots };
-  /** of sends that begin, over all campaigns of the process */
-  rate: TokenBucket;
   filter: Filter;
   metrics: WorkMetrics;
   log: Log;
@@ -50,10 +48,8 @@ export class Campaign<Prepared> {
   readonly #prepared: Prepared;
   readonly #outcomes: Outcomes;
   readonly #stop = new AbortController();
-  /** In walking order, with how many of their devices are not yet recorded. */
-  readonly #open: { until: number; left: number }[] = [];
-  readonly #chunkOf = new Map<number, { until: number; left: number }>();
-  #doneCursor: number;
+  readonly #lanes: { apns: Lane; fcm: Lane };
+  readonly #progress: Progress;
   #sending = 0;
   #renewedMs = performance.now();
   #idle: (() => void) | undefined;
@@ -65,7 +61,10 @@ export class Campaign<Prepared> {
     this.#message = message;
     this.#prepared = deps.sender.prepare(message);
     this.#outcomes = new Outcomes(deps.sql, lease, (ended, error) => this.#settled(ended, error));
-    this.#doneCursor = walk.doneCursor;
+    this.#progress = new Progress(walk.doneCursor);
+    const { slots } = deps;
+    const begin = (device: TargetDevice, held: Slots) => this.#begin(device, held);
+    this.#lanes = { apns: new Lane(slots.apns, begin), fcm: new Lane(slots.fcm, begin) };
   }
 
   /** Stops sending; what is under way is finished and recorded, and the lease given back. */
@@ -106,9 +105,13 @@ export class Campaign<Prepared> {
         log.error({ notification: id, reason: reason.message }, "campaign ended");
         return;
       }
-      log.warn({ err: reason, notification: id }, "campaign left");
       // Another fault is tried again when the lease has run out, not at once.
-      if (reason instanceof LeaseLost) await this.#giveBack();
+      if (!(reason instanceof LeaseLost))
+        log.warn({ err: reason, notification: id }, "campaign left");
+      else {
+        log.info({ notification: id, reason: reason.message }, "campaign left");
+        await this.#giveBack();
+      }
     } catch (error) {
       log.warn({ err: error, notification: id }, "campaign left as it is");
     }
@@ -116,51 +119,58 @@ export class Campaign<Prepared> {
 
   async #sendAll(): Promise<void> {
     const { sql, filter } = this.#deps;
-    const chunks = targets(sql, this.#lease, this.#walk, filter);
-    // The next chunk is read while this one is sent.
-    for (let next = chunks.next(); ;) {
-      const { value: chunk, done } = await next;
-      if (done === true) break;
-      next = chunks.next();
-      // Handled when it is awaited.
-      next.catch(() => undefined);
-      await this.#sendChunk(chunk);
+    let stuck = await this.#walkThrough(targets(sql, this.#lease, this.#walk, filter));
+    while (stuck.length > 0) {
+      await Promise.race(stuck.map((lane) => lane.drained()));
+      stuck = await this.#walkThrough(
+        unfinished(sql, this.#lease, this.#progress.doneCursor, this.#progress.walked),
+      );
     }
+    for (const lane of Object.values(this.#lanes)) await lane.drained();
     await this.#whenIdle();
     this.#stop.signal.throwIfAborted();
     await this.#outcomes.flush();
   }
 
-  async #sendChunk({ until, devices }: Chunk): Promise<void> {
-    const open = { until, left: devices.length };
-    this.#open.push(open);
-    for (const device of devices) this.#chunkOf.set(device.id, open);
-    const { apns, fcm } = this.#deps.slots;
-    await Promise.all([
-      this.#sendTo(devices.filter(isApns), apns),
-      // What nothing can be sent to goes along with the rest.
-      this.#sendTo(
-        devices.filter((device) => !isApns(device)),
-        fcm,
-      ),
-    ]);
-    this.#advance();
+  /** Has all devices sent to, but for those of the lanes that it returns. */
+  async #walkThrough(chunks: AsyncGenerator<Chunk>): Promise<Lane[]> {
+    const sending = this.#progress.sending();
+    const stuck = new Set<Lane>();
+    // The next chunk is read while this one is sent.
+    for (let next = chunks.next(); ;) {
+      const { value: chunk, done } = await next;
+      if (done === true) return [...stuck];
+      next = chunks.next();
+      // Handled when it is awaited.
+      next.catch(() => undefined);
+      for (const lane of await this.#sendChunk(chunk, sending)) stuck.add(lane);
+    }
   }
 
-  async #sendTo(devices: TargetDevice[], slots: Slots): Promise<void> {
-    const { rate } = this.#deps;
-    for (const device of devices) {
-      const slot = slots.take();
-      if (slot !== undefined) await slot;
-      while (!rate.has(1)) await setTimeout(1);
-      rate.take(1);
-      if (this.#stop.signal.aborted || this.#isLate()) {
-        slots.give();
-        this.#stop.signal.throwIfAborted();
-      }
-      this.#sending++;
-      void this.#send(device, slots);
+  /** The lanes that did not take their part: it is left for another walk, and the done cursor stays before it. */
+  async #sendChunk({ until, devices }: Chunk, sending: Set<number>): Promise<Lane[]> {
+    const open = this.#progress.open(until, devices.length);
+    const { apns, fcm } = this.#lanes;
+    const isLeft = ({ id }: TargetDevice) => !sending.has(id);
+    // What nothing can be sent to goes along with FCM's.
+    const [mobile, rest] = partition(devices.filter(isLeft), isApns);
+    const take = async (lane: Lane, part: TargetDevice[]) => {
+      this.#progress.begin(part, open);
+      if (await lane.take(part)) return [];
+      this.#progress.leave(part);
+      return [lane];
+    };
+    const stuck = await Promise.all([take(apns, mobile), take(fcm, rest)]);
+    return stuck.flat();
+  }
+
+  #begin(device: TargetDevice, slots: Slots): void {
+    if (this.#stop.signal.aborted || this.#isLate()) {
+      slots.give();
+      this.#stop.signal.throwIfAborted();
     }
+    this.#sending++;
+    void this.#send(device, slots);
   }
 
   /** A process that was frozen must not send what another one took over meanwhile. */
@@ -203,25 +213,11 @@ export class Campaign<Prepared> {
     outcome: Outcome | "undeliverable",
     slots: Slots,
   ): Ended {
-    if (outcome === "undeliverable")
-      return {
-        deviceId,
-        token,
-        devicePlatform,
-        slots,
-        event: DEVICE_EVENT.undeliverable,
-        invalidSince: 0,
-      };
+    const ended = { deviceId, token, devicePlatform, slots, invalidSince: 0 };
+    if (outcome === "undeliverable") return { ...ended, event: DEVICE_EVENT.undeliverable };
     if (outcome.kind === "refused") throw new Refused(outcome.reason);
     const invalidSince = outcome.kind === "invalid_token" ? (outcome.timestamp ?? 0) : 0;
-    return {
-      deviceId,
-      token,
-      devicePlatform,
-      slots,
-      event: DEVICE_EVENT[outcome.kind],
-      invalidSince,
-    };
+    return { ...ended, event: DEVICE_EVENT[outcome.kind], invalidSince };
   }
 
   #settled(ended: Ended[], error?: Error): void {
@@ -232,11 +228,8 @@ export class Campaign<Prepared> {
     }
     for (const { deviceId, event, slots } of ended) {
       this.#count(event, slots);
-      const open = this.#chunkOf.get(deviceId);
-      if (open !== undefined) open.left--;
-      this.#chunkOf.delete(deviceId);
+      this.#progress.settle(deviceId);
     }
-    this.#advance();
   }
 
   #count(event: number, slots: Slots): void {
@@ -248,13 +241,6 @@ export class Campaign<Prepared> {
     });
   }
 
-  #advance(): void {
-    for (let first = this.#open[0]; first?.left === 0; first = this.#open[0]) {
-      this.#doneCursor = first.until;
-      this.#open.shift();
-    }
-  }
-
   async #whenIdle(): Promise<void> {
     if (this.#sending > 0)
       await new Promise<void>((resolve) => {
@@ -262,24 +248,30 @@ export class Campaign<Prepared> {
       });
   }
 
+  /** Also while it finishes after a cancel: what is under way must be recorded before another worker may begin. */
   async #renew(): Promise<void> {
     const { sql } = this.#deps;
     const { id, launch, worker } = this.#lease;
     const askedMs = performance.now();
-    const [held] = await sql`
+    const [held] = await sql<{ status: number }[]>`
       update notifications set leased_until = now() + ${LEASE_MS} * interval '1 millisecond',
-        done_cursor = greatest(done_cursor, ${this.#doneCursor})
-      where id = ${id} and launch = ${launch} and worker = ${worker} and status = ${STATUS.launched} returning 1`;
-    if (held === undefined) this.#stop.abort(new LeaseLost("cancelled, or another worker has it"));
+        done_cursor = greatest(done_cursor, ${this.#progress.doneCursor})
+      where id = ${id} and launch = ${launch} and worker = ${worker} returning status`;
+    if (held === undefined) this.#stop.abort(new LeaseLost("another worker has it"));
+    else if (held.status !== STATUS.launched) this.#stop.abort(new LeaseLost("cancelled"));
     else this.#renewedMs = askedMs;
   }
 
   async #giveBack(): Promise<void> {
     const { id, launch, worker } = this.#lease;
     await this.#deps.sql`
-      update notifications set worker = null, leased_until = null, done_cursor = greatest(done_cursor, ${this.#doneCursor})
+      update notifications set worker = null, leased_until = null, done_cursor = greatest(done_cursor, ${this.#progress.doneCursor})
       where id = ${id} and launch = ${launch} and worker = ${worker}`;
   }
+}
+
+function partition<Item>(items: Item[], test: (item: Item) => boolean): [Item[], Item[]] {
+  return [items.filter(test), items.filter((item) => !test(item))];
 }
 
 function isApns({ sendPlatform }: TargetDevice): boolean {

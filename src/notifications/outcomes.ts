@@ -1,10 +1,14 @@
-import { type Sql } from "../platform/database.ts";
+import pRetry from "p-retry";
+
+import { type Sql, isOutage } from "../platform/database.ts";
 import { DEVICE_EVENT, DEVICE_PLATFORM, STATUS } from "./enums.ts";
 import { type Slots } from "./slots.ts";
 
 // Sends wait for their outcomes to be recorded.
 const FLUSH_MS = 30;
 const FLUSH_ROWS = 500;
+// A database that restarts or fails over is back by then; whoever takes the launch over does not send again what is recorded.
+const RECORD_MS = 8000;
 
 /** Who sends which launch. Every claim has a `worker` of its own: a process that was frozen may find that it has claimed the launch again. */
 export type Lease = { id: number; launch: number; worker: string };
@@ -70,7 +74,13 @@ export class Outcomes {
   async #record(ended: Ended[]): Promise<void> {
     if (this.#error === undefined)
       try {
-        await recordOutcomes(this.#sql, this.#lease, ended);
+        await pRetry(async () => await recordOutcomes(this.#sql, this.#lease, ended), {
+          retries: Number.POSITIVE_INFINITY,
+          minTimeout: 50,
+          maxTimeout: 500,
+          maxRetryTime: RECORD_MS,
+          shouldRetry: ({ error }) => isOutage(error),
+        });
       } catch (error) {
         // Whoever takes the launch over sends these again.
         this.#error = new Error("outcomes not recorded", { cause: error });
@@ -79,6 +89,7 @@ export class Outcomes {
   }
 }
 
+/** In one statement, which may be repeated: what is logged is neither logged nor counted again. */
 async function recordOutcomes(sql: Sql, { id, launch }: Lease, ended: Ended[]): Promise<void> {
   const list = (read: (one: Ended) => number) => `{${ended.map(read).join(",")}}`;
   const invalid = ended.filter(({ event }) => event === DEVICE_EVENT.invalid_token);
@@ -94,23 +105,29 @@ async function recordOutcomes(sql: Sql, { id, launch }: Lease, ended: Ended[]): 
     ), counts as (
       select count(*) filter (where event = ${DEVICE_EVENT.sent} and device_platform = ${DEVICE_PLATFORM.android}) as android,
         count(*) filter (where event = ${DEVICE_EVENT.sent} and device_platform = ${DEVICE_PLATFORM.ios}) as ios,
+        count(*) filter (where event = ${DEVICE_EVENT.sent} and device_platform = ${DEVICE_PLATFORM.web}) as web,
         count(*) filter (where event <> ${DEVICE_EVENT.sent}) as failed
       from logged join ended using (device_id, event)
-    )
-    update notifications set sent_android = sent_android + android, sent_ios = sent_ios + ios, failed = notifications.failed + counts.failed
+    ) ${invalid.length > 0 ? marking(sql, invalid) : sql``}
+    update notifications set sent_android = sent_android + android, sent_ios = sent_ios + ios, sent_web = sent_web + web,
+      failed = notifications.failed + counts.failed
     from counts where id = ${id} and launch = ${launch}`;
-  if (invalid.length > 0) await markInvalid(sql, invalid);
 }
 
 /** Unless the device has another token by now, or the same was set again after the provider last knew it. */
-async function markInvalid(sql: Sql, ended: Ended[]): Promise<void> {
+function marking(sql: Sql, ended: Ended[]) {
   const ids = ended.map(({ deviceId }) => deviceId);
   const tokens = ended.map(({ token }) => token);
   const since = ended.map(({ invalidSince }) => invalidSince);
-  await sql`
-    update devices set token_invalid = true
-    from unnest(${ids}::bigint[], ${tokens}::text[], ${since}::float8[]) as ended (id, token, since_ms)
-    where devices.id = ended.id and push_token = token and (since_ms = 0 or token_set_at < to_timestamp(since_ms / 1000))`;
+  return sql`, dead as (
+      select devices.id from devices
+      join unnest(${ids}::bigint[], ${tokens}::text[], ${since}::float8[]) as ended (id, token, since_ms) using (id)
+      where push_token = token and (since_ms = 0 or token_set_at < to_timestamp(since_ms / 1000))
+      -- In the order of imports and of other campaigns, so that they cannot deadlock over the same devices.
+      order by external_id for update of devices
+    ), marked as (
+      update devices set token_invalid = true from dead where devices.id = dead.id
+    )`;
 }
 
 /** Ends the launch: undefined error is success. Nothing happens once another worker has it, or it was cancelled. */

@@ -201,6 +201,7 @@ const NOTIFICATION_EXAMPLE = {
   scheduled_at: "2026-12-24T18:00:00.000Z",
   created_at: "2026-11-22T09:00:00.000Z",
   modified_at: null,
+  sent_web: 0,
   targeted: 0,
   failed: 0,
   error: null,

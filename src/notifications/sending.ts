@@ -6,8 +6,6 @@ export interface Sender<Prepared> {
   readonly canSend: { fcm: boolean; apns: boolean };
   /** How many sends there may be at a time. */
   readonly concurrency: number;
-  /** How many may begin in a second. */
-  readonly perSecond: number;
   prepare(message: Campaign): Prepared;
   send(target: PushTarget, prepared: Prepared, signal: AbortSignal): Promise<Outcome>;
 }

@@ -47,6 +47,7 @@ type Row = {
   error: string | null;
   sent_android: number;
   sent_ios: number;
+  sent_web: number;
   targeted: number;
   failed: number;
 };
@@ -110,17 +111,13 @@ export class Notifications {
       select 1 from notifications where uuid = ${uuid} and ${isLaunchable(sql)}`;
     if (armed === undefined) return await this.get(uuid);
     const problem = await this.#problemWith(audience.parse(conditions));
+    const anew = sql`launch = launch + 1, device_cursor = 0, done_cursor = 0, targeted = 0, failed = 0,
+      sent_android = 0, sent_ios = 0, sent_web = 0`;
     // A draft that was sent before begins anew; after an error only those who have no outcome yet are sent to.
     await sql`
       update notifications set modified_at = now(), error = ${problem ?? null},
         status = ${problem === undefined ? STATUS.queued : STATUS.error},
-        launch = case when status = ${STATUS.draft} then launch + 1 else greatest(launch, 1) end,
-        device_cursor = case when status = ${STATUS.draft} then 0 else device_cursor end,
-        done_cursor = case when status = ${STATUS.draft} then 0 else done_cursor end,
-        targeted = case when status = ${STATUS.draft} then 0 else targeted end,
-        failed = case when status = ${STATUS.draft} then 0 else failed end,
-        sent_android = case when status = ${STATUS.draft} then 0 else sent_android end,
-        sent_ios = case when status = ${STATUS.draft} then 0 else sent_ios end
+        ${status === STATUS.draft ? anew : sql`launch = greatest(launch, 1)`}
       where uuid = ${uuid} and status = ${status} and ${isLaunchable(sql)}`;
     return await this.get(uuid);
   }
@@ -216,7 +213,7 @@ function isLaunchable(sql: Sql) {
 function columns(sql: Sql) {
   return sql`n.id::float8 as id, n.uuid, n.title, n.body, n.image_url, n.icon_url, n.deep_link, n.conditions, n.status,
     n.scheduled_at, n.created_at, n.modified_at, n.error, n.sent_android::float8 as sent_android,
-    n.sent_ios::float8 as sent_ios, n.targeted::float8 as targeted, n.failed::float8 as failed`;
+    n.sent_ios::float8 as sent_ios, n.sent_web::float8 as sent_web, n.targeted::float8 as targeted, n.failed::float8 as failed`;
 }
 
 function wireNotification(row: Row) {
@@ -234,6 +231,7 @@ function wireNotification(row: Row) {
     scheduled_at: row.scheduled_at.toISOString(),
     created_at: row.created_at.toISOString(),
     modified_at: row.modified_at?.toISOString() ?? null,
+    sent_web: row.sent_web,
     targeted: row.targeted,
     failed: row.failed,
     error: row.error,

@@ -40,13 +40,23 @@ export async function* targets(
   walk: Walk,
   filter: Filter,
 ): AsyncGenerator<Chunk> {
-  for await (const [after, until] of ranges(sql, walk.doneCursor, walk.deviceCursor))
-    yield { until, devices: await unfinished(sql, lease, after, until) };
+  yield* unfinished(sql, lease, walk.doneCursor, walk.deviceCursor);
   const [last] = await sql<[{ id: number }]>`
     select coalesce(max(id), 0)::float8 as id from devices`;
   const matches = filter(sql, walk.conditions);
   for await (const [after, until] of ranges(sql, walk.deviceCursor, last.id))
     yield { until, devices: await target(sql, lease, after, until, matches) };
+}
+
+/** The devices that were targeted and have no outcome yet, of those with ids above the first and up to the last. */
+export async function* unfinished(
+  sql: Sql,
+  lease: Lease,
+  first: number,
+  last: number,
+): AsyncGenerator<Chunk> {
+  for await (const [after, until] of ranges(sql, first, last))
+    yield { until, devices: await unfinishedOf(sql, lease, after, until) };
 }
 
 /** The ids above the first and up to the last, in ranges of a chunk each: ids may have wide gaps. */
@@ -62,7 +72,7 @@ async function* ranges(sql: Sql, first: number, last: number): AsyncGenerator<[n
   }
 }
 
-async function unfinished(
+async function unfinishedOf(
   sql: Sql,
   { id, launch }: Lease,
   after: number,
@@ -88,7 +98,17 @@ async function target(
 ): Promise<TargetDevice[]> {
   return await sql.begin(async (transaction) => {
     const devices = await transaction<TargetDevice[]>`
-      select ${columns(sql)} from devices d where d.id > ${after} and d.id <= ${until} and ${matches} order by d.id`;
+      with matching as materialized (
+        select ${columns(sql)} from devices d where d.id > ${after} and d.id <= ${until} and ${matches}
+      )
+      select * from matching
+      -- A token that several devices have is sent to once, as the first of them.
+      where token = '' or not exists (
+        select 1 from devices d
+        where d.push_token = matching.token and d.id < matching.id and d.send_platform = matching."sendPlatform"
+          and not d.token_invalid and ${matches}
+      )
+      order by id`;
     const ids = `{${devices.map((device) => device.id).join(",")}}`;
     const [held] = await transaction`
       with logged as (

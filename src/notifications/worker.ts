@@ -3,7 +3,6 @@ import { setTimeout } from "node:timers/promises";
 import { type Condition } from "../devices/conditions.ts";
 import { type Sql } from "../platform/database.ts";
 import { type Log } from "../platform/log.ts";
-import { TokenBucket } from "../platform/token-bucket.ts";
 import { type WorkMetrics } from "../platform/work-metrics.ts";
 import { Campaign, LEASE_MS } from "./campaign.ts";
 import { STATUS } from "./enums.ts";
@@ -12,9 +11,8 @@ import { Slots } from "./slots.ts";
 import { type Filter } from "./targets.ts";
 
 const POLL_MS = 300;
-const CAMPAIGNS_MAX = 8;
-// So small a part of a second's sends may come at once: providers and serving processes notice more.
-const RATE_BURSTS = 50;
+// More than would ever wait for a provider that is away.
+const CAMPAIGNS_MAX = 64;
 
 export type WorkerDeps<Prepared> = {
   sql: Sql;
@@ -44,13 +42,11 @@ export class Worker<Prepared> {
   readonly #deps: WorkerDeps<Prepared>;
   /** of sends whose outcome is not yet recorded */
   readonly window: { fcm: Slots; apns: Slots };
-  readonly #rate: TokenBucket;
   readonly #running = new Map<Campaign<Prepared>, Promise<void>>();
 
   constructor(deps: WorkerDeps<Prepared>) {
     this.#deps = deps;
-    const { canSend, concurrency, perSecond } = deps.sender;
-    this.#rate = new TokenBucket(perSecond, Math.max(1, perSecond / RATE_BURSTS));
+    const { canSend, concurrency } = deps.sender;
     const share = canSend.fcm && canSend.apns ? Math.ceil(concurrency / 2) : concurrency;
     this.window = { fcm: new Slots(share), apns: new Slots(share) };
   }
@@ -111,8 +107,7 @@ export class Worker<Prepared> {
       iconUrl: row.icon_url,
       deepLink: row.deep_link,
     };
-    const shared = { slots: this.window, rate: this.#rate };
-    const campaign = new Campaign({ ...this.#deps, ...shared }, lease, walk, message);
+    const campaign = new Campaign({ ...this.#deps, slots: this.window }, lease, walk, message);
     log.info({ notification: row.id, launch: row.launch }, "campaign begins");
     this.#running.set(
       campaign,

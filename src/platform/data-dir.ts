@@ -1,4 +1,4 @@
-import { Database } from "bun:sqlite";
+import { Database, SQLiteError } from "bun:sqlite";
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 
@@ -17,6 +17,11 @@ export function lockDataDir(dataDir: string): Disposable {
     lock.exec("pragma locking_mode = exclusive; begin exclusive");
   } catch (cause) {
     lock.close();
+    if (!(cause instanceof SQLiteError)) throw cause;
+    if (cause.code !== "SQLITE_BUSY")
+      throw new Error(`cannot lock the data folder ${resolve(dataDir)}: ${cause.message}`, {
+        cause,
+      });
     throw new UsageError(
       `the data folder ${resolve(dataDir)} is in use by another Floodgate; stop it or set DATA_DIR`,
       { cause },

@@ -62,9 +62,9 @@ function watchedSocket() {
   };
 }
 
-const OUTAGE = /^(?:CONNECT|ECONN|ETIMEDOUT|EPIPE|ENOTFOUND|08|53|57)/;
+const OUTAGE = /^(?:CONNECT|ECONN|ETIMEDOUT|EPIPE|ENOTFOUND|EHOST|ENET|EAI_|08|40|53|57)/;
 
-/** Whether the error says that the database is away or overloaded, not that the statement is wrong. */
+/** Whether the error says that the database is away, overloaded or gave the statement up for another one, not that it is wrong. */
 export function isOutage(error: unknown): boolean {
   return error instanceof Error && "code" in error && OUTAGE.test(String(error.code));
 }

@@ -13,15 +13,22 @@ import { dirname, join, resolve } from "node:path";
 
 import { readSecrets } from "./data-dir.ts";
 import { UsageError } from "./errors.ts";
+import { type Log } from "./log.ts";
 
 const START_ATTEMPTS = 10;
+const LOOK_MS = 1000;
 const PID_FILE = "postmaster.pid";
 // PostgreSQL refuses to run as root; this user exists everywhere.
 const NOBODY = 65_534;
 // Where root keeps a copy of the binaries that the unprivileged user can reach when the checkout is in root's own home.
 const REACHABLE_COPY = "/var/lib/floodgate/postgres-18.4";
 
-export type EmbeddedPostgres = { url: string; stop: () => Promise<void> };
+export type EmbeddedPostgres = {
+  url: string;
+  /** Starts it again, at the same address, whenever it has ended before `stop`. */
+  keep: (log: Log) => void;
+  stop: () => Promise<void>;
+};
 
 /**
  * Starts PostgreSQL from the npm package under `dataDir`/postgres, or adopts one that a killed process left running there.
@@ -32,9 +39,14 @@ export async function startEmbeddedPostgres(dataDir: string): Promise<EmbeddedPo
   const cluster = new Cluster(resolve(dataDir, "postgres"), await findBinaries());
   cluster.initialise(postgresPassword);
   const port = cluster.runningPort() ?? (await cluster.start());
+  let looking: NodeJS.Timeout | undefined;
   return {
     url: `postgres://floodgate:${postgresPassword}@127.0.0.1:${port}/postgres`,
-    stop: async () => cluster.stop(),
+    keep: (log) => (looking = setInterval(() => cluster.revive(port, log), LOOK_MS)),
+    stop: async () => {
+      clearInterval(looking);
+      cluster.stop();
+    },
   };
 }
 
@@ -91,26 +103,25 @@ class Cluster {
   /** Retries, because the workers of a killed postmaster hold the folder for some seconds. */
   async start(): Promise<number> {
     for (let attempt = 1; ; attempt++) {
-      this.#forgetForeignPid();
       const port = await freePort();
       try {
-        const options = `-p ${port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_wal_size=4GB`;
-        this.#run(
-          "pg_ctl",
-          "start",
-          "-D",
-          this.#folder,
-          "-w",
-          "-o",
-          options,
-          "-l",
-          join(this.#folder, "server.log"),
-        );
+        this.#begin(port, "-w");
         return port;
       } catch (error) {
         if (attempt === START_ATTEMPTS) throw error;
         await Bun.sleep(1000);
       }
+    }
+  }
+
+  /** Does not wait for it: the next look is soon, and its log tells why it ended again. */
+  revive(port: number, log: Log): void {
+    try {
+      if (this.runningPort() !== undefined) return;
+      log.error({ port }, "the embedded PostgreSQL ended, it is started again");
+      this.#begin(port, "-W");
+    } catch (error) {
+      log.error({ err: error }, "the embedded PostgreSQL cannot be started again yet");
     }
   }
 
@@ -122,6 +133,13 @@ class Cluster {
   stop(): void {
     if (this.runningPort() === undefined) return;
     this.#run("pg_ctl", "stop", "-D", this.#folder, "-m", "fast", "-w");
+  }
+
+  #begin(port: number, wait: "-w" | "-W"): void {
+    this.#forgetForeignPid();
+    const options = `-p ${port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_wal_size=4GB`;
+    const log = join(this.#folder, "server.log");
+    this.#run("pg_ctl", "start", "-D", this.#folder, wait, "-o", options, "-l", log);
   }
 
   #pidFile(): string[] {
@@ -160,8 +178,11 @@ function commandOf(pid: string): string {
   if (!/^\d+$/.test(pid)) return "";
   if (!existsSync("/proc/self"))
     return Bun.spawnSync(["ps", "-o", "comm=", "-p", pid]).stdout.toString().trim();
-  const path = `/proc/${pid}/comm`;
-  return existsSync(path) ? readFileSync(path, "utf8").trim() : "";
+  const path = `/proc/${pid}/stat`;
+  const stat = existsSync(path) ? readFileSync(path, "utf8") : "";
+  // One that has ended keeps its number until somebody asks how; as PID 1 of a container that may be nobody.
+  const [, name = "", state] = /\((.*)\) (\w)/s.exec(stat) ?? [];
+  return state === "Z" ? `${name} (ended)` : name;
 }
 
 async function findBinaries(): Promise<string> {

@@ -63,6 +63,14 @@ export class UsageError extends Error {
   override readonly name = "UsageError";
 }
 
+/** The exit code of a program that may go well the next time (`EX_TEMPFAIL` of sysexits.h). */
+export const EXIT_AWAY = 75;
+
+/** What a command needs is away: the program ends with `EXIT_AWAY`. */
+export class DependencyAway extends Error {
+  override readonly name = "DependencyAway";
+}
+
 /** The error body of the SDK and reading routes. */
 export function renderError(error: unknown): Response {
   if (error instanceof AppError)

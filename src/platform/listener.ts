@@ -3,6 +3,7 @@ import { closeSync, openSync, readFileSync, readdirSync, readlinkSync } from "no
 import { setImmediate } from "node:timers/promises";
 
 import { UsageError } from "./errors.ts";
+import { type Log } from "./log.ts";
 
 // Of Linux: netinet/in.h, netinet/tcp.h.
 const IPPROTO_TCP = 6;
@@ -17,6 +18,9 @@ const DEFERRED_MS = 100;
 const ACCEPT_TURNS = 3;
 
 const LISTENING = "0A";
+
+const LEAVING_MS = 10_000;
+const LOOK_MS = 100;
 
 /**
  * Refuses new connections to a port of this process's while the open ones go on. Bun's own `stop` also ends those that are idle, on
@@ -42,6 +46,22 @@ export async function refuseConnections(port: number): Promise<boolean> {
     return false;
   }
 }
+
+/** Resolves when nobody listens on the port, not even to share it. Throws UsageError when it stays taken for ten seconds. */
+export async function untilFree(host: string, port: number, log: Log): Promise<void> {
+  for (let ms = 0; ; ms += LOOK_MS)
+    try {
+      await Bun.serve({ hostname: host, port, fetch: answerNothing }).stop(true);
+      return;
+    } catch (cause) {
+      const isTaken = cause instanceof Error && "code" in cause && cause.code === "EADDRINUSE";
+      if (!isTaken || ms >= LEAVING_MS) throw cannotListen(host, port, cause);
+      if (ms === 0) log.warn({ port }, "the port is taken, waiting for it");
+      await Bun.sleep(LOOK_MS);
+    }
+}
+
+const answerNothing = () => new Response();
 
 /** Why a port could not be listened on, for the operator. */
 export function cannotListen(host: string, port: number, cause: unknown): UsageError {

@@ -2,6 +2,7 @@ import { type Config } from "./config.ts";
 import { lockDataDir, readSecrets } from "./data-dir.ts";
 import { findEmbeddedPostgres, startEmbeddedPostgres } from "./embedded-postgres.ts";
 import { UsageError } from "./errors.ts";
+import { openLog } from "./log.ts";
 
 const SHARE_ATTEMPTS = 20;
 
@@ -14,6 +15,7 @@ export async function ownDatabase(config: Config): Promise<Opened> {
   const lock = lockDataDir(config.dataDir);
   try {
     const postgres = await startEmbeddedPostgres(config.dataDir);
+    postgres.keep(openLog(config.logLevel));
     return opened(config, postgres.url, async () => {
       await postgres.stop();
       lock[Symbol.dispose]();

@@ -106,39 +106,46 @@ export class Projects implements Disposable {
 
   async create({ name, platform, id, key }: NewProject): Promise<Project> {
     const { sql } = this.#deps;
-    const project: Project = {
-      id: id ?? (await nextId(sql)),
-      name,
-      platform,
-      projectKey: key ?? randomKey(),
-      active: true,
-      sampleRate: 100,
-      beaconBytesMax: null,
-      dailyBytesMax: null,
-    };
-    const [taken] = await sql`
-      select 1 from projects where id = ${project.id} or project_key = ${project.projectKey}`;
-    if (taken !== undefined) throw new UsageError("a project with that id or key exists");
-    await this.#store(project);
-    if (id !== undefined) await skipId(sql, id);
-    return project;
+    const projectKey = key ?? randomKey();
+    for (;;) {
+      const [taken] = await sql`
+        select 1 from projects where id = ${id ?? 0} or project_key = ${projectKey}`;
+      if (taken !== undefined) throw new UsageError("a project with that id or key exists");
+      const project: Project = {
+        id: id ?? (await nextId(sql)),
+        name,
+        platform,
+        projectKey,
+        active: true,
+        sampleRate: 100,
+        beaconBytesMax: null,
+        dailyBytesMax: null,
+      };
+      // While the database is rebuilt an older one may come back with that id: another id does as well if none was asked for.
+      if (await this.#store(project)) return project;
+    }
   }
 
   async update(id: number, change: ProjectChange): Promise<Project> {
     const project = (await this.list()).find((one) => one.id === id);
     if (project === undefined) throw new UsageError(`there is no project ${id}`);
     const changed = { ...project, ...change };
-    await this.#store(changed);
+    if (!(await this.#store(changed))) throw new UsageError(`project ${id} is another one now`);
     return changed;
   }
 
-  /** Through the commit log like everything: the segments can rebuild the database. */
-  async #store(project: Project): Promise<void> {
-    const now = new Date().toISOString();
+  /** Through the commit log like everything: the segments can rebuild the database. False when an older project has the id or the key. */
+  async #store(project: Project): Promise<boolean> {
+    const { sql, commitLog } = this.#deps;
+    const { id, projectKey } = project;
+    const [last] = await sql<{ changedAt: Date }[]>`
+      select changed_at as "changedAt" from projects where id = ${id}`;
+    // The newest change counts, whatever the clock did since the last one.
+    const now = new Date(Math.max(Date.now(), (last?.changedAt.getTime() ?? 0) + 1)).toISOString();
     const row = {
-      id: project.id,
+      id,
       name: project.name,
-      project_key: project.projectKey,
+      project_key: projectKey,
       platform: project.platform,
       active: project.active,
       sample_rate: project.sampleRate,
@@ -148,8 +155,10 @@ export class Projects implements Disposable {
       created_at: now,
       changed_at: now,
     };
-    await this.#deps.commitLog.appendRow("project", row, { projectId: project.id, sessionId: 0n })
-      .committed;
+    await commitLog.appendRow("project", row, { projectId: id, sessionId: 0n }).committed;
+    const [stored] = await sql`
+      select 1 from projects where id = ${id} and project_key = ${projectKey}`;
+    return stored !== undefined;
   }
 }
 
@@ -171,11 +180,6 @@ async function nextId(sql: Sql): Promise<number> {
   const [row] = await sql<[{ id: number }]>`
     select nextval(pg_get_serial_sequence('projects', 'id'))::integer as id`;
   return row.id;
-}
-
-async function skipId(sql: Sql, id: number): Promise<void> {
-  await sql`
-    select setval(pg_get_serial_sequence('projects', 'id'), greatest(${id}, (select max(id) from projects)))`;
 }
 
 function randomKey(): string {

@@ -120,6 +120,7 @@ export class Apns implements Provider {
       const timestamp = rejection?.timestamp;
       return { kind: "invalid_token", reason, ...(timestamp !== undefined && { timestamp }) };
     }
+    if (code === "TooManyRequests") return { kind: "retry", reason, limited: "device" };
     if (status === 429 || status >= 500) return { kind: "retry", reason };
     if (code === "ExpiredProviderToken") return { kind: "renew", reason };
     // A token for another topic may be right, and the topic that is configured wrong.

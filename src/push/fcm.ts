@@ -72,10 +72,10 @@ export class Fcm implements Provider {
     };
   }
 
-  judge({ status, text }: Answer): Verdict {
+  judge({ status, text, isWhole }: Answer): Verdict {
     const answer = parseJson(text);
     if (status === 200)
-      return Value.Check(Accepted, answer)
+      return !isWhole || Value.Check(Accepted, answer)
         ? { kind: "sent" }
         : { kind: "retry", reason: "FCM 200 without a name" };
     const codes = codesOf(answer);
@@ -85,7 +85,7 @@ export class Fcm implements Provider {
     if (status === 404 && says("UNREGISTERED")) return { kind: "invalid_token", reason };
     // The token may be right, and the project that is configured wrong.
     if (says("SENDER_ID_MISMATCH")) return { kind: "failed", reason };
-    if (status === 429) return { kind: "retry", reason, quota: true };
+    if (status === 429) return { kind: "retry", reason, limited: "unknown" };
     if (status >= 500) return { kind: "retry", reason };
     // The project's own credentials for APNs or web push are missing: other devices do not need them.
     if (says("THIRD_PARTY_AUTH_ERROR")) return { kind: "failed", reason };

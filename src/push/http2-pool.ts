@@ -39,13 +39,11 @@ export const POOL_LIMITS: PoolLimits = {
   tickMs: 250,
 };
 
-type Waiting = {
-  headers: OutgoingHttpHeaders;
-  body: string | Buffer;
-  resolve: (exchange: Exchange | Promise<Exchange>) => void;
-};
+const CLOSED = "the sender was closed";
 
-/** The connections to one provider: opened as they are needed, replaced when they end; what finds no room waits, first come first served. */
+type Waiting = { untilMs: number; resolve: (problem: string | undefined) => void };
+
+/** The connections to one provider: opened as they are needed, replaced when they end. */
 export class Http2Pool implements AsyncDisposable {
   readonly #origin: string;
   readonly #log: Log;
@@ -80,31 +78,50 @@ export class Http2Pool implements AsyncDisposable {
     return this.#sessions.size + this.#retired.size;
   }
 
-  /** Never rejects for what the network does. The signal ends waiting for room; a request that is out is waited for. */
-  request(
-    headers: OutgoingHttpHeaders,
-    body: string | Buffer,
-    signal: AbortSignal,
-  ): Promise<Exchange> {
-    if (this.#queue.size === 0) {
-      const session = this.#roomiest();
-      if (session !== undefined) {
-        const { streamsEasy, sessionsEasy } = this.#limits;
-        if (session.inFlight >= streamsEasy && this.#sessions.size < sessionsEasy)
-          this.#grow(performance.now(), sessionsEasy);
-        return session.exchange(headers, body);
-      }
+  get hasRoom(): boolean {
+    for (const { room } of this.#sessions) if (room > 0) return true;
+    return false;
+  }
+
+  /** Resolves when there is room, first come first served, or with why there is none. Rejects with the signal's reason. */
+  async room(signal: AbortSignal, waitMs: number): Promise<string | undefined> {
+    signal.throwIfAborted();
+    if (this.#closed) return CLOSED;
+    const nowMs = performance.now();
+    const { promise, resolve, reject } = Promise.withResolvers<string | undefined>();
+    const waiting = { untilMs: nowMs + waitMs, resolve };
+    const abort = () => {
+      if (this.#queue.delete(waiting)) reject(signal.reason);
+    };
+    this.#queue.add(waiting);
+    signal.addEventListener("abort", abort, { once: true });
+    this.#timer ??= setInterval(() => this.#tick(), this.#limits.tickMs).unref();
+    this.#growForQueue(nowMs);
+    try {
+      return await promise;
+    } finally {
+      signal.removeEventListener("abort", abort);
     }
-    return this.#wait(headers, body, signal);
+  }
+
+  /** Never rejects for what the network does. */
+  request(headers: OutgoingHttpHeaders, body: string | Buffer): Promise<Exchange> {
+    const session = this.#roomiest();
+    if (session === undefined)
+      return Promise.resolve({ kind: "lost", reason: "there was no room", processed: false });
+    const { streamsEasy, sessionsEasy } = this.#limits;
+    if (session.inFlight >= streamsEasy && this.#sessions.size < sessionsEasy)
+      this.#grow(performance.now(), sessionsEasy);
+    return session.exchange(headers, body);
   }
 
   /** What is still in flight is lost. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed = true;
     clearInterval(this.#timer);
-    this.#loseQueue("the sender was closed");
+    for (const waiting of this.#queue) this.#release(waiting, CLOSED);
     const sessions = [...this.#sessions, ...this.#retired];
-    for (const session of sessions) session.destroy("the sender was closed");
+    for (const session of sessions) session.destroy(CLOSED);
     await Promise.all(sessions.map((session) => session.ended));
   }
 
@@ -121,41 +138,21 @@ export class Http2Pool implements AsyncDisposable {
     return best;
   }
 
-  async #wait(
-    headers: OutgoingHttpHeaders,
-    body: string | Buffer,
-    signal: AbortSignal,
-  ): Promise<Exchange> {
-    signal.throwIfAborted();
-    if (this.#closed) return { kind: "lost", reason: "the sender was closed", processed: false };
-    const { promise, resolve, reject } = Promise.withResolvers<Exchange>();
-    const waiting = { headers, body, resolve };
-    const abort = () => {
-      if (this.#queue.delete(waiting)) reject(signal.reason);
-    };
-    this.#queue.add(waiting);
-    signal.addEventListener("abort", abort, { once: true });
-    this.#timer ??= setInterval(() => this.#tick(), this.#limits.tickMs).unref();
-    this.#growForQueue(performance.now());
-    try {
-      return await promise;
-    } finally {
-      signal.removeEventListener("abort", abort);
-    }
-  }
-
+  /** As many as there is room for; who comes too late for it asks again. */
   #serveQueue(): void {
+    if (this.#queue.size === 0) return;
+    let room = 0;
+    for (const session of this.#sessions) room += Math.max(0, session.room);
     for (const waiting of this.#queue) {
-      const session = this.#roomiest();
-      if (session === undefined) return;
-      this.#queue.delete(waiting);
-      waiting.resolve(session.exchange(waiting.headers, waiting.body));
+      if (room <= 0) return;
+      room -= 1;
+      this.#release(waiting, undefined);
     }
   }
 
-  #loseQueue(reason: string): void {
-    for (const { resolve } of this.#queue) resolve({ kind: "lost", reason, processed: true });
-    this.#queue.clear();
+  #release(waiting: Waiting, problem: string | undefined): void {
+    this.#queue.delete(waiting);
+    waiting.resolve(problem);
   }
 
   #growForQueue(nowMs: number): void {
@@ -220,10 +217,12 @@ export class Http2Pool implements AsyncDisposable {
     }
     if (isReady || this.#queue.size === 0) this.#cutOffMs = undefined;
     else this.#cutOffMs ??= nowMs;
-    if (this.#cutOffMs !== undefined && nowMs - this.#cutOffMs > this.#limits.waitMs) {
-      this.#cutOffMs = undefined;
-      this.#loseQueue(this.#lastFailure);
-    }
+    this.#serveQueue();
+    const isCutOff = this.#cutOffMs !== undefined && nowMs - this.#cutOffMs > this.#limits.waitMs;
+    if (isCutOff) this.#cutOffMs = undefined;
+    for (const waiting of this.#queue)
+      if (isCutOff) this.#release(waiting, this.#lastFailure);
+      else if (nowMs >= waiting.untilMs) this.#release(waiting, "no connection had room in time");
     if (inFlight > 0 || this.#queue.size > 0) this.#lastUseMs = nowMs;
     else if (nowMs - this.#lastUseMs > this.#limits.idleMs) this.#rest();
     this.#growForQueue(nowMs);

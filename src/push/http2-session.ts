@@ -4,8 +4,9 @@ export type Answer = {
   kind: "answer";
   status: number;
   retryAfter: string | undefined;
-  /** May be cut short for 200. */
   text: string;
+  /** Only a 200 may lack its end. */
+  isWhole: boolean;
 };
 /** No answer came. Not processed: the peer says that it did nothing, so that sending it again is no second attempt. */
 export type Lost = { kind: "lost"; reason: string; processed: boolean };
@@ -14,6 +15,7 @@ export type Exchange = Answer | Lost;
 export type SessionLimits = {
   /** Of the streams at a time, at most; the peer may allow fewer. */
   streams: number;
+  /** Until it takes streams. */
   connectMs: number;
   /** For an answer. */
   streamMs: number;
@@ -53,11 +55,12 @@ export class Http2Session {
   readonly #limits: SessionLimits;
   readonly #events: SessionEvents;
   readonly #flights = new Set<Flight>();
-  readonly #openedMs = performance.now();
   readonly #ended = Promise.withResolvers<void>();
   #state: "connecting" | "ready" | "retired" | "ended" = "connecting";
   #why = "the connection ended";
   #peerStreams = 0;
+  /** Since when the peer takes no streams at all, until it allows some. */
+  #barredMs: number | undefined = performance.now();
   #opened = 0;
   #answeredMs = Number.NEGATIVE_INFINITY;
   #aliveMs = performance.now();
@@ -69,6 +72,8 @@ export class Http2Session {
     this.#session = http2.connect(origin, { ...tls, settings: { enablePush: false } });
     this.#session.on("remoteSettings", ({ maxConcurrentStreams = limits.streams }) => {
       this.#peerStreams = maxConcurrentStreams;
+      if (maxConcurrentStreams === 0) this.#barredMs ??= performance.now();
+      else this.#barredMs = undefined;
       if (this.#state === "connecting") this.#state = "ready";
       events.room();
     });
@@ -80,12 +85,13 @@ export class Http2Session {
     this.#session.on("close", () => this.#end());
   }
 
+  /** It may take streams soon. */
   get isConnecting(): boolean {
-    return this.#state === "connecting";
+    return this.#barredMs !== undefined;
   }
 
   get isReady(): boolean {
-    return this.#state === "ready";
+    return this.#state === "ready" && !this.isConnecting;
   }
 
   get hasAnswered(): boolean {
@@ -133,10 +139,12 @@ export class Http2Session {
   tick(nowMs: number): void {
     const { connectMs, streamMs, silenceMs, pongMs } = this.#limits;
     if (this.#state === "ended") return;
-    if (this.#state === "connecting") {
-      if (nowMs - this.#openedMs > connectMs) this.destroy(`no connection within ${connectMs} ms`);
-      return;
+    const isBarred = this.#barredMs !== undefined && nowMs - this.#barredMs > connectMs;
+    if (isBarred && this.#state !== "retired") {
+      this.#why = `no ${this.#state === "connecting" ? "connection" : "streams"} within ${connectMs} ms`;
+      this.retire();
     }
+    if (this.#state === "connecting") return;
     for (const flight of this.#flights) {
       if (nowMs - flight.startedMs < streamMs) break;
       this.#settle(flight, lost(`no answer within ${streamMs} ms`));
@@ -187,14 +195,13 @@ export class Http2Session {
     });
     // "close" follows and tells the code; without a listener the error would end the process.
     stream.on("error", ignore);
-    stream.on("close", () => this.#settle(flight, this.#outcome(flight)));
+    stream.on("close", () => this.#settle(flight, this.#fault(flight)));
   }
 
-  #outcome({ stream, status, retryAfter, text }: Flight): Exchange {
+  /** What was wrong with how the stream ended. */
+  #fault({ stream, status }: Flight): Lost | undefined {
     const code = stream.rstCode ?? NGHTTP2_NO_ERROR;
-    // Half an error's body could tell something else than the whole; a success is one whatever follows.
-    if (status === 200 || (status !== 0 && code === NGHTTP2_NO_ERROR))
-      return { kind: "answer", status, retryAfter, text };
+    if (status !== 0 && code === NGHTTP2_NO_ERROR) return undefined;
     // Streams beyond the last one that a GOAWAY names end with this code as well.
     if (code === NGHTTP2_REFUSED_STREAM)
       return { kind: "lost", reason: "the stream was refused", processed: false };
@@ -202,9 +209,14 @@ export class Http2Session {
     return lost(`the stream was reset with code ${code}`);
   }
 
-  #settle(flight: Flight, exchange: Exchange): void {
+  #settle(flight: Flight, fault: Lost | undefined): void {
     if (!this.#flights.delete(flight)) return;
-    flight.resolve(exchange);
+    const { stream, status, retryAfter, text, resolve } = flight;
+    // Half an error's body could tell something else than the whole; a success is one whatever follows.
+    const isWhole = fault === undefined && stream.readableEnded;
+    if (fault === undefined || status === 200)
+      resolve({ kind: "answer", status, retryAfter, text, isWhole });
+    else resolve(fault);
     if (this.#state === "ready") this.#events.room();
     else if (this.#state === "retired" && this.#flights.size === 0) this.destroy();
   }

@@ -14,7 +14,8 @@ export type Outcome =
 
 export type Verdict =
   | Outcome
-  | { kind: "retry"; reason: string; quota?: boolean }
+  /** `limited` when too much was sent: to this device, or else it does not say to whom. */
+  | { kind: "retry"; reason: string; limited?: "device" | "unknown" }
   /** The credential that was used is none any more. */
   | { kind: "renew"; reason: string };
 
@@ -60,5 +61,5 @@ export class CredentialsUnavailable extends Error {
 
 /** A code as providers write them; other text could hold anything, a device's token too. */
 export function asCode(text: unknown): string | undefined {
-  return typeof text === "string" && /^[A-Za-z0-9_]{1,64}$/.test(text) ? text : undefined;
+  return typeof text === "string" && /^[A-Za-z_]{1,64}$/.test(text) ? text : undefined;
 }

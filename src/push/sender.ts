@@ -2,18 +2,19 @@ import { type Clock, SYSTEM_CLOCK } from "../platform/clock.ts";
 import { type Log } from "../platform/log.ts";
 import { Apns, type ApnsConfig } from "./apns.ts";
 import {
-  deliver,
+  Delivery,
   PERSISTENCE,
   type Persistence,
   type Platform,
   type PushCounts,
 } from "./delivery.ts";
+import { FailureLog } from "./failure-log.ts";
 import { Fcm, type FcmConfig } from "./fcm.ts";
 import { Http2Pool, POOL_LIMITS, type PoolLimits } from "./http2-pool.ts";
 import { type Tls } from "./http2-session.ts";
 import { type Campaign, prepareMessage, type PreparedMessage } from "./message.ts";
 import { type Outcome, type Provider, type PushTarget } from "./outcome.ts";
-import { Gate } from "./pacing.ts";
+import { Gate, Pace } from "./pacing.ts";
 
 export type { Campaign, PreparedMessage } from "./message.ts";
 export type { PushCounts } from "./delivery.ts";
@@ -24,7 +25,7 @@ export type PushConfig = {
   apns?: ApnsConfig | undefined;
   /** How many sends there may be at a time. */
   concurrency: number;
-  /** How many sends may begin in a second. */
+  /** How many requests may go out in a second, to all providers together. */
   perSecond: number;
 };
 
@@ -36,13 +37,13 @@ export type PushSenderDeps = {
   tls?: Tls;
 };
 
-/** Sends to devices through FCM and APNs. The caller bounds how many sends there are at a time and how many begin in a second. */
+/** Sends to devices through FCM and APNs. The caller bounds how many sends there are at a time. */
 export class PushSender implements AsyncDisposable {
   readonly canSend: { fcm: boolean; apns: boolean };
   readonly concurrency: number;
-  readonly perSecond: number;
   readonly #clock: Clock;
   readonly #persistence: Persistence;
+  readonly #failures: FailureLog;
   readonly #fcm: Platform | undefined;
   readonly #apns: Platform | undefined;
   readonly #closing = new AbortController();
@@ -50,10 +51,11 @@ export class PushSender implements AsyncDisposable {
   constructor({ fcm, apns, concurrency, perSecond }: PushConfig, deps: PushSenderDeps) {
     this.canSend = { fcm: fcm !== undefined, apns: apns !== undefined };
     this.concurrency = concurrency;
-    this.perSecond = perSecond;
     const clock = deps.clock ?? SYSTEM_CLOCK;
     this.#clock = clock;
     this.#persistence = { ...PERSISTENCE, ...deps.persistence };
+    this.#failures = new FailureLog(deps.log, clock);
+    const pace = new Pace(perSecond, clock, this.#closing.signal);
     const platform = (provider: Provider): Platform => ({
       provider,
       pool: new Http2Pool(provider.origin, {
@@ -62,6 +64,7 @@ export class PushSender implements AsyncDisposable {
         tls: deps.tls,
       }),
       gate: new Gate(clock),
+      pace,
       counts: { requests: 0, retries: 0, unprocessed: 0 },
     });
     this.#fcm = fcm && platform(new Fcm(fcm, clock, deps.log));
@@ -88,7 +91,9 @@ export class PushSender implements AsyncDisposable {
     const known = platform.provider.precheck(target, message);
     if (known !== undefined) return known;
     const push = { target, message, signal, closing: this.#closing.signal };
-    return await deliver(platform, this.#persistence, this.#clock, push);
+    const outcome = await new Delivery(platform, this.#persistence, this.#clock, push).run();
+    if (outcome.kind === "failed") this.#failures.tell(target.platform, outcome.reason);
+    return outcome;
   }
 
   /** Ends the waiting of those that are still to be sent, and loses what is in flight. */

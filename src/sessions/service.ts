@@ -18,6 +18,8 @@ import { readUserAgent } from "./user-agent.ts";
 
 const SESSION_MAX_MS = 7_200_000;
 const SESSIONS_CACHED_MAX = 200_000;
+// What its start recorded may be restored any time.
+const UNKNOWN_CACHED_MS = 1000;
 const TRACKER_VERSION_MIN = "1.0.9";
 const TRACKER_VERSION = /^v?\d{1,9}(\.\d{1,9}){0,2}$/;
 // A client's clock is believed within these bounds.
@@ -70,11 +72,15 @@ export class Sessions {
     this.#options = options;
     this.#known = new LRUCache({
       max: SESSIONS_CACHED_MAX,
-      fetchMethod: async (id) => await selectKnown(deps.sql, id),
+      fetchMethod: async (...[id, , { options: entry }]) => {
+        const known = await selectKnown(deps.sql, id);
+        if (known.projectId === 0) entry.ttl = UNKNOWN_CACHED_MS;
+        return known;
+      },
     });
   }
 
-  /** From memory, or the database the first time. */
+  /** From memory, or the database the first time, and every second while nothing is known of it. */
   async find(id: bigint): Promise<KnownSession> {
     return this.#known.get(id) ?? (await this.#known.forceFetch(id));
   }
@@ -99,7 +105,7 @@ export class Sessions {
       user_city: "",
     };
     await this.#deps.commitLog.appendRow("session", row, { projectId: 0, sessionId: id }).committed;
-    this.#known.set(id, { projectId: 0, recorded: true, stored: true });
+    this.#known.delete(id);
   }
 
   /** The largest body in bytes that a session's project takes. */

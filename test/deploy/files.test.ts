@@ -115,6 +115,32 @@ describe("the Dockerfile", () => {
     }
   });
 
+  test.each([{}, { PORT: "9001" }, { LISTEN: ":9002" }, { LISTEN: "0.0.0.0:9003" }])(
+    "listens and checks its health where %j says",
+    async (env) => {
+      const dockerfile = (await read("Dockerfile")).replaceAll("\\\n", "");
+      const [, own = ""] = /^ENV (.+)$/m.exec(dockerfile) ?? [];
+      const ofImage = Object.fromEntries(own.split(" ").map((pair) => pair.split("=")));
+      const { port, host } = readConfig({ ...ofImage, ...env });
+      const [, wanted = "8080"] = /(\d+)"/.exec(JSON.stringify(env)) ?? [];
+      expect([host, port]).toEqual(["0.0.0.0", Number(wanted)]);
+      const [, check = ""] = /^HEALTHCHECK .*CMD (.+)$/m.exec(dockerfile) ?? [];
+      const [, ...args]: string[] = JSON.parse(check);
+      // The check runs, and tells where it asks.
+      const asks =
+        'globalThis.fetch = async (url) => (console.log(url), new Response("", { status: 200 }));';
+      const [option = "", script = ""] = args;
+      const child = Bun.spawn([process.execPath, option, asks + script], {
+        env: { PATH: process.env["PATH"] ?? "", ...ofImage, ...env },
+        stdout: "pipe",
+      });
+      expect([await child.stdout.text(), await child.exited]).toEqual([
+        `http://127.0.0.1:${wanted}/livez\n`,
+        0,
+      ]);
+    },
+  );
+
   test("has few bytes of packages to bring along", async () => {
     const bytes = new Map<string, number>();
     const visit = async (name: string): Promise<void> => {

@@ -35,6 +35,25 @@ const ODD = [
   "/presence",
   "/presence\\",
   "/presence/./",
+  "/.\\subscribe",
+  "/x\\..\\subscribe",
+  "/%2e\\presence",
+  // A segment to the proxy that is two to the server, and the other way round.
+  "/subscribe\\x/..",
+  "/x%2fy/../subscribe",
+  "/x%5cy/../presence",
+  "/subscribe/ann%2f..%2f..%2flivez",
+  "/subscribe/ann%2f%2E.%2f..%2f..%2flivez/client/x",
+];
+const ODD_METRICS = [
+  "/metrics",
+  "//metrics/",
+  "/ingest/metrics",
+  "/%6detrics",
+  "/\\metrics\\",
+  "/.\\metrics",
+  "/metrics\\x/..",
+  "/x%2fy/../metrics",
 ];
 
 let app: TestApp;
@@ -122,16 +141,10 @@ describe.each([
   });
 
   test("metrics stay inside", async () => {
-    for (const path of [
-      "/metrics",
-      "//metrics/",
-      "/ingest/metrics",
-      "/%6detrics",
-      "/\\metrics\\",
-    ]) {
+    for (const path of ODD_METRICS) {
       using client = await RawConnection.open(proxy.url);
       client.head(`GET ${path}`);
-      expect((await client.response()).status).toBe(404);
+      expect([path, (await client.response()).status]).toEqual([path, 404]);
     }
     expect((await fetch(`${proxy.url}/livez`)).status).toBe(200);
   });

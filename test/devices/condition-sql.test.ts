@@ -168,18 +168,28 @@ describe("devices are found as the tree says, in both modes, by the indexes or w
     for (const found of await matching(tree)) expect(found).toEqual([0, 2, 3]);
   });
 
-  test("of several bounds on one side the tightest counts, whatever their order", async () => {
-    const devices = [{ n: 4 }, { n: 5 }, { n: 6 }, { n: 7 }, { n: [3, 8] }];
-    await store(devices);
-    const lower = ["int_gt 5", "int_gte 5", "int_gte 4"];
-    const upper = ["int_lt 7", "int_lte 7", "int_lte 9"];
-    for (const pairs of [lower, upper, [...lower, ...upper]])
-      for (const ordered of [pairs, pairs.toReversed(), [...pairs.slice(1), ...pairs.slice(0, 1)]])
-        await expectMatches(
-          devices,
-          parseConditions({ join_type: "AND", conditions: boundsOf(ordered) }),
-        );
-  });
+  test.each([
+    ["AND", "tightest"],
+    ["OR", "loosest"],
+  ])(
+    "joined by %s, of several bounds on one side the %s counts, whatever their order",
+    async (join) => {
+      const devices = [{ n: 4 }, { n: 5 }, { n: 6 }, { n: 7 }, { n: [3, 8] }];
+      await store(devices);
+      const lower = ["int_gt 5", "int_gte 5", "int_gte 4"];
+      const upper = ["int_lt 7", "int_lte 7", "int_lte 9"];
+      for (const pairs of [lower, upper, [...lower, ...upper]])
+        for (const ordered of [
+          pairs,
+          pairs.toReversed(),
+          [...pairs.slice(1), ...pairs.slice(0, 1)],
+        ])
+          await expectMatches(
+            devices,
+            parseConditions({ join_type: join, conditions: boundsOf(ordered) }),
+          );
+    },
+  );
 
   test("operands are exact to the last digit, also where properties are not", async () => {
     await store([{ n: 2 ** 53 - 1 }, { n: 2 ** 53 - 2 }, { n: 1 - 2 ** 53 }]);

@@ -137,6 +137,7 @@ test("bad lines are skipped and told, with their number", async () => {
     [line(""), "external_id must be text of 1 to 255 characters"],
     [line("x".repeat(256)), "external_id must be text of 1 to 255 characters"],
     [line("a\0"), "external_id must be text of 1 to 255 characters"],
+    [line(".."), "external_id must not be . or .."],
     [{ external_id: "a" }, "push_token must be text of 0 to 4096 characters"],
     [line("a", {}, { push_token: null }), "push_token must be text of 0 to 4096 characters"],
     [line("a", {}, { push_token: "\ud800" }), "push_token must be text of 0 to 4096 characters"],

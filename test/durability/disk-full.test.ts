@@ -5,6 +5,7 @@ import { join } from "node:path";
 
 import { TestApp, splitBatches } from "../support/app.ts";
 import { aBatch } from "../support/batches.ts";
+import { runCommand } from "../support/command.ts";
 import { eventually } from "../support/eventually.ts";
 import { FaultyObjects, diskFull, succeeds } from "../support/faulty-objects.ts";
 import { append, serverBeside } from "../support/requests.ts";
@@ -63,6 +64,13 @@ test.each(full)(
   },
   30_000,
 );
+
+test.each(full)("%s at start is called that", async () => {
+  await using disk = await aSmallDisk();
+  await fill(disk.folder);
+  const { code, err } = await runCommand(["start"], { DATA_DIR: disk.folder, PORT: "0" });
+  expect({ code, err }).toEqual({ code: 1, err: expect.stringMatching(/disk is full|ENOSPC/) });
+});
 
 async function expectReadiness(
   { url }: { url: string },

@@ -7,12 +7,13 @@ import { openDatabase } from "../../src/platform/database.ts";
 import { TestApp } from "../support/app.ts";
 import { aBatch } from "../support/batches.ts";
 import { FaultyObjects } from "../support/faulty-objects.ts";
-import { aFile, imageOf, upload } from "../support/images.ts";
+import { aFile, imageOf, imagesOf, upload } from "../support/images.ts";
 import { emptyTables, ingestTables, reindex } from "../support/ingest-tables.ts";
 import { aProject } from "../support/projects.ts";
 import { append, serverBeside } from "../support/requests.ts";
 
 const LOG = pino({ level: "silent" });
+const PIXELS = new Uint8Array([1, 2, 3]);
 
 /* A server that goes on while its database is lost, and a reindex after that. */
 
@@ -106,6 +107,73 @@ test("a session whose batches came before its row was restored gets its own row"
   await emptyTables(app.sql);
   await reindex(app);
   expect((await ingestTables(app.sql)).sessions).toEqual(before.sessions);
+});
+
+describe("of a session that is not known while the database is lost", () => {
+  test("images belong to its project once it is restored, and when the store is read anew", async () => {
+    await using app = await TestApp.start();
+    const session = await app.aSession();
+    await upload(app, session, [aFile("before", "as it was")]);
+    await emptyTables(app.sql);
+    await using fresh = await serverBeside(app);
+    const send = async (name: string) => {
+      const body = new FormData();
+      body.set("file", new File([PIXELS], name));
+      const headers = { authorization: `Bearer ${session.token}` };
+      const init = { method: "POST", headers, body };
+      return (await fetch(`${fresh.url}/v1/mobile/images`, init)).status;
+    };
+    expect([await send("meanwhile"), await send("before")]).toEqual([200, 200]);
+    expect(await imageOf(app, "meanwhile")).toBeUndefined();
+    await reindex(app);
+    expect(await send("after")).toBe(200);
+    expect((await imagesOf(app, session)).toSorted()).toEqual(["after", "before", "meanwhile"]);
+    expect(Buffer.from((await imageOf(app, "before")) ?? []).toString()).toBe("as it was");
+    for (const name of ["meanwhile", "after"]) expect(await imageOf(app, name)).toEqual(PIXELS);
+    const { images } = await ingestTables(app.sql);
+    expect(images.map(({ row }) => [row.project_id, row.uses])).toEqual([
+      [app.project.id, 1],
+      [app.project.id, 2],
+      [app.project.id, 1],
+    ]);
+    await emptyTables(app.sql);
+    await reindex(app);
+    expect((await ingestTables(app.sql)).images).toEqual(images);
+  });
+
+  test("that is not to be recorded nothing is stored any more, a second after it is restored", async () => {
+    await using app = await TestApp.start();
+    const session = await app.aSession({ doNotRecord: true });
+    await emptyTables(app.sql);
+    await using fresh = await serverBeside(app);
+    expect((await append(fresh, session, aBatch({ salt: "meanwhile" }))).status).toBe(200);
+    await reindex(app);
+    await Bun.sleep(1100);
+    const before = await ingestTables(app.sql);
+    expect((await append(fresh, session, aBatch({ salt: "after" }))).status).toBe(200);
+    expect(await ingestTables(app.sql)).toEqual(before);
+  });
+});
+
+test("columns that a newer schema has beside an older process get their defaults, also when rows are restored", async () => {
+  await using app = await TestApp.start();
+  for (const table of ["projects", "sessions", "images"])
+    await app.sql`alter table ${app.sql(table)} add column newer integer not null default 7`;
+  const session = await app.aSession();
+  expect((await upload(app, session, [aFile("image")])).status).toBe(200);
+  const changed = await aProject(app, { sampleRate: 50 });
+  await app.sql`update projects set newer = 8 where id = ${changed.id}`;
+  const { config, sql, objects } = app;
+  const { projects, commitLog } = buildWrite({ config, sql, objects, log: LOG });
+  await projects.update(changed.id, { sampleRate: 60 });
+  await commitLog.flush();
+  const before = await ingestTables(app.sql);
+  expect(before.projects.map(({ row }) => row.newer)).toEqual([7, 8]);
+  await app.sql`update projects set newer = 7`;
+  const defaults = await ingestTables(app.sql);
+  await emptyTables(app.sql);
+  await reindex(app);
+  expect(await ingestTables(app.sql)).toEqual(defaults);
 });
 
 test("an image that was stored again while the database was lost is the first one again, and used twice", async () => {

@@ -42,6 +42,7 @@ describe("a draft", () => {
       conditions: node(),
       status: 0,
       modified_at: null,
+      sent_web: 0,
       targeted: 0,
       failed: 0,
       error: null,

@@ -83,6 +83,76 @@ test("a provider that is away does not keep the other one's campaigns waiting", 
   expect(await all.stateOf(id)).toMatchObject({ ios: 100 });
 });
 
+test("a provider that is away keeps only its own devices of a campaign waiting", async () => {
+  await all.devices(600, ANDROID);
+  await all.devices(1200, IPHONE);
+  await all.devices(600, ANDROID);
+  await all.devices(1200, IPHONE);
+  const provider = new FakeProvider();
+  let isAway = true;
+  const back = Promise.withResolvers<void>();
+  provider.answer = async ({ platform }) => {
+    if (platform === "fcm" && isAway) await back.promise;
+    return { kind: "sent" };
+  };
+  const id = await all.launch();
+  await using _ = all.working(provider);
+  await eventually(
+    "the other one's are sent",
+    async () => (await all.stateOf(id))?.ios === 2400,
+    10_000,
+  );
+  expect(await all.stateOf(id)).toMatchObject({ status: STATUS.launched, android: 0 });
+  isAway = false;
+  back.resolve();
+  await all.reaches(id, STATUS.sent, 20_000);
+  expect(await all.stateOf(id)).toMatchObject({ targeted: 3600, android: 1200, ios: 2400 });
+  expect(provider.repeated).toBe(0);
+}, 40_000);
+
+test("connections to the database that are cut while outcomes are recorded repeat nothing", async () => {
+  await all.devices(3000);
+  await using proxy = await TcpProxy.open(all.databaseUrl);
+  const sql = openDatabase(proxy.urlOf(all.databaseUrl), { connections: 4 });
+  const provider = new FakeProvider();
+  const id = await all.launch();
+  {
+    await using _ = all.working(provider, sql);
+    for (let cut = 1; cut <= 3; cut++) {
+      await eventually("some are sent", () => provider.sent.length > cut * 600);
+      proxy.cut();
+    }
+    await all.reaches(id, STATUS.sent, 20_000);
+  }
+  await sql.end();
+  expect(await all.stateOf(id)).toMatchObject({ targeted: 3000, android: 3000, failed: 0 });
+  expect(provider.repeated).toBe(0);
+}, 40_000);
+
+test("what is under way when a campaign is stopped and launched again is not sent twice", async () => {
+  await all.devices(200);
+  const provider = new FakeProvider();
+  provider.answer = async () => {
+    await Bun.sleep(5000);
+    return { kind: "sent" };
+  };
+  const id = await all.launch();
+  await using _ = all.working(provider);
+  await eventually("the slots are taken", () => provider.sent.length === 25);
+  await all.sql`update notifications set status = ${STATUS.error} where id = ${id}`;
+  await Bun.sleep(1000);
+  await all.sql`update notifications set status = ${STATUS.queued} where id = ${id}`;
+  await eventually(
+    "they are recorded",
+    async () => ((await all.stateOf(id))?.android ?? 0) >= 25,
+    10_000,
+  );
+  provider.answer = () => ({ kind: "sent" });
+  await all.reaches(id, STATUS.sent, 20_000);
+  expect(await all.stateOf(id)).toMatchObject({ targeted: 200, android: 200 });
+  expect(provider.repeated).toBe(0);
+}, 40_000);
+
 test("a database that is away for seconds delays a campaign, and no more is repeated than was under way", async () => {
   await all.devices(2000);
   await using proxy = await TcpProxy.open(all.databaseUrl);

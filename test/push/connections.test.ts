@@ -61,6 +61,7 @@ test("no session has more streams than its peer allows, and there are at most 16
   await using sender = new TestSender({ apns: apnsConfig(apns.url) });
   expect(tally(await sendMany(sender, 1000))).toEqual({ sent: 1000 });
   expect(most).toBeLessThanOrEqual(5);
+  expect(sender.counts.apns).toEqual({ requests: 1000, retries: 0, unprocessed: 0 });
   expect(apns.sessions).toBeGreaterThan(2);
   expect(apns.sessions).toBeLessThanOrEqual(16);
 });

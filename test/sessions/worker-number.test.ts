@@ -3,8 +3,11 @@ import { pino } from "pino";
 
 import { type Sql, openDatabase } from "../../src/platform/database.ts";
 import { WorkerNumber } from "../../src/sessions/worker-number.ts";
+import { objectOf } from "../support/answers.ts";
+import { TestApp } from "../support/app.ts";
 import { eventually } from "../support/eventually.ts";
 import { freshDatabase } from "../support/postgres.ts";
+import { serverBeside } from "../support/requests.ts";
 
 const LOG = pino({ level: "silent" });
 
@@ -30,27 +33,65 @@ test("processes that begin at once have different numbers", async () => {
   for (const worker of workers) worker[Symbol.dispose]();
 });
 
-test("when the numbers begin anew those in use are passed over, and those that were left are not", async () => {
-  using first = await WorkerNumber.lease(sql, LOG);
-  using second = await WorkerNumber.lease(sql, LOG);
-  const left = await WorkerNumber.lease(sql, LOG);
-  const number = left.current;
-  left[Symbol.dispose]();
-  await eventually("it is free", async () => {
-    const [row] =
-      await sql`select 1 from session_worker_leases where number = ${number} and leased_until <= now()`;
-    return row !== undefined;
-  });
-  await sql`select setval('session_workers', ${first.current}, false)`;
-  using next = await WorkerNumber.lease(sql, LOG);
-  expect(second.current).toBe(first.current + 1);
-  expect(next.current).toBe(number);
+test("numbers that others have are passed over", async () => {
+  await leaseOthers("n % 2 = 0", 60);
+  const workers = await Promise.all(Array.from({ length: 40 }, () => WorkerNumber.lease(sql, LOG)));
+  for (const { current } of workers) expect(current % 2).toBe(1);
+  for (const worker of workers) worker[Symbol.dispose]();
 });
 
 test("the number of a process that died is free once its lease is over", async () => {
-  using dead = await WorkerNumber.lease(sql, LOG);
-  await sql`update session_worker_leases set leased_until = now() - interval '1 second'`;
-  await sql`select setval('session_workers', ${dead.current}, false)`;
+  await leaseOthers("true", -1);
   using next = await WorkerNumber.lease(sql, LOG);
-  expect(next.current).toBe(dead.current);
+  const [row] =
+    await sql`select 1 from session_worker_leases where number = ${next.current} and leased_until > now()`;
+  expect(row).toBeDefined();
 });
+
+test("a database that has forgotten the leases learns within seconds who has which number", async () => {
+  using first = await WorkerNumber.lease(sql, LOG);
+  using second = await WorkerNumber.lease(sql, LOG);
+  const numbers = [first.current, second.current].toSorted((a, b) => a - b);
+  await sql`truncate session_worker_leases`;
+  await eventually("both have told it", async () => (await leased()).length === 2);
+  expect(await leased()).toEqual(numbers);
+  expect([first.current, second.current].toSorted((a, b) => a - b)).toEqual(numbers);
+});
+
+test("a process whose number another one has got meanwhile takes another", async () => {
+  using worker = await WorkerNumber.lease(sql, LOG);
+  const number = worker.current;
+  await sql`update session_worker_leases set holder = ${crypto.randomUUID()}`;
+  await eventually("it has another", async () => (await leased()).length === 2);
+  // The answer that says so is on its way.
+  await Bun.sleep(50);
+  expect(await leased()).toEqual([number, worker.current].toSorted((a, b) => a - b));
+  expect(worker.current).not.toBe(number);
+});
+
+test("sessions of a server that starts after the leases were lost have another number than those of one that runs on", async () => {
+  await using app = await TestApp.start();
+  await app.sql`truncate session_worker_leases`;
+  await app.sql`alter sequence session_workers restart`;
+  await using beside = await serverBeside(app);
+  const start = async (url: string) => {
+    const body = JSON.stringify({ projectID: app.projectID, trackerVersion: "1.0.14" });
+    const { sessionID } = await objectOf(fetch(`${url}/v1/ios/start`, { method: "POST", body }));
+    return (BigInt(String(sessionID)) >> 8n) & 0xffffn;
+  };
+  expect(await start(app.url)).not.toBe(await start(beside.url));
+});
+
+/** Leases of processes that are elsewhere, of these numbers n and for so long. */
+async function leaseOthers(which: string, seconds: number): Promise<void> {
+  await sql`
+    insert into session_worker_leases
+    select n, gen_random_uuid(), now() + ${seconds} * interval '1 second'
+    from generate_series(0, 65535) as n where ${sql.unsafe(which)}`;
+}
+
+async function leased(): Promise<number[]> {
+  const rows = await sql<{ number: number }[]>`
+    select number from session_worker_leases order by number`;
+  return rows.map(({ number }) => number);
+}

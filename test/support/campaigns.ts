@@ -18,7 +18,6 @@ const LOG = pino({ level: "silent" });
 export class FakeProvider implements Sender<Campaign> {
   readonly canSend = { fcm: true, apns: true };
   readonly concurrency = 50;
-  perSecond = 10_000;
   readonly sent: { target: PushTarget; message: Campaign }[] = [];
   answer: (target: PushTarget, signal: AbortSignal) => Outcome | Promise<Outcome> = () => ({
     kind: "sent",
@@ -91,7 +90,7 @@ export class Campaigns implements AsyncDisposable {
   async devices(count: number, kind: Kind = ANDROID, properties = {}): Promise<void> {
     await this.sql`
       insert into devices (external_id, push_token, send_platform, device_platform, properties, token_invalid)
-      select gen_random_uuid()::text, 'token-' || nth, ${kind.send}, ${kind.device},
+      select gen_random_uuid()::text, 'token-' || (select count(*) from devices) + nth, ${kind.send}, ${kind.device},
         ${JSON.stringify(properties)}::text::jsonb, ${kind.invalid ?? false}
       from generate_series(1, ${count}) as nth`;
   }
@@ -114,10 +113,12 @@ export class Campaigns implements AsyncDisposable {
         failed: number;
         android: number;
         ios: number;
+        web: number;
         error: string | null;
       }[]
     >`
-      select status, targeted::integer, failed::integer, sent_android::integer as android, sent_ios::integer as ios, error
+      select status, targeted::integer, failed::integer, sent_android::integer as android, sent_ios::integer as ios,
+        sent_web::integer as web, error
       from notifications where id = ${id}`;
     return row;
   }

@@ -49,6 +49,7 @@ export const Notification = Type.Object(
     scheduled_at: TIME,
     created_at: TIME,
     modified_at: Type.Union([TIME, Type.Null()]),
+    sent_web: COUNT,
     targeted: COUNT,
     failed: COUNT,
     error: NULLABLE_TEXT,

@@ -33,13 +33,13 @@ export class TestSender extends PushSender {
   readonly logged: string[];
 
   constructor(
-    config: Omit<PushConfig, "concurrency" | "perSecond">,
+    config: Omit<PushConfig, "concurrency" | "perSecond"> & { perSecond?: number },
     deps: Partial<PushSenderDeps> = {},
   ) {
     const logged: string[] = [];
     const log = pino({ level: "trace" }, { write: (line) => logged.push(line) });
     super(
-      { ...config, concurrency: 2000, perSecond: 10_000 },
+      { concurrency: 2000, perSecond: 1_000_000, ...config },
       {
         log,
         ...deps,

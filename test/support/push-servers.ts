@@ -15,16 +15,21 @@ export type Received = {
 };
 
 /** What a provider does with a request: answers it, or one of the things that go wrong. */
-export type Reaction =
-  | { status: number; headers?: Record<string, string>; body?: string; delayMs?: number }
-  | "stall"
-  | "reset"
-  | "kill session";
+export type Reaction = Answering | Trouble;
+type Trouble = "stall" | "reset" | "kill session";
+type Answering = {
+  status: number;
+  headers?: Record<string, string>;
+  body?: string;
+  delayMs?: number;
+  /** Instead of the answer's end. */
+  ending?: Trouble;
+};
 
 type React = (request: Received) => Reaction;
 
 /** As FCM answers; of APNs nobody reads it. */
-export const OK: Reaction = { status: 200, body: '{"name":"projects/shop-123/messages/1"}' };
+export const OK: Answering = { status: 200, body: '{"name":"projects/shop-123/messages/1"}' };
 
 /** An HTTP/2 server that notes what comes and does with it what a test says. */
 export class PushServer implements AsyncDisposable {
@@ -74,6 +79,11 @@ export class PushServer implements AsyncDisposable {
     return this.#open.size;
   }
 
+  /** So many streams at a time from now on, on each connection there is. */
+  allow(streams: number): void {
+    for (const session of this.#open) session.settings({ maxConcurrentStreams: streams });
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     for (const session of this.#open) session.destroy();
     this.#server.close();
@@ -104,13 +114,20 @@ function perform(
   stream: http2.ServerHttp2Stream,
 ): void {
   if (reaction === "stall") return;
-  if (reaction === "reset") stream.close(http2.constants.NGHTTP2_INTERNAL_ERROR);
-  else if (reaction === "kill session") session.destroy();
+  // Without an error Bun would end an answer that was begun as if it were whole.
+  if (reaction === "reset") stream.destroy(new Error("reset"));
+  else if (reaction === "kill session") session.destroy(new Error("killed"));
   else {
     const answer = () => {
       if (stream.destroyed) return;
       stream.respond({ ":status": reaction.status, ...reaction.headers });
-      stream.end(reaction.body);
+      const { body, ending } = reaction;
+      if (ending === undefined) stream.end(body);
+      else {
+        if (body !== undefined) stream.write(body);
+        // What was written is to arrive first.
+        setTimeout(() => perform(ending, session, stream), 20);
+      }
     };
     if (reaction.delayMs === undefined) answer();
     else setTimeout(answer, reaction.delayMs);
@@ -151,7 +168,7 @@ export class TokenServer implements AsyncDisposable {
 }
 
 /** As Apple's documentation shows it. */
-export function apnsError(status: number, reason: string, timestamp?: number): Reaction {
+export function apnsError(status: number, reason: string, timestamp?: number): Answering {
   const body = JSON.stringify({ reason, ...(timestamp !== undefined && { timestamp }) });
   return { status, headers: { "content-type": "application/json" }, body };
 }
@@ -166,7 +183,7 @@ type FcmFailure = {
 };
 
 /** As Google's documentation shows it. */
-export function fcmError(failure: FcmFailure): Reaction {
+export function fcmError(failure: FcmFailure): Answering {
   const { code, status, message = status, errorCode, field, retryAfter } = failure;
   const details = [
     ...(errorCode === undefined
