@@ -271,7 +271,7 @@ async function buildUpdates(
   const builds = new Builds({ sql, objects, garbage, offers, metrics }, { ...updates, publicKey });
   const routes = new Elysia({ name: "app-updates" })
     .use(updateRoutes({ builds, offers, signatures, clients, bases: updates }))
-    .use(downloadRoutes({ offers, objects, clients, metrics, redirect: updates.redirect }));
+    .use(downloadRoutes({ offers, objects, clients, metrics, ...updates }));
   return { offers, routes };
 }
 

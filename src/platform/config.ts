@@ -63,6 +63,7 @@ const Env = Type.Object({
   UPDATE_SIZE_LIMIT: Type.Integer({ minimum: 1024, maximum: 64 * 1024 * MIB, default: 4096 * MIB }),
   UPDATE_PUBLIC_KEY: Type.Optional(Type.String({ minLength: 1 })),
   DOWNLOAD_REDIRECT: Type.Boolean({ default: false }),
+  DOWNLOAD_CACHE_BYTES: Type.Integer({ minimum: 0, default: 256 * MIB }),
   GEOIP_DB: Type.Optional(Type.String({ minLength: 1 })),
   CORS_ORIGINS: Type.String({ default: "" }),
   LOG_LEVEL: Type.Enum(["trace", "debug", "info", "warn", "error", "fatal", "silent"], {
@@ -177,6 +178,8 @@ function updatesConfig(values: Type.Static<typeof Env>) {
     bytesMax: values.UPDATE_SIZE_LIMIT,
     publicKey: values.UPDATE_PUBLIC_KEY,
     redirect: values.DOWNLOAD_REDIRECT,
+    // Files are sent from where they lie.
+    cacheBytes: values.S3_BUCKET === undefined ? 0 : values.DOWNLOAD_CACHE_BYTES,
   };
 }
 

@@ -6,10 +6,12 @@ import { type Metrics } from "../platform/metrics.ts";
 import { type ObjectStore } from "../platform/objects.ts";
 import { plainDetail } from "../platform/plain-text.ts";
 import { selectRange } from "../platform/range.ts";
+import { BuildCache } from "./build-cache.ts";
 import { type Build, integrityHeaders, objectKey } from "./build.ts";
 import { type Offers } from "./offers.ts";
 
 const LINK_SECONDS = 3600;
+const SMALL_BYTES_MAX = 2 ** 20;
 
 export type DownloadRoutesDeps = {
   offers: Offers;
@@ -18,17 +20,20 @@ export type DownloadRoutesDeps = {
   metrics: Metrics;
   /** Sends clients to the store itself, if it has links. */
   redirect: boolean;
+  /** How much of builds may be held in memory. */
+  cacheBytes: number;
 };
 
 /** The builds themselves, under both forms of their links. */
 export function downloadRoutes(deps: DownloadRoutesDeps) {
-  const { offers, objects, clients, metrics, redirect } = deps;
+  const { offers, objects, clients, metrics, redirect, cacheBytes } = deps;
+  const cache = new BuildCache(objects, (build) => offers.isOffered(build), cacheBytes);
   const serve = async (request: Request, wanted: Parameters<Offers["find"]>[0]) => {
     const build = await offers.find(wanted);
     const isHead = clients.isHead(request);
     // A link to the store is good for GET alone.
     if (!redirect || objects.link === undefined || isHead)
-      return await send(request, isHead, deps, build);
+      return await send(request, isHead, { objects, metrics, cache }, build);
     metrics.updateDownloads.inc({ kind: "redirected" });
     return await redirectTo(objects.link.bind(objects), build);
   };
@@ -50,10 +55,12 @@ export function downloadRoutes(deps: DownloadRoutesDeps) {
     );
 }
 
+type Sending = Pick<DownloadRoutesDeps, "objects" | "metrics"> & { cache: BuildCache };
+
 async function send(
   request: Request,
   isHead: boolean,
-  { objects, metrics }: DownloadRoutesDeps,
+  { objects, metrics, cache }: Sending,
   build: Build,
 ): Promise<Response> {
   const headers = new Headers({
@@ -73,11 +80,14 @@ async function send(
   }
   metrics.updateDownloads.inc({ kind: status === 206 ? "range" : "whole" });
   metrics.updateDownloadBytes.inc(end - start);
-  // Bun sends no length with a stream, which a large object of S3 is.
-  const body = await objects.body(objectKey(objectId), start, end).catch((cause: unknown) => {
+  try {
+    // A small range is no reason to read all of it.
+    const whole = end - start > SMALL_BYTES_MAX ? await cache.whole(build) : undefined;
+    const body = whole?.slice(start, end) ?? (await objects.body(objectKey(objectId), start, end));
+    return new Response(body, { status, headers });
+  } catch (cause) {
     throw unavailable("the build cannot be read now", 5, { cause });
-  });
-  return new Response(body, { status, headers });
+  }
 }
 
 async function redirectTo(link: NonNullable<ObjectStore["link"]>, build: Build): Promise<Response> {

@@ -73,6 +73,16 @@ export class Offers implements Disposable {
     return { build, skipped: build.skipped && !isBelow };
   }
 
+  /** Whether anybody may be offered it: none is newer that everybody gets. */
+  isOffered({ id, objectId, targetAbi, channel }: Build): boolean {
+    const { all } = this.#published.value;
+    const rivals = all.filter((one) => one.targetAbi === targetAbi && one.channel === channel);
+    return (
+      rivals.some((one) => one.objectId === objectId && one.rollout > 0) &&
+      !rivals.some((one) => one.id > id && one.rollout === 100)
+    );
+  }
+
   /** The build of a link. Throws 404. */
   async find(wanted: { name: string; version?: string; targetAbi?: string }): Promise<Build> {
     const look = () =>

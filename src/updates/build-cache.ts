@@ -1,0 +1,59 @@
+import pLimit from "p-limit";
+
+import { type ObjectStore } from "../platform/objects.ts";
+import { type Build, objectKey } from "./build.ts";
+
+const PART_BYTES = 8 * 2 ** 20;
+const PARTS_AT_A_TIME = 4;
+
+type Entry = { build: Build; whole: Promise<Blob> };
+
+/**
+ * The builds of S3 that are offered at present, in memory once somebody has asked for them: what is streamed has no `Content-Length`,
+ * because Bun drops it (oven-sh/bun#10507). All downloads of a build share its bytes. Only those that are offered, so that nobody can
+ * fill the memory with all there ever were.
+ */
+export class BuildCache {
+  readonly #objects: ObjectStore;
+  readonly #isOffered: (build: Build) => boolean;
+  readonly #bytesMax: number;
+  readonly #entries = new Map<string, Entry>();
+
+  constructor(objects: ObjectStore, isOffered: (build: Build) => boolean, bytesMax: number) {
+    this.#objects = objects;
+    this.#isOffered = isOffered;
+    this.#bytesMax = bytesMax;
+  }
+
+  /** Undefined for a build that is not offered, or for which there is no room. Throws as `read` of the store does. */
+  async whole(build: Build): Promise<Blob | undefined> {
+    const entry = this.#entries.get(build.objectId) ?? this.#add(build);
+    return await entry?.whole;
+  }
+
+  #add(build: Build): Entry | undefined {
+    for (const [id, { build: old }] of this.#entries)
+      if (!this.#isOffered(old)) this.#entries.delete(id);
+    const held = this.#entries
+      .values()
+      .reduce((bytes, { build: { bytes: more } }) => bytes + more, 0);
+    if (!this.#isOffered(build) || held + build.bytes > this.#bytesMax) return undefined;
+    const entry = { build, whole: this.#read(build) };
+    this.#entries.set(build.objectId, entry);
+    entry.whole.catch(() => this.#entries.delete(build.objectId));
+    return entry;
+  }
+
+  async #read({ objectId, bytes }: Build): Promise<Blob> {
+    const limit = pLimit(PARTS_AT_A_TIME);
+    const starts = Array.from(
+      { length: Math.ceil(bytes / PART_BYTES) },
+      (_, nth) => nth * PART_BYTES,
+    );
+    const parts = await limit.map(starts, async (start) => {
+      const end = Math.min(start + PART_BYTES, bytes);
+      return new Blob([await this.#objects.read(objectKey(objectId), start, end)]);
+    });
+    return new Blob(parts);
+  }
+}
