@@ -2,7 +2,7 @@ import { once } from "node:events";
 
 import { buildWrite } from "./app.ts";
 import { type Config } from "./platform/config.ts";
-import { type Sql, isOutage, openDatabase } from "./platform/database.ts";
+import { type Sql, isAway, openDatabase } from "./platform/database.ts";
 import { DependencyAway, UsageError } from "./platform/errors.ts";
 import { untilFree } from "./platform/listener.ts";
 import { type Log, openLog } from "./platform/log.ts";
@@ -122,7 +122,7 @@ export function print(text: string): void {
 }
 
 async function migrateDatabase(databaseUrl: string): Promise<string[]> {
-  const sql = openDatabase(databaseUrl, { connections: 1 });
+  const sql = openDatabase(databaseUrl, { connections: 1, unbounded: true });
   try {
     return await migrate(sql).catch(rethrow);
   } finally {
@@ -132,7 +132,7 @@ async function migrateDatabase(databaseUrl: string): Promise<string[]> {
 
 /** Names the database when that is what failed: the driver's own message does not. */
 function rethrow(error: unknown): never {
-  if (!(error instanceof Error && isOutage(error))) throw error;
+  if (!(error instanceof Error && isAway(error))) throw error;
   // Of a name with several addresses the message is empty.
   const cause = error.message || ("code" in error ? String(error.code) : error.name);
   throw new DependencyAway(`PostgreSQL (DATABASE_URL) is away: ${cause}`, { cause: error });

@@ -2,6 +2,7 @@ import { pack } from "msgpackr";
 import pLimit from "p-limit";
 import pRetry, { AbortError } from "p-retry";
 
+import { rejectOnAbort } from "../platform/abort.ts";
 import { unavailable } from "../platform/errors.ts";
 import { type Log } from "../platform/log.ts";
 import { type Metrics, type Waiting } from "../platform/metrics.ts";
@@ -279,10 +280,4 @@ export class CommitLog {
       throw signal.aborted ? new Error("not stored in time", { cause: failure ?? error }) : error;
     });
   }
-}
-
-async function rejectOnAbort(signal: AbortSignal): Promise<never> {
-  const { promise, reject } = Promise.withResolvers<never>();
-  signal.addEventListener("abort", () => reject(signal.reason), { once: true });
-  return await promise;
 }

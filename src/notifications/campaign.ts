@@ -1,3 +1,4 @@
+import { rejectOnAbort } from "../platform/abort.ts";
 import { type Sql } from "../platform/database.ts";
 import { type Log } from "../platform/log.ts";
 import { platformOf } from "../platform/push-platforms.ts";
@@ -7,7 +8,7 @@ import { type Outcome } from "../push/outcome.ts";
 import { DEVICE_EVENT, SEND_PLATFORM, STATUS, eventName } from "./enums.ts";
 import { Lane } from "./lane.ts";
 import { type Ended, type Lease, Outcomes, endLaunch } from "./outcomes.ts";
-import { Progress } from "./progress.ts";
+import { type OpenChunk, Progress } from "./progress.ts";
 import { type Sender } from "./sending.ts";
 import { type Slots } from "./slots.ts";
 import {
@@ -80,7 +81,8 @@ export class Campaign<Prepared> {
       this.#renew().catch((error: unknown) => log.warn({ err: error }, "lease not renewed"));
     }, RENEW_MS);
     try {
-      await this.#sendAll();
+      // What waits for a slot may wait for long.
+      await Promise.race([this.#sendAll(), rejectOnAbort(this.#stop.signal)]);
       await endLaunch(sql, this.#lease);
       metrics.campaigns.inc({ outcome: "sent" });
       log.info({ notification: id }, "campaign sent");
@@ -151,17 +153,30 @@ export class Campaign<Prepared> {
   async #sendChunk({ until, devices }: Chunk, sending: Set<number>): Promise<Lane[]> {
     const open = this.#progress.open(until, devices.length);
     const { apns, fcm } = this.#lanes;
-    const isLeft = ({ id }: TargetDevice) => !sending.has(id);
-    // What nothing can be sent to goes along with FCM's.
-    const [mobile, rest] = partition(devices.filter(isLeft), isApns);
-    const take = async (lane: Lane, part: TargetDevice[]) => {
-      this.#progress.begin(part, open);
-      if (await lane.take(part)) return [];
-      this.#progress.leave(part);
-      return [lane];
-    };
-    const stuck = await Promise.all([take(apns, mobile), take(fcm, rest)]);
-    return stuck.flat();
+    const left = devices.filter(({ id }) => !sending.has(id));
+    let parts = [
+      { lane: apns, part: left.filter(isApns) },
+      // What nothing can be sent to goes along with FCM's.
+      { lane: fcm, part: left.filter((device) => !isApns(device)) },
+    ].filter(({ part }) => part.length > 0);
+    for (;;) {
+      const taken = await Promise.all(parts.map(async (one) => await this.#take(one, open)));
+      const stuck = parts.filter((_, nth) => taken[nth] === false);
+      // They are left for the sake of another lane, which can go on.
+      if (stuck.length < parts.length || stuck.length === 0) return stuck.map(({ lane }) => lane);
+      await Promise.race(stuck.map(({ lane }) => lane.drained()));
+      parts = stuck;
+    }
+  }
+
+  async #take(
+    { lane, part }: { lane: Lane; part: TargetDevice[] },
+    open: OpenChunk | undefined,
+  ): Promise<boolean> {
+    this.#progress.begin(part, open);
+    const isTaken = await lane.take(part);
+    if (!isTaken) this.#progress.leave(part);
+    return isTaken;
   }
 
   #begin(device: TargetDevice, slots: Slots): void {
@@ -268,10 +283,6 @@ export class Campaign<Prepared> {
       update notifications set worker = null, leased_until = null, done_cursor = greatest(done_cursor, ${this.#progress.doneCursor})
       where id = ${id} and launch = ${launch} and worker = ${worker}`;
   }
-}
-
-function partition<Item>(items: Item[], test: (item: Item) => boolean): [Item[], Item[]] {
-  return [items.filter(test), items.filter((item) => !test(item))];
 }
 
 function isApns({ sendPlatform }: TargetDevice): boolean {

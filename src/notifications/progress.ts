@@ -1,4 +1,4 @@
-type OpenChunk = { until: number; left: number };
+export type OpenChunk = { until: number; left: number };
 
 /** How far a launch is: who is being sent to, and up to which id every target has its outcome recorded. */
 export class Progress {

@@ -102,11 +102,11 @@ async function target(
         select ${columns(sql)} from devices d where d.id > ${after} and d.id <= ${until} and ${matches}
       )
       select * from matching
-      -- A token that several devices have is sent to once, as the first of them.
-      where token = '' or not exists (
+      -- A token that several devices have is sent to once, as the first of them that meets the conditions.
+      where token = '' or "tokenInvalid" or not exists (
         select 1 from devices d
-        where d.push_token = matching.token and d.id < matching.id and d.send_platform = matching."sendPlatform"
-          and not d.token_invalid and ${matches}
+        where hashtext(d.push_token) = hashtext(matching.token) and d.push_token = matching.token and d.push_token <> ''
+          and d.id < matching.id and d.send_platform = matching."sendPlatform" and not d.token_invalid and ${matches}
       )
       order by id`;
     const ids = `{${devices.map((device) => device.id).join(",")}}`;

@@ -19,8 +19,12 @@ const STATEMENT_MS = 10_000;
 const SILENCE_MS = STATEMENT_MS + 1000;
 const SILENCE_CHECK_MS = 1000;
 
-/** A pool whose statements end by themselves: nothing waits for ever on a lock or a dead server. */
-export function openDatabase(url: string, options: { connections?: number } = {}): Sql {
+/** A pool whose statements end by themselves: nothing waits for ever on a lock or a dead server. Unless they may take as long as they need. */
+export function openDatabase(
+  url: string,
+  options: { connections?: number; unbounded?: boolean } = {},
+): Sql {
+  const isBounded = options.unbounded !== true;
   // A constant of its own, because the driver's types do not know `socket`.
   const settings = {
     max: options.connections ?? 10,
@@ -30,9 +34,9 @@ export function openDatabase(url: string, options: { connections?: number } = {}
     backoff: () => 0.1 + Math.random() * 0.4,
     // Shorter than the silence that ends a connection.
     idle_timeout: STATEMENT_MS / 1000,
-    socket: watchedSocket(),
+    ...(isBounded && { socket: watchedSocket() }),
     onnotice: () => undefined,
-    connection: { application_name: "floodgate", statement_timeout: STATEMENT_MS },
+    connection: { application_name: "floodgate", statement_timeout: isBounded ? STATEMENT_MS : 0 },
   };
   return postgres(url, settings);
 }
@@ -62,9 +66,20 @@ function watchedSocket() {
   };
 }
 
-const OUTAGE = /^(?:CONNECT|ECONN|ETIMEDOUT|EPIPE|ENOTFOUND|EHOST|ENET|EAI_|08|40|53|57)/;
+const AWAY = /^(?:CONNECT|ECONN|ETIMEDOUT|EPIPE|ENOTFOUND|EHOST|ENET|EAI_|08|53|57P)/;
+// A statement that took too long, or was given up for another one.
+const GIVEN_UP = /^(?:40|57014)/;
 
-/** Whether the error says that the database is away, overloaded or gave the statement up for another one, not that it is wrong. */
+/** Whether the error says that the database cannot be reached or takes no more connections. */
+export function isAway(error: unknown): boolean {
+  return AWAY.test(codeOf(error));
+}
+
+/** Whether the error says that the database is away or overloaded, not that the statement is wrong: it may go well the next time. */
 export function isOutage(error: unknown): boolean {
-  return error instanceof Error && "code" in error && OUTAGE.test(String(error.code));
+  return isAway(error) || GIVEN_UP.test(codeOf(error));
+}
+
+function codeOf(error: unknown): string {
+  return error instanceof Error && "code" in error ? String(error.code) : "";
 }

@@ -72,6 +72,8 @@ export class Sessions {
     this.#options = options;
     this.#known = new LRUCache({
       max: SESSIONS_CACHED_MAX,
+      // What is set meanwhile ends the wait of nobody.
+      ignoreFetchAbort: true,
       fetchMethod: async (...[id, , { options: entry }]) => {
         const known = await selectKnown(deps.sql, id);
         if (known.projectId === 0) entry.ttl = UNKNOWN_CACHED_MS;
@@ -105,7 +107,8 @@ export class Sessions {
       user_city: "",
     };
     await this.#deps.commitLog.appendRow("session", row, { projectId: 0, sessionId: id }).committed;
-    this.#known.delete(id);
+    const unknown = { projectId: 0, recorded: true, stored: true };
+    this.#known.set(id, unknown, { ttl: UNKNOWN_CACHED_MS });
   }
 
   /** The largest body in bytes that a session's project takes. */

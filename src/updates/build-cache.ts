@@ -45,15 +45,24 @@ export class BuildCache {
   }
 
   async #read({ objectId, bytes }: Build): Promise<Blob> {
-    const limit = pLimit(PARTS_AT_A_TIME);
+    const whole = new Uint8Array(bytes);
     const starts = Array.from(
       { length: Math.ceil(bytes / PART_BYTES) },
       (_, nth) => nth * PART_BYTES,
     );
-    const parts = await limit.map(starts, async (start) => {
-      const end = Math.min(start + PART_BYTES, bytes);
-      return new Blob([await this.#objects.read(objectKey(objectId), start, end)]);
+    const failure = new AbortController();
+    const limit = pLimit(PARTS_AT_A_TIME);
+    await limit.map(starts, async (start) => {
+      // After a failure no more is read, and nobody asks again before the rest has ended.
+      if (failure.signal.aborted) return;
+      try {
+        const end = Math.min(start + PART_BYTES, bytes);
+        whole.set(await this.#objects.read(objectKey(objectId), start, end, failure.signal), start);
+      } catch (error) {
+        failure.abort(error);
+      }
     });
-    return new Blob(parts);
+    failure.signal.throwIfAborted();
+    return new Blob([whole]);
   }
 }

@@ -110,6 +110,35 @@ test("a provider that is away keeps only its own devices of a campaign waiting",
   expect(provider.repeated).toBe(0);
 }, 40_000);
 
+test("while a campaign's only provider is away it targets no more than it can begin", async () => {
+  await all.devices(4000);
+  const provider = new FakeProvider();
+  provider.answer = async (_target, signal) => await away(signal);
+  const id = await all.launch();
+  await using _ = all.working(provider);
+  await Bun.sleep(2500);
+  expect((await all.stateOf(id))?.targeted).toBeLessThanOrEqual(3000);
+});
+
+test("a campaign that is stopped while it waits for the slots of another one is given back at once", async () => {
+  await all.devices(100, ANDROID, { group: "a" });
+  await all.devices(100, ANDROID, { group: "b" });
+  const stuck = new FakeProvider();
+  stuck.answer = async (_target, signal) => await away(signal);
+  await all.launch({ key: "group", operator: "str_eq", value: "a" });
+  await using _ = all.working(stuck);
+  await eventually("the slots are taken", () => stuck.sent.length === 25);
+  const id = await all.launch({ key: "group", operator: "str_eq", value: "b" });
+  await all.reaches(id, STATUS.launched);
+  await all.sql`update notifications set status = ${STATUS.error} where id = ${id}`;
+  const isFree = async () => {
+    const [row] = await all.sql<[{ free: boolean }]>`
+      select worker is null as free from notifications where id = ${id}`;
+    return row.free;
+  };
+  await eventually("it is given back", isFree, 3000);
+});
+
 test("connections to the database that are cut while outcomes are recorded repeat nothing", async () => {
   await all.devices(3000);
   await using proxy = await TcpProxy.open(all.databaseUrl);
