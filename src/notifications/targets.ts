@@ -98,17 +98,7 @@ async function target(
 ): Promise<TargetDevice[]> {
   return await sql.begin(async (transaction) => {
     const devices = await transaction<TargetDevice[]>`
-      with matching as materialized (
-        select ${columns(sql)} from devices d where d.id > ${after} and d.id <= ${until} and ${matches}
-      )
-      select * from matching
-      -- A token that several devices have is sent to once, as the first of them that meets the conditions.
-      where token = '' or "tokenInvalid" or not exists (
-        select 1 from devices d
-        where hashtext(d.push_token) = hashtext(matching.token) and d.push_token = matching.token and d.push_token <> ''
-          and d.id < matching.id and d.send_platform = matching."sendPlatform" and not d.token_invalid and ${matches}
-      )
-      order by id`;
+      select ${columns(sql)} from devices d where d.id > ${after} and d.id <= ${until} and ${matches} order by d.id`;
     const ids = `{${devices.map((device) => device.id).join(",")}}`;
     const [held] = await transaction`
       with logged as (

@@ -33,21 +33,6 @@ test("a campaign reaches every device that meets its conditions, and no other", 
   expect(provider.sent[0]?.message).toMatchObject({ title: "Hello", body: "There is news." });
 });
 
-test("a token that several devices have is sent to once, as the first that meets the conditions", async () => {
-  await all.devices(3, ANDROID, { plan: "free" });
-  await all.devices(5, ANDROID, { plan: "pro" });
-  await all.devices(1, IPHONE, { plan: "pro" });
-  await all.sql`update devices set push_token = 'shared'`;
-  const provider = new FakeProvider();
-  const id = await all.launch({ key: "plan", operator: "str_eq", value: "pro" });
-  await using _ = all.working(provider);
-  await all.reaches(id, STATUS.sent);
-  expect(await all.stateOf(id)).toMatchObject({ targeted: 2, android: 1, ios: 1, failed: 0 });
-  const sent = await all.sql<{ id: number }[]>`
-    select device_id::integer as id from device_events where event = 1 order by 1`;
-  expect(sent.map((row) => row.id)).toEqual([4, 9]);
-});
-
 test("what is sent to browsers is counted, too", async () => {
   await all.devices(3, { send: 1, device: 3 });
   const id = await all.launch();
