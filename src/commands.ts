@@ -40,8 +40,8 @@ async function startAll(
   log: Log,
 ): Promise<string> {
   // The processes of a start that was killed go on for some seconds, and those that share a port would not notice others on it.
-  for (const port of [config.port, config.metricsPort ?? 0])
-    await untilFree(config.host, port, log);
+  for (const port of [config.port, config.metricsPort])
+    if (port !== undefined) await untilFree(config.host, port, log);
   const env: Program["env"] = {
     DATABASE_URL: databaseUrl,
     TOKEN_SECRET: config.tokenSecrets.join(","),

@@ -26,7 +26,7 @@ export async function measureStages(
   { harness, findings }: Context<unknown>,
   request: StagesRequest,
 ): Promise<StageResult[]> {
-  const { phase, name, round = 1, subject, store, work, connections, stages } = request;
+  const { phase, name, subject, store, work, connections, stages } = request;
   const index = await IndexCheck.open(harness, subject, TABLES[work.kind]);
   const results = await harness.load.stages(`${phase}: ${name}`, {
     kind: "stages",
@@ -38,13 +38,7 @@ export async function measureStages(
     ...(store?.simulator !== undefined && { storeUrl: store.simulator.url }),
   });
   for (const result of results) {
-    findings.measurements.push({
-      phase,
-      subject: name,
-      store: store?.label ?? "none",
-      round,
-      result,
-    });
+    keepResult(findings, request, result);
     findings.failures.push(...problems(`${phase}, ${name}, ${result.name}`, result));
   }
   const acknowledged = results.reduce((sum, { statuses }) => sum + (statuses["200"] ?? 0), 0);
@@ -103,7 +97,7 @@ export async function measureUploads(
     );
   const acknowledged = result.statuses["200"] ?? 0;
   findings.failures.push(...(await index.problems(`${phase}, ${name}`, acknowledged, connections)));
-  if (keep) keepTransfer(findings, request, result);
+  if (keep) keepResult(findings, request, result);
   return result;
 }
 
@@ -124,14 +118,14 @@ export async function measureDownloads(
     findings.failures.push(
       `${phase}, ${name}: ${connections} downloads gave ${result.bytes} bytes and ${JSON.stringify(result.statuses)}`,
     );
-  keepTransfer(findings, request, result);
+  keepResult(findings, request, result);
   return result;
 }
 
-function keepTransfer(
+function keepResult(
   findings: Findings,
   { phase, name, store, round = 1 }: About,
-  result: TransferResult,
+  result: StageResult | TransferResult,
 ): void {
   findings.measurements.push({
     phase,

@@ -6,12 +6,10 @@ import { errors, json } from "../platform/docs.ts";
 import { integer, text } from "../platform/parameters.ts";
 import { selectRange } from "../platform/range.ts";
 import { type ServerKeys } from "../platform/server-keys.ts";
-import { streamOf } from "../platform/streams.ts";
+import { INLINE_BYTES_MAX, streamOf } from "../platform/streams.ts";
 import { type SessionToken } from "../sessions/token.ts";
 import { type StoredImage, findImage, imageBytes, listImages } from "./reading.ts";
 import { type Images } from "./service.ts";
-
-const INLINE_BYTES_MAX = 2 ** 20;
 
 export type UploadRoutesDeps = { images: Images; authorize: (request: Request) => SessionToken };
 
@@ -103,7 +101,6 @@ async function serve(
   const { status, start, end } = selectRange(request, { bytes: image.bytes, etag }, headers);
   if (status === 304) return new Response(null, { status, headers });
   const bytes = imageBytes(reader, image, start, end);
-  // Bun sends a stream without its length, so what is small goes out in one piece.
   const body =
     end - start <= INLINE_BYTES_MAX ? Buffer.concat(await Array.fromAsync(bytes)) : streamOf(bytes);
   return new Response(body, { status, headers });

@@ -7,7 +7,6 @@ import { unavailable } from "../platform/errors.ts";
 import { type Log } from "../platform/log.ts";
 import { type Metrics, type Waiting } from "../platform/metrics.ts";
 import { type ObjectStore } from "../platform/objects.ts";
-import { TokenBucket } from "../platform/token-bucket.ts";
 import { CommitDeadline } from "./commit-deadline.ts";
 import { type InflightBytes } from "./inflight-bytes.ts";
 import {
@@ -18,6 +17,7 @@ import {
   SegmentWriter,
   segmentKey,
 } from "./segment.ts";
+import { TokenBucket } from "./token-bucket.ts";
 
 const PUTS_MAX = 8;
 const BUFFERS_KEPT_MAX = 1;

@@ -1,3 +1,4 @@
+import { rejectOnAbort } from "./abort.ts";
 import { type Bus } from "./bus.ts";
 import { type Sql } from "./database.ts";
 import { type Log } from "./log.ts";
@@ -54,10 +55,8 @@ export class Health {
 
   async #ask(name: string, ask: (signal: AbortSignal) => Promise<unknown>): Promise<"ok" | "down"> {
     const signal = AbortSignal.timeout(CHECK_MS);
-    const { promise: late, reject } = Promise.withResolvers<never>();
-    signal.addEventListener("abort", () => reject(signal.reason));
     try {
-      await Promise.race([ask(signal), late]);
+      await Promise.race([ask(signal), rejectOnAbort(signal)]);
       return "ok";
     } catch (error) {
       this.#deps.log.warn({ err: error, dependency: name }, "not ready");

@@ -1,6 +1,5 @@
 import { Gauge } from "prom-client";
 
-import { HotCounter, HotHistogram } from "./hot-metrics.ts";
 import { ProcessMetrics } from "./process-metrics.ts";
 
 const SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15];
@@ -28,26 +27,23 @@ export type Waiting = {
 
 /** What an operator may ask of a serving process. */
 export class Metrics extends ProcessMetrics {
-  readonly #requests = new HotCounter({
-    name: "floodgate_http_requests_total",
-    help: "Answers by route, method and status.",
-    labelNames: ["route", "method", "status"],
-    registers: [this.registry],
-  });
-  readonly #requestSeconds = new HotHistogram({
-    name: "floodgate_http_request_duration_seconds",
-    help: "From a request's headers to its answer.",
-    buckets: SECONDS,
-    labelNames: ["route"],
-    registers: [this.registry],
-  });
-  readonly #acknowledgementSeconds = new HotHistogram({
-    name: "floodgate_acknowledgement_duration_seconds",
-    help: "From the headers of a batch or of an upload of images to its 200, which says that it is durable.",
-    buckets: SECONDS,
-    labelNames: ["kind"],
-    registers: [this.registry],
-  });
+  readonly #requests = this.counter("http_requests_total", "Answers by route, method and status.", [
+    "route",
+    "method",
+    "status",
+  ]);
+  readonly #requestSeconds = this.histogram(
+    "http_request_duration_seconds",
+    "From a request's headers to its answer.",
+    SECONDS,
+    ["route"],
+  );
+  readonly #acknowledgementSeconds = this.histogram(
+    "acknowledgement_duration_seconds",
+    "From the headers of a batch or of an upload of images to its 200, which says that it is durable.",
+    SECONDS,
+    ["kind"],
+  );
   readonly refusals = this.counter(
     "refusals_total",
     "Requests that ended with an error, by its reason: overload, store (away), database (away), framing, internal, or the error's code.",

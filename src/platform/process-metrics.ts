@@ -1,14 +1,8 @@
-import {
-  type Aggregator,
-  Counter,
-  Gauge,
-  Histogram,
-  Registry,
-  collectDefaultMetrics,
-} from "prom-client";
+import { type Aggregator, Gauge, Registry, collectDefaultMetrics } from "prom-client";
 
 import { version } from "../../package.json" with { type: "json" };
 import { type Sql } from "./database.ts";
+import { HotCounter, HotHistogram } from "./hot-metrics.ts";
 
 // Whoever is asked at a scrape must not keep it waiting while they are away; the readiness checks end sooner.
 const READ_MS_MAX = 3000;
@@ -98,8 +92,13 @@ export class ProcessMetrics {
     name: string,
     help: string,
     labelNames: Label[] = [],
-  ): Counter<Label> {
-    return new Counter({ name: `floodgate_${name}`, help, labelNames, registers: [this.registry] });
+  ): HotCounter<Label> {
+    return new HotCounter({
+      name: `floodgate_${name}`,
+      help,
+      labelNames,
+      registers: [this.registry],
+    });
   }
 
   protected histogram<const Label extends string>(
@@ -107,8 +106,8 @@ export class ProcessMetrics {
     help: string,
     buckets: number[],
     labelNames: Label[] = [],
-  ): Histogram<Label> {
-    return new Histogram({
+  ): HotHistogram<Label> {
+    return new HotHistogram({
       name: `floodgate_${name}`,
       help,
       buckets,

@@ -16,9 +16,7 @@ import { openClient } from "./s3-client.ts";
 import { Deadline, S3Failure, within } from "./s3-deadline.ts";
 import { checkStored, md5Of, sameBytes } from "./s3-etag.ts";
 import { abortUploads, type S3Place, S3Upload } from "./s3-multipart.ts";
-
-// Bun sends a stream without its length, so what is small goes out in one piece.
-const INLINE_BYTES_MAX = 2 ** 20;
+import { INLINE_BYTES_MAX } from "./streams.ts";
 
 export type S3Options = S3Config & {
   /** A folder in the bucket that holds every key. */

@@ -1,3 +1,5 @@
+/** A body up to this is sent in one piece: Bun drops the `Content-Length` of a stream (oven-sh/bun#10507). */
+export const INLINE_BYTES_MAX = 2 ** 20;
 const SLICE_BYTES = 2 ** 18;
 
 /** A body that is produced only as fast as the client reads it. A failure half-way breaks the connection off, so that no client takes a part for the whole. */

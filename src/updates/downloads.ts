@@ -6,12 +6,12 @@ import { type Metrics } from "../platform/metrics.ts";
 import { type ObjectStore } from "../platform/objects.ts";
 import { plainDetail } from "../platform/plain-text.ts";
 import { selectRange } from "../platform/range.ts";
+import { INLINE_BYTES_MAX } from "../platform/streams.ts";
 import { BuildCache } from "./build-cache.ts";
 import { type Build, integrityHeaders, objectKey } from "./build.ts";
 import { type Offers } from "./offers.ts";
 
 const LINK_SECONDS = 3600;
-const SMALL_BYTES_MAX = 2 ** 20;
 
 export type DownloadRoutesDeps = {
   offers: Offers;
@@ -81,8 +81,8 @@ async function send(
   metrics.updateDownloads.inc({ kind: status === 206 ? "range" : "whole" });
   metrics.updateDownloadBytes.inc(end - start);
   try {
-    // A small range is no reason to read all of it.
-    const whole = end - start > SMALL_BYTES_MAX ? await cache.whole(build) : undefined;
+    // What comes in one piece anyway is no reason to read all of it.
+    const whole = end - start > INLINE_BYTES_MAX ? await cache.whole(build) : undefined;
     const body = whole?.slice(start, end) ?? (await objects.body(objectKey(objectId), start, end));
     return new Response(body, { status, headers });
   } catch (cause) {

@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
 
-import { TokenBucket } from "../../src/platform/token-bucket.ts";
+import { TokenBucket } from "../../src/ingest/token-bucket.ts";
 
 function bucket(perSecond: number, burst: number) {
   const clock = { ms: 0 };
