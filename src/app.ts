@@ -1,4 +1,4 @@
-import { Elysia, ValidationError } from "elysia";
+import { Elysia } from "elysia";
 
 import { type Condition, normaliseConditions, parseConditions } from "./devices/conditions.ts";
 import { deviceRoutes } from "./devices/routes.ts";
@@ -23,11 +23,12 @@ import { Clients } from "./platform/clients.ts";
 import { type Clock, SYSTEM_CLOCK } from "./platform/clock.ts";
 import { type Config } from "./platform/config.ts";
 import { Cors } from "./platform/cors.ts";
-import { type Sql, isOutage } from "./platform/database.ts";
+import { type Sql } from "./platform/database.ts";
 import { docs } from "./platform/docs.ts";
 import { Edge } from "./platform/edge.ts";
 import { renderEnvelope } from "./platform/envelope.ts";
-import { AppError, UsageError, unavailable } from "./platform/errors.ts";
+import { UsageError } from "./platform/errors.ts";
+import { toAppError } from "./platform/framework-errors.ts";
 import { healthRoutes } from "./platform/health-routes.ts";
 import { Health } from "./platform/health.ts";
 import { type Log } from "./platform/log.ts";
@@ -38,15 +39,7 @@ import { renderPlainText } from "./platform/plain-text.ts";
 import { type RateLimits, openRateLimits } from "./platform/rate-limits.ts";
 import { RouteTable } from "./platform/route-table.ts";
 import { ServerKeys } from "./platform/server-keys.ts";
-import { Callers } from "./presence/caller.ts";
-import { Connections } from "./presence/connections.ts";
-import { Hub } from "./presence/hub.ts";
-import { LastSeen } from "./presence/last-seen.ts";
-import { RedisDevices } from "./presence/redis-devices.ts";
-import { presenceRoutes } from "./presence/routes.ts";
-import { Presence } from "./presence/service.ts";
-import { DeviceStore } from "./presence/store.ts";
-import { UserTokens } from "./presence/user-tokens.ts";
+import { buildPresence } from "./presence/slice.ts";
 import { Projects } from "./projects/service.ts";
 import { bearer } from "./sessions/bearer.ts";
 import { Geo } from "./sessions/geo.ts";
@@ -57,12 +50,7 @@ import { Sessions } from "./sessions/service.ts";
 import { Tokens } from "./sessions/token.ts";
 import { WorkerNumber } from "./sessions/worker-number.ts";
 import { Signatures } from "./signatures/service.ts";
-import { downloadRoutes } from "./updates/downloads.ts";
-import { BuildGarbage } from "./updates/garbage.ts";
-import { Offers } from "./updates/offers.ts";
-import { readPublicKey } from "./updates/public-key.ts";
-import { updateRoutes } from "./updates/routes.ts";
-import { Builds } from "./updates/service.ts";
+import { buildUpdates } from "./updates/slice.ts";
 import { userRoutes } from "./users/routes.ts";
 import { Users } from "./users/service.ts";
 
@@ -130,8 +118,14 @@ export async function buildApp(platform: Serving) {
   const rateLimits = await openRateLimits(config, open.redis, metrics);
   const health = new Health({ sql, objects, bus: open.bus, metrics, log });
   const signatures = new Signatures({ sql, log });
-  const { offers, routes: updatesSlice } = await buildUpdates(platform, write, clients, signatures);
-  const { presence, routes: presenceSlice } = buildPresence(platform, metrics, access);
+  const { offers, routes: updatesSlice } = await buildUpdates({
+    ...platform,
+    bus: open.bus,
+    metrics,
+    clients,
+    signatures,
+  });
+  const { presence, routes: presenceSlice } = buildPresence({ ...platform, ...access, metrics });
 
   // One holder, because the routes are mounted before the edge that renders their errors exists.
   const routes = new Elysia({ name: "floodgate" })
@@ -236,60 +230,6 @@ function buildPush({ config, sql }: Platform, { serverKeys }: Access) {
     .use(deviceRoutes({ devices, serverKeys, events }))
     .use(notificationRoutes({ notifications, serverKeys, estimate }))
     .use(internalRoutes({ notifications, serverKeys }));
-}
-
-function buildPresence(
-  { config, sql, log, open, clock = SYSTEM_CLOCK }: Serving,
-  metrics: Metrics,
-  { clients, serverKeys }: Access,
-) {
-  const { presenceTtlMs: ttlMs, redis: named } = config;
-  const { bus, redis } = open;
-  const lastSeen = new LastSeen(sql, log, ttlMs);
-  const redisDevices = redis && named && new RedisDevices(redis, named.prefix, ttlMs);
-  const store = new DeviceStore({ lastSeen, redis: redisDevices, clock, log });
-  const load = async (userids: string[]) => await store.load(userids);
-  const hub = new Hub({ load, clock, ttlMs, metrics });
-  const connections = new Connections(clock);
-  const presence = new Presence({ hub, store, connections, bus, clock, ttlMs, metrics, log });
-  const tokens = new UserTokens(config.tokenSecrets);
-  const callers = new Callers(clients, tokens, clock);
-  const routes = presenceRoutes({ presence, hub, callers, tokens, clients, serverKeys, clock });
-  return { presence, routes };
-}
-
-/** Builds of apps, for who asks for updates and for who publishes them. */
-async function buildUpdates(
-  { config: { updates }, sql, objects, log, open }: Serving,
-  { metrics }: Write,
-  clients: Clients,
-  signatures: Signatures,
-) {
-  const offers = new Offers({ sql, bus: open.bus, log });
-  const garbage = new BuildGarbage({ sql, objects, log });
-  const publicKey = await readPublicKey(updates.publicKey);
-  const builds = new Builds({ sql, objects, garbage, offers, metrics }, { ...updates, publicKey });
-  const routes = new Elysia({ name: "app-updates" })
-    .use(updateRoutes({ builds, offers, signatures, clients, bases: updates }))
-    .use(downloadRoutes({ offers, objects, clients, metrics, ...updates }));
-  return { offers, routes };
-}
-
-/** Elysia's own errors in our words. */
-function toAppError(code: string | number, cause: unknown): unknown {
-  if (code === "VALIDATION") return new AppError("invalid", validationMessage(cause), { cause });
-  if (isOutage(cause))
-    return unavailable("the database is away, send it again", 2, { cause, reason: "database" });
-  return code === "NOT_FOUND" ? new AppError("no_route", "no such route") : cause;
-}
-
-function validationMessage(error: unknown): string {
-  if (!(error instanceof ValidationError)) return "the request is malformed";
-  if (typeof error.customError === "string") return error.customError;
-  const [first] = error.all;
-  return first === undefined || !("path" in first)
-    ? "the request is malformed"
-    : `${first.path.slice(1)}: ${first.message}`;
 }
 
 function atLeastOne(secrets: string[]): [string, ...string[]] {

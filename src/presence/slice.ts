@@ -1,0 +1,46 @@
+import { type Clients } from "../platform/clients.ts";
+import { type Clock, SYSTEM_CLOCK } from "../platform/clock.ts";
+import { type Config } from "../platform/config.ts";
+import { type Sql } from "../platform/database.ts";
+import { type Log } from "../platform/log.ts";
+import { type Metrics } from "../platform/metrics.ts";
+import { type OpenBus } from "../platform/open-bus.ts";
+import { type ServerKeys } from "../platform/server-keys.ts";
+import { Callers } from "./caller.ts";
+import { Connections } from "./connections.ts";
+import { Hub } from "./hub.ts";
+import { LastSeen } from "./last-seen.ts";
+import { RedisDevices } from "./redis-devices.ts";
+import { presenceRoutes } from "./routes.ts";
+import { Presence } from "./service.ts";
+import { DeviceStore } from "./store.ts";
+import { UserTokens } from "./user-tokens.ts";
+
+export type PresenceDeps = {
+  config: Config;
+  sql: Sql;
+  log: Log;
+  open: OpenBus;
+  clock?: Clock;
+  metrics: Metrics;
+  clients: Clients;
+  serverKeys: ServerKeys;
+};
+
+/** Builds the services of presence and its routes. */
+export function buildPresence(deps: PresenceDeps) {
+  const { config, sql, log, open, clock = SYSTEM_CLOCK, metrics, clients, serverKeys } = deps;
+  const { presenceTtlMs: ttlMs, redis: named } = config;
+  const { bus, redis } = open;
+  const lastSeen = new LastSeen(sql, log, ttlMs);
+  const redisDevices = redis && named && new RedisDevices(redis, named.prefix, ttlMs);
+  const store = new DeviceStore({ lastSeen, redis: redisDevices, clock, log });
+  const load = async (userids: string[]) => await store.load(userids);
+  const hub = new Hub({ load, clock, ttlMs, metrics });
+  const connections = new Connections(clock);
+  const presence = new Presence({ hub, store, connections, bus, clock, ttlMs, metrics, log });
+  const tokens = new UserTokens(config.tokenSecrets);
+  const callers = new Callers(clients, tokens, clock);
+  const routes = presenceRoutes({ presence, hub, callers, tokens, clients, serverKeys, clock });
+  return { presence, routes };
+}

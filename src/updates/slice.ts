@@ -1,0 +1,41 @@
+import { Elysia } from "elysia";
+
+import { type Bus } from "../platform/bus.ts";
+import { type Clients } from "../platform/clients.ts";
+import { type Config } from "../platform/config.ts";
+import { type Sql } from "../platform/database.ts";
+import { type Log } from "../platform/log.ts";
+import { type Metrics } from "../platform/metrics.ts";
+import { type ObjectStore } from "../platform/objects.ts";
+import { type Signatures } from "../signatures/service.ts";
+import { downloadRoutes } from "./downloads.ts";
+import { BuildGarbage } from "./garbage.ts";
+import { Offers } from "./offers.ts";
+import { readPublicKey } from "./public-key.ts";
+import { updateRoutes } from "./routes.ts";
+import { Builds } from "./service.ts";
+
+export type UpdatesDeps = {
+  config: Config;
+  sql: Sql;
+  objects: ObjectStore;
+  log: Log;
+  bus: Bus;
+  metrics: Metrics;
+  clients: Clients;
+  signatures: Signatures;
+};
+
+/** Builds the services of app updates and the routes of those who ask for updates and who publish them. */
+export async function buildUpdates(deps: UpdatesDeps) {
+  const { sql, objects, log, bus, metrics, clients, signatures } = deps;
+  const { updates } = deps.config;
+  const offers = new Offers({ sql, bus, log });
+  const garbage = new BuildGarbage({ sql, objects, log });
+  const publicKey = await readPublicKey(updates.publicKey);
+  const builds = new Builds({ sql, objects, garbage, offers, metrics }, { ...updates, publicKey });
+  const routes = new Elysia({ name: "app-updates" })
+    .use(updateRoutes({ builds, offers, signatures, clients, bases: updates }))
+    .use(downloadRoutes({ offers, objects, clients, metrics, ...updates }));
+  return { offers, routes };
+}
