@@ -1,6 +1,6 @@
 import { Elysia } from "elysia";
 
-import { type Condition, normaliseConditions, parseConditions } from "./devices/conditions.ts";
+import { type Recipients, parseRecipients, storeRecipients } from "./devices/recipients.ts";
 import { deviceRoutes } from "./devices/routes.ts";
 import { Devices } from "./devices/service.ts";
 import { countImages } from "./images/reading.ts";
@@ -215,17 +215,23 @@ async function buildIngest(
 function buildPush({ config, sql }: Platform, { serverKeys }: Access) {
   const devices = new Devices(sql);
   const audience = {
-    parse: parseConditions,
-    normalise: normaliseConditions,
-    has: async (conditions: Condition, platform: number) => await devices.has(conditions, platform),
+    parse: parseRecipients,
+    store: storeRecipients,
+    has: async (recipients: Recipients, platform: number) =>
+      await devices.has(recipients, platform),
     deviceId: async (externalId: string) => (await devices.get(externalId)).id,
   };
   const canSend = { fcm: config.push.fcm !== undefined, apns: config.push.apns !== undefined };
   const notifications = new Notifications({ sql, audience, canSend });
   const events = async (externalId: string, query: URLSearchParams) =>
     await notifications.eventsOf(externalId, parseEventsQuery(query));
-  const estimate = async (conditions: unknown) =>
-    await devices.count(parseConditions(conditions === undefined ? {} : conditions));
+  const estimate = async ({
+    conditions = {},
+    external_ids,
+  }: {
+    conditions: unknown;
+    external_ids: unknown;
+  }) => await devices.count(parseRecipients({ conditions, external_ids }));
   return new Elysia({ name: "push" })
     .use(deviceRoutes({ devices, serverKeys, events }))
     .use(notificationRoutes({ notifications, serverKeys, estimate }))

@@ -1,7 +1,6 @@
 import { constants, setPriority } from "node:os";
 
-import { whereSql } from "./devices/condition-sql.ts";
-import { parseConditions } from "./devices/conditions.ts";
+import { readRecipients, recipientsSql } from "./devices/recipients.ts";
 import { type Looked, Orphans } from "./ingest/orphans.ts";
 import { Scrapes } from "./metrics-relay.ts";
 import { Worker } from "./notifications/worker.ts";
@@ -31,8 +30,8 @@ export async function runWork(
   const worker = new Worker({
     sql,
     sender,
-    filter: (transaction, conditions) => whereSql(transaction, conditions, "filter"),
-    parse: parseConditions,
+    filter: (transaction, recipients) => recipientsSql(transaction, recipients, "filter"),
+    recipientsOf: readRecipients,
     metrics,
     log,
   });

@@ -1,5 +1,6 @@
 import { AppError } from "../platform/errors.ts";
-import { isRecord, longerThan, wrongKey, wrongText } from "./properties.ts";
+import { isRecord } from "../platform/json.ts";
+import { longerThan, wrongKey, wrongText } from "./properties.ts";
 
 /** Groups within groups. */
 export const DEPTH_MAX = 16;

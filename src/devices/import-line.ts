@@ -1,14 +1,7 @@
 import { AppError } from "../platform/errors.ts";
 import { Fields } from "../platform/fields.ts";
-import { parseJson } from "../platform/json.ts";
-import {
-  type PropertyChange,
-  CHANGES_MAX,
-  checkSize,
-  isRecord,
-  parseValue,
-  wrongKey,
-} from "./properties.ts";
+import { isRecord, parseJson } from "../platform/json.ts";
+import { type PropertyChange, CHANGES_MAX, checkSize, parseValue, wrongKey } from "./properties.ts";
 import { type DeviceInput, parseDevice } from "./schema.ts";
 
 /** A device to import. A property that is null is removed. */

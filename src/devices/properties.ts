@@ -2,6 +2,7 @@ import { type PendingQuery, type Row } from "postgres";
 
 import { type Queryable } from "../platform/database.ts";
 import { AppError } from "../platform/errors.ts";
+import { isRecord } from "../platform/json.ts";
 
 export const KEY_LENGTH_MAX = 255;
 export const LIST_LENGTH_MAX = 1000;
@@ -90,10 +91,6 @@ export function longerThan(text: string, lengthMax: number): boolean {
   return (
     text.length > lengthMax && (text.length > 2 * lengthMax || Array.from(text).length > lengthMax)
   );
-}
-
-export function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 /** The wire's form: one object for each property, by key in the order of code points. */

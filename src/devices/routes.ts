@@ -1,21 +1,31 @@
 import { Elysia } from "elysia";
 
 import { queryParameter } from "../platform/docs.ts";
-import { detail, envelope, jsonBody, literal, readJson, wholeOf } from "../platform/envelope.ts";
-import { Fields, textOf } from "../platform/fields.ts";
-import { ordering } from "../platform/ordering.ts";
+import {
+  detail,
+  envelope,
+  fieldsOf,
+  jsonBody,
+  literal,
+  readJson,
+  wholeOf,
+} from "../platform/envelope.ts";
+import { textOf } from "../platform/fields.ts";
+import { ORDER_BYS_RULE, ordering } from "../platform/ordering.ts";
 import { type ServerKeys } from "../platform/server-keys.ts";
 import { type Condition, parseConditions } from "./conditions.ts";
 import { parseProperties } from "./properties.ts";
+import { EXTERNAL_ID_TEXT_MAX } from "./recipients.ts";
 import { parseDevice } from "./schema.ts";
 import { type Devices } from "./service.ts";
 
-// What is longer names nothing that there is.
-const TEXT_MAX = 1024;
 const EXTERNAL_IDS_MAX = 1000;
 const ORDER_BYS_MAX = 10;
 const START_MAX = 2 ** 31 - 1;
 const SIZE_MAX = 1000;
+
+const DEVICE_FIELDS = ["external_id", "push_token", "send_platform", "device_platform"];
+const SEARCH_FIELDS = ["external_ids", "conditions", "start", "size", "order_bys"];
 
 const SEARCH_ORDER = {
   id: "d.id",
@@ -38,7 +48,9 @@ export function deviceRoutes({ devices, serverKeys, events }: DeviceRoutesDeps) 
     .put(
       "/devices",
       async ({ request }) =>
-        envelope(await devices.upsert(parseDevice(new Fields(await readJson(request))))),
+        envelope(
+          await devices.upsert(parseDevice(fieldsOf(await readJson(request), DEVICE_FIELDS))),
+        ),
       {
         parse: "none",
         detail: {
@@ -56,7 +68,7 @@ export function deviceRoutes({ devices, serverKeys, events }: DeviceRoutesDeps) 
       "/devices/:external_id/properties/:add",
       async ({ params, request }) => {
         literal(params.add, ":add");
-        const fields = new Fields(await readJson(request));
+        const fields = fieldsOf(await readJson(request), ["properties"]);
         const changes = parseProperties(fields.get("properties"));
         return envelope(await devices.setProperties(params.external_id, changes));
       },
@@ -99,13 +111,15 @@ export function deviceRoutes({ devices, serverKeys, events }: DeviceRoutesDeps) 
 }
 
 function parseSearch(value: unknown) {
-  const fields = new Fields(value);
+  const fields = fieldsOf(value, SEARCH_FIELDS);
   const texts = (name: string, max: number) =>
-    fields.list(name, max).map((item) => textOf(item, name, 0, TEXT_MAX));
+    fields.list(name, max).map((item) => textOf(item, name, 0, EXTERNAL_ID_TEXT_MAX));
   const number = (name: string, absent: number) =>
     fields.get(name) === undefined ? absent : fields.get(name);
+  const externalIds = texts("external_ids", EXTERNAL_IDS_MAX);
   return {
-    externalIds: texts("external_ids", EXTERNAL_IDS_MAX),
+    // An empty list is the same as none.
+    externalIds: externalIds.length === 0 ? undefined : externalIds,
     conditions: conditionsOf(fields.get("conditions")),
     start: wholeOf(number("start", 0), "start", 0, START_MAX),
     size: wholeOf(number("size", 10), "size", 1, SIZE_MAX),
@@ -128,10 +142,13 @@ const EXTERNAL_ID_PARAMETER = {
 };
 
 const EVENTS_PARAMETERS = [
-  queryParameter("events", "targeted, sent, failed, invalid_token, undeliverable; any"),
+  queryParameter(
+    "events",
+    "names among targeted, sent, failed, invalid_token, undeliverable, comma-separated, not numbers; absent: any",
+  ),
   queryParameter("start", "how many to pass over; 0"),
   queryParameter("size", "how many, 1 to 1000; 10"),
-  queryParameter("order_bys", "created_at, id; a leading - means descending"),
+  queryParameter("order_bys", `created_at, id; ${ORDER_BYS_RULE}`),
 ];
 
 const EVENTS_EXAMPLE = {

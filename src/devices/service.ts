@@ -2,20 +2,16 @@ import { type Sql } from "../platform/database.ts";
 import { AppError } from "../platform/errors.ts";
 import { type OrderBy, orderSql } from "../platform/ordering.ts";
 import { DEVICE_PLATFORM, platformOf } from "../platform/push-platforms.ts";
-import { whereSql } from "./condition-sql.ts";
-import { type Condition } from "./conditions.ts";
 import {
   type Properties,
   type PropertyChange,
   applyProperties,
   wireProperties,
 } from "./properties.ts";
+import { type Recipients, recipientsSql } from "./recipients.ts";
 import { type DeviceInput } from "./schema.ts";
 
-export type DeviceSearch = {
-  /** empty: any */
-  externalIds: string[];
-  conditions: Condition;
+export type DeviceSearch = Recipients & {
   start: number;
   size: number;
   orderBys: OrderBy[];
@@ -91,7 +87,7 @@ export class Devices {
   async search(search: DeviceSearch): Promise<{ total: number; devices: WireDevice[] }> {
     const { externalIds, conditions } = search;
     const rows = await inTime(
-      conditions.type === "all" && externalIds.length === 0
+      conditions.type === "all" && externalIds === undefined
         ? this.#pageOfAll(search)
         : this.#pageOfSome(search),
     );
@@ -112,12 +108,11 @@ export class Devices {
 
   /** What meets the conditions is found first: for a page in order the planner might walk all devices. */
   async #pageOfSome(search: DeviceSearch): Promise<FoundRow[]> {
-    const { externalIds, conditions, start, size, orderBys } = search;
+    const { start, size, orderBys } = search;
     const sql = this.#sql;
-    const named = externalIds.length === 0 ? sql`` : sql`and external_id = any(${externalIds})`;
     return await sql<FoundRow[]>`
       with matched as materialized (
-        select d.id from devices d where ${whereSql(sql, conditions, "indexed")} ${named}
+        select d.id from devices d where ${recipientsSql(sql, search, "indexed")}
       )
       select total, d.* from (select count(*)::float8 as total from matched) as counted left join lateral (
         select ${columns(sql)} from matched join devices d on d.id = matched.id
@@ -126,7 +121,7 @@ export class Devices {
   }
 
   /** Whether one among them would be sent to through that platform. False also where it takes too long to find out. */
-  async has(conditions: Condition, sendPlatform: number): Promise<boolean> {
+  async has(recipients: Recipients, sendPlatform: number): Promise<boolean> {
     const sql = this.#sql;
     const reached = Object.values(DEVICE_PLATFORM).filter(
       (devicePlatform) => platformOf({ sendPlatform, devicePlatform }) !== undefined,
@@ -135,7 +130,7 @@ export class Devices {
       const [row] = await sql`
         select 1 from devices d
         where send_platform = ${sendPlatform} and device_platform = any(${reached}::smallint[])
-          and not token_invalid and ${whereSql(sql, conditions, "filter")} limit 1`;
+          and not token_invalid and ${recipientsSql(sql, recipients, "filter")} limit 1`;
       return row !== undefined;
     } catch (error) {
       if (tookTooLong(error)) return false;
@@ -144,10 +139,10 @@ export class Devices {
   }
 
   /** Throws 503 when it takes too long. */
-  async count(conditions: Condition): Promise<number> {
+  async count(recipients: Recipients): Promise<number> {
     const sql = this.#sql;
     const [row] = await inTime(sql<[{ total: number }]>`
-      select count(*)::float8 as total from devices d where ${whereSql(sql, conditions, "indexed")}`);
+      select count(*)::float8 as total from devices d where ${recipientsSql(sql, recipients, "indexed")}`);
     return row.total;
   }
 }

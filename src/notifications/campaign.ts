@@ -8,6 +8,7 @@ import { type Outcome } from "../push/outcome.ts";
 import { DEVICE_EVENT, SEND_PLATFORM, STATUS, eventName } from "./enums.ts";
 import { Lane } from "./lane.ts";
 import { type Ended, type Lease, Outcomes, endLaunch } from "./outcomes.ts";
+import { messageId } from "./message-id.ts";
 import { type OpenChunk, Progress } from "./progress.ts";
 import { type Sender } from "./sending.ts";
 import { type Slots } from "./slots.ts";
@@ -125,7 +126,13 @@ export class Campaign<Prepared> {
     while (stuck.length > 0) {
       await Promise.race(stuck.map((lane) => lane.drained()));
       stuck = await this.#walkThrough(
-        unfinished(sql, this.#lease, this.#progress.doneCursor, this.#progress.walked),
+        unfinished(
+          sql,
+          this.#lease,
+          this.#progress.doneCursor,
+          this.#progress.walked,
+          this.#walk.recipients.externalIds,
+        ),
       );
     }
     for (const lane of Object.values(this.#lanes)) await lane.drained();
@@ -287,13 +294,4 @@ export class Campaign<Prepared> {
 
 function isApns({ sendPlatform }: TargetDevice): boolean {
   return sendPlatform === SEND_PLATFORM.apns;
-}
-
-/** A UUID (version 8) that is the same whenever this launch is sent to this device. */
-export function messageId(
-  { uuid, launch }: Pick<Message, "uuid" | "launch">,
-  deviceId: number,
-): string {
-  const nth = (launch % 0x1000).toString(16).padStart(3, "0");
-  return `${uuid.slice(0, 13)}-8${nth}-8${uuid.slice(20, 23)}-${deviceId.toString(16).padStart(12, "0")}`;
 }

@@ -1,13 +1,27 @@
 import { Elysia } from "elysia";
 
 import { queryParameter } from "../platform/docs.ts";
-import { detail, envelope, jsonBody, literal, paging, readJson } from "../platform/envelope.ts";
+import {
+  detail,
+  envelope,
+  fieldsOf,
+  jsonBody,
+  literal,
+  paging,
+  readJson,
+} from "../platform/envelope.ts";
 import { AppError } from "../platform/errors.ts";
-import { Fields } from "../platform/fields.ts";
-import { ordering } from "../platform/ordering.ts";
+import { isRecord } from "../platform/json.ts";
+import { ORDER_BYS_RULE, ordering } from "../platform/ordering.ts";
 import { type ServerKeys } from "../platform/server-keys.ts";
 import { STATUS } from "./enums.ts";
-import { parseIncrease, parseLog, parseNotification, parseStatus } from "./schema.ts";
+import {
+  parseIncrease,
+  parseLog,
+  parseNotification,
+  parseStatus,
+  parseStatusChange,
+} from "./schema.ts";
 import { type Notifications } from "./service.ts";
 
 const LIST_ORDER = {
@@ -19,8 +33,8 @@ const LIST_ORDER = {
 export type NotificationRoutesDeps = {
   notifications: Notifications;
   serverKeys: ServerKeys;
-  /** How many devices meet conditions. Throws 400 for what are none. */
-  estimate: (conditions: unknown) => Promise<number>;
+  /** How many devices a campaign would go to. Throws 400 for what are no recipients. */
+  estimate: (given: { conditions: unknown; external_ids: unknown }) => Promise<number>;
 };
 
 export function notificationRoutes({
@@ -28,6 +42,16 @@ export function notificationRoutes({
   serverKeys,
   estimate,
 }: NotificationRoutesDeps) {
+  /** The router takes both actions for one route. */
+  const launchOrEstimate = async (params: { uuid: string; launch: string }, request: Request) => {
+    if (params.uuid !== "-") {
+      literal(params.launch, ":launch");
+      await checkLaunch(request);
+      return envelope(await notifications.launch(params.uuid));
+    }
+    literal(params.launch, ":estimate");
+    return envelope({ count: await estimate(parseEstimate(await readJson(request))) });
+  };
   return new Elysia({ name: "notifications" })
     .onTransform(({ request }) => serverKeys.check(request))
     .post(
@@ -38,10 +62,7 @@ export function notificationRoutes({
         ),
       {
         parse: "none",
-        detail: {
-          ...detail("Draft a campaign", NOTIFICATION_EXAMPLE, 400, 403, 413),
-          ...jsonBody(NOTIFICATION_BODY),
-        },
+        detail: draftDetail(),
       },
     )
     .get(
@@ -62,7 +83,7 @@ export function notificationRoutes({
       "/notifications/:uuid/status",
       async ({ params, request }) => {
         await notifications.get(params.uuid);
-        const status = parseStatus(new Fields(await readJson(request)).get("status"));
+        const status = parseStatusChange(await readJson(request));
         return envelope(await notifications.setStatus(params.uuid, status));
       },
       {
@@ -75,20 +96,12 @@ export function notificationRoutes({
     )
     .post(
       "/notifications/:uuid/:launch",
-      async ({ params, request }) => {
-        if (params.uuid !== "-") {
-          literal(params.launch, ":launch");
-          return envelope(await notifications.launch(params.uuid));
-        }
-        literal(params.launch, ":estimate");
-        const conditions = new Fields(await readJson(request)).get("conditions");
-        return envelope({ count: await estimate(conditions) });
-      },
+      ({ params, request }) => launchOrEstimate(params, request),
       {
         parse: "none",
         detail: {
           ...detail(LAUNCH, NOTIFICATION_EXAMPLE, 400, 403, 404, 409, 413),
-          ...jsonBody({ conditions: CONDITIONS }),
+          ...jsonBody({ conditions: CONDITIONS, external_ids: ["7c9e6679"] }),
         },
       },
     );
@@ -112,13 +125,18 @@ export function internalRoutes({
       async ({ params, request }) => {
         literal(params.action, "notification:add");
         const { notificationId, deviceIds } = parseLog(await readJson(request));
-        await notifications.logTargets(notificationId, deviceIds);
-        return envelope(deviceIds.length);
+        return envelope(await notifications.logTargets(notificationId, deviceIds));
       },
       {
         parse: "none",
         detail: {
-          ...detail("`notification:add` logs that devices were targeted", 2, 400, 403, 413),
+          ...detail(
+            "`notification:add` logs that devices were targeted, and answers for how many: unknown ids are left out",
+            2,
+            400,
+            403,
+            413,
+          ),
           ...jsonBody({ device_ids: [1, 2], notification_id: 1 }),
         },
       },
@@ -147,6 +165,17 @@ export function internalRoutes({
     );
 }
 
+function parseEstimate(body: unknown) {
+  const fields = fieldsOf(body, ["conditions", "external_ids"]);
+  return { conditions: fields.get("conditions"), external_ids: fields.get("external_ids") };
+}
+
+/** A launch has no body. One that is sent is ignored, unless it says to whom or when. Throws 400. */
+async function checkLaunch(request: Request): Promise<void> {
+  const body: unknown = await readJson(request).catch(() => undefined);
+  if (isRecord(body)) fieldsOf(body, ["status"]);
+}
+
 function parseList(query: URLSearchParams) {
   const status = query.get("status");
   return {
@@ -154,6 +183,19 @@ function parseList(query: URLSearchParams) {
     status:
       status === null ? undefined : parseStatus(/^\d$/.test(status) ? Number(status) : status),
     orderBys: ordering((query.get("order_bys") ?? "").split(","), LIST_ORDER),
+  };
+}
+
+function draftDetail() {
+  return {
+    ...detail(
+      "Draft a campaign; external_ids narrows the conditions to devices by name",
+      NOTIFICATION_EXAMPLE,
+      400,
+      403,
+      413,
+    ),
+    ...jsonBody(NOTIFICATION_BODY),
   };
 }
 
@@ -175,10 +217,7 @@ const LIST_PARAMETERS = [
   queryParameter("status", "a number from 0 to 5"),
   queryParameter("start", "how many to pass over; 0"),
   queryParameter("size", "how many, 1 to 1000; 10"),
-  queryParameter(
-    "order_bys",
-    "created_at, modified_at, scheduled_at; a leading - means descending",
-  ),
+  queryParameter("order_bys", `created_at, modified_at, scheduled_at; ${ORDER_BYS_RULE}`),
 ];
 
 const NOTIFICATION_BODY = {
@@ -186,6 +225,7 @@ const NOTIFICATION_BODY = {
   body: "There is news.",
   deep_link: "app://news",
   conditions: CONDITIONS,
+  external_ids: ["7c9e6679"],
   scheduled_at: "2026-12-24T18:00:00Z",
 };
 

@@ -1,6 +1,5 @@
 import { AppError } from "../platform/errors.ts";
-import { paging } from "../platform/envelope.ts";
-import { Fields } from "../platform/fields.ts";
+import { fieldsOf, paging } from "../platform/envelope.ts";
 import { ordering } from "../platform/ordering.ts";
 import { type DeviceEventName, STATUS, type Status } from "./enums.ts";
 import { parseSchedule } from "./schedule.ts";
@@ -11,6 +10,18 @@ const EVENT_NAMES: DeviceEventName[] = [
   "failed",
   "invalid_token",
   "undeliverable",
+];
+// A status comes back with what a client was answered.
+const NOTIFICATION_FIELDS = [
+  "title",
+  "body",
+  "image_url",
+  "icon_url",
+  "deep_link",
+  "conditions",
+  "external_ids",
+  "scheduled_at",
+  "status",
 ];
 const EVENTS_ORDER = { created_at: "e.created_at", id: "e.id" };
 
@@ -28,12 +39,13 @@ export type NewNotification = {
   iconUrl: string | undefined;
   deepLink: string | undefined;
   conditions: unknown;
+  externalIds: unknown;
   scheduledAt: Date;
 };
 
-/** A draft from outside; its conditions are not yet looked at. Throws 400. */
+/** A draft from outside; its conditions and external ids are not yet looked at. Throws 400. */
 export function parseNotification(value: unknown, now: Date): NewNotification {
-  const fields = new Fields(value);
+  const fields = fieldsOf(value, NOTIFICATION_FIELDS);
   return {
     title: fields.text("title", 0, TITLE_MAX),
     body: fields.text("body", 0, BODY_MAX),
@@ -42,8 +54,14 @@ export function parseNotification(value: unknown, now: Date): NewNotification {
     deepLink: fields.optionalText("deep_link", URL_MAX),
     // Absent must not be every device: nobody broadcasts by accident.
     conditions: fields.get("conditions") ?? null,
+    externalIds: fields.get("external_ids"),
     scheduledAt: parseSchedule(fields.get("scheduled_at") ?? "", now),
   };
+}
+
+/** Throws 400. */
+export function parseStatusChange(value: unknown): Status {
+  return parseStatus(fieldsOf(value, NOTIFICATION_FIELDS).get("status"));
 }
 
 export function parseStatus(value: unknown): Status {
@@ -54,7 +72,7 @@ export function parseStatus(value: unknown): Status {
 
 /** What an external worker logs. */
 export function parseLog(value: unknown): { deviceIds: number[]; notificationId: number } {
-  const fields = new Fields(value);
+  const fields = fieldsOf(value, ["device_ids", "notification_id"]);
   if (fields.get("device_ids") === undefined)
     throw new AppError("invalid", "device_ids is missing");
   const deviceIds = fields.list("device_ids", DEVICE_IDS_MAX).map((id) => {
@@ -67,7 +85,7 @@ export function parseLog(value: unknown): { deviceIds: number[]; notificationId:
 
 /** What an external worker has sent. */
 export function parseIncrease(value: unknown): { ios: number; android: number } {
-  const fields = new Fields(value);
+  const fields = fieldsOf(value, ["ios", "android"]);
   return {
     ios: fields.integer("ios", 0, INCREASE_MAX),
     android: fields.integer("android", 0, INCREASE_MAX),
@@ -87,6 +105,6 @@ export function parseEventsQuery(query: URLSearchParams) {
 function parseEventName(name: string): DeviceEventName {
   const known = EVENT_NAMES.find((event) => event === name);
   if (known === undefined)
-    throw new AppError("invalid", `events must be among ${EVENT_NAMES.join(", ")}`);
+    throw new AppError("invalid", `events takes names, comma-separated: ${EVENT_NAMES.join(", ")}`);
   return known;
 }

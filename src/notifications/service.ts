@@ -1,4 +1,4 @@
-import { type Condition } from "../devices/conditions.ts";
+import { type Recipients } from "../devices/recipients.ts";
 import { type Sql } from "../platform/database.ts";
 import { AppError } from "../platform/errors.ts";
 import { type OrderBy, orderSql } from "../platform/ordering.ts";
@@ -14,12 +14,14 @@ import { type NewNotification } from "./schema.ts";
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 
-/** What of devices campaigns need; conditions are the devices' own language. */
+/** What campaigns need of devices, whose own language the conditions are. */
 export type Audience = {
-  parse: (conditions: unknown) => Condition;
-  normalise: (conditions: Condition) => object;
+  /** Throws 400. */
+  parse: (given: { conditions: unknown; external_ids: unknown }) => Recipients;
+  /** The form to keep in the database. */
+  store: (recipients: Recipients) => object;
   /** Whether there is one that is sent to by that platform. */
-  has: (conditions: Condition, sendPlatform: number) => Promise<boolean>;
+  has: (recipients: Recipients, sendPlatform: number) => Promise<boolean>;
   /** Throws 404. */
   deviceId: (externalId: string) => Promise<number>;
 };
@@ -40,6 +42,8 @@ type Row = {
   icon_url: string | null;
   deep_link: string | null;
   conditions: object;
+  /** null or left out: whoever meets the conditions */
+  external_ids?: string[] | null;
   status: Status;
   scheduled_at: Date;
   created_at: Date;
@@ -60,14 +64,15 @@ export class Notifications {
     this.#deps = deps;
   }
 
-  async create({ conditions, ...draft }: NewNotification) {
+  async create({ conditions, externalIds, ...draft }: NewNotification) {
     const { sql, audience } = this.#deps;
-    const tree = JSON.stringify(audience.normalise(audience.parse(conditions)));
+    const recipients = audience.parse({ conditions, external_ids: externalIds });
+    const stored = JSON.stringify(audience.store(recipients));
     const [row] = await sql<[Row]>`
       insert into notifications as n (title, body, image_url, icon_url, deep_link, conditions, scheduled_at)
       values (${draft.title}, ${draft.body}, ${draft.imageUrl ?? null}, ${draft.iconUrl ?? null},
-        ${draft.deepLink ?? null}, ${tree}::text::jsonb, ${draft.scheduledAt})
-      returning ${columns(sql)}`;
+        ${draft.deepLink ?? null}, ${stored}::text::jsonb, ${draft.scheduledAt})
+      returning ${columnsOfOne(sql)}`;
     return wireNotification(row);
   }
 
@@ -75,7 +80,7 @@ export class Notifications {
   async get(uuid: string) {
     const { sql } = this.#deps;
     const [row] = UUID.test(uuid)
-      ? await sql<Row[]>`select ${columns(sql)} from notifications n where uuid = ${uuid}`
+      ? await sql<Row[]>`select ${columnsOfOne(sql)} from notifications n where uuid = ${uuid}`
       : [];
     if (row === undefined) throw new AppError("not_found", `notification not found ${uuid}`);
     return wireNotification(row);
@@ -104,13 +109,13 @@ export class Notifications {
   /** Queues a draft, or goes on with one that ended in an error. Launched again it is left as it is. Throws 404, and 409 once deleted. */
   async launch(uuid: string) {
     const { sql, audience } = this.#deps;
-    const { status, conditions } = await this.get(uuid);
+    const { status, conditions, external_ids: ids } = await this.get(uuid);
     if (status === STATUS.deleted)
       throw new AppError("conflict", `the notification ${uuid} was deleted`);
     const [armed] = await sql`
       select 1 from notifications where uuid = ${uuid} and ${isLaunchable(sql)}`;
     if (armed === undefined) return await this.get(uuid);
-    const problem = await this.#problemWith(audience.parse(conditions));
+    const problem = await this.#problemWith(audience.parse({ conditions, external_ids: ids }));
     const anew = sql`launch = launch + 1, device_cursor = 0, done_cursor = 0, targeted = 0, failed = 0,
       sent_android = 0, sent_ios = 0, sent_web = 0`;
     // A draft that was sent before begins anew; after an error only those who have no outcome yet are sent to.
@@ -144,17 +149,18 @@ export class Notifications {
     return row;
   }
 
-  /** Logs that devices were targeted by an external worker. Unknown devices are left out. Throws 400 for an unknown notification. */
-  async logTargets(notificationId: number, deviceIds: number[]): Promise<void> {
+  /** Logs that devices were targeted by an external worker, and returns how many: unknown ones are left out. Throws 400 for an unknown notification. */
+  async logTargets(notificationId: number, deviceIds: number[]): Promise<number> {
     const { sql } = this.#deps;
     const [known] = await sql`select 1 from notifications where id = ${notificationId}`;
     if (known === undefined)
       throw new AppError("invalid", `notification_id ${notificationId} is unknown`);
-    await sql`
+    const { count } = await sql`
       insert into device_events (device_id, notification_id, launch, event)
       select d.id, ${notificationId}, 0, ${DEVICE_EVENT.targeted}
       from unnest(${deviceIds}::bigint[]) with ordinality as wanted (id, nth) join devices d on d.id = wanted.id
       order by nth`;
+    return count;
   }
 
   /** What became of a device in campaigns. Throws 404. */
@@ -187,7 +193,7 @@ export class Notifications {
   }
 
   /** Undefined when every platform that the audience needs has credentials. */
-  async #problemWith(conditions: Condition): Promise<string | undefined> {
+  async #problemWith(recipients: Recipients): Promise<string | undefined> {
     const { audience, canSend } = this.#deps;
     if (!canSend.fcm && !canSend.apns)
       return "no push credentials are configured: the sender is off";
@@ -197,7 +203,7 @@ export class Notifications {
     ];
     const missing: string[] = [];
     for (const { name, has, platform } of needs)
-      if (!has && (await audience.has(conditions, platform))) missing.push(name);
+      if (!has && (await audience.has(recipients, platform))) missing.push(name);
     return missing.length === 0
       ? undefined
       : `no credentials are configured for ${missing.join(" and ")}`;
@@ -210,8 +216,14 @@ function isLaunchable(sql: Sql) {
     or status in (${STATUS.queued}, ${STATUS.launched}) and launch = 0)`;
 }
 
+/** For answers about one campaign. Lists leave out the external ids, of which each may have thousands. */
+function columnsOfOne(sql: Sql) {
+  return sql`${columns(sql)}, n.conditions -> 'external_ids' as external_ids`;
+}
+
 function columns(sql: Sql) {
-  return sql`n.id::float8 as id, n.uuid, n.title, n.body, n.image_url, n.icon_url, n.deep_link, n.conditions, n.status,
+  return sql`n.id::float8 as id, n.uuid, n.title, n.body, n.image_url, n.icon_url, n.deep_link, n.status,
+    case when n.conditions ? 'external_ids' then n.conditions -> 'conditions' else n.conditions end as conditions,
     n.scheduled_at, n.created_at, n.modified_at, n.error, n.sent_android::float8 as sent_android,
     n.sent_ios::float8 as sent_ios, n.sent_web::float8 as sent_web, n.targeted::float8 as targeted, n.failed::float8 as failed`;
 }
@@ -227,6 +239,7 @@ function wireNotification(row: Row) {
     image_url: row.image_url,
     icon_url: row.icon_url,
     conditions: row.conditions,
+    ...(row.external_ids && { external_ids: row.external_ids }),
     status: row.status,
     scheduled_at: row.scheduled_at.toISOString(),
     created_at: row.created_at.toISOString(),

@@ -1,6 +1,6 @@
 import type postgres from "postgres";
 
-import { type Condition } from "../devices/conditions.ts";
+import { type Recipients } from "../devices/recipients.ts";
 import { type Sql } from "../platform/database.ts";
 import { DEVICE_EVENT, STATUS } from "./enums.ts";
 import { type Lease } from "./outcomes.ts";
@@ -21,14 +21,14 @@ export class LeaseLost extends Error {
   override readonly name = "LeaseLost";
 }
 
-/** What the walk needs of devices: a predicate on the row `d` for conditions. */
-export type Filter = (sql: Sql, conditions: Condition) => Fragment;
+/** What the walk needs of devices: a predicate on the row `d` for recipients. */
+export type Filter = (sql: Sql, recipients: Recipients) => Fragment;
 type Fragment = postgres.PendingQuery<postgres.Row[]> | postgres.Fragment;
 
 /** Devices in the order of their ids; all up to `until` are in this chunk or came before. */
 export type Chunk = { until: number; devices: TargetDevice[] };
 
-export type Walk = { deviceCursor: number; doneCursor: number; conditions: Condition };
+export type Walk = { deviceCursor: number; doneCursor: number; recipients: Recipients };
 
 /**
  * The devices of a launch that have no outcome yet, chunk by chunk: first those that were targeted before, then the rest, which are
@@ -40,11 +40,12 @@ export async function* targets(
   walk: Walk,
   filter: Filter,
 ): AsyncGenerator<Chunk> {
-  yield* unfinished(sql, lease, walk.doneCursor, walk.deviceCursor);
+  const { externalIds } = walk.recipients;
+  yield* unfinished(sql, lease, walk.doneCursor, walk.deviceCursor, externalIds);
   const [last] = await sql<[{ id: number }]>`
     select coalesce(max(id), 0)::float8 as id from devices`;
-  const matches = filter(sql, walk.conditions);
-  for await (const [after, until] of ranges(sql, walk.deviceCursor, last.id))
+  const matches = filter(sql, walk.recipients);
+  for await (const [after, until] of ranges(sql, walk.deviceCursor, last.id, externalIds))
     yield { until, devices: await target(sql, lease, after, until, matches) };
 }
 
@@ -54,17 +55,25 @@ export async function* unfinished(
   lease: Lease,
   first: number,
   last: number,
+  externalIds?: string[],
 ): AsyncGenerator<Chunk> {
-  for await (const [after, until] of ranges(sql, first, last))
+  for await (const [after, until] of ranges(sql, first, last, externalIds))
     yield { until, devices: await unfinishedOf(sql, lease, after, until) };
 }
 
-/** The ids above the first and up to the last, in ranges of a chunk each: ids may have wide gaps. */
-async function* ranges(sql: Sql, first: number, last: number): AsyncGenerator<[number, number]> {
+/** The ids above the first and up to the last, in ranges of a chunk each: ids may have wide gaps. With external ids only those devices make up chunks. */
+async function* ranges(
+  sql: Sql,
+  first: number,
+  last: number,
+  externalIds?: string[],
+): AsyncGenerator<[number, number]> {
+  const named =
+    externalIds === undefined ? sql`` : sql`and external_id = any(${externalIds}::text[])`;
   for (let after = first; after < last;) {
     const [chunk] = await sql<[{ until: number | null }]>`
       select max(id)::float8 as until from (
-        select id from devices where id > ${after} and id <= ${last} order by id limit ${CHUNK_DEVICES}
+        select id from devices where id > ${after} and id <= ${last} ${named} order by id limit ${CHUNK_DEVICES}
       ) chunk`;
     if (chunk.until === null) return;
     yield [after, chunk.until];

@@ -1,6 +1,6 @@
 import { setTimeout } from "node:timers/promises";
 
-import { type Condition } from "../devices/conditions.ts";
+import { type Recipients } from "../devices/recipients.ts";
 import { type Sql } from "../platform/database.ts";
 import { type Log } from "../platform/log.ts";
 import { type WorkMetrics } from "../platform/work-metrics.ts";
@@ -18,7 +18,8 @@ export type WorkerDeps<Prepared> = {
   sql: Sql;
   sender: Sender<Prepared>;
   filter: Filter;
-  parse: (conditions: unknown) => Condition;
+  /** Reads the stored form of recipients. */
+  recipientsOf: (stored: unknown) => Recipients;
   metrics: WorkMetrics;
   log: Log;
 };
@@ -91,12 +92,12 @@ export class Worker<Prepared> {
   }
 
   #start(row: Row, worker: string): void {
-    const { parse, log } = this.#deps;
+    const { recipientsOf, log } = this.#deps;
     const lease = { id: row.id, launch: row.launch, worker };
     const walk = {
       deviceCursor: row.device_cursor,
       doneCursor: row.done_cursor,
-      conditions: parse(row.conditions),
+      recipients: recipientsOf(row.conditions),
     };
     const message = {
       uuid: row.uuid,

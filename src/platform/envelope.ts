@@ -1,6 +1,7 @@
 import { readBody } from "./body.ts";
 import { errorsLike, json } from "./docs.ts";
 import { AppError, STATUS } from "./errors.ts";
+import { Fields } from "./fields.ts";
 
 const BODY_BYTES_MAX = 2 ** 20;
 
@@ -29,6 +30,49 @@ export async function readJson(request: Request): Promise<unknown> {
   } catch (cause) {
     throw new AppError("invalid", "Not JSON type", { cause });
   }
+}
+
+// What some route of devices and notifications takes in its body.
+const KNOWN_FIELDS = [
+  "external_id",
+  "push_token",
+  "send_platform",
+  "device_platform",
+  "device_properties",
+  "properties",
+  "external_ids",
+  "conditions",
+  "start",
+  "size",
+  "order_bys",
+  "title",
+  "body",
+  "image_url",
+  "icon_url",
+  "deep_link",
+  "scheduled_at",
+  "status",
+  "device_ids",
+  "notification_id",
+  "ios",
+  "android",
+];
+
+/**
+ * The fields of a JSON body. Unknown ones are ignored; one that only other routes take is refused, because its sender believes that it
+ * counts. `taken` names those that count here, and those that a client may send back as it got them. Throws 400.
+ */
+export function fieldsOf(body: unknown, taken: string[]): Fields {
+  const fields = new Fields(body);
+  const idle = KNOWN_FIELDS.filter(
+    (name) => !taken.includes(name) && (fields.get(name) ?? null) !== null,
+  );
+  if (idle.length > 0)
+    throw new AppError(
+      "invalid",
+      `${idle.join(", ")} ${idle.length === 1 ? "has" : "have"} no effect here`,
+    );
+  return fields;
 }
 
 /** A path segment with a literal colon, which the router takes for a parameter. Throws 404 for anything else there. */

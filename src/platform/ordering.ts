@@ -1,5 +1,9 @@
 import { type Queryable } from "./database.ts";
 
+/** For descriptions of routes. */
+export const ORDER_BYS_RULE =
+  "comma-separated, a leading - means descending; other names are left out, and the id decides among equals";
+
 export type OrderBy = { column: string; isDescending: boolean };
 
 /** What to sort by, from names of which a leading `-` means descending. Names that are no key of `columns` are left out. */

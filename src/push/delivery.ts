@@ -14,6 +14,8 @@ import { backoff, type Backoff, type Gate, type Pace, parseRetryAfter, pause } f
 export type Persistence = {
   /** Of times that a provider may have seen the push and did not take it. */
   attempts: number;
+  /** How often a push is refused before the refusal counts: providers now and then refuse a single request by mistake. */
+  refusals: number;
   /** Of all that a push waits for but its turn. */
   deadlineMs: number;
   backoff: Backoff;
@@ -25,6 +27,7 @@ export type Persistence = {
 
 export const PERSISTENCE: Persistence = {
   attempts: 8,
+  refusals: 6,
   deadlineMs: 600_000,
   backoff: { baseMs: 1000, capMs: 60_000 },
   quotaBackoff: { baseMs: 10_000, capMs: 60_000 },
@@ -71,6 +74,9 @@ export class Delivery {
   #failures = 0;
   #replays = 0;
   #wasRenewed = false;
+  #refusals = 0;
+  /** How many pushes the provider had accepted when it last refused this one. */
+  #acceptedBefore = Number.POSITIVE_INFINITY;
   #wasLimited = false;
   /** Why it is still on its way. */
   #problem = "never processed";
@@ -84,7 +90,7 @@ export class Delivery {
   }
 
   async run(): Promise<Outcome> {
-    const { attempts, backoff: usual, quotaBackoff } = this.#persistence;
+    const { attempts, refusals, backoff: usual, quotaBackoff } = this.#persistence;
     const { counts } = this.#platform;
     for (;;) {
       const step = await this.#attempt();
@@ -100,10 +106,15 @@ export class Delivery {
         this.#problem = step.reason;
         delayMs = backoff(this.#failures, step.limited ? quotaBackoff : usual);
         delayMs = Math.max(delayMs, step.afterMs ?? 0);
-      } else if (step.kind === "renew") {
-        if (this.#wasRenewed) return { kind: "refused", reason: step.reason };
+      } else if (step.kind === "renew" && !this.#wasRenewed) {
         this.#wasRenewed = true;
         continue;
+      } else if (step.kind === "renew" || step.kind === "refused") {
+        this.#refusals += 1;
+        delayMs = backoff(this.#refusals, usual);
+        if (this.#refusals >= refusals || delayMs > this.#leftMs) return this.#refused(step.reason);
+        this.#acceptedBefore = this.#platform.gate.acceptedCount;
+        this.#problem = step.reason;
       } else if (step.kind === "wait") {
         this.#problem = step.reason;
         delayMs = step.ms;
@@ -113,6 +124,12 @@ export class Delivery {
       // Who waited for a credential had not asked the provider.
       if (step.kind !== "wait") counts.retries += 1;
     }
+  }
+
+  /** The outcome of a push that was refused each time. Where others were accepted since the time before, only this one is refused. */
+  #refused(reason: string): Outcome {
+    const { gate } = this.#platform;
+    return { kind: gate.acceptedCount > this.#acceptedBefore ? "failed" : "refused", reason };
   }
 
   get #leftMs(): number {
@@ -173,6 +190,7 @@ export class Delivery {
     }
     const verdict = provider.judge(exchange);
     if (verdict.kind === "sent") gate.served();
+    if (isOutcome(verdict)) gate.acceptedCount += 1;
     if (verdict.kind === "renew") provider.forget(credential);
     if (verdict.kind !== "retry") return verdict;
     const isOwn = this.#isOwn(verdict.limited);
@@ -193,4 +211,8 @@ export class Delivery {
     this.#wasLimited = true;
     return !gate.isProviderLimited;
   }
+}
+
+function isOutcome({ kind }: Verdict): boolean {
+  return kind === "sent" || kind === "invalid_token" || kind === "failed";
 }

@@ -26,7 +26,17 @@ const Accepted = Type.Object({ name: Type.String({ minLength: 1 }) });
 const Failure = Type.Object({
   error: Type.Object({
     status: Type.Optional(Type.String()),
-    details: Type.Optional(Type.Array(Type.Object({ errorCode: Type.Optional(Type.String()) }))),
+    details: Type.Optional(
+      Type.Array(
+        Type.Object({
+          errorCode: Type.Optional(Type.String()),
+          // Of google.rpc.BadRequest.
+          fieldViolations: Type.Optional(
+            Type.Array(Type.Object({ field: Type.Optional(Type.String()) })),
+          ),
+        }),
+      ),
+    ),
   }),
 });
 
@@ -83,6 +93,7 @@ export class Fcm implements Provider {
     const reason = `FCM ${status} ${code}`.trimEnd();
     const says = (name: string) => codes.includes(name);
     if (status === 404 && says("UNREGISTERED")) return { kind: "invalid_token", reason };
+    if (status === 400 && blamesTokenAlone(answer)) return { kind: "invalid_token", reason };
     // The token may be right, and the project that is configured wrong.
     if (says("SENDER_ID_MISMATCH")) return { kind: "failed", reason };
     if (status === 429) return { kind: "retry", reason, limited: "unknown" };
@@ -98,6 +109,16 @@ export class Fcm implements Provider {
 function partFor({ devicePlatform }: PushTarget, { fcm }: PreparedMessage) {
   if (devicePlatform === DEVICE_PLATFORM.ios) return fcm.ios;
   return devicePlatform === DEVICE_PLATFORM.web ? fcm.web : fcm.android;
+}
+
+/** FCM names the fields that it does not accept; a token that it has never given out is one of them. */
+function blamesTokenAlone(answer: unknown): boolean {
+  if (!Value.Check(Failure, answer)) return false;
+  const { details = [] } = answer.error;
+  const fields = details.flatMap(({ fieldViolations = [] }) =>
+    fieldViolations.map(({ field }) => field),
+  );
+  return fields.length > 0 && fields.every((field) => field === "message.token");
 }
 
 /** FCM's own code comes before the general status. */

@@ -9,7 +9,7 @@ export type Outcome =
   /** The provider knows no such device; APNs may tell since when, in epoch ms. */
   | { kind: "invalid_token"; reason: string; timestamp?: number }
   | { kind: "failed"; reason: string }
-  /** Credentials, topic or content are wrong: no other device would fare better. */
+  /** Credentials, topic or content are wrong, and have been for a while: no other device would fare better. */
   | { kind: "refused"; reason: string };
 
 export type Verdict =

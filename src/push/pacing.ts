@@ -14,6 +14,8 @@ export class Gate {
   #opensMs = Number.NEGATIVE_INFINITY;
   /** How many more devices were limited than served, as far as it matters. */
   #limited = 0;
+  /** How many pushes the provider has judged by themselves, which shows that it accepts the credentials. */
+  acceptedCount = 0;
 
   constructor(clock: Clock) {
     this.#clock = clock;

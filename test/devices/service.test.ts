@@ -1,14 +1,14 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
 
-import { type Condition, parseConditions } from "../../src/devices/conditions.ts";
+import { type Recipients, parseRecipients } from "../../src/devices/recipients.ts";
 import { Devices } from "../../src/devices/service.ts";
 import { type Sql, openDatabase } from "../../src/platform/database.ts";
 import { AppError } from "../../src/platform/errors.ts";
 import { DEVICE_PLATFORM, SEND_PLATFORM } from "../../src/platform/push-platforms.ts";
 import { freshDatabase } from "../support/postgres.ts";
 
-const ALL: Condition = { type: "all" };
-const RED = parseConditions({ key: "colour", operator: "str_eq", value: "red" });
+const ALL = recipients({});
+const RED = recipients({ key: "colour", operator: "str_eq", value: "red" });
 const { fcm, apns } = SEND_PLATFORM;
 const { unknown, android, ios, web } = DEVICE_PLATFORM;
 
@@ -29,6 +29,10 @@ afterAll(async () => {
 beforeEach(async () => {
   await sql`truncate devices, device_numbers`;
 });
+
+function recipients(conditions: unknown): Recipients {
+  return parseRecipients({ conditions, external_ids: undefined });
+}
 
 async function put(externalId: string, sendPlatform: number = fcm, devicePlatform: number = ios) {
   return await devices.upsert({ externalId, pushToken: "t", sendPlatform, devicePlatform });
@@ -73,9 +77,10 @@ test("what takes too long to find is told as that, and whether there is one is l
   const slow = new Devices(impatient);
   await sql.begin(async (tx) => {
     await tx`lock table devices in access exclusive mode`;
-    const page = { externalIds: ["a"], start: 0, size: 10, orderBys: [] };
-    const searched = slow.search({ ...page, conditions: ALL });
-    const refused = [searched, slow.search({ ...page, conditions: RED }), slow.count(ALL)];
+    const page = { start: 0, size: 10, orderBys: [] };
+    const searched = slow.search({ ...page, ...ALL, externalIds: ["a"] });
+    const named = slow.search({ ...page, ...RED, externalIds: ["a"] });
+    const refused = [searched, named, slow.count(ALL)];
     for (const result of await Promise.allSettled(refused))
       expect(result).toMatchObject({
         status: "rejected",

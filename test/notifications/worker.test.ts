@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, beforeEach, expect, test } from "bun:test";
 
-import { messageId } from "../../src/notifications/campaign.ts";
+import { messageId } from "../../src/notifications/message-id.ts";
 import { STATUS } from "../../src/notifications/enums.ts";
 import { ANDROID, Campaigns, FakeProvider, IPHONE } from "../support/campaigns.ts";
 import { eventually } from "../support/eventually.ts";

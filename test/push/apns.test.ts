@@ -99,12 +99,12 @@ const verdicts = [
 ] as const;
 
 for (const [status, reason, kind] of verdicts)
-  test(`${status} ${reason} is ${kind}, after one request`, async () => {
+  test(`${status} ${reason} is ${kind}, ${kind === "refused" ? "if it lasts" : "after one request"}`, async () => {
     await using apns = await PushServer.start(() => apnsError(status, reason));
     await using sender = new TestSender({ apns: apnsConfig(apns.url) });
     const outcome = await sender.sendTo(apnsTarget());
     expect(outcome).toMatchObject({ kind, reason: `APNs ${status} ${reason}` });
-    expect(apns.received).toHaveLength(1);
+    expect(apns.received).toHaveLength(kind === "refused" ? 6 : 1);
   });
 
 test("410 tells since when the token is invalid", async () => {

@@ -117,7 +117,7 @@ const verdicts: [string, Failure, string][] = [
   ],
   ["refused", { code: 403, status: "PERMISSION_DENIED" }, "PERMISSION_DENIED"],
   [
-    "failed",
+    "invalid_token",
     {
       code: 400,
       status: "INVALID_ARGUMENT",
@@ -128,20 +128,34 @@ const verdicts: [string, Failure, string][] = [
     "INVALID_ARGUMENT",
   ],
   [
+    "invalid_token",
+    { code: 400, status: "INVALID_ARGUMENT", field: "message.token" },
+    "INVALID_ARGUMENT",
+  ],
+  [
+    "failed",
+    { code: 400, status: "INVALID_ARGUMENT", field: "message.android.ttl" },
+    "INVALID_ARGUMENT",
+  ],
+  ["failed", { code: 400, status: "INVALID_ARGUMENT", message: TOKEN_MESSAGE }, "INVALID_ARGUMENT"],
+  ["failed", { code: 500, status: "INTERNAL", field: "message.token" }, "INTERNAL"],
+  [
     "failed",
     { code: 401, status: "UNAUTHENTICATED", errorCode: "THIRD_PARTY_AUTH_ERROR" },
     "THIRD_PARTY_AUTH_ERROR",
   ],
 ];
 for (const [kind, failure, code] of verdicts)
-  test(`${JSON.stringify(failure)} is ${kind}, after one request`, async () => {
+  test(`${JSON.stringify(failure)} is ${kind}`, async () => {
     await using google = await start(() => fcmError(failure));
     await using sender = new TestSender(google.config);
     expect(await sender.sendTo(fcmTarget())).toMatchObject({
       kind,
       reason: `FCM ${failure.code} ${code}`,
     });
-    expect(google.fcm.received).toHaveLength(1);
+    // What may pass is asked again.
+    const asked = kind === "refused" ? 6 : failure.code >= 500 ? 8 : 1;
+    expect(google.fcm.received).toHaveLength(asked);
   });
 
 const transient: Failure[] = [
@@ -211,7 +225,7 @@ test("a renewed access token that is refused as well refuses", async () => {
     kind: "refused",
     reason: "FCM 401 UNAUTHENTICATED",
   });
-  expect(google.fcm.received).toHaveLength(2);
+  expect(google.fcm.received).toHaveLength(1 + 6);
 });
 
 test("a token endpoint that denies the account refuses, without a push", async () => {

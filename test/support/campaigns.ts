@@ -1,7 +1,11 @@
 import { pino } from "pino";
 
-import { whereSql } from "../../src/devices/condition-sql.ts";
-import { normaliseConditions, parseConditions } from "../../src/devices/conditions.ts";
+import {
+  parseRecipients,
+  readRecipients,
+  recipientsSql,
+  storeRecipients,
+} from "../../src/devices/recipients.ts";
 import { DEVICE_EVENT, STATUS } from "../../src/notifications/enums.ts";
 import { type Sender } from "../../src/notifications/sending.ts";
 import { Worker } from "../../src/notifications/worker.ts";
@@ -71,8 +75,8 @@ export class Campaigns implements AsyncDisposable {
     const worker = new Worker({
       sql,
       sender: provider,
-      filter: (queryable, conditions) => whereSql(queryable, conditions, "filter"),
-      parse: parseConditions,
+      filter: (queryable, recipients) => recipientsSql(queryable, recipients, "filter"),
+      recipientsOf: readRecipients,
       metrics: new WorkMetrics(),
       log: LOG,
     });
@@ -96,11 +100,16 @@ export class Campaigns implements AsyncDisposable {
   }
 
   /** The id of a campaign that is launched. */
-  async launch(conditions: unknown = {}, scheduledIn = "0 s"): Promise<number> {
-    const tree = JSON.stringify(normaliseConditions(parseConditions(conditions)));
+  async launch(
+    conditions: unknown = {},
+    scheduledIn = "0 s",
+    externalIds?: string[],
+  ): Promise<number> {
+    const recipients = parseRecipients({ conditions, external_ids: externalIds });
+    const stored = JSON.stringify(storeRecipients(recipients));
     const [row] = await this.sql<[{ id: number }]>`
       insert into notifications (title, body, conditions, scheduled_at, status, launch)
-      values ('Hello', 'There is news.', ${tree}::text::jsonb, now() + ${scheduledIn}::interval, ${STATUS.queued}, 1)
+      values ('Hello', 'There is news.', ${stored}::text::jsonb, now() + ${scheduledIn}::interval, ${STATUS.queued}, 1)
       returning id::integer`;
     return row.id;
   }

@@ -1,0 +1,10 @@
+import { type Campaign as Message } from "../push/message.ts";
+
+/** A UUID (version 8) that is the same whenever this launch is sent to this device. */
+export function messageId(
+  { uuid, launch }: Pick<Message, "uuid" | "launch">,
+  deviceId: number,
+): string {
+  const nth = (launch % 0x1000).toString(16).padStart(3, "0");
+  return `${uuid.slice(0, 13)}-8${nth}-8${uuid.slice(20, 23)}-${deviceId.toString(16).padStart(12, "0")}`;
+}
