@@ -2,6 +2,7 @@ import { Elysia, t } from "elysia";
 
 import { type SegmentReader } from "../ingest/segment-reader.ts";
 import { type Sql } from "../platform/database.ts";
+import { forSdks } from "../platform/cors.ts";
 import { errors, json } from "../platform/docs.ts";
 import { integer, text } from "../platform/parameters.ts";
 import { selectRange } from "../platform/range.ts";
@@ -117,6 +118,7 @@ const IMAGE_EXAMPLE = {
 
 function uploadDetail(summary: string) {
   return {
+    ...forSdks(),
     tags: ["SDK"],
     summary,
     description:

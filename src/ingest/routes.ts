@@ -1,6 +1,7 @@
 import { Elysia, t } from "elysia";
 import Negotiator from "negotiator";
 
+import { forSdks } from "../platform/cors.ts";
 import { errors, json } from "../platform/docs.ts";
 import { AppError } from "../platform/errors.ts";
 import { type ServerKeys } from "../platform/server-keys.ts";
@@ -121,6 +122,7 @@ function negotiate(request: Request): BatchFormat {
 
 function batchDetail(summary: string) {
   return {
+    ...forSdks(),
     tags: ["SDK"],
     summary,
     description:

@@ -4,6 +4,7 @@ import ipaddr from "ipaddr.js";
 import { Type } from "typebox";
 import { Value } from "typebox/value";
 
+import { parseOrigin } from "./cors.ts";
 import { UsageError } from "./errors.ts";
 
 const MIB = 2 ** 20;
@@ -95,6 +96,9 @@ export function readConfig(env: Record<string, string | undefined> = process.env
     problems.push("S3_BUCKET is required once S3_ENDPOINT is set");
   for (const cidr of list(env["TRUSTED_PROXIES"]))
     if (!ipaddr.isValidCIDR(cidr)) problems.push(`TRUSTED_PROXIES "${cidr}" is not a CIDR range`);
+  for (const origin of list(env["CORS_ORIGINS"]))
+    if (origin !== "*" && parseOrigin(origin) === undefined)
+      problems.push(`CORS_ORIGINS "${origin}" is not an origin such as https://app.example, or *`);
   if (isValid && values.COMMIT_BYTES > values.INFLIGHT_BYTES_MAX)
     problems.push("INFLIGHT_BYTES_MAX must be at least COMMIT_BYTES");
   const apns = ["APNS_KEY", "APNS_KEY_ID", "APNS_TEAM_ID", "APNS_TOPIC"];
@@ -119,7 +123,7 @@ export function readConfig(env: Record<string, string | undefined> = process.env
     workers: values.WORKERS ?? (values.DATABASE_URL === undefined ? 1 : availableParallelism()),
     presenceTtlMs: values.PRESENCE_TTL_S * 1000,
     trustedProxies: list(values.TRUSTED_PROXIES),
-    corsOrigins: list(values.CORS_ORIGINS),
+    corsOrigins: list(values.CORS_ORIGINS).map((origin) => parseOrigin(origin) ?? origin),
     beaconBytesMax: values.BEACON_SIZE_LIMIT,
     jsonBytesMax: values.JSON_SIZE_LIMIT,
     fileBytesMax: values.FILE_SIZE_LIMIT,

@@ -86,7 +86,7 @@ export class Edge {
     if (route === undefined) throw new AppError("no_route", "no such route");
     const takesHead = !EXACT_PATHS.test(path);
     const method = request.method === "HEAD" && takesHead ? "GET" : request.method;
-    if (method === "OPTIONS") return this.#deps.cors.preflight(path);
+    if (method === "OPTIONS") return new Response(null, { status: 204 });
     if (!route.methods.has(method)) throw notAllowed(route.methods);
     const { rateLimit } = this.#deps;
     return rateLimit !== undefined && (isClientPath(path) || OPEN_PATHS.test(path))
@@ -119,11 +119,11 @@ export class Edge {
     startedMs: number,
     route: Match | undefined,
   ): void {
-    const { cors, metrics, log, clients } = this.#deps;
+    const { cors, routes, metrics, log, clients } = this.#deps;
     const id = requestId(request);
     response.headers.set("x-request-id", id);
     if (this.draining) response.headers.set("connection", "close");
-    cors.apply(path, request, response.headers);
+    cors.apply(routes.policy(route, askedMethod(request), path), request, response.headers);
     const ms = performance.now() - startedMs;
     metrics.request(route?.template ?? "unknown", request.method, response.status, ms);
     const mayFlood = route === undefined || isClientPath(path) || EXACT_PATHS.test(path);
@@ -165,6 +165,11 @@ function splitUrl(url: string): Split {
   if (path.startsWith("/ingest/")) path = path.slice("/ingest".length);
   if (path.length > 1 && path.endsWith("/") && !EXACT_PATHS.test(path)) path = path.slice(0, -1);
   return { path, start, rest: url.slice(end) };
+}
+
+/** The method that a preflight asks for, or that of the request itself. */
+function askedMethod({ method, headers }: Request): string {
+  return method === "OPTIONS" ? (headers.get("access-control-request-method") ?? method) : method;
 }
 
 function notAllowed(methods: Set<string>): AppError {

@@ -3,6 +3,7 @@ import { Elysia } from "elysia";
 import { readBody } from "../platform/body.ts";
 import { type Clients } from "../platform/clients.ts";
 import { type Clock } from "../platform/clock.ts";
+import { anyOrigin } from "../platform/cors.ts";
 import { errors, json } from "../platform/docs.ts";
 import { AppError } from "../platform/errors.ts";
 import { type ServerKeys } from "../platform/server-keys.ts";
@@ -133,6 +134,8 @@ function usersOf(request: Request): string[] {
   return users.flatMap((list) => list.split(",")).filter((userid) => userid !== "");
 }
 
+const CORS = anyOrigin("authorization", "last-event-id");
+
 const ACCESS =
   "The proxy's `X-User-Claim` counts when the TCP peer is in TRUSTED_PROXIES; everybody else needs a user token as `Authorization: Bearer` or `?token=`.";
 
@@ -146,6 +149,7 @@ const USERS = {
 };
 
 const PING = {
+  ...CORS,
   tags: ["Presence"],
   summary: "A device is there",
   description: `The status is any text; 0 is active, 1 away, 2 do not disturb, 3 invisible. Without a body it stays as it was. ${ACCESS}`,
@@ -155,6 +159,7 @@ const PING = {
 };
 
 const SNAPSHOT = {
+  ...CORS,
   tags: ["Presence"],
   summary: "Who is there now",
   description: `Users who were never seen are null. ${ACCESS}`,
@@ -170,6 +175,7 @@ const SNAPSHOT = {
 };
 
 const SOCKET = {
+  ...CORS,
   tags: ["Presence"],
   summary: "Ping and watch over a WebSocket",
   description: `Text frames are JSON; with the subprotocol ${MSGPACK_PROTOCOL} every frame is MessagePack. The client sends {"type":"ping","status"}, {"type":"subscribe","users"}, {"type":"unsubscribe","users"} and {"type":"bye"}; the server {"type":"presence","userid","time","status","online","clientid","id"} and {"type":"error","code","message"}. ${ACCESS}`,
@@ -196,6 +202,7 @@ const TOKENS = {
 
 function streamDetail(summary: string) {
   return {
+    ...CORS,
     tags: ["Presence"],
     summary,
     description: `The last state at once, then an event for each ping. \`Last-Event-ID\`, or \`?lastEventId=\`, brings what has changed since, up to ten minutes back. ${ACCESS}`,

@@ -3,6 +3,7 @@ import { Elysia, t } from "elysia";
 import { inflate, readBody } from "../platform/body.ts";
 import { type Clients } from "../platform/clients.ts";
 import { type Sql } from "../platform/database.ts";
+import { forSdks } from "../platform/cors.ts";
 import { errors, json } from "../platform/docs.ts";
 import { AppError } from "../platform/errors.ts";
 import { integer, text } from "../platform/parameters.ts";
@@ -124,6 +125,7 @@ async function readJson(request: Request, bytesMax: number): Promise<Uint8Array>
 
 function startDetail(summary: string, example: object, ...statuses: number[]) {
   return {
+    ...forSdks(),
     tags: ["SDK"],
     summary,
     requestBody: { required: true, content: { "application/json": { example } } },

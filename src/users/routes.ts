@@ -1,6 +1,7 @@
 import { Elysia } from "elysia";
 
 import { readBody } from "../platform/body.ts";
+import { anyOrigin, configuredOrigins } from "../platform/cors.ts";
 import { queryParameter } from "../platform/docs.ts";
 import { jsonBody } from "../platform/envelope.ts";
 import { AppError } from "../platform/errors.ts";
@@ -30,6 +31,7 @@ export function userRoutes({ users, signatures }: UserRoutesDeps) {
       {
         parse: "none",
         detail: {
+          ...anyOrigin("signature"),
           ...signedDetail("A client reports itself; needs a `client` signature", USER_EXAMPLE, {
             400: "CreateConfigHandler read invalid params",
             408: "the body took too long",
@@ -52,6 +54,7 @@ export function userRoutes({ users, signatures }: UserRoutesDeps) {
       },
       {
         detail: {
+          ...configuredOrigins("signature"),
           ...signedDetail("All users by ID; needs a `service` signature", [USER_EXAMPLE], {
             400: `limit must be a whole number from 1 to ${LIMIT_MAX}`,
           }),
