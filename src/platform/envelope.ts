@@ -1,7 +1,7 @@
-import { readBody } from "./body.ts";
 import { errorsLike, json } from "./docs.ts";
 import { AppError, STATUS } from "./errors.ts";
 import { Fields } from "./fields.ts";
+import { readJson as readPlainJson } from "./json.ts";
 
 const BODY_BYTES_MAX = 2 ** 20;
 
@@ -24,12 +24,7 @@ export function renderEnvelope(error: unknown): Response {
 
 /** Throws 400 in the words that clients know, 413 over 1 MiB. */
 export async function readJson(request: Request): Promise<unknown> {
-  const body = await readBody(request, BODY_BYTES_MAX);
-  try {
-    return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(body));
-  } catch (cause) {
-    throw new AppError("invalid", "Not JSON type", { cause });
-  }
+  return await readPlainJson(request, BODY_BYTES_MAX, "Not JSON type");
 }
 
 // What some route of devices and notifications takes in its body.

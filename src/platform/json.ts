@@ -1,3 +1,6 @@
+import { readBody } from "./body.ts";
+import { AppError } from "./errors.ts";
+
 /** Returns undefined if the text is not valid JSON. */
 export function parseJson(text: string): unknown {
   try {
@@ -9,4 +12,18 @@ export function parseJson(text: string): unknown {
 
 export function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/** The body as JSON. Throws 400 with the `problem` if it is not JSON in UTF-8, and 413 over `bytesMax`. */
+export async function readJson(
+  request: Request,
+  bytesMax: number,
+  problem = "the body is not valid JSON",
+): Promise<unknown> {
+  const body = await readBody(request, bytesMax);
+  try {
+    return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(body));
+  } catch (cause) {
+    throw new AppError("invalid", problem, { cause });
+  }
 }
