@@ -78,7 +78,7 @@ export function imageRoutes({ sql, reader, serverKeys, findSession }: ImageRoute
             200: { description: "The file", content: { "image/png": {} } },
             206: { description: "The range" },
             304: { description: "Not modified" },
-            ...errors(400, 403, 404, 416, 503),
+            ...errors(400, 403, 404, 412, 416, 503),
           },
         },
       },
@@ -99,7 +99,12 @@ async function serve(
     "content-security-policy": "default-src 'none'; sandbox",
     "x-content-type-options": "nosniff",
   });
-  const { status, start, end } = selectRange(request, { bytes: image.bytes, etag }, headers);
+  const lastModifiedMs = Math.floor(image.storedAt.getTime() / 1000) * 1000;
+  const { status, start, end } = selectRange(
+    request,
+    { bytes: image.bytes, etag, lastModifiedMs },
+    headers,
+  );
   if (status === 304) return new Response(null, { status, headers });
   const bytes = imageBytes(reader, image, start, end);
   const body =

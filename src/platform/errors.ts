@@ -8,6 +8,7 @@ export const STATUS = {
   not_acceptable: 406,
   timeout: 408,
   conflict: 409,
+  precondition_failed: 412,
   too_large: 413,
   unsupported_media: 415,
   range_not_satisfiable: 416,

@@ -50,13 +50,18 @@ export function plainDetail(
   example: object,
   texts: Partial<Record<number, string>>,
 ) {
+  return {
+    tags: ["Updates"],
+    summary,
+    responses: { 200: json(example), ...plainErrors(texts) },
+  };
+}
+
+/** The errors alone, by their texts, with those of every route. */
+export function plainErrors(texts: Partial<Record<number, string>>) {
   const errors = Object.entries({ ...texts, ...LIMITED }).map(([status, text]) => [
     status,
     { description: text, content: { "text/plain": { example: `${text}\n` } } },
   ]);
-  return {
-    tags: ["Updates"],
-    summary,
-    responses: { 200: json(example), ...Object.fromEntries(errors) },
-  };
+  return Object.fromEntries(errors);
 }

@@ -1,4 +1,7 @@
 import { AppError } from "./errors.ts";
+import { formatHttpDate } from "./http-date.ts";
+import { type Validators, checkPreconditions, isRangeAllowed } from "./preconditions.ts";
+import { originalOf } from "./rewritten.ts";
 
 export type ByteRange = { start: number; end: number };
 
@@ -7,7 +10,7 @@ export function parseRange(
   header: string | null,
   bytes: number,
 ): ByteRange | "unsatisfiable" | undefined {
-  const [, first = "", last = ""] = header?.match(/^bytes=(\d{0,15})-(\d{0,15})$/) ?? [];
+  const [, first = "", last = ""] = header?.match(/^bytes=(\d*)-(\d*)$/i) ?? [];
   if (first === "" && last === "") return undefined;
   const start = first === "" ? Math.max(0, bytes - Number(last)) : Number(first);
   const end = first === "" || last === "" ? bytes : Math.min(bytes, Number(last) + 1);
@@ -16,21 +19,27 @@ export function parseRange(
 }
 
 /**
- * What of a file of so many bytes a request asks for, by its conditions and its range; sets the headers that go with it.
- * The ETag is strong and in its quotes. Throws 416.
+ * The part of a file of so many bytes that a GET or HEAD asks for, by its preconditions and its range; sets the headers that go with it,
+ * and takes away those that a 304 must not have. Throws 412 and 416.
  */
 export function selectRange(
   request: Request,
-  { bytes, etag }: { bytes: number; etag: string },
+  { bytes, ...validators }: Validators & { bytes: number },
   headers: Headers,
 ): ByteRange & { status: 200 | 206 | 304 } {
-  headers.set("etag", etag);
+  headers.set("etag", validators.etag);
+  headers.set("last-modified", formatHttpDate(validators.lastModifiedMs));
   headers.set("accept-ranges", "bytes");
-  const known = request.headers.get("if-none-match");
-  if (known === "*" || known?.includes(etag) === true) return { status: 304, start: 0, end: 0 };
-  const ifRange = request.headers.get("if-range");
-  const isSame = ifRange === null || ifRange === etag;
-  const range = isSame ? parseRange(request.headers.get("range"), bytes) : undefined;
+  if (checkPreconditions(request, validators) === "not_modified") {
+    // They describe a body, and a 304 has none (RFC 9110, 15.4.5).
+    for (const name of ["content-type", "content-disposition"]) headers.delete(name);
+    return { status: 304, start: 0, end: 0 };
+  }
+  const range =
+    // A HEAD has no ranges (RFC 9110, 14.2).
+    originalOf(request).method === "GET" && isRangeAllowed(request, validators)
+      ? parseRange(request.headers.get("range"), bytes)
+      : undefined;
   if (range === undefined) return { status: 200, start: 0, end: bytes };
   if (range === "unsatisfiable")
     throw new AppError("range_not_satisfiable", "the range is outside the file", {

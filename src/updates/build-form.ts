@@ -82,8 +82,6 @@ class BuildForm {
   async #addFile(name: string): Promise<void> {
     this.#once("tmpFile");
     checkFileName(name);
-    // Links hold the name as it is.
-    if (/[#?%]/.test(name)) throw new AppError("invalid", "the file name must have none of # ? %");
     // What is wrong with the texts so far is told before the file has been sent.
     if (this.#value("appVersion") !== undefined) this.#texts();
     const file = new Digest(name);

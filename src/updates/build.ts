@@ -24,6 +24,8 @@ export type Build = {
   floorPerAbi: boolean;
   /** Ed25519 over the 32 bytes of the SHA-256, base64; empty when it was not signed */
   signature: string;
+  /** Whole seconds; later than those of all builds before it under its name. */
+  publishedAt: Date;
 };
 
 /** The object of a build: every upload has its own. */
@@ -34,7 +36,7 @@ export function objectKey(objectId: string): string {
 export function buildColumns(sql: Queryable) {
   return sql`id::float8 as id, version, target_abi as "targetAbi", name, notes, bytes::float8 as bytes, md5, sha256,
     object_id as "objectId", skipped, uploads, channel, rollout, withdrawn,
-    floor_per_abi as "floorPerAbi", signature`;
+    floor_per_abi as "floorPerAbi", signature, published_at as "publishedAt"`;
 }
 
 /** A build as clients of the WeMesse server know it, and behind that what it had not. */
@@ -59,14 +61,14 @@ export function describeBuild(build: Build, uri: string) {
   };
 }
 
-/** The flat link of the mirror, for clients. */
+/** The flat link of a mirror, which leads to whatever build the mirror has under that name. */
 export function mirrorUri(base: string, { name }: Build): string {
-  return `${base}/${name}`;
+  return [base, encodeURIComponent(name)].join("/");
 }
 
-/** The link of the server that has the builds. */
+/** The link that leads to this build alone. */
 export function sourceUri(base: string, { targetAbi, version, name }: Build): string {
-  return `${base}/${targetAbi}/${version}/${name}`;
+  return [base, ...[targetAbi, version, name].map((part) => encodeURIComponent(part))].join("/");
 }
 
 /** How a program checks what it got, on the answers of a check and of a download. */

@@ -1,15 +1,18 @@
 import { Elysia } from "elysia";
 
 import { type Clients } from "../platform/clients.ts";
+import { CONDITIONAL_HEADERS, anyOrigin } from "../platform/cors.ts";
 import { unavailable } from "../platform/errors.ts";
 import { type Metrics } from "../platform/metrics.ts";
 import { type ObjectStore } from "../platform/objects.ts";
-import { plainDetail } from "../platform/plain-text.ts";
+import { plainDetail, plainErrors } from "../platform/plain-text.ts";
+import { type Validators } from "../platform/preconditions.ts";
 import { selectRange } from "../platform/range.ts";
 import { INLINE_BYTES_MAX } from "../platform/streams.ts";
 import { BuildCache } from "./build-cache.ts";
 import { type Build, integrityHeaders, objectKey } from "./build.ts";
 import { type Offers } from "./offers.ts";
+import { isForStore } from "./redirect.ts";
 
 const LINK_SECONDS = 3600;
 
@@ -30,10 +33,12 @@ export function downloadRoutes(deps: DownloadRoutesDeps) {
   const cache = new BuildCache(objects, (build) => offers.isOffered(build), cacheBytes);
   const serve = async (request: Request, wanted: Parameters<Offers["find"]>[0]) => {
     const build = await offers.find(wanted);
+    const changedAt = wanted.version === undefined ? build.nameChangedAt : build.publishedAt;
+    const file = { build, etag: `"${build.sha256}"`, lastModifiedMs: changedAt.getTime() };
     const isHead = clients.isHead(request);
     // A link to the store is good for GET alone.
-    if (!redirect || objects.link === undefined || isHead)
-      return await send(request, isHead, { objects, metrics, cache }, build);
+    if (!redirect || objects.link === undefined || isHead || !isForStore(request, file))
+      return await send(request, isHead, { objects, metrics, cache }, file);
     metrics.updateDownloads.inc({ kind: "redirected" });
     return await redirectTo(objects.link.bind(objects), build);
   };
@@ -55,13 +60,14 @@ export function downloadRoutes(deps: DownloadRoutesDeps) {
     );
 }
 
+type BuildFile = Validators & { build: Build };
 type Sending = Pick<DownloadRoutesDeps, "objects" | "metrics"> & { cache: BuildCache };
 
 async function send(
   request: Request,
   isHead: boolean,
   { objects, metrics, cache }: Sending,
-  build: Build,
+  { build, ...validators }: BuildFile,
 ): Promise<Response> {
   const headers = new Headers({
     "content-type": Bun.file(build.name).type,
@@ -71,8 +77,8 @@ async function send(
     "cache-control": "no-cache",
     ...integrityHeaders(build),
   });
-  const { bytes, sha256, objectId } = build;
-  const { status, start, end } = selectRange(request, { bytes, etag: `"${sha256}"` }, headers);
+  const { bytes, objectId } = build;
+  const { status, start, end } = selectRange(request, { bytes, ...validators }, headers);
   if (status === 304) return new Response(null, { status, headers });
   if (isHead) {
     headers.set("content-length", String(end - start));
@@ -101,8 +107,15 @@ async function redirectTo(link: NonNullable<ObjectStore["link"]>, build: Build):
 
 function downloadDetail(summary: string) {
   return {
-    ...plainDetail(summary, {}, { 404: "record not found", 416: "the range is outside the file" }),
+    ...anyOrigin(...CONDITIONAL_HEADERS, "x-device-id"),
+    ...plainDetail(summary, {}, {}),
     responses: {
+      ...plainErrors({
+        404: "no such file",
+        412: "the file is not the one that the request expects",
+        416: "the range is outside the file",
+        503: "the build cannot be read now",
+      }),
       200: { description: "The file", content: { "application/octet-stream": {} } },
       206: { description: "The range" },
       302: { description: "To the object store, with DOWNLOAD_REDIRECT" },

@@ -1,16 +1,23 @@
 import { JSON_HEADERS } from "../platform/plain-text.ts";
 import { stringifyExact } from "../platform/exact-json.ts";
-import { type Build, describeBuild, integrityHeaders, mirrorUri } from "./build.ts";
+import { type Build, describeBuild, integrityHeaders } from "./build.ts";
 
 // Clients may make up hosts, which links begin with.
 const ANSWERS_MAX = 100;
 
 type Answer = { text: string; headers: Headers };
+type LinkOf = (base: string, build: Build) => string;
 
 /** Answers to checks: all who are offered a build get the same text, until it is read from the database anew. Writing it each time would be half of a check. */
 export class OfferAnswers {
   readonly #answers = new WeakMap<Build, Map<string, Answer>>();
+  readonly #linkOf: LinkOf;
 
+  constructor(linkOf: LinkOf) {
+    this.#linkOf = linkOf;
+  }
+
+  /** The links begin with `base`. */
   of(build: Build, skipped: boolean, base: string): Response {
     let answers = this.#answers.get(build);
     if (answers === undefined || answers.size >= ANSWERS_MAX) {
@@ -20,17 +27,16 @@ export class OfferAnswers {
     const key = skipped ? base : `forced ${base}`;
     let answer = answers.get(key);
     if (answer === undefined) {
-      answer = answerOf(build, skipped, base);
+      answer = answerOf(build, skipped, this.#linkOf(base, build));
       answers.set(key, answer);
     }
     return new Response(answer.text, answer);
   }
 }
 
-function answerOf(build: Build, skipped: boolean, base: string): Answer {
-  const described = describeBuild(build, mirrorUri(base, build));
+function answerOf(build: Build, skipped: boolean, uri: string): Answer {
   return {
-    text: stringifyExact({ ...described, Skipped: skipped }),
+    text: stringifyExact({ ...describeBuild(build, uri), Skipped: skipped }),
     headers: new Headers({
       ...JSON_HEADERS,
       // It depends on who asks, and by which host.

@@ -5,7 +5,8 @@ import { type Log } from "../platform/log.ts";
 import { Snapshot } from "../platform/snapshot.ts";
 import { type Build, buildColumns } from "./build.ts";
 import { isIn } from "./rollout.ts";
-import { type ReadVersion, isForced, readVersion } from "./version.ts";
+import { DEFAULT_CHANNEL } from "./schema.ts";
+import { type ReadVersion, byVersion, isForced, isOlder, readVersion } from "./version.ts";
 
 const CHANNEL = "builds";
 // Where the bus is away, a change must still be seen within a second.
@@ -15,10 +16,14 @@ const COUNTS_MS = 10_000;
 /** Who asks: builds of other channels and of a rollout that the device is not in do not exist for it. */
 export type Client = { version: string; channel: string; device: string | undefined };
 
-/** Newest first. `revision` tells how many there are and the sum of theirs, withdrawn ones included. */
+/** `nameChangedAt` is when it, or another build, came to be the newest under its file name. */
+type PublishedBuild = Build & { nameChangedAt: Date };
+type Candidate = { build: PublishedBuild; version: ReadVersion };
+
+/** The greatest version first. `revision` tells how many there are and the sum of theirs, withdrawn ones included. */
 type Published = {
-  all: Build[];
-  forced: { build: Build; version: ReadVersion }[];
+  all: Candidate[];
+  forced: Candidate[];
   revision: string;
   readMs: number;
 };
@@ -56,37 +61,56 @@ export class Offers implements Disposable {
     await this.#published.again().catch(() => this.#published.refresh());
   }
 
-  /** The newest build for the client, and whether it must take it. Throws 404 when there is none. */
-  offer({ version, channel, device }: Client): { build: Build; skipped: boolean } {
-    const present = readVersion(version);
+  /**
+   * The newest build for the client, and whether the client must take it. A channel in which there is none for the client is the default
+   * one. Throws 404 when there is none in that either.
+   */
+  offer(client: Client): { build: Build; skipped: boolean } {
+    const present = readVersion(client.version);
+    const offer =
+      this.#offerOf(client, present) ??
+      this.#offerOf({ ...client, channel: DEFAULT_CHANNEL }, present);
+    if (offer === undefined) throw new AppError("not_found", "record not found");
+    return offer;
+  }
+
+  #offerOf({ channel, device }: Client, present: ReadVersion) {
     const { all, forced } = this.#published.value;
     const isVisible = (build: Build) =>
       build.channel === channel &&
       build.rollout > 0 &&
       (build.rollout === 100 || (device !== undefined && isIn(build.id, device, build.rollout)));
-    const build = all.find((one) => one.targetAbi === present.abi && isVisible(one));
-    if (build === undefined) throw new AppError("not_found", "record not found");
+    const newest = all.find(({ build: one }) => one.targetAbi === present.abi && isVisible(one));
+    if (newest === undefined) return undefined;
     const floor = forced.find(
       ({ build: one }) => (!one.floorPerAbi || one.targetAbi === present.abi) && isVisible(one),
     );
     const isBelow = floor !== undefined && isForced(floor.version, present);
-    return { build, skipped: build.skipped && !isBelow };
+    // Nobody is forced back.
+    const mayForce = !isOlder(newest.version, present);
+    const { build } = newest;
+    return { build, skipped: !(mayForce && (isBelow || !build.skipped)) };
   }
 
   /** Whether anybody may be offered it: none is newer that everybody gets. */
-  isOffered({ id, objectId, targetAbi, channel }: Build): boolean {
-    const { all } = this.#published.value;
-    const rivals = all.filter((one) => one.targetAbi === targetAbi && one.channel === channel);
-    return (
-      rivals.some((one) => one.objectId === objectId && one.rollout > 0) &&
-      !rivals.some((one) => one.id > id && one.rollout === 100)
-    );
+  isOffered({ objectId, targetAbi, channel }: Build): boolean {
+    const rivals = this.#published.value.all
+      .map(({ build }) => build)
+      .filter((one) => one.targetAbi === targetAbi && one.channel === channel);
+    const first = rivals.findIndex((one) => one.rollout === 100);
+    const offered = first === -1 ? rivals : rivals.slice(0, first + 1);
+    return offered.some((one) => one.objectId === objectId && one.rollout > 0);
   }
 
   /** The build of a link. Throws 404. */
-  async find(wanted: { name: string; version?: string; targetAbi?: string }): Promise<Build> {
+  async find(wanted: {
+    name: string;
+    version?: string;
+    targetAbi?: string;
+  }): Promise<PublishedBuild> {
     const look = () =>
       this.#published.value.all
+        .map(({ build }) => build)
         .filter(
           ({ name, version, targetAbi }) =>
             name === wanted.name &&
@@ -94,7 +118,7 @@ export class Offers implements Disposable {
             (wanted.targetAbi === undefined || targetAbi === wanted.targetAbi),
         )
         // Object ids rise with time: a build that was published again is newer than its own id.
-        .reduce<Build | undefined>(
+        .reduce<PublishedBuild | undefined>(
           (newest, one) => (newest && newest.objectId > one.objectId ? newest : one),
           undefined,
         );
@@ -102,7 +126,7 @@ export class Offers implements Disposable {
     if (known !== undefined) return known;
     await this.#published.again();
     const found = look();
-    if (found === undefined) throw new AppError("not_found", "record not found");
+    if (found === undefined) throw new AppError("not_found", "no such file");
     return found;
   }
 }
@@ -113,10 +137,11 @@ async function selectPublished(sql: Sql, before: Published): Promise<Published> 
   const [{ revision }] = await sql<[{ revision: string }]>`
     select concat_ws(' ', count(*), sum(revision)) as revision from builds`;
   if (revision === before.revision && readMs - before.readMs < COUNTS_MS) return before;
-  const all = await sql<Build[]>`
-    select ${buildColumns(sql)} from builds where not withdrawn order by id desc`;
-  const forced = all
-    .filter(({ skipped }) => !skipped)
-    .map((build) => ({ build, version: readVersion(build.version) }));
-  return { all, forced, revision, readMs };
+  const builds = await sql<PublishedBuild[]>`
+    select ${buildColumns(sql)}, (select changed_at from build_names where build_names.name = builds.name) as "nameChangedAt"
+    from builds where not withdrawn order by id desc`;
+  const all = builds
+    .map((build) => ({ build, version: readVersion(build.version) }))
+    .toSorted((one, other) => byVersion(one.version, other.version));
+  return { all, forced: all.filter(({ build }) => !build.skipped), revision, readMs };
 }

@@ -1,31 +1,36 @@
 import { Elysia } from "elysia";
 
 import { type Clients } from "../platform/clients.ts";
+import { anyOrigin, configuredOrigins } from "../platform/cors.ts";
 import { queryParameter } from "../platform/docs.ts";
-import { jsonBody, readJson } from "../platform/envelope.ts";
+import { jsonBody } from "../platform/envelope.ts";
 import { AppError } from "../platform/errors.ts";
+import { readJson } from "../platform/json.ts";
 import { bareJson, plainDetail, signedDetail } from "../platform/plain-text.ts";
 import { type Signatures } from "../signatures/service.ts";
-import { type Build, describeBuild, sourceUri } from "./build.ts";
+import { type Build, describeBuild, mirrorUri, sourceUri } from "./build.ts";
 import { OfferAnswers } from "./offer-answers.ts";
 import { type Offers } from "./offers.ts";
 import { parseAsking, parseChange } from "./schema.ts";
 import { type Builds } from "./service.ts";
+
+const CHANGE_BYTES_MAX = 2 ** 20;
 
 export type UpdateRoutesDeps = {
   builds: Builds;
   offers: Offers;
   signatures: Pick<Signatures, "check">;
   clients: Clients;
-  /** The bases of links, where they are not this server's own `/source`. */
+  /** The bases of links: of a mirror that apps are sent to, and of this server's `/source` if it has another name outside. */
   bases: { destUri: string | undefined; sourceUri: string | undefined };
 };
 
 export function updateRoutes({ builds, offers, signatures, clients, bases }: UpdateRoutesDeps) {
-  const answers = new OfferAnswers();
-  const own = (request: Request) => `${clients.origin(request)}/source`;
+  const own = (request: Request) => bases.sourceUri ?? `${clients.origin(request)}/source`;
   const describe = (request: Request, build: Build) =>
-    describeBuild(build, sourceUri(bases.sourceUri ?? own(request), build));
+    describeBuild(build, sourceUri(own(request), build));
+  // Mirrors know no versions.
+  const answers = new OfferAnswers(bases.destUri === undefined ? sourceUri : mirrorUri);
   return new Elysia({ name: "updates" })
     .get(
       "/api/v1/updates/:version",
@@ -37,21 +42,7 @@ export function updateRoutes({ builds, offers, signatures, clients, bases }: Upd
         const { build, skipped } = offers.offer({ version, ...asking });
         return answers.of(build, skipped, bases.destUri ?? own(request));
       },
-      {
-        detail: {
-          ...plainDetail("The newest build, and whether the client must take it", EXAMPLE, {
-            400: "device must be text of 1 to 256 characters",
-            404: "record not found",
-          }),
-          parameters: [
-            queryParameter("channel", "stable"),
-            queryParameter(
-              "device",
-              "a name that stays the same, for staged rollouts; or the header X-Device-Id",
-            ),
-          ],
-        },
-      },
+      { detail: CHECK_DETAIL },
     )
     .get(
       "/api/v1/updates",
@@ -59,7 +50,7 @@ export function updateRoutes({ builds, offers, signatures, clients, bases }: Upd
         await signatures.check(request, "service");
         return bareJson((await builds.list()).map((build) => describe(request, build)));
       },
-      { detail: signedDetail("All builds; needs a `service` signature", [EXAMPLE]) },
+      { detail: LIST_DETAIL },
     )
     .post(
       "/api/v1/updates",
@@ -73,25 +64,15 @@ export function updateRoutes({ builds, offers, signatures, clients, bases }: Upd
       "/api/v1/updates/:version",
       async ({ request, params }) => {
         await signatures.check(request, "service");
-        const change = parseChange(await readJson(request));
+        const change = parseChange(await readJson(request, CHANGE_BYTES_MAX));
         return bareJson(describe(request, await builds.change(parseId(params.version), change)));
       },
-      {
-        parse: "none",
-        detail: {
-          ...signedDetail(
-            "Change who is offered a build, by its Id; needs a `service` signature",
-            EXAMPLE,
-            { 400: "rollout must be a number from 0 to 100", 404: "record not found" },
-          ),
-          ...jsonBody({ rollout: 20, withdrawn: false, channel: "stable" }),
-        },
-      },
+      { parse: "none", detail: CHANGE_DETAIL },
     );
 }
 
 function parseId(text: string): number {
-  if (!/^\d{1,15}$/.test(text)) throw new AppError("not_found", "record not found");
+  if (!/^\d{1,15}$/.test(text)) throw new AppError("not_found", "no such build");
   return Number(text);
 }
 
@@ -105,13 +86,51 @@ const EXAMPLE = {
   Version: "2267_01",
   Skipped: true,
   Uploads: 0,
-  URI: "https://example.com/source/app-2267_01.apk",
+  URI: "https://example.com/source/arm64/2267_01/app-2267_01.apk",
   SHA256: "d7a8fbb307d7809469ca9abcb0082e4f8d5651e46d3cdb762d02d0bf37c9e592",
   Signature: "",
   Channel: "stable",
   Rollout: 100,
   Withdrawn: false,
   FloorPerABI: false,
+};
+
+const CHECK_DETAIL = {
+  // Signatures are ignored, but some apps send theirs.
+  ...anyOrigin("signature", "x-device-id"),
+  ...plainDetail("The newest build, and whether the client must take it", EXAMPLE, {
+    400: "device must be text of 1 to 256 characters",
+    404: "record not found",
+  }),
+  parameters: [
+    queryParameter("channel", "stable, also for a channel without a build for the client"),
+    queryParameter(
+      "device",
+      "a name that stays the same, for staged rollouts; or the header X-Device-Id",
+    ),
+  ],
+};
+
+const PUBLISHERS = configuredOrigins("signature");
+
+const LIST_DETAIL = {
+  ...PUBLISHERS,
+  ...signedDetail("All builds; needs a `service` signature", [EXAMPLE]),
+};
+
+const CHANGE_DETAIL = {
+  ...PUBLISHERS,
+  ...signedDetail(
+    "Change who is offered a build, by its Id; needs a `service` signature",
+    EXAMPLE,
+    {
+      400: "rollout must be a number from 0 to 100",
+      404: "no such build",
+      408: "the body took too long",
+      413: `the body is over the limit of ${CHANGE_BYTES_MAX} bytes`,
+    },
+  ),
+  ...jsonBody({ rollout: 20, withdrawn: false, channel: "stable" }),
 };
 
 const FORM_FIELDS = {
@@ -127,6 +146,7 @@ const FORM_FIELDS = {
 } as const;
 
 const PUBLISH_DETAIL = {
+  ...PUBLISHERS,
   ...signedDetail("Publish a build; needs a `service` signature", EXAMPLE, {
     400: "http: no such file",
     408: "the body took too long",

@@ -71,7 +71,7 @@ export class Builds {
     const build = await sql.begin(async (transaction) => {
       const [present] = await transaction<Build[]>`
         select ${buildColumns(transaction)} from builds where id = ${id} for update`;
-      if (present === undefined) throw new AppError("not_found", "record not found");
+      if (present === undefined) throw new AppError("not_found", "no such build");
       if (change.signature !== undefined) this.#checkSignature(present.sha256, change.signature);
       return await update(transaction, { ...present, ...change });
     });
@@ -118,7 +118,7 @@ async function upsert(sql: Queryable, objectId: string, received: ReceivedBuild)
 }
 
 /** Nothing when the version is there already; waits for who is just inserting it. */
-async function insert(sql: Queryable, build: Build): Promise<Build[]> {
+async function insert(sql: Queryable, build: Omit<Build, "publishedAt">): Promise<Build[]> {
   return await sql<Build[]>`
     insert into builds (version, target_abi, name, notes, bytes, md5, sha256, object_id, skipped, channel, rollout, withdrawn,
       floor_per_abi, signature)

@@ -35,6 +35,22 @@ function isGreater(one: string, other: string): boolean {
   return one.length === other.length ? one > other : one.length > other.length;
 }
 
+/** Whether a build is older than the version that a client says it has. Not for a client that says none. */
+export function isOlder(build: ReadVersion, client: ReadVersion): boolean {
+  return (
+    build.number !== undefined &&
+    client.number !== undefined &&
+    isGreater(client.number, build.number)
+  );
+}
+
+/** For sorting: greater versions first, and what is no version last. */
+export function byVersion({ number: one }: ReadVersion, { number: other }: ReadVersion): number {
+  if (one === other) return 0;
+  if (one === undefined || other === undefined) return one === undefined ? 1 : -1;
+  return isGreater(one, other) ? -1 : 1;
+}
+
 /** Every version that ends in `_00` is forced. */
 export function isSkippable(version: string): boolean {
   return !version.endsWith("_00");

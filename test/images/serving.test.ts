@@ -76,6 +76,8 @@ describe.each(["files", "s3"] as const)("an image in %s", (store) => {
     ["bytes=-99", DIGITS, "0-9"],
     ["bytes=9-99", "9", "9-9"],
     ["bytes=0-", DIGITS, "0-9"],
+    ["BYTES=2-5", "2345", "2-5"],
+    ["bytes=8-99999999999999999999", "89", "8-9"],
   ])("gives %s", async (range, text, place) => {
     const answer = await get("digits", { range });
     expect([answer.status, await answer.text()]).toEqual([206, text]);
@@ -107,6 +109,43 @@ describe.each(["files", "s3"] as const)("an image in %s", (store) => {
       const whole = await get("digits", { range: "bytes=2-3", "if-range": other });
       expect([whole.status, await whole.text()]).toEqual([200, DIGITS]);
     }
+  });
+
+  test("tells when it was stored, and that counts as its ETag does", async () => {
+    const { headers } = await get("digits");
+    const [etag, date] = [headers.get("etag") ?? "", headers.get("last-modified") ?? ""];
+    expect(Math.abs(Date.now() - Date.parse(date))).toBeLessThan(60_000);
+    const before = new Date(Date.parse(date) - 1000).toUTCString();
+    for (const [conditions, status, headStatus] of [
+      [{ "if-match": etag }, 206, 200],
+      [{ "if-match": `"other", ${etag}` }, 206, 200],
+      [{ "if-match": "*" }, 206, 200],
+      [{ "if-match": `W/${etag}` }, 412, 412],
+      [{ "if-match": '"other"' }, 412, 412],
+      [{ "if-unmodified-since": date }, 206, 200],
+      [{ "if-unmodified-since": before }, 412, 412],
+      [{ "if-unmodified-since": "no date" }, 206, 200],
+      [{ "if-modified-since": date }, 304, 304],
+      [{ "if-modified-since": before }, 206, 200],
+      [{ "if-none-match": '"other"', "if-modified-since": date }, 206, 200],
+      [{ "if-range": date }, 206, 200],
+      [{ "if-range": before }, 200, 200],
+    ] as const) {
+      const answer = await get("digits", { ...conditions, range: "bytes=2-3" });
+      const head = await get("digits", { ...conditions, range: "bytes=2-3" }, "HEAD");
+      expect([conditions, answer.status, head.status]).toEqual([conditions, status, headStatus]);
+      if (status === 412)
+        expect(await refusalOf(answer)).toEqual([
+          412,
+          "the file is not the one that the request expects",
+        ]);
+    }
+    const had = await get("digits", { "if-none-match": etag });
+    expect(had.headers.get("cache-control")).toBe("private, immutable, max-age=2628000");
+    expect([had.headers.get("last-modified"), had.headers.get("content-type")]).toEqual([
+      date,
+      null,
+    ]);
   });
 
   test("gives any range of what lies in many chunks", async () => {

@@ -9,11 +9,14 @@ test.each([
   ["bytes=-5000", { start: 0, end: 1000 }],
   ["bytes=990-5000", { start: 990, end: 1000 }],
   ["bytes=999-999", { start: 999, end: 1000 }],
+  ["Bytes=0-0", { start: 0, end: 1 }],
+  ["bytes=5-99999999999999999999", { start: 5, end: 1000 }],
+  ["bytes=-99999999999999999999", { start: 0, end: 1000 }],
 ])("%s of 1,000 bytes is served", (header, range) => {
   expect(parseRange(header, 1000)).toEqual(range);
 });
 
-test.each(["bytes=1000-", "bytes=1000-2000", "bytes=-0"])(
+test.each(["bytes=1000-", "bytes=1000-2000", "bytes=-0", "bytes=99999999999999999999-"])(
   "%s of 1,000 bytes lies outside",
   (header) => {
     expect(parseRange(header, 1000)).toBe("unsatisfiable");

@@ -4,6 +4,7 @@ import { TestApp } from "../support/app.ts";
 import { UpdateApi, aVersion, plainOf } from "../support/updates.ts";
 
 const NOTHING: [number, string] = [404, "record not found\n"];
+const NO_BUILD: [number, string] = [404, "no such build\n"];
 
 let app: TestApp;
 let api: UpdateApi;
@@ -18,6 +19,9 @@ afterAll(async () => {
   await app[Symbol.asyncDispose]();
 });
 
+/** Outside of the channel that all clients are offered when theirs has nothing. */
+const ELSEWHERE = { fields: { channel: "elsewhere" } };
+
 /** A channel of its own, whose builds no other test is offered. */
 function aChannel(): string {
   return `channel-${channels++}`;
@@ -25,7 +29,7 @@ function aChannel(): string {
 
 describe("a change", () => {
   test("of each field is answered with the build, listed and offered", async () => {
-    const update = await api.published({ notes: "before" });
+    const update = await api.published({ notes: "before", ...ELSEWHERE });
     const channel = aChannel();
     const signature = Buffer.alloc(64, 5).toString("base64");
     for (const [change, changed] of [
@@ -54,7 +58,7 @@ describe("a change", () => {
   });
 
   test("leaves the bytes as they are", async () => {
-    const update = await api.published();
+    const update = await api.published(ELSEWHERE);
     await api.patched(update.Id, { rollout: 0, withdrawn: false });
     expect(await (await api.download(update)).text()).toBe(`a build of ${update.Version}`);
   });
@@ -67,7 +71,7 @@ describe("a change", () => {
     ["signature", ["abc", Buffer.alloc(63).toString("base64"), 5, null]],
     ["appNotes", [5, null, "n".repeat(65_537), "a\0b"]],
   ])("with a bad %s is refused by its name, and changes nothing", async (field, values) => {
-    const update = await api.published();
+    const update = await api.published(ELSEWHERE);
     for (const value of values) {
       const [status, text] = await plainOf(
         api.patch(update.Id, { floorPerABI: !update.FloorPerABI, [field]: value }),
@@ -79,15 +83,28 @@ describe("a change", () => {
   });
 
   test("that is no object is refused", async () => {
-    const { Id } = await api.published();
-    for (const body of ["", "{", "null", "[]", "5", '"text"', '{"rollout":1}}'])
-      expect([body, (await plainOf(api.patch(Id, body)))[0]]).toEqual([body, 400]);
+    const { Id } = await api.published(ELSEWHERE);
+    for (const body of ["null", "[]", "5", '"text"'])
+      expect([body, await plainOf(api.patch(Id, body))]).toEqual([
+        body,
+        [400, "the body must be an object\n"],
+      ]);
+    for (const body of ["", "x", "{", '{"rollout":1}}', "\ufeff\0"])
+      expect([body, await plainOf(api.patch(Id, body))]).toEqual([
+        body,
+        [400, "the body is not valid JSON\n"],
+      ]);
+    const long = JSON.stringify({ appNotes: "n".repeat(2 ** 20) });
+    expect(await plainOf(api.patch(Id, long))).toEqual([
+      413,
+      "the body is over the limit of 1048576 bytes\n",
+    ]);
   });
 
   test.each(["999999", "0", "-1", "1.5", "abc", "2264_00", "9223372036854775808", "%31%00"])(
     "of the unknown build %s is 404",
     async (id) => {
-      expect(await plainOf(api.patch(id, { rollout: 5 }))).toEqual(NOTHING);
+      expect(await plainOf(api.patch(id, { rollout: 5 }))).toEqual(NO_BUILD);
     },
   );
 });
@@ -140,19 +157,44 @@ describe("a channel", () => {
     expect(await idFor("")).toBe(stable.Id);
     expect(await idFor("?channel=stable")).toBe(stable.Id);
     expect(await idFor("?channel=beta")).toBe(beta.Id);
-    for (const channel of ["Beta", "bet", "beta%20", "stable,beta", "%00", "c".repeat(100)])
-      expect((await own.check("0001_01", `?channel=${channel}`)).status).toBe(404);
+    for (const channel of ["", "Beta", "bet", "beta%20", "stable,beta", "%00", "c".repeat(100)])
+      expect([channel, await idFor(`?channel=${channel}`)]).toEqual([channel, stable.Id]);
     // A forced build of another channel is no floor.
     expect((await own.offered("2500_01")).Skipped).toBe(true);
     expect((await own.offered("2500_01", "?channel=beta")).Skipped).toBe(false);
   });
 
+  test("without a build for the client is the stable one, as is its floor", async () => {
+    await using other = await TestApp.start();
+    const own = await UpdateApi.of(other);
+    const ask = async (version: string, query = "?channel=beta") => {
+      const { Version, Skipped } = await own.offered(version, query);
+      return [Version, Skipped];
+    };
+    await own.published({ version: "2000_00" });
+    await own.published({ version: "2001_01" });
+    expect(await ask("1999_01")).toEqual(["2001_01", false]);
+    expect(await ask("2000_01")).toEqual(["2001_01", true]);
+    const beta = await own.published({ version: "2002_00", fields: { channel: "beta" } });
+    expect(await ask("2001_01")).toEqual(["2002_00", false]);
+    expect(await ask("2001_01", "")).toEqual(["2001_01", true]);
+    // One for another ABI, for other devices, or withdrawn is none.
+    await own.published({ version: "2001_01", abi: "arm" });
+    expect(await ask("1999_01arm")).toEqual(["2001_01", false]);
+    await own.patched(beta.Id, { rollout: 0 });
+    expect(await ask("2000_01", "?channel=beta&device=phone")).toEqual(["2001_01", true]);
+    await own.patched(beta.Id, { rollout: 100, withdrawn: true });
+    // Who has it is not forced back.
+    await own.published({ version: "2001_00" });
+    expect(await ask("2002_00")).toEqual(["2001_01", true]);
+  });
+
   test("is left by a build that is moved to another", async () => {
-    const [beta, stable] = [aChannel(), aChannel()];
-    const { Id } = await api.published({ fields: { channel: beta } });
-    await api.patched(Id, { channel: stable });
-    expect((await api.check("0001_01", `?channel=${beta}`)).status).toBe(404);
-    expect((await api.offered("0001_01", `?channel=${stable}`)).Id).toBe(Id);
+    const [one, other] = [aChannel(), aChannel()];
+    const { Id } = await api.published({ fields: { channel: one } });
+    await api.patched(Id, { channel: other });
+    expect((await api.check("0001_01", `?channel=${one}`)).status).toBe(404);
+    expect((await api.offered("0001_01", `?channel=${other}`)).Id).toBe(Id);
   });
 });
 
@@ -170,7 +212,7 @@ describe("a floor per ABI", () => {
     expect([await skipped("5400_01arm"), await skipped("5400_01arm64")]).toEqual([false, true]);
   });
 
-  test("hides no floor for all that was published before it", async () => {
+  test("hides no greater floor for all", async () => {
     const channel = aChannel();
     const skipped = async (version: string) =>
       (await api.offered(version, `?channel=${channel}`)).Skipped;
@@ -180,7 +222,8 @@ describe("a floor per ABI", () => {
     for (const abi of ["arm", "arm64"])
       await api.published({ abi, version: "7001_01", fields: { channel } });
     expect(await skipped("6900_01arm64")).toBe(false);
-    expect(await skipped("6900_01arm")).toBe(true);
+    expect(await skipped("6900_01arm")).toBe(false);
     expect(await skipped("6400_01arm")).toBe(false);
+    expect(await skipped("7000_01arm")).toBe(true);
   });
 });

@@ -156,33 +156,91 @@ describe("with the floor 2264_00 and the newest build 2267_03", () => {
   });
 });
 
-test("who is on any version is forced to a newest build that is forced itself", async () => {
+test("a newest build that is forced itself forces all but those above it", async () => {
   const { app, api } = await startWith([["2268_00", "arm64"]]);
   await using _ = app;
-  for (const version of ["2263_05", "2268_00arm64", "2269_01arm64", "garbage"])
-    expect((await api.offered(version)).Skipped).toBe(false);
+  for (const version of ["2263_05", "2268_00arm64", "garbage"])
+    expect([version, (await api.offered(version)).Skipped]).toEqual([version, false]);
+  for (const version of ["2268_01", "2269_01arm64", "10000_00"])
+    expect([version, (await api.offered(version)).Skipped]).toEqual([version, true]);
 });
 
-test("newest is the build published last, whatever its version, and publishing again moves none", async () => {
+describe("with 2265_00 published after 2270_00", () => {
+  let app: TestApp;
+  let api: UpdateApi;
+
+  beforeAll(async () => {
+    ({ app, api } = await startWith([
+      ["2270_00", "arm64"],
+      ["2269_01", "arm"],
+      ["2265_00", "arm64"],
+      ["2265_00", "arm"],
+    ]));
+  });
+
+  afterAll(async () => {
+    await app[Symbol.asyncDispose]();
+  });
+
+  test.each([
+    ["2264_01", "2270_00", false],
+    ["2268", "2270_00", false],
+    ["2268_01", "2270_00", false],
+    ["2268_01arm64", "2270_00", false],
+    ["2270_00arm64", "2270_00", false],
+    ["2270_01", "2270_00", true],
+    ["2270_01arm64", "2270_00", true],
+    ["9999_99", "2270_00", true],
+    ["10000_01", "2270_00", true],
+    ["2264_01arm", "2269_01", false],
+    ["2268_01arm", "2269_01", false],
+    ["2269_01arm", "2269_01", false],
+    ["2269_02arm", "2269_01", true],
+    ["2270_01arm", "2269_01", true],
+  ])("%s is offered %s, and may skip it: %p", async (version, offered, skipped) => {
+    expect(await api.offered(version)).toMatchObject({ Version: offered, Skipped: skipped });
+  });
+});
+
+test("newest is the greatest version, however often and in whatever order they are published", async () => {
   const { app, api } = await startWith([
     ["2270_01", "arm64"],
     ["2265_01", "arm64"],
   ]);
   await using _ = app;
-  expect((await api.offered("2270_01")).Version).toBe("2265_01");
-  await api.published({ version: "2270_01", notes: "again" });
-  expect((await api.offered("2270_01")).Version).toBe("2265_01");
+  const newest = async () => (await api.offered("2200_01")).Version;
+  expect(await newest()).toBe("2270_01");
+  await api.published({ version: "2265_01", notes: "again" });
+  expect(await newest()).toBe("2270_01");
+  for (const [version, expected] of [
+    ["999_99", "2270_01"],
+    ["02270_02", "02270_02"],
+    ["2270_10", "2270_10"],
+    ["2270_09", "2270_10"],
+    ["10000_00", "10000_00"],
+    ["9999_99", "10000_00"],
+    ["000010000_00", "000010000_00"],
+    ["999999999_99", "999999999_99"],
+  ] as const) {
+    await api.published({ version });
+    expect([version, await newest()]).toEqual([version, expected]);
+  }
 });
 
-test("the floor is the forced build published last, also when an older one is greater", async () => {
+test("the floor is the greatest forced build, whenever it was published", async () => {
   const { app, api } = await startWith([
     ["2266_00", "arm64"],
     ["2264_00", "arm"],
     ["2267_01", "arm64"],
   ]);
   await using _ = app;
-  expect((await api.offered("2265_01")).Skipped).toBe(true);
-  expect((await api.offered("2263_01")).Skipped).toBe(false);
+  for (const [version, skipped] of [
+    ["2263_01", false],
+    ["2265_01", false],
+    ["2266_00arm64", true],
+    ["2266_01", true],
+  ] as const)
+    expect([version, (await api.offered(version)).Skipped]).toEqual([version, skipped]);
 });
 
 test("a floor of five digits forces who has four, and not the other way round", async () => {
@@ -216,47 +274,4 @@ test("nothing is offered where there is no build for the ABI", async () => {
   expect(await plainOf(api.check("2263_05"))).toEqual(NOTHING);
   // A build without an ABI is offered to nobody, but it is a floor.
   expect((await api.offered("2263_05arm")).Skipped).toBe(false);
-});
-
-describe("links", () => {
-  const MIRROR = "https://mirror.example/wemesse/source";
-  const OWN = "https://own.example/source";
-
-  test("lead to the mirror flat and to the own server with ABI and version, nothing encoded", async () => {
-    await using app = await TestApp.start({ env: { dest_uri: MIRROR, source_uri: OWN } });
-    const api = await UpdateApi.of(app);
-    const build = { version: "2267_01", name: "WeMesse 1.0 ü.apk" };
-    const published = await api.published(build);
-    expect(published.URI).toBe(`${OWN}/arm64/2267_01/WeMesse 1.0 ü.apk`);
-    expect((await api.list()).map(({ URI }) => URI)).toEqual([published.URI]);
-    expect((await api.offered("2263_05")).URI).toBe(`${MIRROR}/WeMesse 1.0 ü.apk`);
-    const { URI } = await api.published({ ...build, abi: "" });
-    expect(URI).toBe(`${OWN}//2267_01/WeMesse 1.0 ü.apk`);
-  });
-
-  test("lead to this server, as the client named it, where nothing is configured", async () => {
-    const { app, api } = await startWith([["2267_01", "arm64"]]);
-    await using _ = app;
-    const name = "2267_01-arm64.apk";
-    expect((await api.offered("2263_05")).URI).toBe(`${app.url}/source/${name}`);
-    const [listed] = await api.list();
-    expect(listed?.URI).toBe(`${app.url}/source/arm64/2267_01/${name}`);
-    for (const uri of [(await api.offered("2263_05")).URI, listed?.URI ?? ""])
-      expect(await (await fetch(uri)).text()).toBe("a build of 2267_01");
-    using connection = await RawConnection.open(app.url);
-    connection.head("GET /api/v1/updates/2263_05", { host: "updates.example:8443" });
-    const { URI } = JSON.parse((await connection.response()).body.toString());
-    expect(URI).toBe(`http://updates.example:8443/source/${name}`);
-  });
-
-  test("follow what a trusted proxy says of scheme and host, and nobody else", async () => {
-    const forwarded = { "x-forwarded-proto": "https", "x-forwarded-host": "builds.example" };
-    for (const proxies of ["127.0.0.0/8", "10.0.0.0/8"]) {
-      const { app, api } = await startWith([["2267_01", "arm64"]], { TRUSTED_PROXIES: proxies });
-      await using _ = app;
-      const base = proxies.startsWith("127") ? "https://builds.example" : app.url;
-      const { URI } = await api.offered("2263_05", "", forwarded);
-      expect(URI).toBe(`${base}/source/2267_01-arm64.apk`);
-    }
-  });
 });

@@ -59,7 +59,7 @@ test("any client of any set of builds is offered what a plain reading of the rul
       const ids = await Promise.all(world.map(publish));
       const known = world
         .map((one, nth) => ({ ...one, id: ids[nth] ?? 0 }))
-        .toSorted((a, b) => a.id - b.id);
+        .toSorted((a, b) => behindOf(a, b));
       for (const one of asking) expect(await ask(one)).toEqual(expected(known, one));
     }),
     { numRuns: RUNS },
@@ -93,23 +93,26 @@ async function ask({ version: has, abi, channel, device }: Client) {
 
 function expected(known: (ModelBuild & { id: number })[], asking: Client) {
   const abi = asking.abi || "arm64";
-  const visible = known.filter(
-    (one) =>
-      !one.withdrawn &&
-      one.channel === (asking.channel || "stable") &&
-      isIn(one.id, asking.device, one.rollout),
-  );
+  const inChannel = (channel: string) =>
+    known.filter(
+      (one) =>
+        !one.withdrawn && one.channel === channel && isIn(one.id, asking.device, one.rollout),
+    );
+  const own = inChannel(asking.channel || "stable");
+  const visible = own.some((one) => one.abi === abi) ? own : inChannel("stable");
   const latest = visible.findLast((one) => one.abi === abi);
   if (latest === undefined) return undefined;
   const floor = visible.findLast(
     (one) => one.version.suffix === 0 && (!one.floorPerABI || one.abi === abi),
   );
-  const behind =
-    floor === undefined
-      ? -1
-      : floor.version.build - asking.version.build || floor.version.suffix - asking.version.suffix;
+  const behind = floor === undefined ? -1 : behindOf(floor, asking);
   const isForced = behind > 0 || (behind === 0 && asking.abi === "");
-  return { Id: latest.id, Skipped: latest.version.suffix !== 0 && !isForced };
+  const mayForce = behindOf(latest, asking) >= 0;
+  return { Id: latest.id, Skipped: !(mayForce && (latest.version.suffix === 0 || isForced)) };
+}
+
+function behindOf(one: Pick<Client, "version">, other: Pick<Client, "version">): number {
+  return one.version.build - other.version.build || one.version.suffix - other.version.suffix;
 }
 
 function isIn(id: number, device: string, rollout: number): boolean {

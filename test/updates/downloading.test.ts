@@ -5,7 +5,7 @@ import { Random } from "../support/random.ts";
 import { RawConnection } from "../support/raw-connection.ts";
 import { type Update, UpdateApi, aVersion, hashesOf, plainOf } from "../support/updates.ts";
 
-const NOTHING: [number, string] = [404, "record not found\n"];
+const NOTHING: [number, string] = [404, "no such file\n"];
 const DIGITS = "0123456789";
 const LARGE = new Random(9).bytes(9_000_000);
 const NAMES = [
@@ -13,6 +13,10 @@ const NAMES = [
   "We Messe 1.0 (beta).apk",
   "сборка ✓.apk",
   "a+b&c=d;e.apk",
+  "a#b?c=d%2fe%zz%.apk",
+  "100%25.apk",
+  "a'b(c)*!~@:$,[x]{y}|^`.apk",
+  "e\u0301 \u{1f600}.apk",
   "-rf",
   "a".repeat(255),
 ];
@@ -187,12 +191,10 @@ describe("the name of a build", () => {
   test.each(NAMES)("may be %s", async (name) => {
     const bytes = Buffer.from(`the build ${name}`);
     const update = await api.published({ name, bytes });
-    const links = [
-      `/source/arm64/${update.Version}/${encodeURIComponent(update.Name)}`,
-      `/source/${encodeURIComponent(update.Name)}`,
-    ];
+    expect(update.Name).toBe(name);
+    const links = [update.URI, `${app.url}/source/${encodeURIComponent(update.Name)}`];
     for (const link of links) {
-      const answer = await api.get(link);
+      const answer = await fetch(link);
       expect([link, answer.status, await answer.text()]).toEqual([link, 200, bytes.toString()]);
     }
   });

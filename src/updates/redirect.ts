@@ -1,0 +1,42 @@
+import { parseHttpDate } from "../platform/http-date.ts";
+import { type Validators, checkPreconditions, entityTags } from "../platform/preconditions.ts";
+import { type Build } from "./build.ts";
+
+// A SHA-256, which the ETag of no store is.
+const OWN_TAG = /^"[0-9a-f]{64}"$/;
+
+/**
+ * Whether the store is to answer a GET. Clients that were sent there before know their build by the store's ETag and date, which only the
+ * store can compare. Everything else is decided here, because the store does not know our ETags and may not know `If-Range`. Throws 412.
+ */
+export function isForStore(request: Request, file: Validators & { build: Build }): boolean {
+  const { headers } = request;
+  if (hasStoreValidator(headers, file)) return true;
+  if (checkPreconditions(request, file) === "not_modified") return false;
+  return !headers.has("if-match") && !(headers.has("range") && headers.has("if-range"));
+}
+
+function hasStoreValidator(
+  headers: Headers,
+  { build, lastModifiedMs }: Validators & { build: Build },
+): boolean {
+  const match = headers.get("if-match");
+  if (match !== null) {
+    const tags = entityTags(match);
+    return tags.length > 0 && !tags.some(({ tag }) => OWN_TAG.test(tag));
+  }
+  const since = parseHttpDate(headers.get("if-unmodified-since") ?? "");
+  // The store's date lies between the beginning of the upload and the publication.
+  return (
+    since !== undefined &&
+    since < lastModifiedMs &&
+    since < build.publishedAt.getTime() &&
+    since >= uploadBeganMs(build.objectId)
+  );
+}
+
+/** The second in which the upload of an object began, by its id, which is a UUID of version 7. */
+function uploadBeganMs(objectId: string): number {
+  const ms = Number.parseInt(objectId.replace("-", "").slice(0, 12), 16);
+  return ms - (ms % 1000);
+}

@@ -1,0 +1,50 @@
+import { expect } from "bun:test";
+
+export const CHANGED: [number, string] = [
+  412,
+  "the file is not the one that the request expects\n",
+];
+/** The ETag of no build. */
+export const OTHER_TAG = `"${"0".repeat(64)}"`;
+
+/** What a client knows of a build that it has begun to download. */
+export type Known = { etag: string; date: string };
+export type Conditions = (known: Known) => Record<string, string>;
+
+/** A date so many seconds later. */
+export function shifted(date: string, seconds: number): string {
+  return new Date(Date.parse(date) + seconds * 1000).toUTCString();
+}
+
+export async function knownOf(link: string, method = "GET"): Promise<Known> {
+  const { headers } = await fetch(link, { method });
+  const [etag, date] = [headers.get("etag"), headers.get("last-modified")];
+  if (etag === null || date === null) throw new Error(`nothing is known of ${link}`);
+  return { etag, date };
+}
+
+/** Without the bytes, nor a redirect. */
+export async function headOf(link: string): Promise<Known> {
+  return await knownOf(link, "HEAD");
+}
+
+/** What the second half of a download says of the first. */
+export const RESUMING: [string, Conditions][] = [
+  ["If-Match", ({ etag }) => ({ "if-match": etag })],
+  ["If-Unmodified-Since", ({ date }) => ({ "if-unmodified-since": date })],
+  ["If-Range and the ETag", ({ etag }) => ({ "if-range": etag })],
+  ["If-Range and the date", ({ date }) => ({ "if-range": date })],
+];
+
+/** Fails if anything of the build that the link leads to now is given to who has begun with another. */
+export async function expectRefused(link: string, known: Known): Promise<void> {
+  const whole = await (await fetch(link)).text();
+  for (const [what, conditions] of RESUMING) {
+    const headers = { ...conditions(known), range: "bytes=5-" };
+    const answer = await fetch(link, { headers });
+    const expected = "if-range" in headers ? [200, whole] : CHANGED;
+    expect([what, answer.status, await answer.text()]).toEqual([what, ...expected]);
+  }
+  const since = { headers: { "if-modified-since": known.date } };
+  expect((await fetch(link, since)).status).toBe(200);
+}

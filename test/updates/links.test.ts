@@ -1,0 +1,93 @@
+import { describe, expect, test } from "bun:test";
+
+import { TestApp } from "../support/app.ts";
+import { RawConnection } from "../support/raw-connection.ts";
+import { UpdateApi } from "../support/updates.ts";
+
+async function startWith(
+  builds: [version: string, abi: string][],
+  env: Record<string, string> = {},
+): Promise<{ app: TestApp; api: UpdateApi }> {
+  const app = await TestApp.start({ env });
+  const api = await UpdateApi.of(app);
+  for (const [version, abi] of builds)
+    await api.published({ version, abi, name: `${version}-${abi}.apk` });
+  return { app, api };
+}
+
+describe("links", () => {
+  const MIRROR = "https://mirror.example/wemesse/source";
+  const OWN = "https://own.example/source";
+
+  test("lead to a mirror flat, and without one by ABI and version", async () => {
+    await using app = await TestApp.start({ env: { dest_uri: MIRROR, source_uri: OWN } });
+    await using unmirrored = await TestApp.start({ env: { source_uri: `${OWN}/` } });
+    const build = { version: "2267_01", name: "app.apk" };
+    for (const [server, offered] of [
+      [app, `${MIRROR}/app.apk`],
+      [unmirrored, `${OWN}/arm64/2267_01/app.apk`],
+    ] as const) {
+      const api = await UpdateApi.of(server);
+      const published = await api.published(build);
+      expect(published.URI).toBe(`${OWN}/arm64/2267_01/app.apk`);
+      expect((await api.list()).map(({ URI }) => URI)).toEqual([published.URI]);
+      expect((await api.offered("2263_05")).URI).toBe(offered);
+      const { URI } = await api.published({ ...build, abi: "" });
+      expect(URI).toBe(`${OWN}//2267_01/app.apk`);
+    }
+  });
+
+  test("are encoded on both", async () => {
+    await using app = await TestApp.start({ env: { dest_uri: MIRROR, source_uri: OWN } });
+    const api = await UpdateApi.of(app);
+    const encoded = "My%20App%201.0%2B%C3%BC%23%3F%25.apk";
+    const published = await api.published({ version: "2267_01", name: "My App 1.0+ü#?%.apk" });
+    expect(published.URI).toBe(`${OWN}/arm64/2267_01/${encoded}`);
+    expect((await api.offered("2263_05")).URI).toBe(`${MIRROR}/${encoded}`);
+  });
+
+  test("lead to this server, as the client named it, where nothing is configured", async () => {
+    const { app, api } = await startWith([["2267_01", "arm64"]]);
+    await using _ = app;
+    const path = "/source/arm64/2267_01/2267_01-arm64.apk";
+    const [listed] = await api.list();
+    for (const URI of [(await api.offered("2263_05")).URI, listed?.URI ?? ""]) {
+      expect(URI).toBe(app.url + path);
+      expect(await (await fetch(URI)).text()).toBe("a build of 2267_01");
+    }
+    using connection = await RawConnection.open(app.url);
+    connection.head("GET /api/v1/updates/2263_05", { host: "updates.example:8443" });
+    const { URI } = JSON.parse((await connection.response()).body.toString());
+    expect(URI).toBe(`http://updates.example:8443${path}`);
+  });
+
+  test("of an offer lead to the build of the ABI, also when all builds have one name", async () => {
+    const { app, api } = await startWith([]);
+    await using _ = app;
+    for (const [version, abi] of [
+      ["2267_01", "arm64"],
+      ["2267_01", "arm"],
+      ["2266_01", "arm64"],
+    ] as const)
+      await api.published({ version, abi, bytes: Buffer.from(`${version} ${abi}`) });
+    for (const abi of ["arm64", "arm"]) {
+      const { URI, SHA256 } = await api.offered(`2263_05${abi}`);
+      const answer = await fetch(URI);
+      expect(await answer.text()).toBe(`2267_01 ${abi}`);
+      expect(answer.headers.get("x-build-sha256")).toBe(SHA256);
+    }
+    const flat = await api.get("/source/app.apk");
+    expect(await flat.text()).toBe("2266_01 arm64");
+  });
+
+  test("follow what a trusted proxy says of scheme and host, and nobody else", async () => {
+    const forwarded = { "x-forwarded-proto": "https", "x-forwarded-host": "builds.example" };
+    for (const proxies of ["127.0.0.0/8", "10.0.0.0/8"]) {
+      const { app, api } = await startWith([["2267_01", "arm64"]], { TRUSTED_PROXIES: proxies });
+      await using _ = app;
+      const base = proxies.startsWith("127") ? "https://builds.example" : app.url;
+      const { URI } = await api.offered("2263_05", "", forwarded);
+      expect(URI).toBe(`${base}/source/arm64/2267_01/2267_01-arm64.apk`);
+    }
+  });
+});
