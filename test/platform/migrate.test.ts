@@ -1,4 +1,4 @@
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { copyFile, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeEach, expect, test } from "bun:test";
@@ -117,4 +117,40 @@ test("of several at once one applies each file, and the others find it applied",
     ["0001_one.sql", "0002_two.sql"],
   ]);
   expect(Array.from(await sql`select id from one`)).toEqual([{ id: 1 }]);
+});
+
+test("builds of before are as old as their uploads, and those of processes of before are new", async () => {
+  const own = join(import.meta.dir, "../../sql");
+  for (const name of (await readdir(own)).filter((one) => one < "0011"))
+    await copyFile(join(own, name), join(folder, name));
+  await migrate(sql, folder);
+  const uploads = [Date.UTC(2026, 0, 2, 3, 4, 5, 678), Date.UTC(2026, 5, 6, 7, 8, 9, 10)];
+  const publish = async (version: string, name: string, objectId: string) =>
+    await sql`
+    insert into builds (version, target_abi, name, notes, bytes, md5, sha256, object_id, skipped)
+    values (${version}, 'arm64', ${name}, '', 1, '', '', ${objectId}, true)
+    on conflict (version, target_abi) do nothing`;
+  for (const [nth, ms] of uploads.entries())
+    await publish(`${nth}_01`, "app.apk", Bun.randomUUIDv7("hex", ms));
+  await migrate(sql);
+  const times = async () => [
+    ...(await sql<{ published: number; changed: number }[]>`
+      select (extract(epoch from published_at) * 1000)::float8 as published,
+        (extract(epoch from changed_at) * 1000)::float8 as changed
+      from builds join build_names using (name) order by version`),
+  ];
+  const [first = 0, second = 0] = uploads.map((ms) => ms - (ms % 1000));
+  expect(await times()).toEqual([
+    { published: first, changed: second },
+    { published: second, changed: second },
+  ]);
+  const migratedMs = Date.now() - 5000;
+  await publish("0_01", "app.apk", Bun.randomUUIDv7());
+  expect((await times())[0]).toEqual({ published: first, changed: second });
+  await sql`update builds set object_id = ${Bun.randomUUIDv7()} where version = '0_01'`;
+  await publish("2_01", "app.apk", Bun.randomUUIDv7());
+  const [again, , newest] = await times();
+  expect(again?.published).toBeGreaterThan(migratedMs);
+  expect(newest?.published).toBeGreaterThan(again?.published ?? 0);
+  expect(newest?.changed).toBe(newest?.published ?? 0);
 });
