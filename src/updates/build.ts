@@ -63,12 +63,17 @@ export function describeBuild(build: Build, uri: string) {
 
 /** The flat link of a mirror, which leads to whatever build the mirror has under that name. */
 export function mirrorUri(base: string, { name }: Build): string {
-  return [base, encodeURIComponent(name)].join("/");
+  return [base, encoded(name)].join("/");
 }
 
 /** The link that leads to this build alone. */
 export function sourceUri(base: string, { targetAbi, version, name }: Build): string {
-  return [base, ...[targetAbi, version, name].map((part) => encodeURIComponent(part))].join("/");
+  return [base, ...[targetAbi, version, name].map(encoded)].join("/");
+}
+
+/** A path segment that every client takes. A semicolon may stay as it is, and some proxies refuse an encoded one. */
+function encoded(part: string): string {
+  return encodeURIComponent(part).replaceAll("%3B", ";");
 }
 
 /** How a program checks what it got, on the answers of a check and of a download. */

@@ -69,6 +69,15 @@ test("a build that is not offered any more is streamed, and makes room for its s
   expect(await lengthOf(old)).toBeNull();
 });
 
+test("an older version that is published later takes no room of the one that is offered", async () => {
+  const newest = await published(9_000_000);
+  const name = "older.apk";
+  const bytes = random.bytes(9_000_000);
+  const update = await api.published({ version: `${version - 1}_01`, name, bytes });
+  expect(await lengthOf({ update, sha256: hashesOf(bytes).SHA256 })).toBeNull();
+  expect(await lengthOf(newest)).toBe("9000000");
+});
+
 test("a build for which there is no room beside the others that are offered is streamed", async () => {
   const first = await published(7_000_000);
   expect(await lengthOf(first)).toBe("7000000");

@@ -46,6 +46,24 @@ describe("links", () => {
     expect((await api.offered("2263_05")).URI).toBe(`${MIRROR}/${encoded}`);
   });
 
+  test("are taken by curl and by the strictest parsers", async () => {
+    const { app, api } = await startWith([]);
+    await using _ = app;
+    const names = [
+      "My App 1.0+ü#?%.apk",
+      "a'b(c)*!~@:$,[x]{y}|^`;z=1&2.apk",
+      "сборка \u{1f600}.apk",
+    ];
+    for (const name of names) {
+      const { URI } = await api.published({ version: "2267_01", name });
+      // What RFC 2396 allows in a path, as java.net.URI does.
+      expect(new URL(URI).pathname).toMatch(/^(?:[\w\-.~!'()*;/]|%[\dA-F]{2})+$/);
+      expect(URI).toEndWith(new URL(URI).pathname);
+      const curl = Bun.spawn(["curl", "-sS", "--fail", URI], { stdout: "pipe" });
+      expect(await new Response(curl.stdout).text()).toBe("a build of 2267_01");
+    }
+  });
+
   test("lead to this server, as the client named it, where nothing is configured", async () => {
     const { app, api } = await startWith([["2267_01", "arm64"]]);
     await using _ = app;
