@@ -16,7 +16,7 @@ import {
 import { dirname, join, resolve } from "node:path";
 
 import { checkKey, checkRange } from "./object-keys.ts";
-import { ObjectConflict, ObjectMissing, type ObjectStore } from "./objects.ts";
+import { ObjectConflict, ObjectDamaged, ObjectMissing, type ObjectStore } from "./objects.ts";
 import { abortable } from "./streams.ts";
 
 // No key part begins with a dot, so this folder can hold no object.
@@ -82,10 +82,11 @@ export class FileObjects implements ObjectStore {
     try {
       bytes = await Bun.file(join(this.#root, key)).slice(start, end).bytes();
     } catch (error) {
-      throw isMissing(error) ? new ObjectMissing(key) : error;
+      if (isMissing(error)) throw await this.#missing(key);
+      if (codeOf(error) === "EIO") throw damaged(key, start, end, new Uint8Array(0), error);
+      throw error;
     }
-    if (bytes.length !== end - start)
-      throw new Error(`files: ${key} has ${bytes.length} bytes of the range ${start} to ${end}`);
+    if (bytes.length !== end - start) throw damaged(key, start, end, bytes);
     return bytes;
   }
 
@@ -94,9 +95,8 @@ export class FileObjects implements ObjectStore {
     checkRange(start, end);
     const path = join(this.#root, key);
     const stats = await unlessMissing<Stats | undefined>(stat(path), undefined);
-    if (stats === undefined) throw new ObjectMissing(key);
-    if (stats.size < end)
-      throw new Error(`files: ${key} has ${stats.size} bytes, not the range ${start} to ${end}`);
+    if (stats === undefined) throw await this.#missing(key);
+    if (stats.size < end) throw damaged(key, start, end, new Uint8Array(0));
     return Bun.file(path).slice(start, end);
   }
 
@@ -126,6 +126,15 @@ export class FileObjects implements ObjectStore {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {}
+
+  /** A disk that is not mounted has lost every object, which says nothing about one of them. */
+  async #missing(key: string): Promise<Error> {
+    const isThere = await access(this.#temporary).then(
+      () => true,
+      () => false,
+    );
+    return isThere ? new ObjectMissing(key) : new Error(`files: ${this.#root} is gone`);
+  }
 
   /** False when there is such an object: a hard link never replaces what is there, also when two processes try at once. */
   async #create(
@@ -209,6 +218,20 @@ export class FileObjects implements ObjectStore {
 /** How the temporary file of an upload begins, so that `remove` finds it. */
 function uploadOf(key: string): string {
   return `${Bun.SHA256.hash(key, "hex")}-`;
+}
+
+function damaged(
+  key: string,
+  start: number,
+  end: number,
+  bytes: Uint8Array,
+  cause?: unknown,
+): ObjectDamaged {
+  return new ObjectDamaged(
+    `files: ${key} does not have the whole range ${start} to ${end}`,
+    bytes,
+    cause === undefined ? {} : { cause },
+  );
 }
 
 function taken(path: string): ObjectConflict {

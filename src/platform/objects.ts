@@ -1,6 +1,6 @@
 /**
- * Where segments and builds live. One call is one attempt, except `upload`: retries and deadlines belong to the caller, who knows what
- * is at stake.
+ * Where segments and builds live. In a driver one call is one attempt, except `upload`. `openObjects` puts RetryingObjects before it, which
+ * tries reads again; retries and deadlines of everything else belong to the caller, who knows what is at stake.
  * Keys are relative paths of `[A-Za-z0-9._-]` parts joined by `/`.
  */
 export interface ObjectStore extends AsyncDisposable {
@@ -13,7 +13,10 @@ export interface ObjectStore extends AsyncDisposable {
    * can be repeated. Other bytes under a taken key throw ObjectConflict; they never replace what is there.
    */
   put(key: string, body: Uint8Array, signal?: AbortSignal): Promise<void>;
-  /** The bytes from `start` up to but without `end`; throws ObjectMissing, or an Error when fewer arrive. */
+  /**
+   * The bytes from `start` up to but without `end`. Throws ObjectMissing or ObjectDamaged when they cannot be had, ReadBroken when only some
+   * of them arrived, and another Error while the store is away.
+   */
   read(key: string, start: number, end: number, signal?: AbortSignal): Promise<Uint8Array>;
   /**
    * Creates the object from a stream of any length, under a key that nothing was stored under before; resolved means durable. Tries
@@ -43,4 +46,26 @@ export class ObjectConflict extends Error {
 
 export class ObjectMissing extends Error {
   override readonly name = "ObjectMissing";
+}
+
+/** The object ends before the range does, or its disk cannot read it. `bytes` is what could be read of the range's beginning. */
+export class ObjectDamaged extends Error {
+  override readonly name = "ObjectDamaged";
+  readonly bytes: Uint8Array;
+
+  constructor(message: string, bytes: Uint8Array, options?: ErrorOptions) {
+    super(message, options);
+    this.bytes = bytes;
+  }
+}
+
+/** The answer broke off; `bytes` is the beginning of the range that had arrived by then. */
+export class ReadBroken extends Error {
+  override readonly name = "ReadBroken";
+  readonly bytes: Uint8Array;
+
+  constructor(message: string, bytes: Uint8Array, options?: ErrorOptions) {
+    super(message, options);
+    this.bytes = bytes;
+  }
 }

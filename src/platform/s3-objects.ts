@@ -11,11 +11,12 @@ import {
 
 import type { S3Config } from "./config.ts";
 import { checkKey, checkRange } from "./object-keys.ts";
-import { ObjectConflict, ObjectMissing, type ObjectStore } from "./objects.ts";
+import { ObjectConflict, ObjectDamaged, ObjectMissing, type ObjectStore } from "./objects.ts";
 import { openClient } from "./s3-client.ts";
 import { Deadline, S3Failure, within } from "./s3-deadline.ts";
 import { checkStored, md5Of, sameBytes } from "./s3-etag.ts";
 import { abortUploads, type S3Place, S3Upload } from "./s3-multipart.ts";
+import { RangeBody, rangeBytes } from "./s3-range.ts";
 import { INLINE_BYTES_MAX } from "./streams.ts";
 
 export type S3Options = S3Config & {
@@ -25,6 +26,8 @@ export type S3Options = S3Config & {
   putTimeoutMs?: number;
   /** For everything else, the longest silence: until connected and answered, then between two pieces of a body. A long read may go on. */
   stallTimeoutMs?: number;
+  /** The same for a GET: shorter, because it is tried again while somebody waits for the answer. */
+  readTimeoutMs?: number;
 };
 
 export class S3Objects implements ObjectStore {
@@ -36,6 +39,7 @@ export class S3Objects implements ObjectStore {
   readonly #prefix: string;
   readonly #putTimeoutMs: number;
   readonly #stallTimeoutMs: number;
+  readonly #readTimeoutMs: number;
   /** Cleared by a store without conditional PUT. Keys are unique there too; only the safety net is gone. */
   #conditional = true;
 
@@ -46,6 +50,7 @@ export class S3Objects implements ObjectStore {
     this.#prefix = options.prefix ? `${options.prefix.replace(/\/+$/, "")}/` : "";
     this.#putTimeoutMs = options.putTimeoutMs ?? 10_000;
     this.#stallTimeoutMs = options.stallTimeoutMs ?? 5_000;
+    this.#readTimeoutMs = options.readTimeoutMs ?? Math.min(2_500, this.#stallTimeoutMs);
   }
 
   async put(key: string, body: Uint8Array, signal?: AbortSignal): Promise<void> {
@@ -75,10 +80,18 @@ export class S3Objects implements ObjectStore {
     checkKey(key);
     checkRange(start, end);
     if (start === end) return new Uint8Array(0);
-    using deadline = new Deadline(`GET ${key}`, this.#stallTimeoutMs, signal);
-    return await this.#get(key, start, end, deadline, async ({ Body }) =>
-      collect(Body, end - start, deadline),
-    );
+    using deadline = new Deadline(`GET ${key}`, this.#readTimeoutMs, signal);
+    const body = new RangeBody(end - start);
+    try {
+      await this.#get(key, start, end, deadline, async ({ Body }, available) =>
+        body.fill(Body?.transformToWebStream(), available, deadline),
+      );
+    } catch (error) {
+      signal?.throwIfAborted();
+      throw body.broken(error);
+    }
+    if (body.isShort) throw damaged(key, start, end, body.received);
+    return body.received;
   }
 
   async upload(
@@ -98,14 +111,19 @@ export class S3Objects implements ObjectStore {
     end: number,
   ): Promise<Blob | ReadableStream<Uint8Array<ArrayBuffer>>> {
     if (end - start <= INLINE_BYTES_MAX) return new Blob([await this.read(key, start, end)]);
-    const deadline = new Deadline(`GET ${key}`, this.#stallTimeoutMs);
-    const stream = await this.#get(key, start, end, deadline, async ({ Body }) =>
-      Body?.transformToWebStream(),
-    );
-    if (stream === undefined) throw new Error(`s3: GET ${key}: the answer has no body`);
-    // Passed on as it is: Bun then moves the bytes without JavaScript, at the speed of who reads them, and breaks off when they end early.
+    const deadline = new Deadline(`GET ${key}`, this.#readTimeoutMs);
+    const answer = await this.#get(key, start, end, deadline, async ({ Body }, available) => ({
+      stream: Body?.transformToWebStream(),
+      isShort: available < end - start,
+    }));
+    if (answer.isShort) {
+      deadline[Symbol.dispose]();
+      throw damaged(key, start, end, new Uint8Array(0));
+    }
+    if (answer.stream === undefined) throw new Error(`s3: GET ${key}: the answer has no body`);
+    // Passed on as it is, at the speed of who reads it.
     deadline.lift();
-    return stream;
+    return answer.stream;
   }
 
   async remove(key: string): Promise<void> {
@@ -160,20 +178,20 @@ export class S3Objects implements ObjectStore {
     start: number,
     end: number,
     deadline: Deadline,
-    use: (answer: GetObjectCommandOutput) => Promise<T>,
+    use: (answer: GetObjectCommandOutput, available: number) => Promise<T>,
   ): Promise<T> {
     const input = { ...this.#target(key), Range: `bytes=${start}-${end - 1}` };
     try {
       return await deadline.run(async (options) => {
         const answer = await this.#client.send(new GetObjectCommand(input), options);
-        if (!answer.ContentRange?.startsWith(`bytes ${start}-${end - 1}/`))
-          throw new Error(`the answer is not the range ${start} to ${end}`);
-        return await use(answer);
+        return await use(answer, rangeBytes(answer.ContentRange, start, end));
       });
     } catch (error) {
-      const missing =
-        error instanceof S3Failure && error.status === 404 && error.code !== "NoSuchBucket";
-      throw missing ? new ObjectMissing(key) : error;
+      if (!(error instanceof S3Failure)) throw error;
+      if (error.status === 404 && error.code !== "NoSuchBucket") throw new ObjectMissing(key);
+      // The object ends before the range begins.
+      if (error.status === 416) throw damaged(key, start, end, new Uint8Array(0));
+      throw error;
     }
   }
 
@@ -230,19 +248,6 @@ function attachment(filename: string): string {
   return `attachment; filename="${plain}"; filename*=UTF-8''${encoded}`;
 }
 
-async function collect(
-  body: GetObjectCommandOutput["Body"],
-  length: number,
-  deadline: Deadline,
-): Promise<Uint8Array> {
-  const bytes = new Uint8Array(length);
-  let filled = 0;
-  for await (const chunk of body?.transformToWebStream() ?? []) {
-    if (filled + chunk.length > length) throw new Error(`more than ${length} bytes arrived`);
-    bytes.set(chunk, filled);
-    filled += chunk.length;
-    deadline.extend();
-  }
-  if (filled < length) throw new Error(`${filled} of ${length} bytes arrived`);
-  return bytes;
+function damaged(key: string, start: number, end: number, bytes: Uint8Array): ObjectDamaged {
+  return new ObjectDamaged(`s3: ${key} does not have the whole range ${start} to ${end}`, bytes);
 }

@@ -1,0 +1,210 @@
+import pRetry from "p-retry";
+
+import { ObjectDamaged, ObjectMissing, type ObjectStore, ReadBroken } from "./objects.ts";
+
+const RETRIES_MAX = 40;
+const WAIT_MS_MIN = 20;
+const WAIT_MS_MAX = 300;
+
+export type RetryingOptions = {
+  /** no new attempt is made after this time */
+  giveUpMs: number;
+  /** the longest silence between two pieces of a streamed body */
+  stallMs: number;
+};
+
+type Body = Blob | ReadableStream<Uint8Array<ArrayBuffer>>;
+
+/**
+ * A store whose reads and lists are tried again for some seconds while it fails, times out or breaks off, and go on where they stopped. What
+ * is missing or damaged is told at once: asking again does not mend it.
+ */
+export class RetryingObjects implements ObjectStore {
+  readonly link?: NonNullable<ObjectStore["link"]>;
+  readonly #inner: ObjectStore;
+  readonly #options: RetryingOptions;
+
+  constructor(inner: ObjectStore, options: Partial<RetryingOptions> = {}) {
+    this.#inner = inner;
+    this.#options = { giveUpMs: 10_000, stallMs: 5_000, ...options };
+    if (inner.link !== undefined) this.link = inner.link.bind(inner);
+  }
+
+  get name(): string {
+    return this.#inner.name;
+  }
+
+  get freePuts(): boolean {
+    return this.#inner.freePuts;
+  }
+
+  async put(key: string, body: Uint8Array, signal?: AbortSignal): Promise<void> {
+    await this.#inner.put(key, body, signal);
+  }
+
+  async upload(
+    key: string,
+    chunks: AsyncIterable<Uint8Array>,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    await this.#inner.upload(key, chunks, signal);
+  }
+
+  async remove(key: string): Promise<void> {
+    await this.#inner.remove(key);
+  }
+
+  async ping(signal?: AbortSignal): Promise<void> {
+    await this.#inner.ping(signal);
+  }
+
+  async read(key: string, start: number, end: number, signal?: AbortSignal): Promise<Uint8Array> {
+    const range = new Range(start);
+    const rest = await this.#retried(
+      async () => await range.next((at) => this.#inner.read(key, at, end, signal)),
+      signal,
+    );
+    return range.isBegun ? Buffer.concat([...range.parts, rest]) : rest;
+  }
+
+  async body(key: string, start: number, end: number): Promise<Body> {
+    const range = new Range(start);
+    const rest = await this.#retried(
+      async () => await range.next((at) => this.#inner.body(key, at, end)),
+    );
+    if (!(rest instanceof Blob)) return this.#stream(key, rest, start, end);
+    return range.isBegun ? new Blob([...range.parts, rest]) : rest;
+  }
+
+  async *list(prefix: string, after?: string): AsyncGenerator<{ key: string; bytes: number }> {
+    let last = after;
+    let page: AsyncIterator<{ key: string; bytes: number }> | undefined;
+    const next = async () => {
+      page ??= this.#inner.list(prefix, last)[Symbol.asyncIterator]();
+      try {
+        return await page.next();
+      } catch (error) {
+        page = undefined;
+        throw error;
+      }
+    };
+    try {
+      for (;;) {
+        const { done, value } = await this.#retried(next);
+        if (done === true) return;
+        last = value.key;
+        yield value;
+      }
+    } finally {
+      await page?.return?.();
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#inner[Symbol.asyncDispose]();
+  }
+
+  /** A long body, whose rest is asked for again when the answer breaks off or stalls. */
+  #stream(
+    key: string,
+    first: ReadableStream<Uint8Array<ArrayBuffer>>,
+    start: number,
+    end: number,
+  ): ReadableStream<Uint8Array<ArrayBuffer>> {
+    let at = start;
+    let reader: ReturnType<typeof readerOf> | undefined = readerOf(first);
+    const next = async () => {
+      const from = (reader ??= readerOf(await this.#inner.body(key, at, end)));
+      try {
+        const { done, value } = await this.#inTime(from.read());
+        if (done) throw new Error(`${key}: the body ended at ${at} of ${end}`);
+        if (at + value.length > end) throw new Error(`${key}: the body goes on after ${end}`);
+        return value;
+      } catch (error) {
+        from.cancel().catch(() => undefined);
+        reader = undefined;
+        throw error;
+      }
+    };
+    return new ReadableStream<Uint8Array<ArrayBuffer>>(
+      {
+        pull: async (controller) => {
+          const chunk = await this.#retried(next);
+          at += chunk.length;
+          controller.enqueue(chunk);
+          if (at < end) return;
+          controller.close();
+          await reader?.cancel();
+        },
+        cancel: async (reason) => await reader?.cancel(reason),
+      },
+      { highWaterMark: 0 },
+    );
+  }
+
+  async #inTime<T>(reading: Promise<T>): Promise<T> {
+    const { promise: late, reject } = Promise.withResolvers<never>();
+    const { stallMs } = this.#options;
+    const timer = setTimeout(() => reject(new Error(`nothing arrived for ${stallMs} ms`)), stallMs);
+    return await Promise.race([reading, late]).finally(() => clearTimeout(timer));
+  }
+
+  async #retried<T>(attempt: () => Promise<T>, signal?: AbortSignal): Promise<T> {
+    try {
+      return await attempt();
+    } catch (error) {
+      if (signal?.aborted === true || !mayPass(error)) throw error;
+    }
+    return await pRetry(attempt, {
+      retries: RETRIES_MAX,
+      minTimeout: WAIT_MS_MIN,
+      maxTimeout: WAIT_MS_MAX,
+      randomize: true,
+      maxRetryTime: this.#options.giveUpMs,
+      shouldRetry: ({ error }) => mayPass(error),
+      ...(signal && { signal }),
+    });
+  }
+}
+
+/** A range of which some may have arrived. */
+class Range {
+  readonly parts: Uint8Array<ArrayBuffer>[] = [];
+  #at: number;
+
+  constructor(start: number) {
+    this.#at = start;
+  }
+
+  get isBegun(): boolean {
+    return this.parts.length > 0;
+  }
+
+  /** Reads what is left. */
+  async next<T>(read: (at: number) => Promise<T>): Promise<T> {
+    try {
+      return await read(this.#at);
+    } catch (error) {
+      if (error instanceof ReadBroken) {
+        this.parts.push(Uint8Array.from(error.bytes));
+        this.#at += error.bytes.length;
+      }
+      if (error instanceof ObjectDamaged && this.isBegun)
+        throw new ObjectDamaged(error.message, Buffer.concat([...this.parts, error.bytes]));
+      throw error;
+    }
+  }
+}
+
+function readerOf(body: Body) {
+  return (body instanceof Blob ? body.stream() : body).getReader();
+}
+
+/** False for errors that another attempt meets as well. */
+function mayPass(error: unknown): boolean {
+  return !(
+    error instanceof ObjectMissing ||
+    error instanceof ObjectDamaged ||
+    error instanceof RangeError
+  );
+}
