@@ -36,6 +36,7 @@ import { Metrics } from "./platform/metrics.ts";
 import { type ObjectStore } from "./platform/objects.ts";
 import { type OpenBus } from "./platform/open-bus.ts";
 import { renderPlainText } from "./platform/plain-text.ts";
+import { ReadFaults } from "./platform/read-faults.ts";
 import { type RateLimits, openRateLimits } from "./platform/rate-limits.ts";
 import { RouteTable } from "./platform/route-table.ts";
 import { ServerKeys } from "./platform/server-keys.ts";
@@ -114,6 +115,7 @@ export async function buildApp(platform: Serving) {
   const { commitLog, metrics, projects, quotas } = write;
   const clients = new Clients(config.trustedProxies);
   const access = { clients, serverKeys: new ServerKeys(config.serverKeys, clients) };
+  const faults = new ReadFaults(metrics, log);
   const workerNumber = await WorkerNumber.lease(sql, log);
   const rateLimits = await openRateLimits(config, open.redis, metrics);
   const health = new Health({ sql, objects, bus: open.bus, metrics, log });
@@ -124,6 +126,7 @@ export async function buildApp(platform: Serving) {
     metrics,
     clients,
     signatures,
+    faults,
   });
   const { presence, routes: presenceSlice } = buildPresence({ ...platform, ...access, metrics });
 
@@ -131,7 +134,7 @@ export async function buildApp(platform: Serving) {
   const routes = new Elysia({ name: "floodgate" })
     .onError(({ code, error, request }) => edge.renderError(toAppError(code, error), request))
     .use(healthRoutes(health, new Scrapes(metrics.registry)))
-    .use(await buildIngest(platform, write, { ...access, rateLimits, workerNumber }))
+    .use(await buildIngest(platform, write, { ...access, rateLimits, workerNumber, faults }))
     .use(presenceSlice)
     .use(buildPush(platform, access))
     .use(userRoutes({ users: new Users(sql), signatures }))
@@ -163,7 +166,8 @@ async function buildIngest(
     serverKeys,
     rateLimits,
     workerNumber,
-  }: Access & { rateLimits: RateLimits; workerNumber: WorkerNumber },
+    faults,
+  }: Access & { rateLimits: RateLimits; workerNumber: WorkerNumber; faults: ReadFaults },
 ) {
   const tokens = new Tokens(atLeastOne(config.tokenSecrets));
   const imageNames = new ImageNames(sql);
@@ -190,7 +194,7 @@ async function buildIngest(
     { sql, commitLog, inflight, sessions, projects, metrics },
     { fileBytesMax: config.fileBytesMax },
   );
-  const reader = new SegmentReader(objects);
+  const reader = new SegmentReader(objects, faults);
   const batches = new Batches(sql, reader);
   const authorize = (request: Request, late = false) => bearer(request, tokens, late);
   const findSession = async (sessionID: string) => {

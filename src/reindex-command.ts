@@ -8,7 +8,7 @@ import { openLog } from "./platform/log.ts";
 import { type ObjectStore } from "./platform/objects.ts";
 import { openObjects } from "./platform/open-objects.ts";
 
-const PROBLEMS_SHOWN = 20;
+const PROBLEMS_SHOWN = 1000;
 
 /** `reindex`, which works with the server running or not. */
 export function addReindexCommand(command: Command, config: () => Config): void {
@@ -16,17 +16,22 @@ export function addReindexCommand(command: Command, config: () => Config): void 
     const { problems, ...counts } = await reindexStore(config());
     for (const { key, reason } of problems.slice(0, PROBLEMS_SHOWN))
       process.stderr.write(`${key}: ${reason}\n`);
-    const { segments, records, known, damaged, contested } = counts;
+    if (problems.length > PROBLEMS_SHOWN)
+      process.stderr.write(
+        `and ${problems.length - PROBLEMS_SHOWN} more, which --json prints as well\n`,
+      );
+    const { segments, records, known, damaged, missing, contested } = counts;
     for (const id of contested)
       process.stderr.write(
         `project ${id} was made again while the database was lost: the older one stays\n`,
       );
     print(
       json === true
-        ? JSON.stringify({ ...counts, keys: problems.map(({ key }) => key) })
-        : `${segments} segments with ${records} records indexed, ${known} were known, ${damaged} are damaged`,
+        ? JSON.stringify({ ...counts, keys: problems.map(({ key }) => key), problems })
+        : `${segments} segments with ${records} records indexed, ${known} were known, ${damaged} are damaged, ${missing} are missing`,
     );
-    if (damaged > 0) throw new Error(`${damaged} objects are no segments, or damaged`);
+    if (damaged + missing > 0)
+      throw new Error(`${damaged} objects are no segments, or damaged; ${missing} are missing`);
   });
 }
 
@@ -47,9 +52,7 @@ async function reindexStore(config: Config): Promise<Reindexed> {
     // Beside the work: the bar's end moves while they are counted.
     countObjects(objects, (total) => bar.setTotal(total)).catch(() => undefined);
     try {
-      return await reindex.run(({ known, segments, damaged, records }) =>
-        bar.update(known + segments + damaged, { records }),
-      );
+      return await reindex.run((checked, records) => bar.update(checked, { records }));
     } finally {
       bar.stop();
     }

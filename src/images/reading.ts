@@ -1,6 +1,7 @@
 import { type SegmentReader } from "../ingest/segment-reader.ts";
 import { type Sql } from "../platform/database.ts";
 import { AppError } from "../platform/errors.ts";
+import { Lost } from "../platform/read-faults.ts";
 
 export type ImageRow = {
   name: string;
@@ -53,15 +54,16 @@ export async function findImage(sql: Sql, projectId: number, name: string): Prom
   return image;
 }
 
-/** The image's bytes from `start` up to but without `end`. */
+/** The image's bytes from `start` up to but without `end`. Throws Lost when one of its chunks is. */
 export async function* imageBytes(
   reader: SegmentReader,
-  image: Chunks,
-  start: number,
-  end: number,
+  image: Chunks & Pick<ImageRow, "name">,
+  { start, end, signal }: { start: number; end: number; signal?: AbortSignal | undefined },
 ): AsyncGenerator<Uint8Array> {
-  for await (const { place, body } of reader.read(chunksWithin(image, start, end)))
-    yield body.subarray(Math.max(0, start - place.at), end - place.at);
+  const options = { about: { image: image.name }, signal };
+  for await (const { place, body } of reader.read(chunksWithin(image, start, end), options))
+    if (body instanceof Lost) throw body;
+    else yield body.subarray(Math.max(0, start - place.at), end - place.at);
 }
 
 function* chunksWithin({ segments, offsets, lengths }: Chunks, start: number, end: number) {

@@ -6,11 +6,15 @@ import { forSdks } from "../platform/cors.ts";
 import { errors, json } from "../platform/docs.ts";
 import { integer, text } from "../platform/parameters.ts";
 import { selectRange } from "../platform/range.ts";
+import { Lost } from "../platform/read-faults.ts";
 import { type ServerKeys } from "../platform/server-keys.ts";
-import { INLINE_BYTES_MAX, streamOf } from "../platform/streams.ts";
+import { INLINE_BYTES_MAX, begunStream } from "../platform/streams.ts";
 import { type SessionToken } from "../sessions/token.ts";
 import { type StoredImage, findImage, imageBytes, listImages } from "./reading.ts";
 import { type Images } from "./service.ts";
+
+// What is sent in one piece may take as long to read; a long image is sent as it is read.
+const INLINE_MS_MAX = 10_000;
 
 export type UploadRoutesDeps = { images: Images; authorize: (request: Request) => SessionToken };
 
@@ -73,12 +77,14 @@ export function imageRoutes({ sql, reader, serverKeys, findSession }: ImageRoute
         detail: {
           tags: ["Reading"],
           summary: "An image's bytes, whole or a range",
+          description:
+            "410 when its bytes are gone from the store or damaged, 503 while the store is away; what fails later breaks the connection off.",
           security: [{ serverKey: [] }],
           responses: {
             200: { description: "The file", content: { "image/png": {} } },
             206: { description: "The range" },
             304: { description: "Not modified" },
-            ...errors(400, 403, 404, 412, 416, 503),
+            ...errors(400, 403, 404, 410, 412, 416, 503),
           },
         },
       },
@@ -106,10 +112,15 @@ async function serve(
     headers,
   );
   if (status === 304) return new Response(null, { status, headers });
-  const bytes = imageBytes(reader, image, start, end);
-  const body =
-    end - start <= INLINE_BYTES_MAX ? Buffer.concat(await Array.fromAsync(bytes)) : streamOf(bytes);
-  return new Response(body, { status, headers });
+  const isInline = end - start <= INLINE_BYTES_MAX;
+  const signal = isInline ? AbortSignal.timeout(INLINE_MS_MAX) : undefined;
+  const bytes = imageBytes(reader, image, { start, end, signal });
+  try {
+    const body = isInline ? Buffer.concat(await Array.fromAsync(bytes)) : await begunStream(bytes);
+    return new Response(body, { status, headers });
+  } catch (error) {
+    throw error instanceof Lost ? error.toAppError("the image") : error;
+  }
 }
 
 const IMAGE_EXAMPLE = {

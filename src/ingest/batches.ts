@@ -3,12 +3,15 @@ import { gunzipSync } from "node:zlib";
 import { pack } from "msgpackr";
 
 import { type Sql } from "../platform/database.ts";
+import { Lost } from "../platform/read-faults.ts";
 import { decodeMessages } from "./messages.ts";
 import { type Place, type SegmentReader } from "./segment-reader.ts";
 import { FLAG } from "./segment.ts";
 
 const PAGE_ROWS = 500;
 const JSON_PIECE_LENGTH = 64 * 1024;
+// What there is of the document is sent after this time: the store may be slow.
+const JSON_PIECE_MS = 1000;
 
 export type BatchFormat = "application/json" | "application/octet-stream" | "application/msgpack";
 
@@ -24,6 +27,15 @@ export type BatchSummary = {
 
 type BatchRow = Place & { flags: number; bytes: number; messages: number; receivedAt: Date };
 type Batch = { row: BatchRow; body: Uint8Array };
+/** Batches that cannot be read, one after the other; the times are those of their receipt. */
+type Missing = { missing: { batches: number; from: Date; to: Date } };
+
+export type BatchOptions = {
+  /** the batches whose framing was malformed, instead of the others */
+  quarantined: boolean;
+  /** Leaves out of a binary answer what cannot be read; otherwise that throws Lost. JSON names it in any case. */
+  skipMissing: boolean;
+};
 
 /** A session's batches as they were sent, in commit order, a page of rows and a span of a segment in memory at a time. */
 export class Batches {
@@ -38,13 +50,16 @@ export class Batches {
   async *encode(
     sessionId: bigint,
     format: BatchFormat,
-    quarantined: boolean,
+    { quarantined, skipMissing }: BatchOptions,
   ): AsyncGenerator<Uint8Array> {
     const batches = this.#read(sessionId, quarantined);
     if (format === "application/json") yield* jsonDocument(batches);
     else
-      for await (const batch of batches)
-        yield format === "application/msgpack" ? pack(describe(batch)) : withLength(batch.body);
+      for await (const { row, body } of batches) {
+        if (!(body instanceof Lost))
+          yield format === "application/msgpack" ? pack(describe({ row, body })) : withLength(body);
+        else if (!skipMissing) throw body;
+      }
   }
 
   /** What is stored of a session. */
@@ -58,15 +73,14 @@ export class Batches {
     return row;
   }
 
-  async *#read(sessionId: bigint, quarantined: boolean): AsyncGenerator<Batch> {
-    for await (const { place, body } of this.#reader.read(this.#rows(sessionId, quarantined)))
-      yield {
-        row: place,
-        body:
-          (place.flags & FLAG.gzip) === 0
-            ? body
-            : gunzipSync(body, { maxOutputLength: place.bytes }),
-      };
+  async *#read(
+    sessionId: bigint,
+    quarantined: boolean,
+  ): AsyncGenerator<{ row: BatchRow; body: Uint8Array | Lost }> {
+    const rows = this.#rows(sessionId, quarantined);
+    const options = { decode: inflated, about: { session: String(sessionId) } };
+    for await (const { place, body } of this.#reader.read(rows, options))
+      yield { row: place, body };
   }
 
   async *#rows(sessionId: bigint, quarantined: boolean): AsyncGenerator<BatchRow> {
@@ -95,6 +109,11 @@ async function selectPage(
     order by segment_id, "offset" limit ${PAGE_ROWS}`;
 }
 
+/** The body as the client encoded it. Throws when it does not inflate. */
+function inflated(body: Uint8Array, { flags, bytes }: BatchRow): Uint8Array {
+  return (flags & FLAG.gzip) === 0 ? body : gunzipSync(body, { maxOutputLength: bytes });
+}
+
 function withLength(body: Uint8Array): Uint8Array {
   const framed = Buffer.allocUnsafe(4 + body.length);
   framed.writeUInt32LE(body.length);
@@ -112,22 +131,54 @@ function describe({ row, body }: Batch) {
 }
 
 /** Message by message: a small batch can hold hundreds of thousands. */
-async function* jsonDocument(batches: AsyncGenerator<Batch>): AsyncGenerator<Uint8Array> {
+async function* jsonDocument(
+  batches: AsyncGenerator<{ row: BatchRow; body: Uint8Array | Lost }>,
+): AsyncGenerator<Uint8Array> {
   let text = '{"batches":[';
-  let isFirst = true;
-  for await (const batch of batches) {
-    text += isFirst ? "" : ",";
-    isFirst = false;
-    for (const piece of jsonPieces(batch)) {
+  let separator = "";
+  let sentMs = performance.now();
+  for await (const entry of withGaps(batches)) {
+    text += separator;
+    separator = ",";
+    for (const piece of "missing" in entry ? [JSON.stringify(entry)] : jsonPieces(entry)) {
       text += piece;
-      if (text.length < JSON_PIECE_LENGTH) continue;
+      if (text.length < JSON_PIECE_LENGTH && performance.now() - sentMs < JSON_PIECE_MS) continue;
       yield Buffer.from(text);
       text = "";
       // Other requests get their turn between the pieces.
       await setImmediate();
+      sentMs = performance.now();
     }
   }
   yield Buffer.from(`${text}]}`);
+}
+
+/** The batches, and between them an entry for each run of those that are lost. */
+async function* withGaps(
+  batches: AsyncGenerator<{ row: BatchRow; body: Uint8Array | Lost }>,
+): AsyncGenerator<Batch | Missing> {
+  let gap: Missing | undefined;
+  for await (const { row, body } of batches)
+    if (body instanceof Lost) gap = widened(gap, row.receivedAt);
+    else {
+      if (gap !== undefined) yield gap;
+      gap = undefined;
+      yield { row, body };
+    }
+  if (gap !== undefined) yield gap;
+}
+
+/** Batches of several processes may have been received in another order than they were committed in. */
+function widened(gap: Missing | undefined, receivedAt: Date): Missing {
+  if (gap === undefined) return { missing: { batches: 1, from: receivedAt, to: receivedAt } };
+  const { batches, from, to } = gap.missing;
+  return {
+    missing: {
+      batches: batches + 1,
+      from: receivedAt < from ? receivedAt : from,
+      to: receivedAt > to ? receivedAt : to,
+    },
+  };
 }
 
 function* jsonPieces(batch: Batch): Generator<string> {

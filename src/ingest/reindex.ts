@@ -1,27 +1,29 @@
-import pRetry from "p-retry";
 import postgres from "postgres";
 
 import { type Sql, isOutage } from "../platform/database.ts";
 import { type Log } from "../platform/log.ts";
-import { ObjectMissing, type ObjectStore } from "../platform/objects.ts";
-import { claimSegments, restoreRows } from "./restore.ts";
+import { ObjectDamaged, ObjectMissing, type ObjectStore } from "../platform/objects.ts";
+import { type CheckedSegment, readChecked } from "./checked-segment.ts";
+import { type RowRange, isLive, missingObjects } from "./missing-objects.ts";
+import { claimSegments, restoreBatches, restoreRows } from "./restore.ts";
 import { SegmentError, segmentIdOf } from "./segment.ts";
-import { type Listed, type StoredSegment, readStored } from "./stored-segment.ts";
+import { type Listed } from "./stored-segment.ts";
+import { throughOutage } from "./through-outage.ts";
 
 const PAGE_OBJECTS = 1000;
-// What is read ahead: objects of these bytes together, whose footers are a small part, and no more than so many.
+// What is read ahead: objects of these bytes together, and no more than so many.
 const AHEAD_BYTES = 32 * 2 ** 20;
 const AHEAD_OBJECTS = 32;
 // What one transaction restores.
 const GROUP_RECORDS = 10_000;
 const GROUP_OBJECTS = 1000;
-const READ_RETRIES = 3;
-const RESTORE_RETRIES = 15;
-const DAMAGED_KEPT_MAX = 1000;
+const PROBLEMS_KEPT_MAX = 100_000;
+const NO_ID = "00000000-0000-0000-0000-000000000000";
+const LAST_ID = "ffffffff-ffff-ffff-ffff-ffffffffffff";
 
 export type ReindexDeps = { sql: Sql; objects: ObjectStore; log: Log };
 
-export type Damaged = { key: string; reason: string };
+export type Problem = { key: string; reason: string };
 
 export type Reindexed = {
   /** objects under `segments/` */
@@ -30,26 +32,38 @@ export type Reindexed = {
   known: number;
   /** what was indexed */
   segments: number;
+  /** without those that are damaged */
   records: number;
-  /** objects that are no segments, or damaged; the first thousand of them are in `problems` */
+  /** objects that are no segments, or of which something is not what was written, known or not */
   damaged: number;
-  problems: Damaged[];
+  /** segments with a row whose object is gone */
+  missing: number;
+  /** what is damaged or missing, as far as it can be kept */
+  problems: Problem[];
   /** ids of projects of which there were two, so that the younger one gave way */
   contested: number[];
 };
 
+/** An object to look at; `known`: its segment has a row, and is not deleted. */
+type Found = Listed & { known: boolean };
+
 /**
- * Makes the rows of everything that is in the store and not indexed: projects, sessions, batches, images, segments, with their ids.
- * Servers may go on meanwhile. What is damaged is skipped. It can be broken off anywhere and called again.
+ * Looks at every byte of every segment, and makes the rows of everything that is in the store and not indexed: projects, sessions, batches,
+ * images, segments, with their ids. Servers may go on meanwhile. It can be broken off anywhere and called again.
+ *
+ * Of a damaged segment what is whole is restored. The rows of its damaged batches are made, too, as far as no other copy is there, so that
+ * readers name them as missing instead of taking the rest for the whole.
  */
 export class Reindex {
   readonly #deps: ReindexDeps;
+  #checked = 0;
   readonly #done: Reindexed = {
     objects: 0,
     known: 0,
     segments: 0,
     records: 0,
     damaged: 0,
+    missing: 0,
     problems: [],
     contested: [],
   };
@@ -58,87 +72,129 @@ export class Reindex {
     this.#deps = deps;
   }
 
-  /** `onProgress` is called after each group. Rejects when the database or the store stays away. */
-  async run(onProgress: (done: Reindexed) => void = () => undefined): Promise<Reindexed> {
+  /** `onProgress` hears of each object that was looked at. Rejects when the database or the store stays away. */
+  async run(
+    onProgress: (objects: number, records: number) => void = () => undefined,
+  ): Promise<Reindexed> {
+    const read = async (found: Found) => {
+      const segment = await this.#read(found);
+      onProgress(++this.#checked, this.#done.records);
+      return segment;
+    };
     let restoring: Promise<void> = Promise.resolve();
-    for await (const group of groups(readAhead(this.#unknown(), (one) => this.#read(one)))) {
+    for await (const group of groups(readAhead(this.#found(), read))) {
       // One at a time, in the order of the ids; the next group is read meanwhile.
       await restoring;
-      onProgress(this.#done);
       restoring = this.#restore(group);
       restoring.catch(() => undefined);
     }
     await restoring;
-    onProgress(this.#done);
+    onProgress(this.#checked, this.#done.records);
     return this.#done;
   }
 
-  async *#unknown(): AsyncGenerator<Listed> {
+  async *#found(): AsyncGenerator<Found> {
+    let after = NO_ID;
     for await (const page of pages(this.#deps.objects.list("segments/"))) {
       const ids = page.map(({ key }) => segmentIdOf(key)).filter((id) => id !== undefined);
-      const rows = await retried(
+      const rows = await throughOutage(
         async () =>
-          await this.#deps.sql<{ id: string }[]>`select id from segments where id = any(${ids})`,
+          await this.#deps.sql<{ id: string; deleted: boolean }[]>`
+            select id, deleted from segments where id = any(${ids})`,
       );
-      const known = new Set(rows.map(({ id }) => id));
+      const deleted = new Map(rows.map((row) => [row.id, row.deleted]));
       this.#done.objects += page.length;
-      this.#done.known += known.size;
-      yield* page.filter(({ key }) => !known.has(segmentIdOf(key) ?? ""));
+      this.#done.known += deleted.size;
+      for (const object of page) {
+        const isDeleted = deleted.get(segmentIdOf(object.key) ?? "");
+        // A deleted one is about to go.
+        if (isDeleted !== true) yield { ...object, known: isDeleted === false };
+        else this.#checked++;
+      }
+      const last = ids.at(-1);
+      if (last === undefined) continue;
+      await this.#reportMissing({ after, last, listed: ids });
+      after = last;
     }
+    await this.#reportMissing({ after, last: LAST_ID, listed: [] });
   }
 
-  /** Undefined for what is to be skipped. */
-  async #read(object: Listed): Promise<StoredSegment | undefined> {
+  /** Undefined for what is not to be restored. */
+  async #read(found: Found): Promise<CheckedSegment | undefined> {
     const { objects, log } = this.#deps;
     try {
-      return await pRetry(async () => await readStored(objects, object), {
-        retries: READ_RETRIES,
-        minTimeout: 200,
-        shouldRetry: ({ error }) => !isFinal(error),
-      });
+      const segment = await readChecked(objects, found);
+      if (segment.problem !== undefined) this.#reportDamaged(found.key, segment.problem);
+      return found.known ? undefined : segment;
     } catch (error) {
-      // It was collected as an orphan in the meantime.
-      if (error instanceof ObjectMissing) return undefined;
+      if (error instanceof ObjectMissing) {
+        // Without a row it was collected as an orphan in the meantime.
+        if (found.known && (await isLive(this.#deps.sql, found.key))) this.#countMissing(found.key);
+        return undefined;
+      }
       // A store that is away is not one damaged object.
-      if (!isFinal(error)) await objects.ping();
-      this.#report(object.key, error);
-      log.debug({ err: error, key: object.key }, "not reindexed");
+      if (!(error instanceof SegmentError || error instanceof ObjectDamaged)) await objects.ping();
+      this.#reportDamaged(found.key, error);
+      log.debug({ err: error, key: found.key }, "not reindexed");
       return undefined;
     }
   }
 
-  async #restore(segments: StoredSegment[]): Promise<void> {
+  async #restore(segments: CheckedSegment[]): Promise<void> {
     try {
-      await retried(async () => await this.#restoreOnce(segments));
+      await throughOutage(async () => await this.#restoreOnce(segments));
     } catch (error) {
       // PostgreSQL does not take something in it: all but that.
       if (!(error instanceof postgres.PostgresError) || isOutage(error)) throw error;
       if (segments.length > 1) for (const segment of segments) await this.#restore([segment]);
-      else for (const { key } of segments) this.#report(key, error);
+      else for (const { key } of segments) this.#reportDamaged(key, error);
     }
   }
 
-  async #restoreOnce(segments: StoredSegment[]): Promise<void> {
+  async #restoreOnce(segments: CheckedSegment[]): Promise<void> {
     const { fresh, contested } = await this.#deps.sql.begin(async (transaction) => {
       const claimed = await claimSegments(transaction, segments);
-      const restored = await restoreRows(transaction, claimed, { newerGiveWay: true });
+      const restored = await restoreRows(transaction, claimed.map(wholeOf), { newerGiveWay: true });
+      const lost = claimed.flatMap(({ id, damaged }) =>
+        damaged.length > 0 ? { id, entries: damaged } : [],
+      );
+      if (lost.length > 0) await restoreBatches(transaction, lost, { newerGiveWay: false });
       return { fresh: claimed, ...restored };
     });
     this.#done.known += segments.length - fresh.length;
     this.#done.segments += fresh.length;
-    this.#done.records += fresh.reduce((sum, { entries }) => sum + entries.length, 0);
+    this.#done.records += fresh.reduce(
+      (sum, { entries, damaged }) => sum + entries.length - damaged.length,
+      0,
+    );
     for (const id of contested)
       if (!this.#done.contested.includes(id)) this.#done.contested.push(id);
   }
 
-  #report(key: string, error: unknown): void {
+  #reportDamaged(key: string, reason: unknown): void {
     this.#done.damaged++;
-    if (this.#done.problems.length < DAMAGED_KEPT_MAX)
-      this.#done.problems.push({
-        key,
-        reason: error instanceof Error ? error.message : String(error),
-      });
+    this.#report(key, reason instanceof Error ? reason.message : String(reason));
   }
+
+  async #reportMissing(range: RowRange): Promise<void> {
+    for await (const key of missingObjects(this.#deps, range)) this.#countMissing(key);
+  }
+
+  #countMissing(key: string): void {
+    this.#done.missing++;
+    this.#report(key, "the object is gone");
+  }
+
+  #report(key: string, reason: string): void {
+    if (this.#done.problems.length < PROBLEMS_KEPT_MAX) this.#done.problems.push({ key, reason });
+  }
+}
+
+/** Without the records that are damaged. */
+function wholeOf(segment: CheckedSegment): CheckedSegment {
+  if (segment.damaged.length === 0) return segment;
+  const damaged = new Set(segment.damaged);
+  return { ...segment, entries: segment.entries.filter((entry) => !damaged.has(entry)) };
 }
 
 async function* pages(listed: AsyncIterable<Listed>): AsyncGenerator<Listed[]> {
@@ -151,19 +207,19 @@ async function* pages(listed: AsyncIterable<Listed>): AsyncGenerator<Listed[]> {
   if (page.length > 0) yield page;
 }
 
-/** In the order of `listed`, with as much under way as the bounds allow. */
+/** In the order of `found`, with as much under way as the bounds allow. */
 async function* readAhead(
-  listed: AsyncIterable<Listed>,
-  read: (object: Listed) => Promise<StoredSegment | undefined>,
-): AsyncGenerator<StoredSegment> {
-  const ahead: { bytes: number; reading: Promise<StoredSegment | undefined> }[] = [];
+  found: AsyncIterable<Found>,
+  read: (object: Found) => Promise<CheckedSegment | undefined>,
+): AsyncGenerator<CheckedSegment> {
+  const ahead: { bytes: number; reading: Promise<CheckedSegment | undefined> }[] = [];
   let bytesAhead = 0;
   const next = async () => {
     const first = ahead.shift();
     bytesAhead -= first?.bytes ?? 0;
     return await first?.reading;
   };
-  for await (const object of listed) {
+  for await (const object of found) {
     while (ahead.length > 0 && isFull(ahead.length, bytesAhead + object.bytes)) {
       const segment = await next();
       if (segment !== undefined) yield segment;
@@ -184,8 +240,8 @@ function isFull(objects: number, bytes: number): boolean {
   return objects >= AHEAD_OBJECTS || bytes > AHEAD_BYTES;
 }
 
-async function* groups(segments: AsyncIterable<StoredSegment>): AsyncGenerator<StoredSegment[]> {
-  let group: StoredSegment[] = [];
+async function* groups(segments: AsyncIterable<CheckedSegment>): AsyncGenerator<CheckedSegment[]> {
+  let group: CheckedSegment[] = [];
   let records = 0;
   for await (const segment of segments) {
     group.push(segment);
@@ -196,18 +252,4 @@ async function* groups(segments: AsyncIterable<StoredSegment>): AsyncGenerator<S
     records = 0;
   }
   if (group.length > 0) yield group;
-}
-
-/** Through an outage of some 20 seconds; a commit whose answer was lost is found when it is tried again. */
-async function retried<T>(work: () => Promise<T>): Promise<T> {
-  return await pRetry(work, {
-    retries: RESTORE_RETRIES,
-    minTimeout: 100,
-    maxTimeout: 2000,
-    shouldRetry: ({ error }) => isOutage(error),
-  });
-}
-
-function isFinal(error: unknown): boolean {
-  return error instanceof SegmentError || error instanceof ObjectMissing;
 }

@@ -9,10 +9,10 @@ import {
 } from "./stored-segment.ts";
 
 /** Makes the rows of segments that have none, and returns the segments that it made them for. Another process that does the same is waited for. */
-export async function claimSegments(
+export async function claimSegments<Stored extends StoredSegment>(
   sql: Queryable,
-  segments: StoredSegment[],
-): Promise<StoredSegment[]> {
+  segments: Stored[],
+): Promise<Stored[]> {
   const claimed = await sql<{ id: string }[]>`
     insert into segments (id, bytes, records)
     select * from unnest(${segments.map(({ id }) => id)}::uuid[],
@@ -102,9 +102,10 @@ async function removeNewer(sql: Queryable, records: FirstImage[]) {
     returning images.project_id || '/' || images.name as key, images.uses`;
 }
 
-async function restoreBatches(
+/** The rows of their batches. */
+export async function restoreBatches(
   sql: Queryable,
-  segments: StoredSegment[],
+  segments: Pick<StoredSegment, "id" | "entries">[],
   { newerGiveWay }: RestoreOptions,
 ): Promise<number> {
   const b = batchColumns(segments);

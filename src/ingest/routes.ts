@@ -5,7 +5,8 @@ import { forSdks } from "../platform/cors.ts";
 import { errors, json } from "../platform/docs.ts";
 import { AppError } from "../platform/errors.ts";
 import { type ServerKeys } from "../platform/server-keys.ts";
-import { streamOf } from "../platform/streams.ts";
+import { Lost } from "../platform/read-faults.ts";
+import { begunStream } from "../platform/streams.ts";
 import { type SessionToken } from "../sessions/token.ts";
 import { type BatchFormat, type Batches } from "./batches.ts";
 import { type Ingest } from "./service.ts";
@@ -65,9 +66,10 @@ export function batchRoutes({ batches, serverKeys, findSession }: BatchRoutesDep
       async ({ params, query, request }) => {
         const format = negotiate(request);
         const id = await findSession(params.sessionID);
-        return new Response(streamOf(batches.encode(id, format, query.quarantined ?? false)), {
-          headers: { "content-type": format },
-        });
+        const { quarantined = false, skipMissing = false } = query;
+        const encoded = batches.encode(id, format, { quarantined, skipMissing });
+        const body = await begunStream(encoded, (error) => error instanceof Lost);
+        return new Response(body, { headers: { "content-type": format } });
       },
       {
         query: t.Object({
@@ -77,12 +79,19 @@ export function batchRoutes({ batches, serverKeys, findSession }: BatchRoutesDep
               description: "the batches whose framing was malformed, instead of the others",
             }),
           ),
+          skipMissing: t.Optional(
+            t.Boolean({
+              error: "skipMissing must be true or false",
+              description:
+                "leaves out of a binary answer what is gone from the store or damaged, instead of breaking off there",
+            }),
+          ),
         }),
         detail: {
           tags: ["Reading"],
           summary: "A session's batches in commit order",
           description:
-            "By `Accept`: JSON with decoded messages; `application/octet-stream`: the batches as the client encoded them, after any gzip, each behind its length as a little-endian uint32; `application/msgpack`: one map a batch, its bytes in `body`.",
+            "By `Accept`: JSON with decoded messages; `application/octet-stream`: the batches as the client encoded them, after any gzip, each behind its length as a little-endian uint32; `application/msgpack`: one map a batch, its bytes in `body`. Batches that are gone from the store or damaged: JSON has one entry `missing` for those that are beside each other, with the times of their receipt; a binary answer is broken off there, unless `skipMissing=true` leaves them out. 503 while the store is away, and a broken connection when it goes away later.",
           security: [{ serverKey: [] }],
           responses: {
             200: json({
@@ -99,6 +108,13 @@ export function batchRoutes({ batches, serverKeys, findSession }: BatchRoutesDep
                       fields: { label: "OK", x: 10, y: 20 },
                     },
                   ],
+                },
+                {
+                  missing: {
+                    batches: 3,
+                    from: "2025-10-09T08:53:26.000Z",
+                    to: "2025-10-09T08:53:36.000Z",
+                  },
                 },
               ],
             }),

@@ -1,4 +1,5 @@
-import { type ObjectStore } from "../platform/objects.ts";
+import { ObjectDamaged, type ObjectStore } from "../platform/objects.ts";
+import { Lost, type ReadFaults } from "../platform/read-faults.ts";
 import { RECORD_HEADER_BYTES, recordBody, segmentKey } from "./segment.ts";
 
 const SPAN_BYTES_MAX = 2 ** 20;
@@ -9,39 +10,84 @@ const GAP_BYTES_MAX = 64 * 1024;
 export type Place = { segmentId: string; offset: number; length: number };
 
 type Span<P> = { segmentId: string; start: number; end: number; places: P[] };
+/** The bytes of a span, or of its beginning when its object is damaged. */
+type Fetched = Uint8Array | Lost;
+
+export type ReadOptions<P> = {
+  /** Makes of a stored body what is wanted; throws when that cannot be made of it. */
+  decode?: (body: Uint8Array, place: P) => Uint8Array;
+  /** for the log */
+  about?: object;
+  signal?: AbortSignal | undefined;
+};
 
 /** Reads records back, verified, with few requests and little memory: neighbours in one read, one read ahead. */
 export class SegmentReader {
   readonly #objects: ObjectStore;
+  readonly #faults: ReadFaults | undefined;
 
-  constructor(objects: ObjectStore) {
+  /** `faults` hears of what cannot be read; with it a store that is away is 503. */
+  constructor(objects: ObjectStore, faults?: ReadFaults) {
     this.#objects = objects;
+    this.#faults = faults;
   }
 
-  /** The bodies in the order of `places`; throws when one is missing or is not what was written. */
+  /** In the order of `places`: each body, or that it is lost. Throws while the store is away. */
   async *read<P extends Place>(
     places: AsyncIterable<P> | Iterable<P>,
-  ): AsyncGenerator<{ place: P; body: Uint8Array }> {
-    let ahead: { span: Span<P>; bytes: Promise<Uint8Array> } | undefined;
+    options: ReadOptions<P> = {},
+  ): AsyncGenerator<{ place: P; body: Uint8Array | Lost }> {
+    let ahead: { span: Span<P>; fetched: Promise<Fetched> } | undefined;
     for await (const span of spans(places)) {
-      const next = { span, bytes: this.#fetch(span) };
+      const next = { span, fetched: this.#fetch(span, options.signal) };
       // It is awaited a turn later: a failure must not count as unhandled until then.
-      next.bytes.catch(() => undefined);
-      if (ahead !== undefined) yield* bodies(ahead.span, await ahead.bytes);
+      next.fetched.catch(() => undefined);
+      if (ahead !== undefined) yield* this.#bodies(ahead.span, await ahead.fetched, options);
       ahead = next;
     }
-    if (ahead !== undefined) yield* bodies(ahead.span, await ahead.bytes);
+    if (ahead !== undefined) yield* this.#bodies(ahead.span, await ahead.fetched, options);
   }
 
-  async #fetch({ segmentId, start, end }: Span<Place>): Promise<Uint8Array> {
-    return await this.#objects.read(segmentKey(segmentId), start, end);
+  async *#bodies<P extends Place>(span: Span<P>, fetched: Fetched, options: ReadOptions<P>) {
+    let again: Fetched | undefined;
+    for (const place of span.places) {
+      let body = bodyIn(fetched, span, place, options);
+      // It may have been damaged on its way: only what is so twice is lost.
+      if (body instanceof Lost && body.reason === "damaged") {
+        again ??= await this.#fetch(span, options.signal);
+        body = bodyIn(again, span, place, options);
+      }
+      if (body instanceof Lost) this.#faults?.lost(body, options.about ?? {});
+      yield { place, body };
+    }
+  }
+
+  async #fetch({ segmentId, start, end }: Span<Place>, signal?: AbortSignal): Promise<Fetched> {
+    const key = segmentKey(segmentId);
+    try {
+      return await this.#objects.read(key, start, end, signal);
+    } catch (error) {
+      if (error instanceof ObjectDamaged) return error.bytes;
+      const lost = Lost.from(error, key);
+      if (lost !== undefined) return lost;
+      throw this.#faults?.away(error, key) ?? error;
+    }
   }
 }
 
-function* bodies<P extends Place>({ start, places }: Span<P>, bytes: Uint8Array) {
-  for (const place of places) {
-    const from = place.offset - RECORD_HEADER_BYTES - start;
-    yield { place, body: recordBody(bytes.subarray(from, place.offset + place.length - start)) };
+function bodyIn<P extends Place>(
+  fetched: Fetched,
+  { start }: Span<P>,
+  place: P,
+  { decode }: ReadOptions<P>,
+): Uint8Array | Lost {
+  if (fetched instanceof Lost) return fetched;
+  const from = place.offset - RECORD_HEADER_BYTES - start;
+  try {
+    const body = recordBody(fetched.subarray(from, place.offset + place.length - start));
+    return decode?.(body, place) ?? body;
+  } catch (error) {
+    return new Lost("damaged", segmentKey(place.segmentId), error);
   }
 }
 

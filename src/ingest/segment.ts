@@ -150,7 +150,7 @@ export class SegmentWriter {
 
 /** Reads the footer of a whole segment. Throws SegmentError when the bytes are not one. */
 export function readSegment(bytes: Uint8Array): Segment {
-  if (!hasMagic(bytes, 0)) throw new SegmentError("no segment: the magic is missing");
+  checkMagic(bytes);
   return { ...readFooter(bytes), bytes };
 }
 
@@ -179,11 +179,51 @@ export function recordBody(record: Uint8Array): Uint8Array {
   const view = viewOf(record);
   const body = record.subarray(RECORD_HEADER_BYTES);
   if (
+    record.length < RECORD_HEADER_BYTES ||
     view.getUint32(0, true) !== body.length ||
     view.getBigUint64(24, true) !== Bun.hash.xxHash3(body)
   )
     throw new SegmentError("a record is not what was written");
   return body;
+}
+
+/** Throws SegmentError unless the object begins as a segment does. */
+export function checkMagic(start: Uint8Array): void {
+  if (!hasMagic(start, 0)) throw new SegmentError("no segment: the magic is missing");
+}
+
+/** Throws SegmentError unless the records fill the object up to its footer. */
+export function checkLength({ entries }: Footer, bytes: number, footer: number): void {
+  let end = MAGIC.length;
+  let isFilled = true;
+  for (const { offset, length } of entries) {
+    isFilled &&= offset === end + RECORD_HEADER_BYTES;
+    end = offset + length;
+  }
+  if (!isFilled || end + footer !== bytes)
+    throw new SegmentError("the records do not fill the segment");
+}
+
+/** What is left of a record beside what the footer says of it: with a wrong header its body can be read nevertheless. */
+export function compareRecord(
+  record: Uint8Array,
+  entry: SegmentEntry,
+): "whole" | "readable" | "damaged" {
+  const view = viewOf(record);
+  if (
+    record.length !== RECORD_HEADER_BYTES + entry.length ||
+    view.getUint32(0, true) !== entry.length ||
+    view.getBigUint64(24, true) !== entry.checksum ||
+    Bun.hash.xxHash3(record.subarray(RECORD_HEADER_BYTES)) !== entry.checksum
+  )
+    return "damaged";
+  const isSame =
+    view.getUint32(4, true) === entry.projectId &&
+    view.getBigUint64(8, true) === entry.sessionId &&
+    view.getBigUint64(16, true) === BigInt(entry.receivedAt) &&
+    view.getUint8(32) === KINDS.indexOf(entry.kind) &&
+    view.getUint8(33) === entry.flags;
+  return isSame ? "whole" : "readable";
 }
 
 function viewOf(bytes: Uint8Array): DataView {

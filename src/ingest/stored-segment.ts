@@ -1,6 +1,7 @@
 import { unpack } from "msgpackr";
 
 import { type ObjectStore } from "../platform/objects.ts";
+import { Lost } from "../platform/read-faults.ts";
 import {
   type Footer,
   type Kind,
@@ -60,29 +61,35 @@ export async function readStored(
   objects: ObjectStore,
   { key, bytes }: Listed,
 ): Promise<StoredSegment> {
-  const id = segmentIdOf(key);
-  if (id === undefined) throw new SegmentError("the key is no segment's");
-  let tail = await objects.read(key, Math.max(0, bytes - TAIL_BYTES), bytes);
-  const needed = footerBytes(tail);
-  if (needed > bytes) throw new SegmentError("the footer is longer than the segment");
-  if (needed > tail.length) tail = await objects.read(key, bytes - needed, bytes);
-  const footer = readFooter(tail);
-  if (footer.id !== id) throw new SegmentError("the segment is another than its key says");
-
-  const segment: StoredSegment = {
-    ...footer,
-    key,
-    bytes,
-    projects: [],
-    sessions: [],
-    images: [],
-  };
+  const { footer, tail } = await readEnd(objects, { key, bytes }, TAIL_BYTES);
+  const segment = emptySegment(footer, { key, bytes });
   for await (const { kind, body } of rowBodies(objects, footer, tail, bytes))
     segment[ROWS[kind]].push(unpack(body));
   return segment;
 }
 
-const ROWS = { project: "projects", session: "sessions", image: "images" } as const;
+export function emptySegment(footer: Footer, { key, bytes }: Listed): StoredSegment {
+  return { ...footer, key, bytes, projects: [], sessions: [], images: [] };
+}
+
+/** The footer, and the object's last bytes with at least that. Throws SegmentError when the object has no footer of ours. */
+export async function readEnd(
+  objects: ObjectStore,
+  { key, bytes }: Listed,
+  tailBytes: number,
+): Promise<{ footer: Footer; tail: Uint8Array }> {
+  const id = segmentIdOf(key);
+  if (id === undefined) throw new SegmentError("the key is no segment's");
+  let tail = await objects.read(key, Math.max(0, bytes - tailBytes), bytes);
+  const needed = footerBytes(tail);
+  if (needed > bytes) throw new SegmentError("the footer is longer than the segment");
+  if (needed > tail.length) tail = await objects.read(key, bytes - needed, bytes);
+  const footer = readFooter(tail);
+  if (footer.id !== id) throw new SegmentError("the segment is another than its key says");
+  return { footer, tail };
+}
+
+export const ROWS = { project: "projects", session: "sessions", image: "images" } as const;
 type RowKind = Exclude<Kind, "batch" | "chunk">;
 type RowBody = { kind: RowKind; body: Uint8Array };
 
@@ -104,5 +111,6 @@ async function* rowBodies(
       };
   else
     for await (const { place, body } of new SegmentReader(objects).read(places))
-      yield { kind: place.kind, body };
+      if (body instanceof Lost) throw body.cause;
+      else yield { kind: place.kind, body };
 }

@@ -26,6 +26,7 @@ const DESCRIPTIONS: Record<number, string> = {
   406: "No representation that the caller accepts",
   408: "The body came too slowly",
   409: "Not in its present state",
+  410: "Its bytes are gone from the store, or damaged",
   412: "The file is not the one that the request expects",
   413: "Over a limit of bytes",
   415: "Another media type is needed",

@@ -8,6 +8,7 @@ export const STATUS = {
   not_acceptable: 406,
   timeout: 408,
   conflict: 409,
+  gone: 410,
   precondition_failed: 412,
   too_large: 413,
   unsupported_media: 415,
@@ -22,7 +23,7 @@ export const STATUS = {
 export type ErrorCode = keyof typeof STATUS;
 
 /** Tells operators apart what clients need not: metrics count by it. */
-type Reason = "overload" | "store" | "database" | "framing";
+type Reason = "overload" | "store" | "database" | "framing" | "lost";
 
 type AppErrorOptions = ErrorOptions & { headers?: Record<string, string>; reason?: Reason };
 

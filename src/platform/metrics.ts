@@ -102,6 +102,11 @@ export class Metrics extends ProcessMetrics {
     "Failed attempts to store or index a segment, by step: put or index.",
     ["step"],
   );
+  readonly missingRecords = this.counter(
+    "missing_records_total",
+    "Batches, chunks of images and builds that could not be read because their object is gone (missing) or not what was written (damaged).",
+    ["reason"],
+  );
   readonly presencePings = this.counter("presence_pings_total", "Pings and byes of devices.");
   readonly presenceDeliveries = this.counter(
     "presence_deliveries_total",
@@ -141,6 +146,7 @@ export class Metrics extends ProcessMetrics {
     for (const reason of WATCHED_REASONS) this.refusals.inc({ reason }, 0);
     for (const outcome of ["committed", "failed"]) this.segments.inc({ outcome }, 0);
     for (const step of ["put", "index"]) this.retries.inc({ step }, 0);
+    for (const reason of ["missing", "damaged"]) this.missingRecords.inc({ reason }, 0);
   }
 
   watchIngest(inflight: { bytes: number; limit: number }, log: { waiting(): Waiting }): void {

@@ -3,11 +3,17 @@ export const INLINE_BYTES_MAX = 2 ** 20;
 const SLICE_BYTES = 2 ** 18;
 
 /** A body that is produced only as fast as the client reads it. A failure half-way breaks the connection off, so that no client takes a part for the whole. */
-export function streamOf(chunks: AsyncGenerator<Uint8Array>): ReadableStream<Uint8Array> {
+export function streamOf(
+  chunks: AsyncGenerator<Uint8Array>,
+  first?: Promise<IteratorResult<Uint8Array>>,
+): ReadableStream<Uint8Array> {
+  let begun = first;
   return new ReadableStream<Uint8Array>(
     {
       async pull(controller) {
-        const { done, value } = await chunks.next();
+        const next = begun ?? chunks.next();
+        begun = undefined;
+        const { done, value } = await next;
         if (done === true) controller.close();
         else controller.enqueue(value);
       },
@@ -17,6 +23,21 @@ export function streamOf(chunks: AsyncGenerator<Uint8Array>): ReadableStream<Uin
     },
     { highWaterMark: 0 },
   );
+}
+
+/**
+ * The same once the first piece is there, so that a failure before it can be answered as an error. `breaks` tells the failures that are
+ * to break the connection off even then.
+ */
+export async function begunStream(
+  chunks: AsyncGenerator<Uint8Array>,
+  breaks: (error: unknown) => boolean = () => false,
+): Promise<ReadableStream<Uint8Array>> {
+  const first = chunks.next();
+  await first.catch((error: unknown) => {
+    if (!breaks(error)) throw error;
+  });
+  return streamOf(chunks, first);
 }
 
 /** The same chunks until the signal is aborted; then it throws the reason at once, also while the source is silent. */

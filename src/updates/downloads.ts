@@ -2,12 +2,12 @@ import { Elysia } from "elysia";
 
 import { type Clients } from "../platform/clients.ts";
 import { CONDITIONAL_HEADERS, anyOrigin } from "../platform/cors.ts";
-import { unavailable } from "../platform/errors.ts";
 import { type Metrics } from "../platform/metrics.ts";
 import { type ObjectStore } from "../platform/objects.ts";
 import { plainDetail, plainErrors } from "../platform/plain-text.ts";
 import { type Validators } from "../platform/preconditions.ts";
 import { selectRange } from "../platform/range.ts";
+import { Lost, type ReadFaults } from "../platform/read-faults.ts";
 import { INLINE_BYTES_MAX } from "../platform/streams.ts";
 import { BuildCache } from "./build-cache.ts";
 import { type Build, integrityHeaders, objectKey } from "./build.ts";
@@ -21,6 +21,7 @@ export type DownloadRoutesDeps = {
   objects: ObjectStore;
   clients: Clients;
   metrics: Metrics;
+  faults: ReadFaults;
   /** Sends clients to the store itself, if it has links. */
   redirect: boolean;
   /** How much of builds may be held in memory. */
@@ -29,7 +30,7 @@ export type DownloadRoutesDeps = {
 
 /** The builds themselves, under both forms of their links. */
 export function downloadRoutes(deps: DownloadRoutesDeps) {
-  const { offers, objects, clients, metrics, redirect, cacheBytes } = deps;
+  const { offers, objects, clients, metrics, faults, redirect, cacheBytes } = deps;
   const cache = new BuildCache(objects, (build) => offers.isOffered(build), cacheBytes);
   const serve = async (request: Request, wanted: Parameters<Offers["find"]>[0]) => {
     const build = await offers.find(wanted);
@@ -38,7 +39,7 @@ export function downloadRoutes(deps: DownloadRoutesDeps) {
     const isHead = clients.isHead(request);
     // A link to the store is good for GET alone.
     if (!redirect || objects.link === undefined || isHead || !isForStore(request, file))
-      return await send(request, isHead, { objects, metrics, cache }, file);
+      return await send(request, isHead, { objects, metrics, faults, cache }, file);
     metrics.updateDownloads.inc({ kind: "redirected" });
     return await redirectTo(objects.link.bind(objects), build);
   };
@@ -61,12 +62,12 @@ export function downloadRoutes(deps: DownloadRoutesDeps) {
 }
 
 type BuildFile = Validators & { build: Build };
-type Sending = Pick<DownloadRoutesDeps, "objects" | "metrics"> & { cache: BuildCache };
+type Sending = Pick<DownloadRoutesDeps, "objects" | "metrics" | "faults"> & { cache: BuildCache };
 
 async function send(
   request: Request,
   isHead: boolean,
-  { objects, metrics, cache }: Sending,
+  { objects, metrics, faults, cache }: Sending,
   { build, ...validators }: BuildFile,
 ): Promise<Response> {
   const headers = new Headers({
@@ -80,19 +81,25 @@ async function send(
   const { bytes, objectId } = build;
   const { status, start, end } = selectRange(request, { bytes, ...validators }, headers);
   if (status === 304) return new Response(null, { status, headers });
-  if (isHead) {
-    headers.set("content-length", String(end - start));
-    return new Response(null, { status, headers });
-  }
-  metrics.updateDownloads.inc({ kind: status === 206 ? "range" : "whole" });
-  metrics.updateDownloadBytes.inc(end - start);
+  const key = objectKey(objectId);
   try {
+    if (isHead) {
+      // The last byte is there when all are.
+      await objects.read(key, Math.max(0, bytes - 1), bytes);
+      headers.set("content-length", String(end - start));
+      return new Response(null, { status, headers });
+    }
+    metrics.updateDownloads.inc({ kind: status === 206 ? "range" : "whole" });
+    metrics.updateDownloadBytes.inc(end - start);
     // What comes in one piece anyway is no reason to read all of it.
     const whole = end - start > INLINE_BYTES_MAX ? await cache.whole(build) : undefined;
-    const body = whole?.slice(start, end) ?? (await objects.body(objectKey(objectId), start, end));
+    const body = whole?.slice(start, end) ?? (await objects.body(key, start, end));
     return new Response(body, { status, headers });
-  } catch (cause) {
-    throw unavailable("the build cannot be read now", 5, { cause });
+  } catch (error) {
+    const lost = Lost.from(error, key);
+    if (lost === undefined) throw faults.away(error, key);
+    faults.lost(lost, { build: build.id });
+    throw lost.toAppError("the build");
   }
 }
 
@@ -112,9 +119,10 @@ function downloadDetail(summary: string) {
     responses: {
       ...plainErrors({
         404: "no such file",
+        410: "the build is gone from the store",
         412: "the file is not the one that the request expects",
         416: "the range is outside the file",
-        503: "the build cannot be read now",
+        503: "the object store is away, try again",
       }),
       200: { description: "The file", content: { "application/octet-stream": {} } },
       206: { description: "The range" },

@@ -7,6 +7,7 @@ import { type Sql } from "../platform/database.ts";
 import { type Log } from "../platform/log.ts";
 import { type Metrics } from "../platform/metrics.ts";
 import { type ObjectStore } from "../platform/objects.ts";
+import { type ReadFaults } from "../platform/read-faults.ts";
 import { type Signatures } from "../signatures/service.ts";
 import { downloadRoutes } from "./downloads.ts";
 import { BuildGarbage } from "./garbage.ts";
@@ -24,11 +25,12 @@ export type UpdatesDeps = {
   metrics: Metrics;
   clients: Clients;
   signatures: Signatures;
+  faults: ReadFaults;
 };
 
 /** Builds the services of app updates and the routes of those who ask for updates and who publish them. */
 export async function buildUpdates(deps: UpdatesDeps) {
-  const { sql, objects, log, bus, metrics, clients, signatures } = deps;
+  const { sql, objects, log, bus, metrics, clients, signatures, faults } = deps;
   const { updates } = deps.config;
   const offers = new Offers({ sql, bus, log });
   const garbage = new BuildGarbage({ sql, objects, log });
@@ -36,6 +38,6 @@ export async function buildUpdates(deps: UpdatesDeps) {
   const builds = new Builds({ sql, objects, garbage, offers, metrics }, { ...updates, publicKey });
   const routes = new Elysia({ name: "app-updates" })
     .use(updateRoutes({ builds, offers, signatures, clients, bases: updates }))
-    .use(downloadRoutes({ offers, objects, clients, metrics, ...updates }));
+    .use(downloadRoutes({ offers, objects, clients, metrics, faults, ...updates }));
   return { offers, routes };
 }
