@@ -1,3 +1,5 @@
+import { setImmediate } from "node:timers/promises";
+
 /** A body up to this is sent in one piece: Bun drops the `Content-Length` of a stream (oven-sh/bun#10507). */
 export const INLINE_BYTES_MAX = 2 ** 20;
 const SLICE_BYTES = 2 ** 18;
@@ -13,7 +15,7 @@ export function streamOf(
       async pull(controller) {
         const next = begun ?? chunks.next();
         begun = undefined;
-        const { done, value } = await next;
+        const { done, value } = await next.catch(afterSending);
         if (done === true) controller.close();
         else controller.enqueue(value);
       },
@@ -23,6 +25,12 @@ export function streamOf(
     },
     { highWaterMark: 0 },
   );
+}
+
+/** Bun drops what it has not sent yet when a stream fails. */
+async function afterSending(error: unknown): Promise<never> {
+  await setImmediate();
+  throw error;
 }
 
 /**

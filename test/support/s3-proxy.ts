@@ -12,6 +12,8 @@ export type S3Exchange = {
   /** Sends that much of the request to the store and then breaks off both connections. */
   cutRequest: (bytes: number) => Promise<void>;
   answer: (response: Buffer | string) => void;
+  /** Sends that and nothing more, and leaves the connection open. */
+  answerInPart: (response: Buffer) => void;
   /** Resets the client's connection. */
   reset: () => void;
 };
@@ -109,6 +111,7 @@ export class S3Proxy implements AsyncDisposable {
         client.resetAndDestroy();
       },
       answer: (bytes) => void client.end(bytes),
+      answerInPart: (bytes) => void client.write(bytes),
       reset: () => void client.resetAndDestroy(),
     });
   }
