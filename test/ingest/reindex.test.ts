@@ -140,7 +140,7 @@ describe("objects that are no whole segments", () => {
     const good = await runCommand(["reindex"], envOf(app));
     expect(good).toEqual({
       code: 0,
-      out: "3 segments with 3 records indexed, 0 were known, 0 are damaged\n",
+      out: "3 segments with 3 records indexed, 0 were known, 0 are damaged, 0 are missing\n",
       err: "",
     });
     expect(await ingestTables(app.sql)).toEqual(before);
@@ -153,8 +153,10 @@ describe("objects that are no whole segments", () => {
       segments: 0,
       records: 0,
       damaged: 1,
+      missing: 0,
       contested: [],
       keys: [keyAt(1)],
+      problems: [{ key: keyAt(1), reason: "no segment: the magic is missing" }],
     });
     expect(bad.err).toContain(`${keyAt(1)}: no segment: the magic is missing`);
   });

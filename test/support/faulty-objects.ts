@@ -45,6 +45,8 @@ export class FaultyObjects implements ObjectStore {
   otherwise: PutScript = succeeds;
   /** Called before a read or a ping; what it throws is what those throw. */
   beforeRead: (key: string) => void = () => undefined;
+  /** Awaited before a read. */
+  waitBeforeRead: (key: string) => Promise<void> = async () => undefined;
   /** What arrives of the bytes that were read. */
   changeRead: (bytes: Uint8Array, key: string) => Uint8Array = (bytes) => bytes;
   beforePing: () => void = () => undefined;
@@ -80,6 +82,7 @@ export class FaultyObjects implements ObjectStore {
 
   async read(key: string, start: number, end: number, signal?: AbortSignal): Promise<Uint8Array> {
     this.beforeRead(key);
+    await this.waitBeforeRead(key);
     return this.changeRead(await this.inner.read(key, start, end, signal), key);
   }
 

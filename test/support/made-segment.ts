@@ -21,9 +21,13 @@ export function segmentId(ageMs: number): string {
 export async function putSegment(
   objects: ObjectStore,
   records: MadeRecord[],
-  { ageMs = 0, id = segmentId(ageMs) }: { ageMs?: number; id?: string } = {},
+  {
+    ageMs = 0,
+    id = segmentId(ageMs),
+    bufferBytes = 2 ** 20,
+  }: { ageMs?: number; id?: string; bufferBytes?: number } = {},
 ) {
-  const writer = new SegmentWriter(Buffer.alloc(2 ** 20));
+  const writer = new SegmentWriter(Buffer.alloc(bufferBytes));
   const places = records.map(({ kind, sessionID, projectId = 1, body }) => {
     const bytes = body instanceof Uint8Array ? body : pack(body);
     const receivedAt = Date.now() - ageMs;
