@@ -57,6 +57,7 @@ describe("over S3", () => {
     await using t = await behindProxy({ stallMs: 200 });
     using server = Bun.serve({
       port: 0,
+      development: false,
       fetch: async () => new Response(await t.store.body(KEY, 0, BYTES.length)),
     });
     t.proxy.next.push(async ({ forward, answerInPart }) =>
@@ -71,6 +72,7 @@ describe("over S3", () => {
     t.proxy.otherwise = refuses(503, "SlowDown");
     using server = Bun.serve({
       port: 0,
+      development: false,
       fetch: async () => new Response(await t.store.body(KEY, 0, BYTES.length)),
     });
     expect(await failure(fetch(server.url).then((answer) => answer.bytes()))).toBeInstanceOf(Error);
@@ -194,7 +196,7 @@ async function behindProxy(options: Partial<RetryingOptions> = {}) {
   await direct.store.put(KEY, BYTES);
   const proxy = await S3Proxy.open(direct.open.endpoint);
   proxy.selects = ({ method }) => method === "GET";
-  const s3 = new S3Objects({ ...direct.open, endpoint: proxy.endpoint, readTimeoutMs: 500 });
+  const s3 = new S3Objects({ ...direct.open, endpoint: proxy.endpoint, readTimeoutMs: 250 });
   const store = new RetryingObjects(s3, options);
   return {
     proxy,

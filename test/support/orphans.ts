@@ -20,7 +20,7 @@ export function chunk({ sessionID }: TestSession): MadeRecord {
 }
 
 export function orphansOf(
-  { sql, objects }: TestApp,
+  { sql, objects }: Pick<TestApp, "sql" | "objects">,
   options: Partial<OrphansOptions> = {},
 ): Orphans {
   return new Orphans({ sql, objects, log: pino({ level: "silent" }) }, options);
