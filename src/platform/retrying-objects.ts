@@ -112,19 +112,23 @@ export class RetryingObjects implements ObjectStore {
     end: number,
   ): ReadableStream<Uint8Array<ArrayBuffer>> {
     let at = start;
-    let reader: ReturnType<typeof readerOf> | undefined = readerOf(first);
+    let reader = readerOf(first);
+    let isBroken = false;
+    let isWaiting = false;
+    // One timer for all pieces. A reader that is cancelled ends, as if its answer had been cut.
+    const silence = setTimeout(() => {
+      if (isWaiting) reader.cancel().catch(() => undefined);
+    }, this.#options.stallMs);
+    silence.unref();
     const next = async () => {
-      const from = (reader ??= readerOf(await this.#inner.body(key, at, end)));
-      try {
-        const { done, value } = await this.#inTime(from.read());
-        if (done) throw new Error(`${key}: the body ended at ${at} of ${end}`);
-        if (at + value.length > end) throw new Error(`${key}: the body goes on after ${end}`);
-        return value;
-      } catch (error) {
-        from.cancel().catch(() => undefined);
-        reader = undefined;
-        throw error;
-      }
+      if (isBroken) reader = readerOf(await this.#inner.body(key, at, end));
+      isBroken = isWaiting = true;
+      silence.refresh();
+      const { done, value } = await reader.read().finally(() => (isWaiting = false));
+      if (done) throw new Error(`${key}: the body ended at ${at} of ${end}`);
+      if (at + value.length > end) throw new Error(`${key}: the body goes on after ${end}`);
+      isBroken = false;
+      return value;
     };
     return new ReadableStream<Uint8Array<ArrayBuffer>>(
       {
@@ -133,20 +137,17 @@ export class RetryingObjects implements ObjectStore {
           at += chunk.length;
           controller.enqueue(chunk);
           if (at < end) return;
+          clearTimeout(silence);
           controller.close();
-          await reader?.cancel();
+          await reader.cancel();
         },
-        cancel: async (reason) => await reader?.cancel(reason),
+        cancel: async (reason) => {
+          clearTimeout(silence);
+          await reader.cancel(reason);
+        },
       },
       { highWaterMark: 0 },
     );
-  }
-
-  async #inTime<T>(reading: Promise<T>): Promise<T> {
-    const { promise: late, reject } = Promise.withResolvers<never>();
-    const { stallMs } = this.#options;
-    const timer = setTimeout(() => reject(new Error(`nothing arrived for ${stallMs} ms`)), stallMs);
-    return await Promise.race([reading, late]).finally(() => clearTimeout(timer));
   }
 
   async #retried<T>(attempt: () => Promise<T>, signal?: AbortSignal): Promise<T> {
