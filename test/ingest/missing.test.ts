@@ -130,17 +130,16 @@ describe.each(["files", "s3"] as const)("with objects in %s", (store) => {
   });
 });
 
-test("a binary answer has what comes before the lost batch, and then breaks off", async () => {
+test("a binary answer has at most what comes before the lost batch, and is broken off", async () => {
   await using recorded = await Recorded.start();
   await recorded.harm(3, gone);
   const received: Uint8Array[] = [];
-  const answer = await recorded.read("application/octet-stream");
-  expect(answer.status).toBe(200);
   const reading = (async () => {
+    const answer = await recorded.read("application/octet-stream");
     for await (const chunk of answer.body ?? []) received.push(chunk);
   })();
   expect(await failure(reading)).toBeInstanceOf(Error);
-  // The client may drop what had arrived last.
+  // A reset may overtake what was sent before it.
   const before = [0, 1, 2].map((nth) => Buffer.from(batch(nth)));
   const whole = splitBatches(Buffer.concat(received)).map((one) => Buffer.from(one));
   expect(whole).toEqual(before.slice(0, whole.length));
