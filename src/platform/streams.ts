@@ -1,8 +1,9 @@
-import { setImmediate } from "node:timers/promises";
+import { setTimeout } from "node:timers/promises";
 
 /** A body up to this is sent in one piece: Bun drops the `Content-Length` of a stream (oven-sh/bun#10507). */
 export const INLINE_BYTES_MAX = 2 ** 20;
 const SLICE_BYTES = 2 ** 18;
+const BREAK_AFTER_MS = 100;
 
 /** A body that is produced only as fast as the client reads it. A failure half-way breaks the connection off, so that no client takes a part for the whole. */
 export function streamOf(
@@ -27,9 +28,9 @@ export function streamOf(
   );
 }
 
-/** Bun drops what it has not sent yet when a stream fails. */
+/** When a stream fails Bun drops what it has not sent yet, and the reset may overtake what it has. */
 async function afterSending(error: unknown): Promise<never> {
-  await setImmediate();
+  await setTimeout(BREAK_AFTER_MS);
   throw error;
 }
 
