@@ -71,8 +71,10 @@ test("builds that the version before publishes beside have their own date, too",
   const api = await UpdateApi.of(app);
   const update = await api.published({ bytes: Buffer.from("old build") });
   const known = await knownOf(update.URI);
+  const objectId = Bun.randomUUIDv7();
+  await app.objects.put(`builds/${objectId}`, Buffer.from("new build"));
   // As its statement is, which knows no dates.
-  await app.sql`update builds set object_id = ${Bun.randomUUIDv7()}, sha256 = ${"1".repeat(64)},
+  await app.sql`update builds set object_id = ${objectId}, sha256 = ${"1".repeat(64)},
     revision = nextval('build_revisions') where id = ${update.Id}`;
   await eventually("it is seen", async () => (await headOf(update.URI)).etag !== known.etag);
   const { date } = await headOf(update.URI);
