@@ -57,6 +57,8 @@ import { Users } from "./users/service.ts";
 
 // The web SDK retries for 13.75 s; what a store cannot do by then is not worth holding memory for.
 const COMMIT_DEADLINE_MS = 15_000;
+// Of an upload that is slow, until its pieces are in a segment.
+const UPLOAD_BYTES = 64 * 1024;
 
 /** What the outside world gives; tests put faults between. */
 export type Platform = {
@@ -112,12 +114,13 @@ type Access = { clients: Clients; serverKeys: ServerKeys };
 export async function buildApp(platform: Serving) {
   const { config, sql, objects, log, open } = platform;
   const write = buildWrite(platform);
-  const { commitLog, metrics, projects, quotas } = write;
+  const { commitLog, inflight, metrics, projects, quotas } = write;
   const clients = new Clients(config.trustedProxies);
   const access = { clients, serverKeys: new ServerKeys(config.serverKeys, clients) };
   const faults = new ReadFaults(metrics, log);
   const workerNumber = await WorkerNumber.lease(sql, log);
   const rateLimits = await openRateLimits(config, open.redis, metrics);
+  const { rows } = rateLimits;
   const health = new Health({ sql, objects, bus: open.bus, metrics, log });
   const signatures = new Signatures({ sql, log });
   const { offers, routes: updatesSlice } = await buildUpdates({
@@ -128,7 +131,12 @@ export async function buildApp(platform: Serving) {
     signatures,
     faults,
   });
-  const { presence, routes: presenceSlice } = buildPresence({ ...platform, ...access, metrics });
+  const { presence, routes: presenceSlice } = buildPresence({
+    ...platform,
+    ...access,
+    metrics,
+    limit: rows.presence_users,
+  });
 
   // One holder, because the routes are mounted before the edge that renders their errors exists.
   const routes = new Elysia({ name: "floodgate" })
@@ -137,7 +145,7 @@ export async function buildApp(platform: Serving) {
     .use(await buildIngest(platform, write, { ...access, rateLimits, workerNumber, faults }))
     .use(presenceSlice)
     .use(buildPush(platform, access))
-    .use(userRoutes({ users: new Users(sql), signatures }))
+    .use(userRoutes({ users: new Users(sql), signatures, clients, inflight, limit: rows.installs }))
     .use(updatesSlice)
     .use(docs());
   const edge = new Edge({
@@ -191,8 +199,17 @@ async function buildIngest(
     { strictFraming: config.strictFraming },
   );
   const images = new Images(
-    { sql, commitLog, inflight, sessions, projects, metrics },
-    { fileBytesMax: config.fileBytesMax },
+    {
+      sql,
+      commitLog,
+      inflight,
+      sessions,
+      projects,
+      metrics,
+      clients,
+      limit: rateLimits.rows.image_names,
+    },
+    { fileBytesMax: config.fileBytesMax, uploadsMax: uploadsMax(config) },
   );
   const reader = new SegmentReader(objects, faults);
   const batches = new Batches(sql, reader);
@@ -207,7 +224,7 @@ async function buildIngest(
     images: await countImages(sql, id),
   });
   return new Elysia({ name: "data" })
-    .use(startRoutes({ sessions, clients, jsonBytesMax: config.jsonBytesMax }))
+    .use(startRoutes({ sessions, clients, inflight, jsonBytesMax: config.jsonBytesMax }))
     .use(ingestRoutes({ ingest, authorize }))
     .use(uploadRoutes({ images, authorize }))
     .use(sessionRoutes({ sql, serverKeys, contents }))
@@ -240,6 +257,11 @@ function buildPush({ config, sql }: Platform, { serverKeys }: Access) {
     .use(deviceRoutes({ devices, serverKeys, events }))
     .use(notificationRoutes({ notifications, serverKeys, estimate }))
     .use(internalRoutes({ notifications, serverKeys }));
+}
+
+/** Uploads at once: what they gather counts in no segment yet. */
+function uploadsMax({ inflightBytesMax }: Config): number {
+  return Math.floor(inflightBytesMax / UPLOAD_BYTES);
 }
 
 function atLeastOne(secrets: string[]): [string, ...string[]] {

@@ -1,6 +1,7 @@
 import { crc32 } from "node:zlib";
 
 import { type CommitLog } from "../ingest/commit-log.ts";
+import { type InflightBytes } from "../ingest/inflight-bytes.ts";
 import { tooLarge } from "../platform/body.ts";
 import { type Sql } from "../platform/database.ts";
 import { AppError } from "../platform/errors.ts";
@@ -8,12 +9,23 @@ import { type Metrics } from "../platform/metrics.ts";
 import { type Projects } from "../projects/service.ts";
 import { ArchiveCheck } from "./archive.ts";
 import { type FormEvent, checkFileName } from "../platform/multipart.ts";
-import { type Owner, PartWriter, UploadWindow, storeRows } from "./upload.ts";
+import { type Owner, PartWriter, UploadWindow, rowBytesMax, storeRows } from "./upload.ts";
 
 // Any other type is served as plain bytes: a browser must not run what a client uploaded.
 const SERVED_TYPE = /^image\/[\w.+-]{1,64}$/;
-export type FormDeps = { sql: Sql; commitLog: CommitLog; projects: Projects; metrics: Metrics };
-export type FormOptions = { fileBytesMax: number; recorded: boolean };
+export type FormDeps = {
+  sql: Sql;
+  commitLog: CommitLog;
+  inflight: InflightBytes;
+  projects: Projects;
+  metrics: Metrics;
+};
+export type FormOptions = {
+  fileBytesMax: number;
+  recorded: boolean;
+  /** Called before a name is stored that the project does not have; throws 429 when there are too many. */
+  admitName: () => void;
+};
 
 type File = {
   name: string;
@@ -72,7 +84,8 @@ export class Form {
 
   /** Resolved means that every file of the form can be read back. */
   async store(): Promise<void> {
-    const { sql, commitLog, metrics } = this.#deps;
+    const { sql, commitLog, inflight, metrics } = this.#deps;
+    const { projectId } = this.#owner;
     if (this.#files.length === 0) throw new AppError("invalid", "the form has no file");
     const kind = (file: File) =>
       file.archive !== undefined || this.#fields.get("type") === "frames" ? "frames" : "image";
@@ -80,11 +93,18 @@ export class Form {
       file.writer === undefined ? [] : [{ writer: file.writer, row: this.#row(file, kind(file)) }],
     );
     const known = this.#files.filter((file) => file.known !== undefined);
-    await storeRows(commitLog, fresh, this.#owner);
+    const rowBytes = rowBytesMax(fresh);
+    // All of the form was read: it waits for room instead of being sent again.
+    await inflight.hold(projectId, rowBytes);
+    try {
+      await storeRows(commitLog, fresh, this.#owner);
+    } finally {
+      inflight.release(projectId, rowBytes);
+    }
     if (known.length > 0)
       await countUses(
         sql,
-        this.#owner.projectId,
+        projectId,
         known.map(({ name }) => name),
       );
 
@@ -98,6 +118,7 @@ export class Form {
       ? await selectContent(sql, this.#owner.projectId, name)
       : undefined;
     const stores = this.#options.recorded && known === undefined;
+    if (stores) this.#options.admitName();
     const file: File = {
       name,
       contentType: SERVED_TYPE.test(contentType) ? contentType : "application/octet-stream",

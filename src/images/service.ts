@@ -1,11 +1,13 @@
 import { LRUCache } from "lru-cache";
 
-import { type InflightBytes } from "../ingest/inflight-bytes.ts";
+import { type Clients } from "../platform/clients.ts";
 import { type Sql } from "../platform/database.ts";
-import { type Sessions } from "../sessions/service.ts";
+import { unavailable } from "../platform/errors.ts";
+import { type RowLimit } from "../platform/rate-limits.ts";
+import { type KnownSession, type Sessions } from "../sessions/service.ts";
 import { type SessionToken } from "../sessions/token.ts";
 import { Form, type FormDeps } from "./form.ts";
-import { formEvents } from "../platform/multipart.ts";
+import { type FormEvent, formEvents } from "../platform/multipart.ts";
 
 const LISTED_MAX = 40;
 // A form that comes as gzip may hold as much as that many of the largest files.
@@ -14,12 +16,18 @@ const FORM_FILES_MAX = 4;
 const LIST_FRESH_MS = 500;
 const LISTS_CACHED_MAX = 10_000;
 
-export type ImagesDeps = FormDeps & { sessions: Sessions; inflight: InflightBytes };
-export type ImagesOptions = { fileBytesMax: number };
+export type ImagesDeps = FormDeps & {
+  sessions: Sessions;
+  clients: Clients;
+  /** of names that are new to a project */
+  limit: RowLimit;
+};
+export type ImagesOptions = { fileBytesMax: number; uploadsMax: number };
 
 export class Images {
   readonly #deps: ImagesDeps;
   readonly #options: ImagesOptions;
+  #uploads = 0;
 
   constructor(deps: ImagesDeps, options: ImagesOptions) {
     this.#deps = deps;
@@ -30,20 +38,52 @@ export class Images {
   async upload(token: SessionToken, request: Request, projectRequired: boolean): Promise<void> {
     const { sessions, inflight } = this.#deps;
     const session = await sessions.admit(token.sessionId);
-    inflight.reserve(session.projectId, 0);
-    const owner = { projectId: session.projectId, sessionId: token.sessionId };
-    const form = new Form(this.#deps, owner, { ...this.#options, recorded: session.recorded });
+    inflight.check(session.projectId, 0);
+    if (this.#uploads >= this.#options.uploadsMax)
+      throw unavailable("too many uploads are under way, send it again", 2, { reason: "overload" });
+    this.#uploads++;
+    try {
+      await this.#take(token.sessionId, session, request, projectRequired);
+    } finally {
+      this.#uploads--;
+    }
+    if (!session.stored) await sessions.adopt(token.sessionId);
+  }
+
+  async #take(
+    sessionId: bigint,
+    session: KnownSession,
+    request: Request,
+    projectRequired: boolean,
+  ): Promise<void> {
+    const { inflight, clients, limit } = this.#deps;
+    const owner = { projectId: session.projectId, sessionId };
+    const network = clients.network(request);
+    const form = new Form(this.#deps, owner, {
+      fileBytesMax: this.#options.fileBytesMax,
+      recorded: session.recorded,
+      admitName: () => limit.take(network),
+    });
     for await (const events of formEvents(request, {
       inflatedBytesMax: FORM_FILES_MAX * this.#options.fileBytesMax,
     })) {
-      for (const event of events) await form.take(event);
+      // Before it is copied into segments, so that many uploads cannot fill the room that one of them found.
+      const bytes = dataBytes(events);
+      await inflight.hold(session.projectId, bytes);
+      try {
+        for (const event of events) await form.take(event);
+      } finally {
+        inflight.release(session.projectId, bytes);
+      }
       await form.window.room();
-      await inflight.room(session.projectId);
     }
     await form.checkProject(projectRequired);
     await form.store();
-    if (!session.stored) await sessions.adopt(token.sessionId);
   }
+}
+
+function dataBytes(events: FormEvent[]): number {
+  return events.reduce((sum, event) => sum + (event.type === "data" ? event.bytes.length : 0), 0);
 }
 
 /** The names of a project's most used images, newest first among equals: what clients need not send again. */

@@ -91,7 +91,15 @@ export class PartWriter {
 
 export type StoredPart = { writer: PartWriter; row: Record<string, unknown> };
 
-/** Records the rows of files whose chunks are appended: in the chunks' own open segment, or after the chunks are durable. */
+/** The most that the rows of files take. */
+export function rowBytesMax(parts: StoredPart[]): number {
+  return parts.reduce(
+    (sum, { writer }) => sum + ROW_BYTES_MAX + writer.chunks.length * ROW_CHUNK_BYTES_MAX,
+    0,
+  );
+}
+
+/** Records the rows of files whose chunks are appended, for which the caller holds room: in the chunks' own open segment, or after the chunks are durable. */
 export async function storeRows(
   commitLog: CommitLog,
   parts: StoredPart[],
@@ -100,10 +108,7 @@ export async function storeRows(
   const segments = new Set(
     parts.flatMap(({ writer }) => writer.chunks.map(({ segment }) => segment)),
   );
-  const rowBytes = parts.reduce(
-    (sum, { writer }) => sum + ROW_BYTES_MAX + writer.chunks.length * ROW_CHUNK_BYTES_MAX,
-    0,
-  );
+  const rowBytes = rowBytesMax(parts);
   for (;;) {
     const closed = [...segments].filter(({ id }) => id !== undefined);
     await Promise.all(closed.map(({ committed }) => committed));
@@ -114,7 +119,7 @@ export async function storeRows(
     commitLog.close();
   }
   const rows = parts.map(({ writer, row }) =>
-    commitLog.appendRow("image", { ...row, ...chunkColumns(writer) }, owner),
+    commitLog.appendRow("image", { ...row, ...chunkColumns(writer) }, owner, true),
   );
   await Promise.all(rows.map(({ committed }) => committed));
 }

@@ -110,13 +110,19 @@ export class CommitLog {
     return { segment: segment.pending, entry };
   }
 
-  /** Records a row of the database, so that it can be rebuilt from the segments: field names are the column names. */
+  /**
+   * Records a row of the database, so that it can be rebuilt from the segments: field names are the column names. Throws 503 when there
+   * is no room for it, unless `isHeld`: the caller has waited for room.
+   */
   appendRow(
     kind: "session" | "image" | "project",
     row: object,
     ids: { projectId: number; sessionId: bigint },
+    isHeld = false,
   ): PendingSegment {
-    return this.append({ kind, flags: 0, receivedAt: Date.now(), ...ids }, pack(row)).segment;
+    const body = pack(row);
+    if (!isHeld) this.#deps.inflight.check(ids.projectId, body.length);
+    return this.append({ kind, flags: 0, receivedAt: Date.now(), ...ids }, body).segment;
   }
 
   /** Whether the open segment takes so many more records of so many bytes in all. */

@@ -4,6 +4,8 @@ import { unavailable } from "../platform/errors.ts";
 const DELAY_TARGET_MS = 5000;
 // What stays free beside the limit, as a part of it, for projects that hold less than their share.
 const RESERVE = 1 / 4;
+/** Whoever waits for room waits for no larger part of the limit: more could never be free beside others. */
+const WAITED_FOR = 1 / 8;
 
 /**
  * The bytes that this process holds for clients that wait: bodies being read and records not yet durable. Above the limit new
@@ -17,7 +19,8 @@ export class InflightBytes {
   #limit: number;
   /** By project; who holds nothing has no entry. */
   readonly #held = new Map<number, number>();
-  #waiting: (() => void)[] = [];
+  /** The first one to come is the first one. */
+  #waiting: Waiting[] = [];
   bytes = 0;
 
   constructor(max: number, step: number) {
@@ -33,16 +36,37 @@ export class InflightBytes {
 
   /** Throws 503 when there is no room. Give the bytes back with `release`. */
   reserve(projectId: number, bytes: number): void {
+    this.check(projectId, bytes);
+    this.add(projectId, bytes);
+  }
+
+  /** Throws 503 when there is no room for so many bytes, which the caller adds in the same turn. */
+  check(projectId: number, bytes: number): void {
     if (this.bytes > 0 && !this.#fits(projectId, bytes))
       throw unavailable("too much is being stored at the moment, send it again", 1, {
         reason: "overload",
       });
-    this.add(projectId, bytes);
   }
 
   release(projectId: number, bytes: number): void {
     this.#give(projectId, bytes);
     if (this.bytes < this.#limit) this.#resume();
+  }
+
+  /** Runs `work`, which reserves what it reads by `hold`, and gives all of it back in the end. */
+  async holding<T>(
+    projectId: number,
+    work: (hold: (bytes: number) => void) => Promise<T>,
+  ): Promise<T> {
+    let held = 0;
+    try {
+      return await work((bytes) => {
+        this.reserve(projectId, bytes);
+        held += bytes;
+      });
+    } finally {
+      this.release(projectId, held);
+    }
   }
 
   /** Bytes that were let in before and are held now. */
@@ -62,13 +86,21 @@ export class InflightBytes {
     this.#resume();
   }
 
-  /** Resolves when there is room: an upload that has begun stops reading instead of failing. */
-  async room(projectId: number): Promise<void> {
-    while (!this.#fits(projectId, 1)) {
-      const { promise, resolve } = Promise.withResolvers<void>();
-      this.#waiting.push(resolve);
-      await promise;
+  /**
+   * Resolves when there is room, which is reserved then: an upload that has begun stops reading instead of failing. Give the bytes back
+   * with `release`. More than a small part of the limit waits for that part only: nothing may wait for ever.
+   */
+  async hold(projectId: number, bytes: number): Promise<void> {
+    const waiter = { projectId, bytes, admit: () => undefined };
+    // Nobody overtakes others of the same project.
+    const isNext = !this.#waiting.some((one) => one.projectId === projectId);
+    if (isNext && this.#admits(waiter)) {
+      this.add(projectId, bytes);
+      return;
     }
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#waiting.push({ ...waiter, admit: resolve });
+    await promise;
   }
 
   #fits(projectId: number, bytes: number): boolean {
@@ -86,8 +118,25 @@ export class InflightBytes {
     else this.#held.delete(projectId);
   }
 
-  /** Each looks for itself whether there is room for its project. */
+  /** Lets in those who wait and have room now, one after the other, so that they do not fill it all at once. */
   #resume(): void {
-    for (const resume of this.#waiting.splice(0)) resume();
+    if (this.#waiting.length === 0) return;
+    const full = new Set<number>();
+    this.#waiting = this.#waiting.filter((waiter) => {
+      const { projectId, bytes, admit } = waiter;
+      if (full.has(projectId) || !this.#admits(waiter)) {
+        full.add(projectId);
+        return true;
+      }
+      this.add(projectId, bytes);
+      admit();
+      return false;
+    });
+  }
+
+  #admits({ projectId, bytes }: Waiting): boolean {
+    return this.bytes === 0 || this.#fits(projectId, Math.min(bytes, this.#limit * WAITED_FOR));
   }
 }
+
+type Waiting = { projectId: number; bytes: number; admit: () => void };

@@ -4,11 +4,13 @@ import { limited } from "../platform/errors.ts";
 import { type Log } from "../platform/log.ts";
 import { type Metrics } from "../platform/metrics.ts";
 import { type Projects } from "../projects/service.ts";
-import { type Segment } from "./segment.ts";
+import { type Kind, type Segment } from "./segment.ts";
 
 const SYNC_MS = 1000;
 const STOP_MS = 500;
 const DAY_MS = 86_400_000;
+/** The kinds of records that clients make as large as they like. */
+const COUNTED = new Set<Kind>(["batch", "chunk", "session"]);
 // A quota can be raised meanwhile.
 const RETRY_AFTER_S_MAX = 3600;
 
@@ -21,7 +23,7 @@ export type QuotasDeps = {
 };
 
 /**
- * How many bytes of batches and images may be stored for a project on one UTC day. They are counted once they are durable, in memory,
+ * How many bytes of batches, images and session starts may be stored for a project on one UTC day. They are counted once they are durable, in memory,
  * and summed up with the other processes in PostgreSQL every second, so a project may get what a second and the open segments hold beyond it.
  */
 export class Quotas {
@@ -76,7 +78,7 @@ export class Quotas {
   count({ entries }: Pick<Segment, "entries">): void {
     this.#turn();
     for (const { kind, projectId, length } of entries) {
-      if ((kind !== "batch" && kind !== "chunk") || this.#of(projectId) === undefined) continue;
+      if (!COUNTED.has(kind) || this.#of(projectId) === undefined) continue;
       add(this.#used, projectId, length);
       add(this.#unwritten, projectId, length);
     }

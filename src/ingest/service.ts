@@ -48,12 +48,7 @@ export class Ingest {
   ): Promise<PendingSegment | undefined> {
     const { sessions, commitLog, inflight, metrics } = this.#deps;
     const bytesMax = sessions.beaconBytesMax(session.projectId) + INFLATED_SLACK_BYTES;
-    let held = 0;
-    const hold = (bytes: number) => {
-      inflight.reserve(session.projectId, bytes);
-      held += bytes;
-    };
-    try {
+    return await inflight.holding(session.projectId, async (hold) => {
       const body = await readBody(request, bytesMax, hold);
       const inflated = body.length === 0 ? body : await inflate(request, body, bytesMax);
       if (inflated.length === 0) throw new AppError("invalid", "the batch is empty");
@@ -75,9 +70,7 @@ export class Ingest {
         receivedAt: Date.now(),
       } as const;
       return commitLog.append(head, body, factsOf(inflated, frames)).segment;
-    } finally {
-      inflight.release(session.projectId, held);
-    }
+    });
   }
 
   /** Undefined for a batch to quarantine: refusing it would make its client stop or send it for ever. */

@@ -1,5 +1,6 @@
 import ipaddr from "ipaddr.js";
 
+import { networkOf } from "./rate-limits.ts";
 import { originalOf } from "./rewritten.ts";
 import { type WebSocketOwner } from "./websocket.ts";
 
@@ -72,6 +73,18 @@ export class Clients {
     return address;
   }
 
+  /**
+   * The client's network, which bounds of one client count by. Undefined where the address may stand for many: a trusted proxy's that
+   * names no client, and a private one of which no trusted proxy has said that it is the client's.
+   */
+  network(request: Request): string | undefined {
+    const peer = canonical(this.peer(request));
+    const address = this.address(request);
+    if (address === "") return undefined;
+    const isOwn = address === peer ? isPublic(peer) && !this.#isTrusted(peer) : true;
+    return isOwn ? networkOf(address) : undefined;
+  }
+
   #isTrusted(address: string): boolean {
     const parsed = ipaddr.parse(address);
     return this.#trusted.some(
@@ -83,6 +96,10 @@ export class Clients {
 export function isLoopback(address: string): boolean {
   const plain = canonical(address);
   return plain !== "" && ipaddr.parse(plain).range() === "loopback";
+}
+
+function isPublic(address: string): boolean {
+  return ipaddr.parse(address).range() === "unicast";
 }
 
 /** IPv4 written as IPv6 becomes IPv4; what is no address becomes "". */

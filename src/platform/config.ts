@@ -5,6 +5,7 @@ import { Type } from "typebox";
 import { Value } from "typebox/value";
 
 import { parseOrigin } from "./cors.ts";
+import { BOUNDS, presenceBounds, rowLimits } from "./bounds.ts";
 import { UsageError } from "./errors.ts";
 
 const MIB = 2 ** 20;
@@ -46,6 +47,7 @@ const Env = Type.Object({
   RATE_LIMIT_PROJECT: RATE,
   RATE_LIMIT_SESSION: RATE,
   RATE_LIMIT_ADDRESS: RATE,
+  ...BOUNDS,
   QUOTA_BYTES_PER_DAY: Type.Optional(
     Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER }),
   ),
@@ -136,6 +138,8 @@ export function readConfig(env: Record<string, string | undefined> = process.env
       session: values.RATE_LIMIT_SESSION,
       address: values.RATE_LIMIT_ADDRESS,
     },
+    rowLimits: rowLimits(values),
+    presenceBounds: presenceBounds(values),
     quotaBytesPerDay: values.QUOTA_BYTES_PER_DAY,
     push: pushConfig(values),
     updates: updatesConfig(values),

@@ -96,7 +96,7 @@ export class Edge {
 
   /** Throws 429. Before anything else is done, so that a refusal costs little. */
   async #limited(rateLimit: RateLimit, request: Request, url: Split): Promise<Response> {
-    await rateLimit.take(networkOf(this.#deps.clients.address(request)));
+    rateLimit.take(networkOf(this.#deps.clients.address(request)));
     return await this.#dispatch(request, url);
   }
 

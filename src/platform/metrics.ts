@@ -76,6 +76,10 @@ export class Metrics extends ProcessMetrics {
     "Session starts: new, resumed, sampled_out or unrecorded.",
     ["outcome"],
   );
+  readonly droppedPerformance = this.counter(
+    "start_performance_dropped_total",
+    "Session starts whose `performance` was over its bounds and left out.",
+  );
   readonly segments = this.counter("segments_total", "Segments: committed or failed.", ["outcome"]);
   readonly segmentBytes = this.histogram(
     "segment_bytes",

@@ -1,14 +1,11 @@
 import { type Redis } from "ioredis";
 import ipaddr from "ipaddr.js";
-import {
-  type RateLimiterMemory,
-  type RateLimiterRedis,
-  type RateLimiterRes,
-} from "rate-limiter-flexible";
+import { type RateLimiterRedis } from "rate-limiter-flexible";
 
 import { type Config } from "./config.ts";
-import { limited } from "./errors.ts";
+import { type AppError, limited } from "./errors.ts";
 import { type Metrics } from "./metrics.ts";
+import { RateWindows } from "./rate-windows.ts";
 
 /** Requests are counted over this many seconds, so that as many seconds' worth may come at once. Less than a web SDK's patience of 14 seconds. */
 const WINDOW_S = 5;
@@ -16,86 +13,157 @@ const WINDOW_S = 5;
 const PARTS = 50;
 // And never of one alone: most sessions send one in this time, and telling of it costs a fifth of taking a batch in.
 const PART_MIN = 2;
+// Whoever has more addresses than this is not held back by a limit of each.
+const KEYS_MAX = 50_000;
 
 export type RateLimitKind = "project" | "session" | "address";
-export type RateLimits = Record<RateLimitKind, RateLimit | undefined>;
+export type RateLimits = Record<RateLimitKind, RateLimit | undefined> & { rows: RowLimits };
 
-/** The limits that are set. With Redis they hold for all processes together, else for each. */
+/** What strangers can make rows of, by the name that its limit has in the metrics. */
+export type RowKind = "starts" | "installs" | "image_names" | "presence_users";
+export type RowLimits = Record<RowKind, RowLimit>;
+
+const ROWS: Record<RowKind, string> = {
+  starts: "session starts",
+  installs: "new users",
+  image_names: "new images",
+  presence_users: "new users",
+};
+
+/** The limits that are set. With Redis those of one key hold for all processes together, else for each. */
 export async function openRateLimits(
-  { rateLimits, redis: named }: Pick<Config, "rateLimits" | "redis">,
+  { rateLimits, rowLimits, redis: named }: Pick<Config, "rateLimits" | "rowLimits" | "redis">,
   redis: Redis | undefined,
   metrics: Metrics,
 ): Promise<RateLimits> {
-  const open = async (kind: RateLimitKind) => {
-    const perSecond = rateLimits[kind];
+  const open = async (kind: string, perSecond: number | undefined, what: string) => {
     if (perSecond === undefined) return undefined;
-    // Memory that a server without limits need not spend.
-    const { RateLimiterMemory, RateLimiterRedis } = await import("rate-limiter-flexible");
-    const window = { points: perSecond * WINDOW_S, duration: WINDOW_S };
-    const all =
-      redis &&
-      new RateLimiterRedis({
-        ...window,
-        storeClient: redis,
-        keyPrefix: `${named?.prefix}limit:${kind}`,
-        rejectIfRedisNotReady: true,
-      });
-    return new RateLimit(kind, new RateLimiterMemory(window), all, metrics);
+    if (redis === undefined) return new RateLimit({ kind, perSecond, what }, metrics);
+    // Memory that a server without Redis need not spend.
+    const { RateLimiterRedis } = await import("rate-limiter-flexible");
+    const all = new RateLimiterRedis({
+      points: perSecond * WINDOW_S,
+      duration: WINDOW_S,
+      storeClient: redis,
+      keyPrefix: `${named?.prefix}limit:${kind}`,
+      rejectIfRedisNotReady: true,
+    });
+    return new RateLimit({ kind, perSecond, what }, metrics, all);
+  };
+  const perKey = async (kind: RateLimitKind) =>
+    await open(kind, rateLimits[kind], `requests of this ${kind}`);
+  const rows = async (kind: RowKind) => {
+    const { perSecond, perAddress } = rowLimits[kind];
+    const here =
+      perSecond === undefined
+        ? undefined
+        : new RateLimit({ kind, perSecond, what: ROWS[kind] }, metrics);
+    const ofAddress = await open(`${kind}_address`, perAddress, `${ROWS[kind]} of this address`);
+    return new RowLimit(here, ofAddress);
   };
   return {
-    project: await open("project"),
-    session: await open("session"),
-    address: await open("address"),
+    project: await perKey("project"),
+    session: await perKey("session"),
+    address: await perKey("address"),
+    rows: {
+      starts: await rows("starts"),
+      installs: await rows("installs"),
+      image_names: await rows("image_names"),
+      presence_users: await rows("presence_users"),
+    },
   };
 }
+
+type RateLimitOptions = {
+  /** as the metrics name it */
+  kind: string;
+  perSecond: number;
+  /** as the refusal names what there is too much of */
+  what: string;
+};
 
 /**
  * How many requests may come for one key. Each process counts by itself and answers at once; Redis is told in the background and says
  * when all processes together have let enough in. While it is away, silent or flushed every process goes on with its own count.
  */
 export class RateLimit {
-  readonly #kind: RateLimitKind;
-  readonly #here: RateLimiterMemory;
+  readonly #kind: string;
+  readonly #what: string;
+  readonly #points: number;
+  readonly #here = new RateWindows(WINDOW_S * 1000, KEYS_MAX);
   readonly #all: RateLimiterRedis | undefined;
   readonly #part: number;
   readonly #metrics: Metrics;
 
   constructor(
-    kind: RateLimitKind,
-    here: RateLimiterMemory,
-    all: RateLimiterRedis | undefined,
+    { kind, perSecond, what }: RateLimitOptions,
     metrics: Metrics,
+    all?: RateLimiterRedis,
   ) {
     this.#kind = kind;
-    this.#here = here;
+    this.#what = what;
+    this.#points = perSecond * WINDOW_S;
     this.#all = all;
-    this.#part = Math.max(PART_MIN, Math.floor(here.points / PARTS));
+    this.#part = Math.max(PART_MIN, Math.floor(this.#points / PARTS));
     this.#metrics = metrics;
   }
 
   /** Counts a request. Throws 429 when there are too many. */
-  async take(key: string | number): Promise<void> {
-    const counted = this.#here.consume(key);
-    const { consumedPoints, msBeforeNext } = await counted.catch((over: RateLimiterRes) => over);
-    if (consumedPoints > this.#here.points) {
-      this.#metrics.limited.inc({ limit: this.#kind });
-      // By the wall clock, which may jump.
-      const seconds = Math.min(Math.max(Math.ceil(msBeforeNext / 1000), 1), WINDOW_S);
-      throw limited(`too many requests of this ${this.#kind}, send it again`, seconds);
-    }
-    if (this.#all !== undefined && consumedPoints % this.#part === 0)
-      void this.#tell(this.#all, key);
+  take(key: string | number): void {
+    const refuse = this.count(key);
+    if (refuse !== undefined) throw refuse();
+  }
+
+  /** Counts a request; when there are too many returns what makes the refusal. */
+  count(key: string | number): (() => AppError) | undefined {
+    const { count, leftMs } = this.#here.count(key);
+    if (count > this.#points)
+      return () => {
+        this.#metrics.limited.inc({ limit: this.#kind });
+        const seconds = Math.min(Math.max(Math.ceil(leftMs / 1000), 1), WINDOW_S);
+        return limited(`too many ${this.#what}, send it again`, seconds);
+      };
+    if (this.#all !== undefined && count % this.#part === 0) void this.#tell(this.#all, key);
+    return undefined;
   }
 
   async #tell(all: RateLimiterRedis, key: string | number): Promise<void> {
     try {
       const { consumedPoints, msBeforeNext } = await all.penalty(key, this.#part);
       // Without a time a block would be for ever.
-      const seconds = Math.max(msBeforeNext, 1) / 1000;
-      if (consumedPoints > all.points) await this.#here.block(key, seconds);
+      if (consumedPoints > all.points)
+        this.#here.block(key, Math.min(Math.max(msBeforeNext, 1), WINDOW_S * 1000));
     } catch {
       // Redis is away: what is counted here is the estimate.
     }
+  }
+}
+
+/** How many rows strangers may make: from one network of a client, and in this process, whoever sends them. */
+export class RowLimit {
+  readonly #here: RateLimit | undefined;
+  readonly #ofAddress: RateLimit | undefined;
+
+  constructor(here: RateLimit | undefined, ofAddress: RateLimit | undefined) {
+    this.#here = here;
+    this.#ofAddress = ofAddress;
+  }
+
+  get isOff(): boolean {
+    return this.#here === undefined && this.#ofAddress === undefined;
+  }
+
+  /** Counts a row. Throws 429 when there are too many. `network` is undefined where an address may stand for many clients. */
+  take(network: string | undefined): void {
+    const refuse = this.count(network);
+    if (refuse !== undefined) throw refuse();
+  }
+
+  /** Counts a row; when there are too many returns what makes the refusal. */
+  count(network: string | undefined): (() => AppError) | undefined {
+    // First, so that one address cannot use up what is for all.
+    const ofAddress = network === undefined ? undefined : this.#ofAddress?.count(network);
+    return ofAddress ?? this.#here?.count("");
   }
 }
 

@@ -2,6 +2,7 @@ import { type Caller } from "./caller.ts";
 import { type Bundle } from "./event.ts";
 import { type Hub } from "./hub.ts";
 import { type Presence } from "./service.ts";
+import { type Seat } from "./seats.ts";
 import { type DropReason, Subscriber } from "./subscriber.ts";
 import { type Topic } from "./topic.ts";
 
@@ -12,7 +13,7 @@ const text = new TextEncoder();
 const COMMENT = text.encode(":\n\n");
 
 /** What the stream begins with: prepared topics. */
-type Begin = { topics: Topic[]; lastEventId: string | undefined };
+type Begin = { topics: Topic[]; lastEventId: string | undefined; seat: Seat };
 
 /** A subscriber by server-sent events, as the source of a response's body. A client that never reads is ended by the server's idle timeout. */
 export class EventStream extends Subscriber {
@@ -21,7 +22,7 @@ export class EventStream extends Subscriber {
   #controller: ReadableStreamDefaultController<Uint8Array> | undefined;
 
   constructor(deps: { hub: Hub; presence: Presence }, caller: Caller, begin: Begin) {
-    super(deps.hub, caller);
+    super(deps.hub, caller, begin.seat);
     this.#presence = deps.presence;
     this.#begin = begin;
   }

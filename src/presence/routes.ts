@@ -12,7 +12,9 @@ import { EventStream } from "./event-stream.ts";
 import { type Hub } from "./hub.ts";
 import { USERS_MAX, parsePing, parseTokenRequest, parseUserids } from "./schema.ts";
 import { type Presence } from "./service.ts";
+import { type Seat, type Seats } from "./seats.ts";
 import { Socket } from "./socket.ts";
+import { type Topic } from "./topic.ts";
 import { type UserTokens } from "./user-tokens.ts";
 
 const BODY_BYTES_MAX = 4096;
@@ -21,6 +23,7 @@ const MSGPACK_PROTOCOL = "floodgate.msgpack";
 export type PresenceRoutesDeps = {
   presence: Presence;
   hub: Hub;
+  seats: Seats;
   callers: Callers;
   tokens: UserTokens;
   clients: Clients;
@@ -29,13 +32,14 @@ export type PresenceRoutesDeps = {
 };
 
 export function presenceRoutes(deps: PresenceRoutesDeps) {
-  const { presence, callers, tokens, serverKeys, clock } = deps;
+  const { presence, callers, tokens, clients, serverKeys, clock } = deps;
   return new Elysia({ name: "presence" })
     .post(
       "/ping",
       async ({ request }) => {
         const user = await callers.user(request);
-        await presence.ping(user, parsePing(await readBody(request, BODY_BYTES_MAX)));
+        const status = parsePing(await readBody(request, BODY_BYTES_MAX));
+        await presence.ping(user, status, () => clients.network(request));
         return new Response();
       },
       { parse: "none", detail: PING },
@@ -80,16 +84,16 @@ export function presenceRoutes(deps: PresenceRoutesDeps) {
 }
 
 async function openStream(
-  { presence, hub, callers }: PresenceRoutesDeps,
+  { presence, hub, seats, callers, clients }: PresenceRoutesDeps,
   request: Request,
   values: string[],
 ): Promise<Response> {
   const caller = await callers.watcher(request);
   const userids = parseUserids(values, USERS_MAX);
-  const source = new EventStream({ presence, hub }, caller, {
-    topics: await hub.prepare(userids),
-    lastEventId: lastEventIdOf(request),
-  });
+  const seat = seats.take(caller, clients.network(request));
+  const topics = await prepare(hub, seat, userids);
+  const lastEventId = lastEventIdOf(request);
+  const source = new EventStream({ presence, hub }, caller, { topics, lastEventId, seat });
   return new Response(new ReadableStream(source), {
     headers: {
       "content-type": "text/event-stream",
@@ -99,23 +103,35 @@ async function openStream(
   });
 }
 
+/** Leaves the seat when that cannot be done. */
+async function prepare(hub: Hub, seat: Seat, userids: string[]): Promise<Topic[]> {
+  try {
+    seat.watch(userids.length);
+    return await hub.prepare(userids);
+  } catch (error) {
+    seat.leave();
+    throw error;
+  }
+}
+
 async function upgrade(
-  { presence, hub, callers, clients }: PresenceRoutesDeps,
+  { presence, hub, seats, callers, clients }: PresenceRoutesDeps,
   request: Request,
 ): Promise<Response> {
   const caller = await callers.watcher(request);
   const offered = request.headers.get("sec-websocket-protocol") ?? "";
   const isMsgpack = offered.split(",").some((protocol) => protocol.trim() === MSGPACK_PROTOCOL);
-  const socket = new Socket({ presence, hub }, caller, {
-    isMsgpack,
-    lastEventId: lastEventIdOf(request),
-  });
+  const seat = seats.take(caller, clients.network(request));
+  const lastEventId = lastEventIdOf(request);
+  const socket = new Socket({ presence, hub }, caller, { isMsgpack, lastEventId, seat });
   // Empty, because Bun would agree to whatever is offered first.
   const headers = { "sec-websocket-protocol": isMsgpack ? MSGPACK_PROTOCOL : "" };
-  if (!clients.upgrade(request, socket, headers))
+  if (!clients.upgrade(request, socket, headers)) {
+    seat.leave();
     throw new AppError("upgrade_required", "this route is a WebSocket", {
       headers: { connection: "upgrade", upgrade: "websocket" },
     });
+  }
   // For the log and the metrics: it was sent already.
   return new Response(null, { status: 101 });
 }

@@ -8,6 +8,7 @@ import { type Connections } from "./connections.ts";
 import { type Device, type Ping, ownView, publicView } from "./device.ts";
 import { parseEventId } from "./event-id.ts";
 import { type Hub } from "./hub.ts";
+import { type NewUsers } from "./new-users.ts";
 import { type Claim } from "./schema.ts";
 import { type DeviceStore } from "./store.ts";
 import { type DropReason, type Subscriber } from "./subscriber.ts";
@@ -24,6 +25,7 @@ const DEFAULT_STATUS = "0";
 export type PresenceDeps = {
   hub: Hub;
   store: DeviceStore;
+  newUsers: NewUsers;
   connections: Connections;
   bus: Bus;
   clock: Clock;
@@ -31,6 +33,9 @@ export type PresenceDeps = {
   metrics: Metrics;
   log: Log;
 };
+
+/** The client's network, found only where it is needed. */
+type Network = () => string | undefined;
 
 /** What a snapshot tells of a user; `time` is epoch seconds. */
 export type Snapshot = { time: number | null; status: string | null; online: boolean };
@@ -71,17 +76,28 @@ export class Presence {
     await this.#deps.store.stop();
   }
 
-  /** A device is there; without a status it has the one that it had before. Resolves when that was found. */
-  ping(claim: Claim, status: string | undefined): Promise<void> | undefined {
+  /**
+   * A device is there; without a status it has the one that it had before. Resolves when that was found. Rejects with 429 when it is of
+   * a user who was never seen, and there are too many.
+   */
+  ping(claim: Claim, status: string | undefined, network: Network): Promise<void> | undefined {
+    const admitting = this.#deps.newUsers.admit(claim.userid, network);
+    return admitting === undefined
+      ? this.#ping(claim, status)
+      : admitting.then(() => this.#ping(claim, status));
+  }
+
+  /** A device leaves. The same for users who were never seen. */
+  async bye(claim: Claim, network: Network): Promise<void> {
+    await this.#deps.newUsers.admit(claim.userid, network);
+    const { device } = this.#wasSetBack() ? await this.#stored(claim) : {};
+    this.#tell(claim, null, device);
+  }
+
+  #ping(claim: Claim, status: string | undefined): Promise<void> | undefined {
     if (status === undefined || this.#wasSetBack()) return this.#pingStored(claim, status);
     this.#tell(claim, status);
     return undefined;
-  }
-
-  /** A device leaves. */
-  async bye(claim: Claim): Promise<void> {
-    const { device } = this.#wasSetBack() ? await this.#stored(claim) : {};
-    this.#tell(claim, null, device);
   }
 
   /** Users never seen are null. Throws 503 when that cannot be known. */
@@ -127,6 +143,7 @@ export class Presence {
     const { hub, connections, metrics } = this.#deps;
     hub.leave(subscriber);
     connections.delete(subscriber);
+    subscriber.seat.leave();
     metrics.presenceConnections.dec({ transport });
     if (reason !== undefined) metrics.presenceDropped.inc({ reason });
   }

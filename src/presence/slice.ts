@@ -5,6 +5,7 @@ import { type Sql } from "../platform/database.ts";
 import { type Log } from "../platform/log.ts";
 import { type Metrics } from "../platform/metrics.ts";
 import { type OpenBus } from "../platform/open-bus.ts";
+import { type RowLimit } from "../platform/rate-limits.ts";
 import { type ServerKeys } from "../platform/server-keys.ts";
 import { Callers } from "./caller.ts";
 import { Connections } from "./connections.ts";
@@ -12,6 +13,8 @@ import { Hub } from "./hub.ts";
 import { LastSeen } from "./last-seen.ts";
 import { RedisDevices } from "./redis-devices.ts";
 import { presenceRoutes } from "./routes.ts";
+import { NewUsers } from "./new-users.ts";
+import { Seats } from "./seats.ts";
 import { Presence } from "./service.ts";
 import { DeviceStore } from "./store.ts";
 import { UserTokens } from "./user-tokens.ts";
@@ -25,11 +28,23 @@ export type PresenceDeps = {
   metrics: Metrics;
   clients: Clients;
   serverKeys: ServerKeys;
+  /** of users who were never seen */
+  limit: RowLimit;
 };
 
 /** Builds the services of presence and its routes. */
 export function buildPresence(deps: PresenceDeps) {
-  const { config, sql, log, open, clock = SYSTEM_CLOCK, metrics, clients, serverKeys } = deps;
+  const {
+    config,
+    sql,
+    log,
+    open,
+    clock = SYSTEM_CLOCK,
+    metrics,
+    clients,
+    serverKeys,
+    limit,
+  } = deps;
   const { presenceTtlMs: ttlMs, redis: named } = config;
   const { bus, redis } = open;
   const lastSeen = new LastSeen(sql, log, ttlMs);
@@ -38,9 +53,31 @@ export function buildPresence(deps: PresenceDeps) {
   const load = async (userids: string[]) => await store.load(userids);
   const hub = new Hub({ load, clock, ttlMs, metrics });
   const connections = new Connections(clock);
-  const presence = new Presence({ hub, store, connections, bus, clock, ttlMs, metrics, log });
+  const seats = new Seats(config.presenceBounds, metrics);
+  const isKnown = async (userid: string) => (await store.load([userid])).users.has(userid);
+  const newUsers = new NewUsers({ limit, isKnown });
+  const presence = new Presence({
+    hub,
+    store,
+    newUsers,
+    connections,
+    bus,
+    clock,
+    ttlMs,
+    metrics,
+    log,
+  });
   const tokens = new UserTokens(config.tokenSecrets);
   const callers = new Callers(clients, tokens, clock);
-  const routes = presenceRoutes({ presence, hub, callers, tokens, clients, serverKeys, clock });
+  const routes = presenceRoutes({
+    presence,
+    hub,
+    seats,
+    callers,
+    tokens,
+    clients,
+    serverKeys,
+    clock,
+  });
   return { presence, routes };
 }

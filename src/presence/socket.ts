@@ -7,12 +7,14 @@ import { type Caller } from "./caller.ts";
 import { type Bundle, packFrame, unpackFrame } from "./event.ts";
 import { type Hub } from "./hub.ts";
 import { type ClientFrame, USERS_MAX, parseFrame, parseJson } from "./schema.ts";
+import { type Seat } from "./seats.ts";
 import { type Presence } from "./service.ts";
 import { type DropReason, Subscriber } from "./subscriber.ts";
 
 const SOCKET_USERS_MAX = 1000;
 // Behind one that waits for a store.
 const QUEUED_MAX = 20;
+const QUEUED_BYTES_MAX = 256 * 1024;
 const FRAME_BYTES_MAX = 64 * 1024;
 // RFC 6455 and its registry; 3000 is "unauthorized".
 const CLOSE = { frames: 1008, restart: 1012, slow: 1013, stalled: 1013, expired: 3000 };
@@ -24,6 +26,7 @@ type ErrorCode =
   | "too_many_frames"
   | "too_many_users"
   | "no_identity"
+  | "rate_limited"
   | "unavailable";
 
 /** A subscriber by WebSocket, which pings as well. Frames are JSON texts, or MessagePack. */
@@ -35,15 +38,16 @@ export class Socket extends Subscriber implements WebSocketOwner {
   #isBlocked = false;
   #budget: Budget | undefined;
   #queued = 0;
+  #queuedBytes = 0;
   /** While a frame waits for a store. */
   #working: Promise<void> | undefined;
 
   constructor(
     deps: { hub: Hub; presence: Presence },
     caller: Caller,
-    options: { isMsgpack: boolean; lastEventId: string | undefined },
+    options: { isMsgpack: boolean; lastEventId: string | undefined; seat: Seat },
   ) {
-    super(deps.hub, caller);
+    super(deps.hub, caller, options.seat);
     this.#presence = deps.presence;
     this.#isMsgpack = options.isMsgpack;
     this.#lastEventId = options.lastEventId;
@@ -72,7 +76,7 @@ export class Socket extends Subscriber implements WebSocketOwner {
     else if (bytes > FRAME_BYTES_MAX) {
       this.#sendFrame(errorFrame("too_large", `a frame is over ${FRAME_BYTES_MAX} bytes`));
       this.drop("frames");
-    } else this.#inOrder(() => this.#obey(message));
+    } else this.#inOrder(bytes, () => this.#obey(message));
   }
 
   override reset(): void {
@@ -103,17 +107,19 @@ export class Socket extends Subscriber implements WebSocketOwner {
   }
 
   /** Bun hands over frames while one before them still waits for a store. */
-  #inOrder(obey: () => Promise<void> | undefined): void {
-    if (this.#queued >= QUEUED_MAX) {
+  #inOrder(bytes: number, obey: () => Promise<void> | undefined): void {
+    if (this.#queued >= QUEUED_MAX || this.#queuedBytes + bytes > QUEUED_BYTES_MAX) {
       this.#refuse("too_many_frames", "frames come faster than they can be obeyed");
       return;
     }
     const before = this.#working;
     const work = () => {
       this.#queued--;
+      this.#queuedBytes -= bytes;
       return this.#ws === undefined ? undefined : obey();
     };
     this.#queued++;
+    this.#queuedBytes += bytes;
     const working = before === undefined ? work() : before.then(work);
     if (working === undefined) return;
     this.#working = working;
@@ -127,7 +133,9 @@ export class Socket extends Subscriber implements WebSocketOwner {
       const frame = this.#decode(message);
       if (!("userids" in frame)) return this.#ping(frame);
       if (frame.type === "subscribe") return this.#subscribe(frame.userids);
+      const before = this.topics.size;
       this.hub.unwatch(this, frame.userids);
+      this.seat.unwatch(before - this.topics.size);
     } catch (error) {
       const isTold = error instanceof AppError;
       this.#refuse("bad_frame", isTold ? error.message : "the frame cannot be read");
@@ -148,11 +156,16 @@ export class Socket extends Subscriber implements WebSocketOwner {
     else {
       const user = { userid, clientid };
       const { type } = frame;
+      const network = () => this.seat.network;
       const told =
-        type === "bye" ? this.#presence.bye(user) : this.#presence.ping(user, frame.status);
-      return told?.catch(() =>
-        this.#refuse("unavailable", "send the ping with a status, or again"),
-      );
+        type === "bye"
+          ? this.#presence.bye(user, network)
+          : this.#presence.ping(user, frame.status, network);
+      return told?.catch((error: unknown) => {
+        const isLimited = error instanceof AppError && error.code === "rate_limited";
+        if (isLimited) this.#refuse("rate_limited", error.message);
+        else this.#refuse("unavailable", "send the ping with a status, or again");
+      });
     }
     return undefined;
   }
@@ -164,7 +177,7 @@ export class Socket extends Subscriber implements WebSocketOwner {
       this.#refuse("too_many_users", `at most ${USERS_MAX} users in a frame`);
     else if (this.topics.size + added.length > SOCKET_USERS_MAX)
       this.#refuse("too_many_users", `at most ${SOCKET_USERS_MAX} users on a connection`);
-    else {
+    else if (this.#mayWatch(added.length)) {
       const topics = await this.hub.prepare(userids);
       if (this.#ws === undefined) {
         this.hub.release(topics);
@@ -173,6 +186,17 @@ export class Socket extends Subscriber implements WebSocketOwner {
       this.#presence.watch(this, topics, this.#lastEventId);
       // Users that are added later were not watched before.
       this.#lastEventId = undefined;
+    }
+  }
+
+  #mayWatch(users: number): boolean {
+    try {
+      this.seat.watch(users);
+      return true;
+    } catch (error) {
+      if (!(error instanceof AppError)) throw error;
+      this.#refuse("too_many_users", error.message);
+      return false;
     }
   }
 

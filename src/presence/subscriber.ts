@@ -1,6 +1,7 @@
 import { type Caller } from "./caller.ts";
 import { type Bundle } from "./event.ts";
 import { type Hub } from "./hub.ts";
+import { type Seat } from "./seats.ts";
 import { type Topic } from "./topic.ts";
 
 const BACKLOG_BYTES_MAX = 64 * 1024;
@@ -15,13 +16,15 @@ export abstract class Subscriber {
   readonly caller: Caller;
   readonly topics = new Set<Topic>();
   protected readonly hub: Hub;
+  readonly seat: Seat;
   #held: Set<Topic> | undefined;
   #heldBytes = 0;
   #heldSinceMs = 0;
 
-  constructor(hub: Hub, caller: Caller) {
+  constructor(hub: Hub, caller: Caller, seat: Seat) {
     this.hub = hub;
     this.caller = caller;
+    this.seat = seat;
   }
 
   /** Some events of these topics. */

@@ -1,6 +1,7 @@
 import { Elysia, t } from "elysia";
 
 import { inflate, readBody } from "../platform/body.ts";
+import { type InflightBytes } from "../ingest/inflight-bytes.ts";
 import { type Clients } from "../platform/clients.ts";
 import { type Sql } from "../platform/database.ts";
 import { forSdks } from "../platform/cors.ts";
@@ -12,19 +13,26 @@ import { getSession, listSessions, parseSessionId } from "./list.ts";
 import { parseStartRequest } from "./schema.ts";
 import { IOS_RULES, MOBILE_RULES, type Sessions } from "./service.ts";
 
-export type StartRoutesDeps = { sessions: Sessions; clients: Clients; jsonBytesMax: number };
+export type StartRoutesDeps = {
+  sessions: Sessions;
+  clients: Clients;
+  inflight: InflightBytes;
+  jsonBytesMax: number;
+};
 
-export function startRoutes({ sessions, clients, jsonBytesMax }: StartRoutesDeps) {
+export function startRoutes({ sessions, clients, inflight, jsonBytesMax }: StartRoutesDeps) {
+  // Of no project yet.
+  const readStart = async (request: Request) =>
+    await inflight.holding(0, async (hold) =>
+      parseStartRequest(await readJson(request, jsonBytesMax, hold)),
+    );
   const start = (rules: typeof IOS_RULES) => async (request: Request) => {
     const context = {
       address: clients.address(request),
+      network: clients.network(request),
       userAgent: request.headers.get("user-agent"),
     };
-    return await sessions.start(
-      parseStartRequest(await readJson(request, jsonBytesMax)),
-      context,
-      rules,
-    );
+    return await sessions.start(await readStart(request), context, rules);
   };
   const ios = start(IOS_RULES);
   const mobile = start(MOBILE_RULES);
@@ -113,9 +121,13 @@ export function sessionRoutes({ sql, serverKeys, contents }: SessionRoutesDeps) 
 }
 
 /** What is over the limit counts as unreadable here, as SDKs know it. */
-async function readJson(request: Request, bytesMax: number): Promise<Uint8Array> {
+async function readJson(
+  request: Request,
+  bytesMax: number,
+  hold: (bytes: number) => void,
+): Promise<Uint8Array> {
   try {
-    return await inflate(request, await readBody(request, bytesMax), bytesMax);
+    return await inflate(request, await readBody(request, bytesMax, hold), bytesMax);
   } catch (error) {
     if (error instanceof AppError && error.code === "too_large")
       throw new AppError("invalid", error.message, { cause: error });

@@ -5,6 +5,9 @@ import { AppError } from "../platform/errors.ts";
 
 const INTEGER_MAX = 2 ** 31 - 1;
 const TEXT_MAX = 255;
+// Far more than any SDK sends of its device.
+const PERFORMANCE_BYTES_MAX = 16 * 1024;
+const PERFORMANCE_DEPTH_MAX = 100;
 
 /** What a mobile SDK sends to start a session; unknown fields are ignored. */
 export type StartRequest = {
@@ -25,7 +28,10 @@ export type StartRequest = {
   width: number | undefined;
   height: number | undefined;
   doNotRecord: boolean;
-  performance: unknown;
+  /** JSON text */
+  performance: string | undefined;
+  /** over its bounds, and left out */
+  isPerformanceDropped: boolean;
 };
 
 const Json = Type.Record(Type.String(), Type.Unknown());
@@ -39,6 +45,8 @@ export function parseStartRequest(body: Uint8Array): StartRequest {
     return value === undefined ? undefined : Math.min(INTEGER_MAX, Math.max(0, Math.round(value)));
   };
   const deviceType = fields["userDeviceType"];
+  const sent = fields["performances"] ?? fields["performance"] ?? undefined;
+  const performance = sent === undefined ? undefined : boundedJson(sent);
   return {
     projectID: optional(fields, "projectID", "number"),
     projectKey: text("projectKey"),
@@ -57,8 +65,21 @@ export function parseStartRequest(body: Uint8Array): StartRequest {
     width: integer("width"),
     height: integer("height"),
     doNotRecord: optional(fields, "doNotRecord", "boolean") ?? false,
-    performance: fields["performances"] ?? fields["performance"],
+    performance,
+    isPerformanceDropped: sent !== undefined && performance === undefined,
   };
+}
+
+/** Undefined for what is too long or too deep to be kept. */
+function boundedJson(value: unknown): string | undefined {
+  if (!isDepthWithin(value, PERFORMANCE_DEPTH_MAX)) return undefined;
+  const text = JSON.stringify(value);
+  return Buffer.byteLength(text) > PERFORMANCE_BYTES_MAX ? undefined : text;
+}
+
+function isDepthWithin(value: unknown, depth: number): boolean {
+  if (typeof value !== "object" || value === null) return true;
+  return depth > 0 && Object.values(value).every((one) => isDepthWithin(one, depth - 1));
 }
 
 function parseJson(body: Uint8Array): Record<string, unknown> {

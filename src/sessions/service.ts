@@ -35,7 +35,12 @@ export type KnownSession = {
   stored: boolean;
 };
 
-export type StartContext = { address: string; userAgent: string | null };
+export type StartContext = {
+  address: string;
+  /** undefined where the address may stand for many clients */
+  network: string | undefined;
+  userAgent: string | null;
+};
 
 /** What differs between the documented `/v1/ios` and today's `/v1/mobile` contract. */
 export type StartRules = { minVersion: boolean; sampledOut: (rate: number) => string };
@@ -87,12 +92,24 @@ export class Sessions {
     return this.#known.get(id) ?? (await this.#known.forceFetch(id));
   }
 
-  /** The session that a data request is for. Throws 429 when too much comes of it or of its project. */
+  /**
+   * The session that a data request is for. Throws 401 when its project is switched off or gone, 429 when too much comes of it or of its
+   * project.
+   */
   async admit(id: bigint): Promise<KnownSession> {
-    await this.#deps.rateLimits.session?.take(id.toString(36));
+    this.#deps.rateLimits.session?.take(id.toString(36));
     const session = await this.find(id);
-    await this.#admitProject(session.projectId);
+    if (session.projectId !== 0) await this.#checkActive(session.projectId);
+    this.#admitProject(session.projectId);
     return session;
+  }
+
+  /** Every time, because a project can be switched off while its sessions' tokens are valid, and on again. */
+  async #checkActive(id: number): Promise<void> {
+    const { projects } = this.#deps;
+    const project = projects.get(id) ?? (await projects.find({ id }));
+    if (project === undefined) throw new AppError("unauthorized", "project not found");
+    if (!project.active) throw new AppError("unauthorized", "project is not active");
   }
 
   /** Makes the row that a session of ours lacks; await the result before you acknowledge anything of it. */
@@ -119,7 +136,7 @@ export class Sessions {
   /** Starts or resumes a session; its row is durable when this resolves. */
   async start(request: StartRequest, context: StartContext, rules: StartRules) {
     const project = await this.#project(request, rules);
-    await this.#admitProject(project.id);
+    this.#admitProject(project.id);
     const { metrics, tokens, imageNames } = this.#deps;
     const resumed = await this.#resume(request.token, project);
     const userUUID =
@@ -143,8 +160,8 @@ export class Sessions {
     };
   }
 
-  async #admitProject(id: number): Promise<void> {
-    await this.#deps.rateLimits.project?.take(id);
+  #admitProject(id: number): void {
+    this.#deps.rateLimits.project?.take(id);
     this.#deps.quotas.check(id);
   }
 
@@ -198,6 +215,8 @@ export class Sessions {
     const agent = readUserAgent(context.userAgent);
     if (agent === undefined) throw new AppError("forbidden", "the user agent is not accepted");
 
+    // A start that goes on with a session, or is not recorded at all, makes no row.
+    this.#deps.rateLimits.rows.starts.take(context.network);
     const id = ids.next();
     const isIos = (request.platform ?? "ios") === "ios";
     const place = this.#deps.geo.lookup(address);
@@ -224,8 +243,9 @@ export class Sessions {
       device_memory_kib: request.deviceMemory ?? null,
       screen_width: request.width ?? null,
       screen_height: request.height ?? null,
-      performance: request.performance === undefined ? null : JSON.stringify(request.performance),
+      performance: request.performance ?? null,
     };
+    if (request.isPerformanceDropped) metrics.droppedPerformance.inc();
     await commitLog.appendRow("session", row, { projectId: project.id, sessionId: id }).committed;
     this.#known.set(id, { projectId: project.id, recorded: row.recorded, stored: true });
     return { id, expiresAt: now + SESSION_MAX_MS };

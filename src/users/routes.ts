@@ -1,13 +1,16 @@
 import { Elysia } from "elysia";
 
+import { type InflightBytes } from "../ingest/inflight-bytes.ts";
 import { readBody } from "../platform/body.ts";
 import { anyOrigin, configuredOrigins } from "../platform/cors.ts";
+import { type Clients } from "../platform/clients.ts";
 import { queryParameter } from "../platform/docs.ts";
 import { jsonBody } from "../platform/envelope.ts";
 import { AppError } from "../platform/errors.ts";
 import { stringifyExact } from "../platform/exact-json.ts";
 import { discarded } from "../platform/garbage.ts";
 import { JSON_HEADERS, bareJson, signedDetail } from "../platform/plain-text.ts";
+import { type RowLimit } from "../platform/rate-limits.ts";
 import { streamOf } from "../platform/streams.ts";
 import { type Signatures } from "../signatures/service.ts";
 import { type User, notAUser, parseUser } from "./schema.ts";
@@ -17,16 +20,26 @@ const BODY_BYTES_MAX = 64 * 1024;
 const LIMIT_MAX = 10_000;
 const ID_MAX = 2n ** 63n - 1n;
 
-export type UserRoutesDeps = { users: Users; signatures: Pick<Signatures, "check"> };
+export type UserRoutesDeps = {
+  users: Users;
+  signatures: Pick<Signatures, "check">;
+  clients: Clients;
+  inflight: InflightBytes;
+  /** of rows that are made */
+  limit: RowLimit;
+};
 
-export function userRoutes({ users, signatures }: UserRoutesDeps) {
+export function userRoutes({ users, signatures, clients, inflight, limit }: UserRoutesDeps) {
   return new Elysia({ name: "users" })
     .post(
       "/api/v1/users",
       async ({ request }) => {
         await signatures.check(request, "client");
-        const user = parseUser(await readUserBody(request));
-        return bareJson({ ...user, ID: await users.report(user) });
+        const user = await inflight.holding(0, async (hold) =>
+          parseUser(await readUserBody(request, hold)),
+        );
+        const id = await users.report(user, () => limit.take(clients.network(request)));
+        return bareJson({ ...user, ID: id });
       },
       {
         parse: "none",
@@ -68,9 +81,9 @@ export function userRoutes({ users, signatures }: UserRoutesDeps) {
 }
 
 /** A body that is cut short counts as one that cannot be read. */
-async function readUserBody(request: Request): Promise<Uint8Array> {
+async function readUserBody(request: Request, hold: (bytes: number) => void): Promise<Uint8Array> {
   try {
-    return await readBody(request, BODY_BYTES_MAX);
+    return await readBody(request, BODY_BYTES_MAX, hold);
   } catch (error) {
     throw error instanceof AppError && error.code === "invalid" ? notAUser(error) : error;
   }

@@ -2,9 +2,7 @@ import { AppError } from "../platform/errors.ts";
 import { parseExact } from "../platform/exact-json.ts";
 import { textOf } from "../platform/fields.ts";
 
-const TEXT_MAX = 1024;
-// Part of a unique key, whose index has no room for more.
-const MAC_MAX = 255;
+const TEXT_BYTES_MAX = 255;
 
 /** What a client reports of itself, and how it is listed: in the order of the wire. The numbers are signed, of 64 bits. */
 export type User = ReturnType<typeof readUser>;
@@ -29,7 +27,7 @@ function readUser(value: unknown) {
     AppLocale: fields.text("AppLocale"),
     AppVersion: fields.text("AppVersion"),
     DeviceLocale: fields.text("DeviceLocale"),
-    DeviceMac: fields.text("DeviceMac", MAC_MAX),
+    DeviceMac: fields.text("DeviceMac"),
     DeviceModel: fields.text("DeviceModel"),
     DeviceSDK: fields.text("DeviceSDK"),
     SessionActivity: fields.integer("SessionActivity"),
@@ -53,8 +51,11 @@ class LooseFields {
     this.#folded = new Map(entries.map(([name, one]) => [name.toLowerCase(), one]));
   }
 
-  text(name: string, max = TEXT_MAX): string {
-    return textOf(this.#get(name) ?? "", name, 0, max);
+  text(name: string): string {
+    const text = textOf(this.#get(name) ?? "", name, 0, TEXT_BYTES_MAX);
+    if (Buffer.byteLength(text) > TEXT_BYTES_MAX)
+      throw new RangeError(`${name} is over ${TEXT_BYTES_MAX} bytes`);
+    return text;
   }
 
   integer(name: string): bigint {

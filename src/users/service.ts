@@ -11,10 +11,18 @@ export class Users {
     this.#sql = sql;
   }
 
-  /** Keeps what a client reports and counts its build when that is new of the session. Resolves to the row's id. */
-  async report(user: User): Promise<bigint> {
+  /**
+   * Keeps what a client reports and counts its build when that is new of the session. Resolves to the row's id. `admit` is called before
+   * a row is made, and may throw.
+   */
+  async report(user: User, admit: () => void): Promise<bigint> {
+    const known = await upsert(this.#sql, user, { mayAdd: false });
+    if (known !== undefined) return known;
+    admit();
     // The first attempt keeps nothing when the row is made by another report at the same time; the second one finds it.
-    const id = (await upsert(this.#sql, user)) ?? (await upsert(this.#sql, user));
+    const mayAdd = true;
+    const id =
+      (await upsert(this.#sql, user, { mayAdd })) ?? (await upsert(this.#sql, user, { mayAdd }));
     if (id === undefined) throw new Error("a user can neither be found nor be made");
     return id;
   }
@@ -32,7 +40,11 @@ export class Users {
 }
 
 /** One statement, so one transaction: the user's row is locked first, then its build's. The model is kept as it was first reported. */
-async function upsert(sql: Sql, user: User): Promise<bigint | undefined> {
+async function upsert(
+  sql: Sql,
+  user: User,
+  { mayAdd }: { mayAdd: boolean },
+): Promise<bigint | undefined> {
   const [row] = await sql<{ id: bigint }[]>`
     with known as (
       select id, app_version from users
@@ -49,7 +61,7 @@ async function upsert(sql: Sql, user: User): Promise<bigint | undefined> {
       select ${user.AppLocale}, ${user.AppVersion}, ${user.DeviceLocale}, ${user.DeviceMac},
         ${user.DeviceModel}, ${user.DeviceSDK}, ${user.SessionActivity}, ${user.SessionID},
         ${user.SessionRegister}, ${user.TgVersion}, ${user.TargetABI}
-      where not exists (select from known)
+      where ${mayAdd} and not exists (select from known)
       on conflict (session_id, device_mac) do nothing returning id
     ), counted as (
       update builds set uploads = uploads + 1

@@ -156,14 +156,15 @@ test("the documented route wants the project in the form, today's does not", asy
   expect(await imageOf(app, "without project")).toBeDefined();
 });
 
-test("a session of a project that was switched off still delivers its images", async () => {
+test("a session of a project that is switched off must start anew", async () => {
   const sessionId = new SessionIds(() => 60_000).next();
   await app.sql`insert into sessions (id, project_id, started_at)
     values (${String(sessionId)}, ${inactive.id}, now())`;
   const token = tokenOf(sessionId, 60_000);
   const fields = [{ field: "projectID", value: String(inactive.projectID) }];
-  expect((await upload(app, { token }, [aFile("switched-off")], { fields })).status).toBe(200);
-  expect(await imageOf(app, "switched-off", inactive.id)).toBeDefined();
+  const refused = upload(app, { token }, [aFile("switched-off")], { fields });
+  expect(await refusalOf(refused)).toEqual([401, "project is not active"]);
+  expect(await imageOf(app, "switched-off", inactive.id)).toBeUndefined();
 });
 
 describe("a file name is stored as it is or refused, never changed", () => {

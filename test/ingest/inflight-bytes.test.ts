@@ -91,10 +91,52 @@ test("an upload waits for room instead of failing", async () => {
   const inflight = new InflightBytes(100, STEP);
   inflight.add(ONE, 100);
   let resumed = false;
-  const waiting = inflight.room(ONE).then(() => (resumed = true));
-  await inflight.room(QUIET);
+  const waiting = inflight.hold(ONE, 1).then(() => (resumed = true));
+  await inflight.hold(QUIET, 1);
   expect(resumed).toBe(false);
+  // What was waited for is reserved: the byte of the other one counts.
+  inflight.remove(new Map([[ONE, 1]]), 10);
+  expect(inflight.bytes).toBe(100);
   inflight.remove(new Map([[ONE, 1]]), 10);
   await waiting;
   expect(resumed).toBe(true);
+});
+
+test("those who wait get the room one after the other, and no more than there is", async () => {
+  const inflight = new InflightBytes(100, STEP);
+  inflight.add(ONE, 100);
+  const admitted: number[] = [];
+  const waiting = [1, 2, 3].map(async (turn) => {
+    await inflight.hold(ONE, 10);
+    admitted.push(turn);
+  });
+  inflight.remove(new Map([[ONE, 20]]), 10);
+  await Bun.sleep(0);
+  expect(admitted).toEqual([1, 2]);
+  expect(inflight.bytes).toBe(100);
+  inflight.release(ONE, 10);
+  await Promise.all(waiting);
+  expect(admitted).toEqual([1, 2, 3]);
+});
+
+test("whoever waits for more than there can be is let in when a part of it is free", async () => {
+  const inflight = new InflightBytes(100, STEP);
+  inflight.add(ONE, 90);
+  const waiting = inflight.hold(ONE, 1000);
+  inflight.remove(new Map([[ONE, 10]]), 10);
+  await waiting;
+  expect(inflight.bytes).toBe(1080);
+});
+
+test("work gives back all that it held, also when it fails", async () => {
+  const inflight = new InflightBytes(100, STEP);
+  const failing = inflight.holding(ONE, async (hold) => {
+    hold(60);
+    expect(inflight.bytes).toBe(60);
+    hold(60);
+    await Promise.resolve();
+  });
+  expect(failing).rejects.toThrow("too much is being stored");
+  await failing.catch(() => undefined);
+  expect(inflight.bytes).toBe(0);
 });

@@ -41,13 +41,25 @@ async function usage({ sql }: TestApp): Promise<Map<number, number>> {
   return new Map(rows.map(({ id, bytes }) => [id, bytes]));
 }
 
+/** A session whose start is counted, and what it counts as. */
+async function aCountedSession(app: TestApp): Promise<{ session: TestSession; base: number }> {
+  const session = await app.aSession();
+  let base = 0;
+  await eventually("its start is counted", async () => {
+    base = (await usage(app)).get(app.project.id) ?? 0;
+    return base > 0;
+  });
+  return { session, base };
+}
+
 describe("a project that has used up its quota", () => {
   let app: TestApp;
   let session: TestSession;
+  let base: number;
 
   beforeAll(async () => {
     app = await TestApp.start({ env: ENV });
-    session = await app.aSession();
+    ({ session, base } = await aCountedSession(app));
     await fill(app, session);
   });
   afterAll(async () => {
@@ -56,7 +68,7 @@ describe("a project that has used up its quota", () => {
 
   test("has stored all of it and at most one batch more", async () => {
     const bytes = await storedBytes(app, session);
-    expect(bytes).toBeGreaterThanOrEqual(QUOTA_BYTES);
+    expect(base + bytes).toBeGreaterThanOrEqual(QUOTA_BYTES);
     expect(bytes).toBeLessThan(QUOTA_BYTES + 20_000);
   });
 
@@ -96,7 +108,7 @@ describe("a project that has used up its quota", () => {
 
   test("is known to another server, and to one that starts later", async () => {
     await eventually("PostgreSQL knows", async () => {
-      return (await usage(app)).get(app.project.id) === (await storedBytes(app, session));
+      return (await usage(app)).get(app.project.id) === base + (await storedBytes(app, session));
     });
     await using later = await serverBeside(app);
     expect((await append(later, session, aBatch())).status).toBe(429);
@@ -115,7 +127,7 @@ test("a server that stops writes what it counted last", async () => {
 test("what one server stored counts on another within seconds, and no byte twice", async () => {
   await using app = await TestApp.start({ env: ENV });
   await using other = await serverBeside(app);
-  const session = await app.aSession();
+  const { session, base } = await aCountedSession(app);
   for (let i = 0; i < 6; i++) {
     const target = i % 2 === 0 ? app : other;
     expect((await append(target, session, aBatch({ salt: `${i}` }))).status).toBe(200);
@@ -125,20 +137,20 @@ test("what one server stored counts on another within seconds, and no byte twice
     (await append(other, session, aBatch({ salt: crypto.randomUUID() }))).status === 429;
   await eventually("the other one refuses, too", refuses, TOLD_MS_MAX);
   const counted = async () =>
-    (await usage(app)).get(app.project.id) === (await storedBytes(app, session));
+    (await usage(app)).get(app.project.id) === base + (await storedBytes(app, session));
   await eventually("every stored byte is counted once", counted, TOLD_MS_MAX);
 });
 
 test("images count as what is stored of them", async () => {
   await using app = await TestApp.start({ env: ENV });
-  const session = await app.aSession();
+  const { session, base } = await aCountedSession(app);
   const target = { url: app.url, projectID: app.projectID };
   const image = new Random(1).bytes(60_000);
   // The second one is known.
   for (const name of ["a", "a", "b"])
     expect((await uploadImage(target, session, name, image)).status).toBe(200);
   expect((await uploadImage(target, session, "c", image)).status).toBe(429);
-  const counted = async () => (await usage(app)).get(app.project.id) === 2 * image.length;
+  const counted = async () => (await usage(app)).get(app.project.id) === base + 2 * image.length;
   await eventually("both are counted", counted, TOLD_MS_MAX);
 });
 
@@ -184,7 +196,7 @@ test("without a default only the projects that have a quota are counted", async 
 
 test("while usage cannot be written it is kept, and no request fails", async () => {
   await using app = await TestApp.start({ env: { QUOTA_BYTES_PER_DAY: "1000000" } });
-  const session = await app.aSession();
+  const { session, base } = await aCountedSession(app);
   await app.sql`alter table project_usage rename to away`;
   for (let i = 0; i < 3; i++) {
     expect((await app.append(session, aBatch({ salt: `${i}` }))).status).toBe(200);
@@ -192,8 +204,21 @@ test("while usage cannot be written it is kept, and no request fails", async () 
   }
   await app.sql`alter table away rename to project_usage`;
   const counted = async () =>
-    (await usage(app)).get(app.project.id) === (await storedBytes(app, session));
+    (await usage(app)).get(app.project.id) === base + (await storedBytes(app, session));
   await eventually("all is counted", counted, TOLD_MS_MAX);
+});
+
+test("starts count, with all that they carry, and are refused once it is used up", async () => {
+  await using app = await TestApp.start({ env: ENV });
+  const performance = { note: "x".repeat(15_000) };
+  await eventually("a start is refused", async () => {
+    const { status } = await app.start({ performance, userUUID: crypto.randomUUID() });
+    return status === 429;
+  });
+  const started = await app.sql`select from sessions`;
+  expect(started.length).toBeGreaterThanOrEqual(QUOTA_BYTES / 20_000);
+  expect(started.length).toBeLessThan(2 * (QUOTA_BYTES / 15_000));
+  expect(await refusalOf(app.start())).toEqual([429, USED_UP]);
 });
 
 async function setDailyBytes(app: TestApp, bytes: string): Promise<void> {
