@@ -16,7 +16,7 @@ test("without variables every bound has its documented default", () => {
     connections: 50_000,
     connectionsOfAddress: 10_000,
     connectionsOfUser: 100,
-    watched: 1_000_000,
+    watched: 500_000,
     watchedByUser: 10_000,
   });
 });
