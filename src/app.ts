@@ -156,6 +156,7 @@ export async function buildApp(platform: Serving) {
     metrics,
     log,
     rateLimit: rateLimits.address,
+    requestsMax: config.requestsMax,
     formats: [
       { paths: /^\/(?:devices|notifications|internal)(?:\/|$)/, render: renderEnvelope },
       { paths: /^\/(?:api|source)(?:\/|$)/, render: renderPlainText },

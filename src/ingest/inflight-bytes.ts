@@ -4,8 +4,6 @@ import { unavailable } from "../platform/errors.ts";
 const DELAY_TARGET_MS = 5000;
 // What stays free beside the limit, as a part of it, for projects that hold less than their share.
 const RESERVE = 1 / 4;
-/** Whoever waits for room waits for no larger part of the limit: more could never be free beside others. */
-const WAITED_FOR = 1 / 8;
 
 /**
  * The bytes that this process holds for clients that wait: bodies being read and records not yet durable. Above the limit new
@@ -87,19 +85,19 @@ export class InflightBytes {
   }
 
   /**
-   * Resolves when there is room, which is reserved then: an upload that has begun stops reading instead of failing. Give the bytes back
-   * with `release`. More than a small part of the limit waits for that part only: nothing may wait for ever.
+   * Resolves when there is any room, and reserves the bytes: an upload that has begun stops reading instead of failing. They may be more
+   * than there is room for, so that nothing waits for ever; then the next one waits. Give them back with `release`.
    */
   async hold(projectId: number, bytes: number): Promise<void> {
-    const waiter = { projectId, bytes, admit: () => undefined };
+    if (bytes === 0) return;
     // Nobody overtakes others of the same project.
     const isNext = !this.#waiting.some((one) => one.projectId === projectId);
-    if (isNext && this.#admits(waiter)) {
+    if (isNext && this.#fits(projectId, 1)) {
       this.add(projectId, bytes);
       return;
     }
     const { promise, resolve } = Promise.withResolvers<void>();
-    this.#waiting.push({ ...waiter, admit: resolve });
+    this.#waiting.push({ projectId, bytes, admit: resolve });
     await promise;
   }
 
@@ -122,9 +120,8 @@ export class InflightBytes {
   #resume(): void {
     if (this.#waiting.length === 0) return;
     const full = new Set<number>();
-    this.#waiting = this.#waiting.filter((waiter) => {
-      const { projectId, bytes, admit } = waiter;
-      if (full.has(projectId) || !this.#admits(waiter)) {
+    this.#waiting = this.#waiting.filter(({ projectId, bytes, admit }) => {
+      if (full.has(projectId) || !this.#fits(projectId, 1)) {
         full.add(projectId);
         return true;
       }
@@ -132,10 +129,6 @@ export class InflightBytes {
       admit();
       return false;
     });
-  }
-
-  #admits({ projectId, bytes }: Waiting): boolean {
-    return this.bytes === 0 || this.#fits(projectId, Math.min(bytes, this.#limit * WAITED_FOR));
   }
 }
 

@@ -19,6 +19,8 @@ export const BOUNDS = {
   // A process that begins knows nobody yet: everybody's first ping counts.
   RATE_LIMIT_PRESENCE_USERS: bound(5000),
   RATE_LIMIT_PRESENCE_USERS_ADDRESS: bound(500),
+  // More than wait in fifteen seconds of a store that stands still, at 16 KiB each.
+  REQUESTS_MAX: bound(30_000),
   PRESENCE_CONNECTIONS: bound(50_000),
   PRESENCE_CONNECTIONS_ADDRESS: bound(10_000),
   PRESENCE_CONNECTIONS_USER: bound(100),
@@ -56,6 +58,7 @@ export function presenceBounds(values: Values) {
   };
 }
 
-function numberOf(bounded: string): number | undefined {
+/** Undefined is no bound. */
+export function numberOf(bounded: string): number | undefined {
   return bounded === "off" ? undefined : Number(bounded);
 }

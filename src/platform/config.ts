@@ -4,8 +4,8 @@ import ipaddr from "ipaddr.js";
 import { Type } from "typebox";
 import { Value } from "typebox/value";
 
+import { BOUNDS, numberOf, presenceBounds, rowLimits } from "./bounds.ts";
 import { parseOrigin } from "./cors.ts";
-import { BOUNDS, presenceBounds, rowLimits } from "./bounds.ts";
 import { UsageError } from "./errors.ts";
 
 const MIB = 2 ** 20;
@@ -140,6 +140,7 @@ export function readConfig(env: Record<string, string | undefined> = process.env
     },
     rowLimits: rowLimits(values),
     presenceBounds: presenceBounds(values),
+    requestsMax: numberOf(values.REQUESTS_MAX),
     quotaBytesPerDay: values.QUOTA_BYTES_PER_DAY,
     push: pushConfig(values),
     updates: updatesConfig(values),

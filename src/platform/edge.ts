@@ -1,6 +1,6 @@
 import { type Clients } from "./clients.ts";
 import { type Cors, isClientPath } from "./cors.ts";
-import { AppError, renderError } from "./errors.ts";
+import { AppError, renderError, unavailable } from "./errors.ts";
 import { rewrite } from "./rewritten.ts";
 import { type Log } from "./log.ts";
 import { type Metrics } from "./metrics.ts";
@@ -24,6 +24,8 @@ export type EdgeDeps = {
   log: Log;
   /** Of each client address on the routes that anybody can call. */
   rateLimit?: RateLimit | undefined;
+  /** Requests on those routes that may wait for their answers at a time: each takes some 10 KiB, however small it is. */
+  requestsMax?: number | undefined;
   /** Whose errors look otherwise. */
   formats?: { paths: RegExp; render: (error: unknown) => Response }[];
 };
@@ -88,10 +90,21 @@ export class Edge {
     const method = request.method === "HEAD" && takesHead ? "GET" : request.method;
     if (method === "OPTIONS") return new Response(null, { status: 204 });
     if (!route.methods.has(method)) throw notAllowed(route.methods);
-    const { rateLimit } = this.#deps;
-    return rateLimit !== undefined && (isClientPath(path) || OPEN_PATHS.test(path))
-      ? this.#limited(rateLimit, request, url)
+    return isClientPath(path) || OPEN_PATHS.test(path)
+      ? this.#bounded(request, url)
       : this.#dispatch(request, url);
+  }
+
+  /** What anybody may call. Throws 503 while too many requests wait. */
+  #bounded(request: Request, url: Split): Response | Promise<Response> {
+    const { rateLimit, requestsMax } = this.#deps;
+    if (requestsMax !== undefined && this.#active > requestsMax)
+      throw unavailable("too many requests wait at the moment, send it again", 1, {
+        reason: "overload",
+      });
+    return rateLimit === undefined
+      ? this.#dispatch(request, url)
+      : this.#limited(rateLimit, request, url);
   }
 
   /** Throws 429. Before anything else is done, so that a refusal costs little. */

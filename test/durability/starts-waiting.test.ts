@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "
 
 import { metric, refusalOf } from "../support/answers.ts";
 import { TestApp } from "../support/app.ts";
+import { aBatch } from "../support/batches.ts";
 import { eventually } from "../support/eventually.ts";
 import { FaultyObjects, succeeds, waitsFor } from "../support/faulty-objects.ts";
 import { RawConnection } from "../support/raw-connection.ts";
@@ -75,6 +76,30 @@ describe("while the store stands still", () => {
     await eventually("nothing is held", async () => (await inflight()) === 0);
     expect((await start()).status).toBe(200);
   });
+});
+
+test("requests that wait are bounded in number, and operators' routes still answer", async () => {
+  const slow = new FaultyObjects();
+  await using small = await TestApp.start({ wrapObjects: slow.wrap, env: { REQUESTS_MAX: "10" } });
+  const session = await small.aSession();
+  const stuck = Promise.withResolvers<void>();
+  slow.otherwise = waitsFor(stuck.promise);
+  const refused = Promise.withResolvers<Response>();
+  const batches = Array.from({ length: 15 }, async (_, i) => {
+    const answer = await small.append(session, aBatch({ messages: 1, salt: `small${i}` }));
+    if (answer.status === 503) refused.resolve(answer);
+    return answer.status;
+  });
+  const answer = await refused.promise;
+  expect(answer.headers.get("retry-after")).toBe("1");
+  expect(await refusalOf(answer)).toEqual([
+    503,
+    "too many requests wait at the moment, send it again",
+  ]);
+  for (const path of ["/livez", "/metrics"]) expect((await small.fetch(path)).status).toBe(200);
+  stuck.resolve();
+  const statuses = await Promise.all(batches);
+  expect(statuses.filter((status) => status === 200)).toHaveLength(10);
 });
 
 test("the body of a start counts while it is read", async () => {

@@ -119,7 +119,7 @@ test("those who wait get the room one after the other, and no more than there is
   expect(admitted).toEqual([1, 2, 3]);
 });
 
-test("whoever waits for more than there can be is let in when a part of it is free", async () => {
+test("whoever waits for more than there can be is let in when any of it is free", async () => {
   const inflight = new InflightBytes(100, STEP);
   inflight.add(ONE, 90);
   const waiting = inflight.hold(ONE, 1000);

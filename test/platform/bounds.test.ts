@@ -5,7 +5,8 @@ import { readConfig } from "../../src/platform/config.ts";
 import { UsageError } from "../../src/platform/errors.ts";
 
 test("without variables every bound has its documented default", () => {
-  const { rowLimits, presenceBounds } = readConfig({});
+  const { rowLimits, presenceBounds, requestsMax } = readConfig({});
+  expect(requestsMax).toBe(30_000);
   expect(rowLimits).toEqual({
     starts: { perSecond: 1000, perAddress: 100 },
     installs: { perSecond: 1000, perAddress: 100 },
@@ -22,7 +23,8 @@ test("without variables every bound has its documented default", () => {
 });
 
 test("every bound is read, and can be switched off", () => {
-  const { rowLimits, presenceBounds } = readConfig({
+  const { rowLimits, presenceBounds, requestsMax } = readConfig({
+    REQUESTS_MAX: "10",
     RATE_LIMIT_STARTS: "off",
     RATE_LIMIT_STARTS_ADDRESS: "1",
     RATE_LIMIT_INSTALLS: "2",
@@ -37,6 +39,7 @@ test("every bound is read, and can be switched off", () => {
     PRESENCE_WATCHED: "off",
     PRESENCE_WATCHED_USER: "9",
   });
+  expect(requestsMax).toBe(10);
   expect(rowLimits).toEqual({
     starts: { perSecond: undefined, perAddress: 1 },
     installs: { perSecond: 2, perAddress: undefined },

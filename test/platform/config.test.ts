@@ -42,6 +42,7 @@ test("without variables everything has its documented default", () => {
     rateLimits: { project: undefined, session: undefined, address: undefined },
     rowLimits: expect.any(Object),
     presenceBounds: expect.any(Object),
+    requestsMax: 30_000,
     quotaBytesPerDay: undefined,
     push: { fcm: undefined, apns: undefined, concurrency: 3000, perSecond: 10_000 },
     updates: {
@@ -138,6 +139,7 @@ test("every variable is read", () => {
     rateLimits: { project: 1000, session: 2, address: 50 },
     rowLimits: expect.any(Object),
     presenceBounds: expect.any(Object),
+    requestsMax: 30_000,
     quotaBytesPerDay: 10_000_000_000,
     push: {
       fcm: { credentials: "/fcm.json", baseUrl: "http://localhost:1" },
