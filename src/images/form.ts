@@ -13,6 +13,8 @@ import { type Owner, PartWriter, UploadWindow, rowBytesMax, storeRows } from "./
 
 // Any other type is served as plain bytes: a browser must not run what a client uploaded.
 const SERVED_TYPE = /^image\/[\w.+-]{1,64}$/;
+const FIELDS = new Set(["projectID", "projectKey", "type"]);
+
 export type FormDeps = {
   sql: Sql;
   commitLog: CommitLog;
@@ -59,12 +61,17 @@ export class Form {
   }
 
   async take(event: FormEvent): Promise<void> {
-    if (event.type === "field") this.#fields.set(event.name, event.value);
+    if (event.type === "field") this.#keep(event.name, event.value);
     else if (event.type === "file")
       this.#file = await this.#begin(event.filename, event.contentType);
     else if (this.#file === undefined) throw new AppError("invalid", "the form is malformed");
     else if (event.type === "data") await this.#write(this.#file, event.bytes);
     else await this.#end(this.#file);
+  }
+
+  /** Whatever else a client sends must not pile up while its upload goes on. */
+  #keep(name: string, value: string): void {
+    if (FIELDS.has(name)) this.#fields.set(name, value);
   }
 
   /** Throws 400 when a required project is not named, 403 when it is not the session's. */

@@ -51,7 +51,7 @@ export class Metrics extends ProcessMetrics {
   );
   readonly limited = this.counter(
     "limited_total",
-    "Requests refused by a rate limit or a quota: project, session, address or quota.",
+    "Requests refused with 429, by limit: of a project, session, address, quota, of rows or of presence (docs/limits.md).",
     ["limit"],
   );
   readonly batches = this.counter(

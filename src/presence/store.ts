@@ -9,6 +9,8 @@ const RECENT_MS = 5000;
 // Of the second in which everybody is to know of an expiry.
 const LOAD_MS = 400;
 const GRACE_MS = 100;
+// Clients decide how often it is tried.
+const WARN_EVERY_MS = 5000;
 
 /** `isRead`: a store answered; without, there is only what this process heard lately. */
 export type Known = { users: Map<string, Device[]>; isRead: boolean };
@@ -26,6 +28,9 @@ export class DeviceStore {
   #recent = new Map<string, Device[]>();
   #older = new Map<string, Device[]>();
   #turnedMs = 0;
+  #warnedMs = Number.NEGATIVE_INFINITY;
+  /** since the last warning */
+  #failures = 0;
 
   constructor(deps: DeviceStoreDeps) {
     this.#deps = deps;
@@ -68,6 +73,15 @@ export class DeviceStore {
     yield* this.#recent.get(userid) ?? [];
   }
 
+  #warn(log: Log, error: unknown): void {
+    this.#failures++;
+    const nowMs = this.#deps.clock.elapsedMs();
+    if (nowMs - this.#warnedMs < WARN_EVERY_MS) return;
+    log.warn({ err: error, failures: this.#failures }, "presence not read");
+    this.#warnedMs = nowMs;
+    this.#failures = 0;
+  }
+
   /** What is known of users within LOAD_MS; a user of whom nothing is known is left out. */
   async load(userids: string[]): Promise<Known> {
     const { lastSeen, redis, log } = this.#deps;
@@ -77,7 +91,7 @@ export class DeviceStore {
       try {
         answers.push(await store.load(userids));
       } catch (error) {
-        log.warn({ err: error }, "presence not read");
+        this.#warn(log, error);
       }
     });
     // What one store knows does not wait long for the other.

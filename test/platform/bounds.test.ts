@@ -1,3 +1,4 @@
+import { join } from "node:path";
 import { expect, test } from "bun:test";
 
 import { BOUNDS } from "../../src/platform/bounds.ts";
@@ -53,6 +54,11 @@ test("every bound is read, and can be switched off", () => {
     watched: undefined,
     watchedByUser: 9,
   });
+});
+
+test.each(["README.md", ".env.example", "docs/limits.md"])("%s names every bound", async (file) => {
+  const text = await Bun.file(join(import.meta.dir, "../..", file)).text();
+  expect(Object.keys(BOUNDS).filter((name) => !new RegExp(`\\b${name}\\b`).test(text))).toEqual([]);
 });
 
 test.each(Object.keys(BOUNDS))("%s is a whole number from 1 or off", (name) => {

@@ -19,6 +19,8 @@ const UPGRADE = {
 
 type Headers = Record<string, string>;
 
+const from = (address: string) => ({ ...claim(aUser()), "x-forwarded-for": address });
+
 const users = (many: number) => Array.from({ length: many }, () => aUser("watched"));
 
 /** The refusal of an event stream. */
@@ -46,9 +48,10 @@ describe("connections of one user", () => {
   test("are bounded, streams and sockets together, and come back when others have gone", async () => {
     const { token } = await mint(app, { userid: aUser() });
     const headers = bearerOf(token);
+    using all = new DisposableStack();
     using first = await PresenceSocket.open(app, { headers });
-    using _second = await PresenceSocket.open(app, { headers });
-    using _third = await EventStream.open(app, watching(...users(1)), headers);
+    all.use(await PresenceSocket.open(app, { headers }));
+    all.use(await EventStream.open(app, watching(...users(1)), headers));
     using fourth = await EventStream.open(app, watching(...users(1)), headers);
     for (const answer of [
       await refusedSocket(app, headers),
@@ -76,8 +79,8 @@ describe("connections of one user", () => {
       (await metric(app, 'floodgate_presence_connections{transport="sse"}')) === 1 &&
       (await metric(app, 'floodgate_presence_connections{transport="websocket"}')) === 2;
     await eventually("they have gone", gone);
-    using _fifth = await PresenceSocket.open(app, { headers });
-    using _sixth = await EventStream.open(app, watching(...users(1)), headers);
+    all.use(await PresenceSocket.open(app, { headers }));
+    all.use(await EventStream.open(app, watching(...users(1)), headers));
     expect((await refusedSocket(app, headers)).status).toBe(429);
   });
 
@@ -95,14 +98,14 @@ describe("connections of one user", () => {
 test("connections of one address are bounded where it is a client's own", async () => {
   const env = { ...BEHIND_PROXY, PRESENCE_CONNECTIONS_ADDRESS: "2" };
   await using app = await TestApp.start({ env });
-  const from = (address: string) => ({ ...claim(aUser()), "x-forwarded-for": address });
-  using _first = await PresenceSocket.open(app, { headers: from("192.0.2.1") });
-  using _second = await EventStream.open(app, watching(aUser()), from("192.0.2.1"));
+  using all = new DisposableStack();
+  all.use(await PresenceSocket.open(app, { headers: from("192.0.2.1") }));
+  all.use(await EventStream.open(app, watching(aUser()), from("192.0.2.1")));
   expect(await refusalOf(refusedSocket(app, from("192.0.2.1")))).toEqual([
     429,
     "too many connections of this address, try again later",
   ]);
-  using _elsewhere = await PresenceSocket.open(app, { headers: from("192.0.2.2") });
+  all.use(await PresenceSocket.open(app, { headers: from("192.0.2.2") }));
   const unnamed = await Promise.all(
     users(5).map((userid) => PresenceSocket.open(app, { headers: claim(userid) })),
   );
@@ -111,8 +114,9 @@ test("connections of one address are bounded where it is a client's own", async 
 
 test("connections of a process are bounded, whoever they are", async () => {
   await using app = await TestApp.start({ env: { ...BEHIND_PROXY, PRESENCE_CONNECTIONS: "2" } });
-  using _first = await PresenceSocket.open(app);
-  using _second = await PresenceSocket.open(app, { headers: claim(aUser()) });
+  using all = new DisposableStack();
+  all.use(await PresenceSocket.open(app));
+  all.use(await PresenceSocket.open(app, { headers: claim(aUser()) }));
   expect(await refusalOf(refusedStream(app, watching(aUser()), {}))).toEqual([
     429,
     "too many connections, try again later",
@@ -137,13 +141,14 @@ describe("users that are watched", () => {
   });
 
   test("are bounded for a user over all connections, and for the process over all users", async () => {
+    using all = new DisposableStack();
     const headers = claim(aUser());
     const [ann = "", ...others] = users(6);
     using first = await PresenceSocket.open(app, { headers });
     await first.subscribe(ann, ...others);
     // Who is watched already is not one more.
     await first.subscribe(ann);
-    using _second = await EventStream.open(app, watching(...users(4)), headers);
+    all.use(await EventStream.open(app, watching(...users(4)), headers));
     first.send({ type: "subscribe", users: users(1) });
     expect(await first.frame()).toEqual({
       type: "error",

@@ -1,10 +1,11 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 
-import { objectOf, refusalOf, sessionRow } from "../support/answers.ts";
+import { metric, objectOf, refusalOf, sessionRow } from "../support/answers.ts";
 import { TestApp } from "../support/app.ts";
 
 const HOUR_MS = 3_600_000;
 const DAY_MS = 24 * HOUR_MS;
+const MOBILE_AGENT = { "user-agent": "okhttp/4" };
 const UUID = "5f0c0f0e-3a51-4a57-9d4b-6f4d6d1c1b1a";
 
 let app: TestApp;
@@ -219,6 +220,22 @@ describe("text that a database cannot keep", () => {
     expect(String(row["userID"]).startsWith("x".repeat(254))).toBe(true);
     expect(String(row["userID"]).isWellFormed()).toBe(true);
   });
+});
+
+test("performance over its bounds is left out and counted, and the session starts all the same", async () => {
+  const series = "floodgate_start_performance_dropped_total";
+  const before = await metric(app, series);
+  const kept = { note: "x".repeat(16 * 1024 - 11) };
+  expect((await rowOf({ performance: kept }))["performance"]).toEqual(kept);
+  // Of two bytes each.
+  const longer = { note: "é".repeat(8 * 1024 - 5) };
+  expect(
+    (await rowOf({ performances: longer }, "/v1/mobile/start", MOBILE_AGENT))["performance"],
+  ).toBe(null);
+  const nested = (depth: number): unknown => (depth === 0 ? 1 : [nested(depth - 1)]);
+  expect((await rowOf({ performance: nested(100) }))["performance"]).toEqual(nested(100));
+  expect((await rowOf({ performance: { a: nested(100) } }))["performance"]).toBe(null);
+  expect(await metric(app, series)).toBe(before + 2);
 });
 
 test("however deep the JSON is nested, it is refused or can be read back", async () => {
