@@ -1,15 +1,16 @@
-export type RateWindow = { count: number; endsMs: number };
+type RateWindow = { count: number; endsMs: number };
 
 /**
  * Counts by key, each in windows of a fixed length that begin with the key's first request. The number of keys is bounded, whoever makes
- * them up: when there is no room for another one the window that began first is forgotten.
+ * them up: windows are kept in two generations, and the older one is forgotten when all of it is over, or when there is no more room.
  */
 export class RateWindows {
   readonly #windowMs: number;
   readonly #keysMax: number;
   readonly #now: () => number;
-  /** In the order in which the windows began, which is nearly that in which they end. */
-  readonly #byKey = new Map<string | number, RateWindow>();
+  #young = new Map<string | number, RateWindow>();
+  #old = new Map<string | number, RateWindow>();
+  #turnsMs = Number.NEGATIVE_INFINITY;
 
   constructor(windowMs: number, keysMax: number, now: () => number = () => performance.now()) {
     this.#windowMs = windowMs;
@@ -19,32 +20,32 @@ export class RateWindows {
 
   /** How many keys it holds. */
   get size(): number {
-    return this.#byKey.size;
+    return this.#young.size + this.#old.size;
   }
 
   /** Counts one more; `leftMs` is how long the window lasts yet. */
   count(key: string | number): { count: number; leftMs: number } {
     const nowMs = this.#now();
-    let window = this.#byKey.get(key);
+    let window = this.#young.get(key) ?? this.#old.get(key);
     if (window === undefined || window.endsMs <= nowMs)
       window = this.#begin(key, { count: 0, endsMs: nowMs + this.#windowMs }, nowMs);
     window.count++;
     return { count: window.count, leftMs: window.endsMs - nowMs };
   }
 
-  /** Until then every count of the key is over any limit. */
+  /** Until then every count of the key is over any limit. `ms` is at most the length of a window. */
   block(key: string | number, ms: number): void {
     const nowMs = this.#now();
     this.#begin(key, { count: Number.POSITIVE_INFINITY, endsMs: nowMs + ms }, nowMs);
   }
 
   #begin(key: string | number, window: RateWindow, nowMs: number): RateWindow {
-    this.#byKey.delete(key);
-    for (const [oldest, { endsMs }] of this.#byKey) {
-      if (endsMs > nowMs && this.#byKey.size < this.#keysMax) break;
-      this.#byKey.delete(oldest);
+    if (nowMs >= this.#turnsMs || this.#young.size >= this.#keysMax / 2) {
+      this.#old = this.#young;
+      this.#young = new Map();
+      this.#turnsMs = nowMs + this.#windowMs;
     }
-    this.#byKey.set(key, window);
+    this.#young.set(key, window);
     return window;
   }
 }
