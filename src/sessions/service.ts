@@ -93,23 +93,17 @@ export class Sessions {
   }
 
   /**
-   * The session that a data request is for. Throws 401 when its project is switched off or gone, 429 when too much comes of it or of its
-   * project.
+   * The session that a data request is for. Throws 401 when its project is switched off, 429 when too much comes of it or of its
+   * project. Data of a project without a row is taken: the database may be being rebuilt.
    */
   async admit(id: bigint): Promise<KnownSession> {
     this.#deps.rateLimits.session?.take(id.toString(36));
     const session = await this.find(id);
-    if (session.projectId !== 0) await this.#checkActive(session.projectId);
+    // Asked every time, because a project can be switched off while its sessions' tokens are valid, and on again.
+    if (this.#deps.projects.get(session.projectId)?.active === false)
+      throw new AppError("unauthorized", "project is not active");
     this.#admitProject(session.projectId);
     return session;
-  }
-
-  /** Every time, because a project can be switched off while its sessions' tokens are valid, and on again. */
-  async #checkActive(id: number): Promise<void> {
-    const { projects } = this.#deps;
-    const project = projects.get(id) ?? (await projects.find({ id }));
-    if (project === undefined) throw new AppError("unauthorized", "project not found");
-    if (!project.active) throw new AppError("unauthorized", "project is not active");
   }
 
   /** Makes the row that a session of ours lacks; await the result before you acknowledge anything of it. */
