@@ -8,6 +8,7 @@ import {
   PutObjectCommand,
   type S3Client,
 } from "@aws-sdk/client-s3";
+import { getSignedUrl } from "@aws-sdk/s3-request-presigner";
 
 import type { S3Config } from "./config.ts";
 import { checkKey, checkRange } from "./object-keys.ts";
@@ -33,7 +34,6 @@ export type S3Options = S3Config & {
 export class S3Objects implements ObjectStore {
   readonly name = "s3";
   readonly freePuts = false;
-  readonly #options: S3Options;
   readonly #client: S3Client;
   readonly #bucket: string;
   readonly #prefix: string;
@@ -44,7 +44,6 @@ export class S3Objects implements ObjectStore {
   #conditional = true;
 
   constructor(options: S3Options) {
-    this.#options = options;
     this.#client = openClient(options);
     this.#bucket = options.bucket;
     this.#prefix = options.prefix ? `${options.prefix.replace(/\/+$/, "")}/` : "";
@@ -136,20 +135,9 @@ export class S3Objects implements ObjectStore {
   }
 
   async link(key: string, options: { seconds: number; filename: string }): Promise<string> {
-    const { Bucket, Key } = this.#target(key);
-    const { endpoint, region } = this.#options;
-    const credentials = await this.#client.config.credentials();
-    return Bun.S3Client.presign(Key, {
-      bucket: Bucket,
-      region,
-      ...(endpoint !== undefined && { endpoint }),
-      virtualHostedStyle: endpoint === undefined && !Bucket.includes("."),
-      accessKeyId: credentials.accessKeyId,
-      secretAccessKey: credentials.secretAccessKey,
-      ...(credentials.sessionToken !== undefined && { sessionToken: credentials.sessionToken }),
-      expiresIn: options.seconds,
-      contentDisposition: attachment(options.filename),
-    });
+    const ResponseContentDisposition = attachment(options.filename);
+    const command = new GetObjectCommand({ ...this.#target(key), ResponseContentDisposition });
+    return await getSignedUrl(this.#client, command, { expiresIn: options.seconds });
   }
 
   async *list(prefix: string, after?: string): AsyncGenerator<{ key: string; bytes: number }> {
