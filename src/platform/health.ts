@@ -2,8 +2,8 @@ import { rejectOnAbort } from "./abort.ts";
 import { type Bus } from "./bus.ts";
 import { type Sql } from "./database.ts";
 import { type Log } from "./log.ts";
-import { type ObjectStore } from "./objects.ts";
 import { type ProcessMetrics } from "./process-metrics.ts";
+import { type StoreHealth } from "./store-health.ts";
 
 const CHECK_MS = 2000;
 
@@ -11,7 +11,7 @@ export type Check = { postgres: "ok" | "down"; objects: "ok" | "down"; redis?: "
 
 export type HealthDeps = {
   sql: Sql;
-  objects: ObjectStore;
+  objects: StoreHealth;
   /** of a process that hears others */
   bus?: Bus;
   metrics: ProcessMetrics;
@@ -47,7 +47,7 @@ export class Health {
     const { sql, objects, bus } = this.#deps;
     const [postgres, store] = await Promise.all([
       this.#ask("postgres", async () => await sql`select 1`),
-      this.#ask("objects", async (signal) => objects.ping(signal)),
+      this.#ask("objects", async () => await objects.check()),
     ]);
     const redis = bus?.isUp === true ? "ok" : "down";
     return { postgres, objects: store, ...(bus?.name === "redis" && { redis }) };
