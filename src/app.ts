@@ -122,7 +122,7 @@ export async function buildApp(given: Serving) {
   const access = { clients, serverKeys: new ServerKeys(config.serverKeys, clients) };
   const faults = new ReadFaults(metrics, log);
   const workerNumber = await WorkerNumber.lease(sql, log);
-  const rateLimits = await openRateLimits(config, open.redis, metrics);
+  const rateLimits = await openRateLimits(config, open.redis, metrics, log);
   const { rows } = rateLimits;
   const health = new Health({ sql, objects, bus: open.bus, metrics, log });
   const signatures = new Signatures({ sql, log });

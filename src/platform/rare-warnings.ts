@@ -1,0 +1,35 @@
+import { type Log } from "./log.ts";
+
+const AGAIN_MS = 60_000;
+// Whoever is at the other end may give any number of reasons.
+const KINDS_MAX = 100;
+
+type Told = { atMs: number; unsaid: number };
+
+const toldBy = new WeakMap<Log, Map<string, Told>>();
+
+/**
+ * Warns of trouble that goes on: at once, and then of the same once a minute, with how often it was met meanwhile. Texts that differ in
+ * numbers are the same.
+ */
+export function warnRarely(
+  log: Log,
+  fields: { err?: unknown; [name: string]: unknown },
+  message: string,
+): void {
+  const kinds = toldBy.get(log) ?? new Map<string, Told>();
+  toldBy.set(log, kinds);
+  const { err } = fields;
+  const reason = err instanceof Error ? `${err.name} ${err.message}` : "";
+  const kind = `${message} ${reason}`.replaceAll(/\d+/g, "#");
+  const told = kinds.get(kind);
+  const nowMs = performance.now();
+  if (told !== undefined && nowMs - told.atMs < AGAIN_MS) {
+    told.unsaid++;
+    return;
+  }
+  if (kinds.size >= KINDS_MAX) kinds.clear();
+  kinds.set(kind, { atMs: nowMs, unsaid: 0 });
+  const repeated = told !== undefined && told.unsaid > 0 && { repeated: told.unsaid };
+  log.warn({ ...fields, ...repeated }, message);
+}
