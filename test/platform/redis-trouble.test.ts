@@ -1,12 +1,15 @@
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 
+import { type Config } from "../../src/platform/config.ts";
 import { TestApp } from "../support/app.ts";
+import { aBatch } from "../support/batches.ts";
 import { EventStream } from "../support/event-stream.ts";
 import { eventually } from "../support/eventually.ts";
 import { LogLines } from "../support/log-lines.ts";
 import { type Target, aUser, ping, watching } from "../support/presence.ts";
+import { aProject } from "../support/projects.ts";
 import { RedisServer } from "../support/redis-server.ts";
-import { serverBeside } from "../support/requests.ts";
+import { append, serverBeside } from "../support/requests.ts";
 import { TcpProxy } from "../support/tcp-proxy.ts";
 
 setDefaultTimeout(60_000);
@@ -14,6 +17,11 @@ setDefaultTimeout(60_000);
 const NOTICED_MS = 5000;
 const WHILE_MS = 3000;
 const PREFIX = "fg:";
+const NO_LIMITS = { project: undefined, session: undefined, address: undefined };
+// What the README says that a user needs.
+const OWN = ["resetkeys", "resetchannels", `~${PREFIX}*`, `&${PREFIX}*`, "-@all"];
+const COMMANDS = ["hset", "hgetall", "hlen", "hdel", "pexpire", "publish", "subscribe", "ping"];
+const LIMIT_COMMANDS = ["eval", "evalsha", "set", "incrby", "pttl", "expire"];
 
 let app: TestApp;
 beforeAll(async () => {
@@ -24,9 +32,9 @@ afterAll(async () => {
 });
 
 /** A server that uses the Redis at that address, and what it logs. */
-async function aServer(url: string) {
+async function aServer(url: string, rateLimits: Config["rateLimits"] = NO_LIMITS) {
   const lines = new LogLines();
-  const config = { ...app.config, redis: { url, prefix: PREFIX } };
+  const config = { ...app.config, redis: { url, prefix: PREFIX }, rateLimits };
   const server = await serverBeside(app, { config, log: lines.log });
   return Object.assign(server, { lines });
 }
@@ -108,9 +116,7 @@ describe("a Redis is told as degraded, in few lines that say why, until it works
 
   test.concurrent("a user is enough who may do little else", async () => {
     await using redis = await RedisServer.start();
-    const rules = ["resetkeys", "resetchannels", `~${PREFIX}*`, `&${PREFIX}*`, "-@all"];
-    const commands = ["hset", "hgetall", "hlen", "hdel", "pexpire", "publish", "subscribe", "ping"];
-    const url = await redis.urlFor("fg", "secret", ...rules, ...commands.map((name) => `+${name}`));
+    const url = await redis.urlFor("fg", "secret", ...OWN, ...COMMANDS.map((name) => `+${name}`));
     await using one = await aServer(url);
     await using other = await aServer(url);
     for (const server of [one, other]) await becomes(server, "ok", 4 * NOTICED_MS);
@@ -134,6 +140,49 @@ describe("a Redis is told as degraded, in few lines that say why, until it works
     await becomes(server, "down");
     expect(server.lines.with("Redis cannot be used").length).toBeGreaterThan(0);
     expect(server.lines.lines.length).toBeLessThan(8);
+  });
+});
+
+describe("rate limits with a Redis that does not count are those of each process, and the log says why,", () => {
+  const perSecond = 4;
+  const points = perSecond * 5;
+  test.concurrent.each<[string, Commands, string]>([
+    ["when scripts are denied", acl("-evalsha", "-eval"), "needs +evalsha"],
+    ["when a replica answers", [["REPLICAOF", "127.0.0.1", "1"]], "REDIS_URL leads to a replica"],
+  ])("%s", async (_what, harm, told) => {
+    await using redis = await RedisServer.start();
+    const url = await redis.urlFor("fg", "secret");
+    await using server = await aServer(url, { ...NO_LIMITS, project: perSecond });
+    await becomes(server, "ok", 4 * NOTICED_MS);
+    for (const command of harm) await redis.run(...command);
+    const project = await aProject(app);
+    const session = await app.aSession({ projectID: project.projectID });
+    const statuses: number[] = [];
+    for (let nth = 0; nth < 2 * points; nth++) {
+      const batch = aBatch({ salt: `${nth}` });
+      statuses.push((await append(server, session, batch)).status);
+    }
+    expect(statuses.filter((status) => status === 200).length).toBeGreaterThanOrEqual(points);
+    expect(statuses).toContain(429);
+    await eventually("the log says why", () => server.lines.with(told).length > 0);
+    expect(server.lines.lines.length).toBeLessThan(8);
+  });
+
+  test.concurrent("and shared by a user who may do what scripts do", async () => {
+    await using redis = await RedisServer.start();
+    const commands = [...COMMANDS, ...LIMIT_COMMANDS].map((name) => `+${name}`);
+    const url = await redis.urlFor("fg", "secret", ...OWN, ...commands);
+    await using one = await aServer(url, { ...NO_LIMITS, project: perSecond });
+    await using other = await aServer(url, { ...NO_LIMITS, project: perSecond });
+    for (const server of [one, other]) await becomes(server, "ok", 4 * NOTICED_MS);
+    const project = await aProject(app);
+    const session = await app.aSession({ projectID: project.projectID });
+    const statuses: number[] = [];
+    for (let nth = 0; nth < 2 * points; nth++)
+      for (const server of [one, other])
+        statuses.push((await append(server, session, aBatch({ salt: `${nth}` }))).status);
+    expect(statuses).toContain(429);
+    expect(one.lines.with("rate limits")).toEqual([]);
   });
 });
 
