@@ -10,7 +10,7 @@ const toldBy = new WeakMap<Log, Map<string, Told>>();
 
 /**
  * Warns of trouble that goes on: at once, and then of the same once a minute, with how often it was met meanwhile. Texts that differ in
- * numbers are the same.
+ * numbers or ids are the same.
  */
 export function warnRarely(
   log: Log,
@@ -19,9 +19,7 @@ export function warnRarely(
 ): void {
   const kinds = toldBy.get(log) ?? new Map<string, Told>();
   toldBy.set(log, kinds);
-  const { err } = fields;
-  const reason = err instanceof Error ? `${err.name} ${err.message}` : "";
-  const kind = `${message} ${reason}`.replaceAll(/\d+/g, "#");
+  const kind = `${message}${reasonOf(fields.err)}`.replaceAll(/[0-9a-f-]{8,}|\d+/gi, "#");
   const told = kinds.get(kind);
   const nowMs = performance.now();
   if (told !== undefined && nowMs - told.atMs < AGAIN_MS) {
@@ -32,4 +30,8 @@ export function warnRarely(
   kinds.set(kind, { atMs: nowMs, unsaid: 0 });
   const repeated = told !== undefined && told.unsaid > 0 && { repeated: told.unsaid };
   log.warn({ ...fields, ...repeated }, message);
+}
+
+function reasonOf(error: unknown): string {
+  return error instanceof Error ? `: ${error.name} ${error.message}${reasonOf(error.cause)}` : "";
 }

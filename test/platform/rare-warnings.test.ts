@@ -5,9 +5,12 @@ import { LogLines } from "../support/log-lines.ts";
 
 test("the same trouble is told at once and then once a minute, with how often it was met", () => {
   let nowMs = 0;
-  using _clock = spyOn(performance, "now").mockImplementation(() => nowMs);
+  using clock = spyOn(performance, "now").mockImplementation(() => nowMs);
   const log = new LogLines();
-  const warn = (reason: string) => warnRarely(log.log, { err: new Error(reason) }, "away");
+  const warn = (reason: string) => {
+    const cause = new Error(`${reason} of ${crypto.randomUUID()}`);
+    warnRarely(log.log, { err: new Error("no answer", { cause }) }, "away");
+  };
   for (let attempt = 0; attempt < 100; attempt++) warn(`refused, attempt ${attempt}`);
   expect(log.lines).toHaveLength(1);
   nowMs += 59_000;
@@ -21,4 +24,5 @@ test("the same trouble is told at once and then once a minute, with how often it
   warnRarely(new LogLines().log, {}, "away");
   warnRarely(log.log, {}, "away");
   expect(log.lines).toHaveLength(4);
+  expect(clock).toHaveBeenCalled();
 });

@@ -15,7 +15,7 @@ import { TcpProxy } from "../support/tcp-proxy.ts";
 setDefaultTimeout(60_000);
 
 const NOTICED_MS = 5000;
-const WHILE_MS = 3000;
+const WHILE_MS = 2000;
 const PREFIX = "fg:";
 const NO_LIMITS = { project: undefined, session: undefined, address: undefined };
 // What the README says that a user needs.
