@@ -26,10 +26,17 @@ export function warnRarely(
     told.unsaid++;
     return;
   }
-  if (kinds.size >= KINDS_MAX) kinds.clear();
+  if (told === undefined && !hasRoom(kinds, nowMs)) return;
   kinds.set(kind, { atMs: nowMs, unsaid: 0 });
   const repeated = told !== undefined && told.unsaid > 0 && { repeated: told.unsaid };
   log.warn({ ...fields, ...repeated }, message);
+}
+
+/** Forgets what was not told for long. */
+function hasRoom(kinds: Map<string, Told>, nowMs: number): boolean {
+  if (kinds.size < KINDS_MAX) return true;
+  for (const [kind, { atMs }] of kinds) if (nowMs - atMs >= AGAIN_MS) kinds.delete(kind);
+  return kinds.size < KINDS_MAX;
 }
 
 function reasonOf(error: unknown): string {

@@ -24,5 +24,11 @@ test("the same trouble is told at once and then once a minute, with how often it
   warnRarely(new LogLines().log, {}, "away");
   warnRarely(log.log, {}, "away");
   expect(log.lines).toHaveLength(4);
+
+  for (let nth = 0; nth < 500; nth++) warn("other".repeat(nth + 1));
+  expect(log.lines).toHaveLength(101);
+  nowMs += 60_000;
+  warn("and it goes on");
+  expect(log.lines).toHaveLength(102);
   expect(clock).toHaveBeenCalled();
 });

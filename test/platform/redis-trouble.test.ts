@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 
 import { type Config } from "../../src/platform/config.ts";
+import { openBus } from "../../src/platform/open-bus.ts";
 import { TestApp } from "../support/app.ts";
 import { aBatch } from "../support/batches.ts";
 import { EventStream } from "../support/event-stream.ts";
@@ -39,6 +40,19 @@ async function aServer(url: string, rateLimits: Config["rateLimits"] = NO_LIMITS
   return Object.assign(server, { lines });
 }
 
+/** The bus of such a server alone. */
+async function aBus(url: string) {
+  const lines = new LogLines();
+  const named = { ...app.config, redis: { url, prefix: PREFIX } };
+  const opened = await openBus(named, app.sql, lines.log);
+  return {
+    lines,
+    becomes: async (isUp: boolean, withinMs = NOTICED_MS) =>
+      await eventually(`up is ${isUp}`, () => opened.bus.isUp === isUp, withinMs),
+    [Symbol.asyncDispose]: async () => await opened[Symbol.asyncDispose](),
+  };
+}
+
 async function becomes(target: Target, redis: "ok" | "down", withinMs = NOTICED_MS): Promise<void> {
   const body = { status: redis === "ok" ? "ok" : "degraded", postgres: "ok", objects: "ok", redis };
   let seen: unknown;
@@ -63,7 +77,7 @@ const cut: Commands = [
   ["CLIENT", "KILL", "TYPE", "pubsub"],
 ];
 
-describe("a Redis is told as degraded, in few lines that say why, until it works again, when", () => {
+describe("the bus is down, which few lines explain, until Redis works again, when", () => {
   test.concurrent.each<[string, Commands, Commands, string]>([
     ["it is full", config("maxmemory", "1"), config("maxmemory", "0"), "maxmemory is reached"],
     [
@@ -101,17 +115,17 @@ describe("a Redis is told as degraded, in few lines that say why, until it works
     ],
   ])("%s", async (_what, harm, mend, told) => {
     await using redis = await RedisServer.start();
-    await using server = await aServer(await redis.urlFor("fg", "secret"));
-    await becomes(server, "ok", 4 * NOTICED_MS);
+    await using bus = await aBus(await redis.urlFor("fg", "secret"));
+    await bus.becomes(true, 4 * NOTICED_MS);
     for (const command of harm) await redis.run(...command);
-    await becomes(server, "down");
-    await eventually("the log says why", () => server.lines.with(told).length > 0);
+    await bus.becomes(false);
+    await eventually("the log says why", () => bus.lines.with(told).length > 0);
     await Bun.sleep(WHILE_MS);
-    await becomes(server, "down");
-    expect(server.lines.with(told)).toHaveLength(1);
-    expect(server.lines.lines.length).toBeLessThan(8);
+    await bus.becomes(false);
+    expect(bus.lines.with(told)).toHaveLength(1);
+    expect(bus.lines.lines.length).toBeLessThan(8);
     for (const command of mend) await redis.run(...command);
-    await becomes(server, "ok");
+    await bus.becomes(true);
   });
 
   test.concurrent("a user is enough who may do little else", async () => {
@@ -135,11 +149,11 @@ describe("a Redis is told as degraded, in few lines that say why, until it works
     await redis.urlFor("fg", "secret");
     await redis.run("ACL", "SETUSER", "admin", "on", "nopass", "~*", "&*", "+@all");
     await redis.run("CONFIG", "SET", "requirepass", "secret");
-    await using server = await aServer(urlOf(redis.port));
+    await using bus = await aBus(urlOf(redis.port));
+    await eventually("the log says why", () => bus.lines.with("Redis cannot be used").length > 0);
     await Bun.sleep(WHILE_MS);
-    await becomes(server, "down");
-    expect(server.lines.with("Redis cannot be used").length).toBeGreaterThan(0);
-    expect(server.lines.lines.length).toBeLessThan(8);
+    await bus.becomes(false);
+    expect(bus.lines.lines.length).toBeLessThan(8);
   });
 });
 

@@ -204,7 +204,7 @@ async function aStore(env: Record<string, string>) {
   const server = serving(({ headers }) => {
     // A copy: the request ends with its answer.
     requests.push({ headers: new Headers(headers) });
-    return new Response();
+    return new Response("<Error><Code>NoSuchKey</Code></Error>", { status: 404 });
   });
   const objects = new S3Objects(s3Of({ S3_ENDPOINT: server.url, ...env }));
   return {

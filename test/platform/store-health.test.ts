@@ -1,4 +1,4 @@
-import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 
 import { TestApp } from "../support/app.ts";
 import { aBatch } from "../support/batches.ts";
@@ -15,9 +15,16 @@ const hangs: S3Script = async () => await new Promise(() => undefined);
 
 const isProbe = (path: string) => path.includes("/health/probe");
 
+let app: TestApp;
+beforeAll(async () => {
+  app = await TestApp.start({ store: "s3" });
+});
+afterAll(async () => {
+  await app[Symbol.asyncDispose]();
+});
+
 /** A server whose store is behind a proxy. */
 async function behindProxy(commitDeadlineMs = DEADLINE_MS) {
-  const app = await TestApp.start({ store: "s3" });
   const { s3 } = app.config;
   if (s3?.endpoint === undefined) throw new Error("no store is configured");
   const proxy = await S3Proxy.open(s3.endpoint);
@@ -37,7 +44,6 @@ async function behindProxy(commitDeadlineMs = DEADLINE_MS) {
     [Symbol.asyncDispose]: async () => {
       await server[Symbol.asyncDispose]();
       await proxy[Symbol.asyncDispose]();
-      await app[Symbol.asyncDispose]();
     },
   };
 }
