@@ -39,6 +39,7 @@ import { renderPlainText } from "./platform/plain-text.ts";
 import { ReadFaults } from "./platform/read-faults.ts";
 import { type RateLimits, openRateLimits } from "./platform/rate-limits.ts";
 import { RouteTable } from "./platform/route-table.ts";
+import { StoreHealth } from "./platform/store-health.ts";
 import { ServerKeys } from "./platform/server-keys.ts";
 import { buildPresence } from "./presence/slice.ts";
 import { Projects } from "./projects/service.ts";
@@ -111,15 +112,17 @@ type Write = ReturnType<typeof buildWrite>;
 type Access = { clients: Clients; serverKeys: ServerKeys };
 
 /** Builds every service and mounts every route. */
-export async function buildApp(platform: Serving) {
-  const { config, sql, objects, log, open } = platform;
+export async function buildApp(given: Serving) {
+  const objects = new StoreHealth(given.objects);
+  const platform = { ...given, objects };
+  const { config, sql, log, open } = platform;
   const write = buildWrite(platform);
   const { commitLog, inflight, metrics, projects, quotas } = write;
   const clients = new Clients(config.trustedProxies);
   const access = { clients, serverKeys: new ServerKeys(config.serverKeys, clients) };
   const faults = new ReadFaults(metrics, log);
   const workerNumber = await WorkerNumber.lease(sql, log);
-  const rateLimits = await openRateLimits(config, open.redis, metrics);
+  const rateLimits = await openRateLimits(config, open.redis, metrics, log);
   const { rows } = rateLimits;
   const health = new Health({ sql, objects, bus: open.bus, metrics, log });
   const signatures = new Signatures({ sql, log });

@@ -9,6 +9,7 @@ import { openDatabase } from "./platform/database.ts";
 import { Health } from "./platform/health.ts";
 import { openLog } from "./platform/log.ts";
 import { openObjects } from "./platform/open-objects.ts";
+import { StoreHealth } from "./platform/store-health.ts";
 import { WorkMetrics } from "./platform/work-metrics.ts";
 import { openSender } from "./push/open-sender.ts";
 import { tellReady } from "./supervisor.ts";
@@ -35,7 +36,7 @@ export async function runWork(
     metrics,
     log,
   });
-  await using objects = await openObjects(config);
+  await using objects = new StoreHealth(await openObjects(config));
   const garbage = new BuildGarbage({ sql, objects, log });
   const onLooked = ({ adopted, deleted, damaged }: Looked) =>
     metrics.countOrphans({ adopted, deleted, damaged });

@@ -5,6 +5,7 @@ import pRetry, { AbortError } from "p-retry";
 import { rejectOnAbort } from "../platform/abort.ts";
 import { unavailable } from "../platform/errors.ts";
 import { type Log } from "../platform/log.ts";
+import { warnRarely } from "../platform/rare-warnings.ts";
 import { type Metrics, type Waiting } from "../platform/metrics.ts";
 import { type ObjectStore } from "../platform/objects.ts";
 import { CommitDeadline } from "./commit-deadline.ts";
@@ -278,7 +279,7 @@ export class CommitLog {
         onFailedAttempt: ({ error }) => {
           failure = error;
           metrics.retries.inc({ step });
-          log.warn({ err: error, step }, "commit attempt failed");
+          warnRarely(log, { err: error, step }, "commit attempt failed");
         },
       },
     ).catch((error: unknown) => {

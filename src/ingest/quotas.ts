@@ -2,6 +2,7 @@ import { type Clock } from "../platform/clock.ts";
 import { type Sql } from "../platform/database.ts";
 import { limited } from "../platform/errors.ts";
 import { type Log } from "../platform/log.ts";
+import { warnRarely } from "../platform/rare-warnings.ts";
 import { type Metrics } from "../platform/metrics.ts";
 import { type Projects } from "../projects/service.ts";
 import { type Kind, type Segment } from "./segment.ts";
@@ -107,7 +108,7 @@ export class Quotas {
 
   async #trySync(): Promise<void> {
     await this.#sync().catch((error: unknown) =>
-      this.#deps.log.warn({ err: error }, "usage not written"),
+      warnRarely(this.#deps.log, { err: error }, "usage not written"),
     );
   }
 

@@ -1,6 +1,7 @@
 import { rejectOnAbort } from "../platform/abort.ts";
 import { type Sql } from "../platform/database.ts";
 import { type Log } from "../platform/log.ts";
+import { warnRarely } from "../platform/rare-warnings.ts";
 import { platformOf } from "../platform/push-platforms.ts";
 import { type WorkMetrics } from "../platform/work-metrics.ts";
 import { type Campaign as Message } from "../push/message.ts";
@@ -79,7 +80,7 @@ export class Campaign<Prepared> {
     const { sql, metrics, log } = this.#deps;
     const { id } = this.#lease;
     const renewing = setInterval(() => {
-      this.#renew().catch((error: unknown) => log.warn({ err: error }, "lease not renewed"));
+      this.#renew().catch((error: unknown) => warnRarely(log, { err: error }, "lease not renewed"));
     }, RENEW_MS);
     try {
       // What waits for a slot may wait for long.

@@ -3,6 +3,7 @@ import { setTimeout } from "node:timers/promises";
 import { type Recipients } from "../devices/recipients.ts";
 import { type Sql } from "../platform/database.ts";
 import { type Log } from "../platform/log.ts";
+import { warnRarely } from "../platform/rare-warnings.ts";
 import { type WorkMetrics } from "../platform/work-metrics.ts";
 import { Campaign, LEASE_MS } from "./campaign.ts";
 import { STATUS } from "./enums.ts";
@@ -86,7 +87,7 @@ export class Worker<Prepared> {
       this.#start(row, worker);
       return true;
     } catch (error) {
-      log.warn({ err: error }, "no campaign could be claimed");
+      warnRarely(log, { err: error }, "no campaign could be claimed");
       return false;
     }
   }

@@ -1,4 +1,5 @@
 import { type Log } from "./log.ts";
+import { warnRarely } from "./rare-warnings.ts";
 
 export type BusListener = {
   /** What another process published, as JSON carried it. */
@@ -10,8 +11,10 @@ export type BusListener = {
 /** What processes tell one another at once and at most once; whoever needs certainty reads the database. */
 export interface Bus extends AsyncDisposable {
   readonly name: "redis" | "postgres";
-  /** Whether other processes are heard. */
+  /** Whether this process is heard by others, and hears them. */
   readonly isUp: boolean;
+  /** Whether every process is heard that was heard lately. While one is not, what it says must be read from the database. */
+  readonly hearsAll: boolean;
   /** Sends JSON to the other processes, within milliseconds; dropped while the bus is away. */
   publish: (channel: string, message: unknown) => void;
   subscribe: (channels: string[], listener: BusListener) => void;
@@ -55,18 +58,58 @@ export class Outbox {
   }
 }
 
+/** The channel on which each process says that it is there. */
+export const PULSE = "pulse";
+const PEER_SILENT_MS = 3000;
+// What ended without a farewell was killed: by then its devices are known from the database.
+const PEER_FORGOTTEN_MS = 30_000;
+/** The last pulse of a process that ends. */
+export const FAREWELL = -1;
+
+/** The other processes, by their pulse. */
+class Peers {
+  readonly #known = new Map<string, { heardMs: number; losses: number }>();
+
+  /** `losses` counts how often the peer may have lost messages of its own. Returns whether some are missing here. */
+  hear(origin: string, losses: number): boolean {
+    if (losses === FAREWELL) {
+      this.#known.delete(origin);
+      return false;
+    }
+    const before = this.#known.get(origin);
+    const nowMs = performance.now();
+    this.#known.set(origin, { heardMs: nowMs, losses });
+    if (before === undefined) return losses > 0;
+    return before.losses !== losses || nowMs - before.heardMs > PEER_SILENT_MS;
+  }
+
+  get areHeard(): boolean {
+    const nowMs = performance.now();
+    for (const [origin, { heardMs }] of this.#known)
+      if (nowMs - heardMs > PEER_FORGOTTEN_MS) this.#known.delete(origin);
+      else if (nowMs - heardMs > PEER_SILENT_MS) return false;
+    return true;
+  }
+}
+
 /** Hands messages to their channel's listeners, except this process's own. */
 export class Listeners {
   readonly #origin = crypto.randomUUID();
   readonly #log: Log;
   readonly #byChannel = new Map<string, Set<BusListener>>();
+  readonly #peers = new Peers();
+  #losses = 0;
 
   constructor(log: Log) {
     this.#log = log;
   }
 
   get channels(): string[] {
-    return [...this.#byChannel.keys()];
+    return [PULSE, ...this.#byChannel.keys()];
+  }
+
+  get hearsPeers(): boolean {
+    return this.#peers.areHeard;
   }
 
   add(channels: string[], listener: BusListener): void {
@@ -81,27 +124,45 @@ export class Listeners {
     for (const listener of all) listener.missed();
   }
 
+  /** Something that was published may not have arrived: with the next pulse the others know. */
+  lost(): void {
+    this.#losses++;
+  }
+
+  /** What is to be published on PULSE. */
+  get pulse(): number {
+    return this.#losses;
+  }
+
   /** `texts` are JSON. */
   pack(texts: string[]): string {
     return `["${this.#origin}",${texts.join(",")}]`;
+  }
+
+  /** Returns whether the message is this process's own. */
+  unpack(channel: string, packed: string): boolean {
+    if (packed.startsWith(this.#origin, 2)) return true;
+    const [origin, ...messages] = this.#parse(packed);
+    if (channel === PULSE) this.#hearPulse(origin, messages);
+    for (const listener of this.#byChannel.get(channel) ?? [])
+      for (const message of messages) listener.message(message);
+    return false;
+  }
+
+  #hearPulse(origin: unknown, [losses]: unknown[]): void {
+    if (typeof origin !== "string" || typeof losses !== "number") return;
+    if (this.#peers.hear(origin, losses)) this.missed();
   }
 
   /** Anybody who may use the server behind the bus can write there. */
   #parse(packed: string): unknown[] {
     try {
       const list: unknown = JSON.parse(packed);
-      if (Array.isArray(list)) return list.slice(1);
+      if (Array.isArray(list)) return list;
     } catch {
       // Told below.
     }
-    this.#log.warn("a message on the bus is not ours");
+    warnRarely(this.#log, {}, "a message on the bus is not ours");
     return [];
-  }
-
-  unpack(channel: string, packed: string): void {
-    if (packed.startsWith(this.#origin, 2)) return;
-    const messages = this.#parse(packed);
-    for (const listener of this.#byChannel.get(channel) ?? [])
-      for (const message of messages) listener.message(message);
   }
 }

@@ -24,9 +24,13 @@ const Env = Type.Object({
   DATABASE_URL: Type.Optional(Type.String({ pattern: "^postgres(ql)?://" })),
   S3_BUCKET: Type.Optional(Type.String({ minLength: 1 })),
   S3_ENDPOINT: Type.Optional(Type.String({ pattern: "^https?://" })),
-  S3_REGION: Type.String({ minLength: 1, default: "us-east-1" }),
+  S3_REGION: Type.Optional(Type.String({ minLength: 1 })),
+  S3_FORCE_PATH_STYLE: Type.Optional(Type.Boolean()),
+  AWS_REGION: Type.Optional(Type.String()),
+  AWS_DEFAULT_REGION: Type.Optional(Type.String()),
   AWS_ACCESS_KEY_ID: Type.Optional(Type.String()),
   AWS_SECRET_ACCESS_KEY: Type.Optional(Type.String()),
+  AWS_SESSION_TOKEN: Type.Optional(Type.String()),
   WORKERS: Type.Optional(Type.Integer({ minimum: 1, maximum: 256 })),
   REDIS_URL: Type.Optional(Type.String({ pattern: "^rediss?://" })),
   REDIS: Type.Optional(Type.String({ pattern: ADDRESS })),
@@ -76,10 +80,15 @@ const Env = Type.Object({
 
 export type S3Config = {
   bucket: string;
-  region: string;
-  endpoint?: string;
-  accessKeyId?: string;
-  secretAccessKey?: string;
+  /** undefined: that of AWS_PROFILE, else us-east-1 */
+  region?: string | undefined;
+  endpoint?: string | undefined;
+  /** undefined: where an endpoint is named */
+  forcePathStyle?: boolean | undefined;
+  /** without a key the SDK looks for credentials by itself, and renews them */
+  accessKeyId?: string | undefined;
+  secretAccessKey?: string | undefined;
+  sessionToken?: string | undefined;
 };
 
 export type Config = Readonly<ReturnType<typeof readConfig>>;
@@ -96,6 +105,7 @@ export function readConfig(env: Record<string, string | undefined> = process.env
     problems.push("TOKEN_SECRET is required once DATABASE_URL is set");
   if (env["S3_ENDPOINT"] && !env["S3_BUCKET"])
     problems.push("S3_BUCKET is required once S3_ENDPOINT is set");
+  problems.push(...s3KeyProblems(env));
   for (const cidr of list(env["TRUSTED_PROXIES"]))
     if (!ipaddr.isValidCIDR(cidr)) problems.push(`TRUSTED_PROXIES "${cidr}" is not a CIDR range`);
   for (const origin of list(env["CORS_ORIGINS"]))
@@ -150,15 +160,25 @@ export function readConfig(env: Record<string, string | undefined> = process.env
 }
 
 function s3Config(values: Type.Static<typeof Env>, bucket: string): S3Config {
-  return {
-    bucket,
-    region: values.S3_REGION,
-    ...(values.S3_ENDPOINT !== undefined && { endpoint: values.S3_ENDPOINT }),
-    ...(values.AWS_ACCESS_KEY_ID !== undefined && { accessKeyId: values.AWS_ACCESS_KEY_ID }),
-    ...(values.AWS_SECRET_ACCESS_KEY !== undefined && {
-      secretAccessKey: values.AWS_SECRET_ACCESS_KEY,
-    }),
+  const given = {
+    // The tools of AWS read one or the other.
+    region: values.S3_REGION ?? values.AWS_REGION ?? values.AWS_DEFAULT_REGION,
+    endpoint: values.S3_ENDPOINT,
+    forcePathStyle: values.S3_FORCE_PATH_STYLE,
+    accessKeyId: values.AWS_ACCESS_KEY_ID,
+    secretAccessKey: values.AWS_SECRET_ACCESS_KEY,
+    sessionToken: values.AWS_SESSION_TOKEN,
   };
+  return { bucket, ...given };
+}
+
+/** With half of a pair other credentials than those that were meant would be looked for. */
+function s3KeyProblems(env: Record<string, string | undefined>): string[] {
+  const [id, secret] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
+  if (!env["S3_BUCKET"] || (env[id] && env[secret])) return [];
+  if (env[id]) return [`${secret} is required once ${id} is set`];
+  if (env[secret]) return [`${id} is required once ${secret} is set`];
+  return env["AWS_SESSION_TOKEN"] ? [`AWS_SESSION_TOKEN needs ${id} and ${secret}`] : [];
 }
 
 /** `credentials` and `key` are paths or the texts themselves. */

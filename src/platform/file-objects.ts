@@ -24,6 +24,7 @@ const TEMPORARY = ".tmp";
 const TEMPORARY_AGE_MAX_MS = 60 * 60 * 1000;
 const FREE_BYTES_MIN = 64 * 2 ** 20;
 const FOLDERS_KNOWN_MAX = 1000;
+const PROBE = "Written to see whether the disk takes writes.\n";
 
 /** Objects as files. A name appears only when its bytes are on the disk, because it is linked to a file already written. */
 export class FileObjects implements ObjectStore {
@@ -123,6 +124,16 @@ export class FileObjects implements ObjectStore {
     const { bavail, bsize } = await statfs(this.#root);
     if (bavail * bsize < FREE_BYTES_MIN)
       throw new Error(`files: less than ${FREE_BYTES_MIN / 2 ** 20} MiB are free in ${this.#root}`);
+  }
+
+  async probe(signal?: AbortSignal): Promise<void> {
+    await this.ping(signal);
+    const temporary = join(this.#temporary, Bun.randomUUIDv7());
+    try {
+      await writeDurably(temporary, async (file) => await file.writeFile(PROBE));
+    } finally {
+      await rm(temporary, { force: true });
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {}

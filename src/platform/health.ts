@@ -2,16 +2,19 @@ import { rejectOnAbort } from "./abort.ts";
 import { type Bus } from "./bus.ts";
 import { type Sql } from "./database.ts";
 import { type Log } from "./log.ts";
-import { type ObjectStore } from "./objects.ts";
+import { warnRarely } from "./rare-warnings.ts";
 import { type ProcessMetrics } from "./process-metrics.ts";
+import { type StoreHealth } from "./store-health.ts";
 
 const CHECK_MS = 2000;
 
-export type Check = { postgres: "ok" | "down"; objects: "ok" | "down"; redis?: "ok" | "down" };
+type State = "ok" | "down";
+/** `bus` is that of a process without Redis, to which PostgreSQL carries what others say. */
+export type Check = { postgres: State; objects: State; redis?: State; bus?: State };
 
 export type HealthDeps = {
   sql: Sql;
-  objects: ObjectStore;
+  objects: StoreHealth;
   /** of a process that hears others */
   bus?: Bus;
   metrics: ProcessMetrics;
@@ -33,33 +36,37 @@ export class Health {
   async report(): Promise<{ isReady: boolean; body: { status: string } & Check }> {
     const checks = await this.check();
     const isReady = !this.stopping && checks.postgres === "ok" && checks.objects === "ok";
-    return { isReady, body: { status: this.#status(isReady, checks), ...checks } };
+    const { bus, ...named } = checks;
+    // Named only where it alone is away: it is PostgreSQL.
+    const body = { ...named, ...(bus === "down" && named.postgres === "ok" && { bus }) };
+    return { isReady, body: { status: this.#status(isReady, checks), ...body } };
   }
 
-  #status(isReady: boolean, { redis }: Check): string {
+  #status(isReady: boolean, { redis, bus }: Check): string {
     if (this.stopping) return "stopping";
     if (!isReady) return "unavailable";
-    // Without Redis a process serves on, but does not hear the others.
-    return redis === "down" ? "degraded" : "ok";
+    // Without a bus a process serves on, but does not hear the others.
+    return redis === "down" || bus === "down" ? "degraded" : "ok";
   }
 
   async check(): Promise<Check> {
     const { sql, objects, bus } = this.#deps;
     const [postgres, store] = await Promise.all([
       this.#ask("postgres", async () => await sql`select 1`),
-      this.#ask("objects", async (signal) => objects.ping(signal)),
+      this.#ask("objects", async () => await objects.check()),
     ]);
-    const redis = bus?.isUp === true ? "ok" : "down";
-    return { postgres, objects: store, ...(bus?.name === "redis" && { redis }) };
+    const checks = { postgres, objects: store };
+    if (bus === undefined) return checks;
+    return { ...checks, [bus.name === "redis" ? "redis" : "bus"]: bus.isUp ? "ok" : "down" };
   }
 
-  async #ask(name: string, ask: (signal: AbortSignal) => Promise<unknown>): Promise<"ok" | "down"> {
+  async #ask(name: string, ask: (signal: AbortSignal) => Promise<unknown>): Promise<State> {
     const signal = AbortSignal.timeout(CHECK_MS);
     try {
       await Promise.race([ask(signal), rejectOnAbort(signal)]);
       return "ok";
     } catch (error) {
-      this.#deps.log.warn({ err: error, dependency: name }, "not ready");
+      warnRarely(this.#deps.log, { err: error, dependency: name }, `not ready: ${name}`);
       return "down";
     }
   }

@@ -33,11 +33,15 @@ export interface ObjectStore extends AsyncDisposable {
   /** Removes the object, also what an upload of it has left or still sends; it is fine when nothing is there. */
   remove(key: string): Promise<void>;
   /** A URL under which anybody can GET the object for so many seconds, as a file of that name. Only where the store can be reached by others. */
-  link?(key: string, options: { seconds: number; filename: string }): Promise<string>;
+  link?:
+    | ((key: string, options: { seconds: number; filename: string }) => Promise<string>)
+    | undefined;
   /** Every object under `prefix` in key order, only those beyond the key `after` if it is given, a page in memory at a time. */
   list(prefix: string, after?: string): AsyncIterable<{ key: string; bytes: number }>;
-  /** Rejects when the store cannot take writes now. */
+  /** Rejects when the store does not answer, or not as it should. Changes nothing. */
   ping(signal?: AbortSignal): Promise<void>;
+  /** Writes something small, which no other call meets; rejects when the store does not take it. May cost as much as a PUT. */
+  probe(signal?: AbortSignal): Promise<void>;
 }
 
 export class ObjectConflict extends Error {

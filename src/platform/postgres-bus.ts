@@ -1,12 +1,14 @@
-import { type Bus, type BusListener, Listeners, Outbox } from "./bus.ts";
+import { type Bus, type BusListener, FAREWELL, Listeners, Outbox, PULSE } from "./bus.ts";
 import { type Sql } from "./database.ts";
 import { type Log } from "./log.ts";
+import { warnRarely } from "./rare-warnings.ts";
 
 // PostgreSQL takes payloads of less than 8,000 bytes.
 const PAYLOAD_BYTES_MAX = 7900;
-const HEARTBEAT_MS = 4000;
-// Its own heartbeats come back; a listener that hears none for so long is cut off.
-const SILENCE_MS = 3 * HEARTBEAT_MS;
+const BEAT_MS = 1000;
+// Its own pulse comes back; a listener that hears none for so long is cut off. Less than the five seconds in which a loss is to be known.
+const SILENCE_MS = 4000;
+const FAREWELL_MS = 200;
 
 /** The bus without Redis: one notification channel per schema, many messages in a notification. */
 export class PostgresBus implements Bus {
@@ -37,12 +39,16 @@ export class PostgresBus implements Bus {
       // Again after each reconnection, which the driver does by itself.
       () => bus.#listeners.missed(),
     );
-    bus.#timer = setInterval(() => bus.#beat(), HEARTBEAT_MS);
+    bus.#timer = setInterval(() => bus.#beat(), BEAT_MS);
     return bus;
   }
 
   get isUp(): boolean {
     return performance.now() - this.#heardMs < SILENCE_MS;
+  }
+
+  get hearsAll(): boolean {
+    return this.isUp && this.#listeners.hearsPeers;
   }
 
   publish(channel: string, message: unknown): void {
@@ -56,19 +62,23 @@ export class PostgresBus implements Bus {
   // The driver ends the listening connection together with its pool.
   async [Symbol.asyncDispose](): Promise<void> {
     clearInterval(this.#timer);
+    const farewell = this.#notify(new Map([[PULSE, [String(FAREWELL)]]]));
+    await Promise.race([farewell, Bun.sleep(FAREWELL_MS)]);
   }
 
   #receive(payload: string): void {
-    this.#heardMs = performance.now();
     const end = payload.indexOf("\n");
-    this.#listeners.unpack(payload.slice(0, end), payload.slice(end + 1));
+    if (this.#listeners.unpack(payload.slice(0, end), payload.slice(end + 1)))
+      this.#heardMs = performance.now();
   }
 
   #beat(): void {
-    this.#outbox.add("heartbeat", 0);
-    if (this.#wasUp === this.isUp) return;
-    this.#wasUp = this.isUp;
-    this.#log.warn({ bus: this.name, up: this.isUp }, "bus changed");
+    this.#outbox.add(PULSE, this.#listeners.pulse);
+    const { isUp } = this;
+    if (this.#wasUp === isUp) return;
+    this.#wasUp = isUp;
+    warnRarely(this.#log, { bus: this.name }, isUp ? "the bus is up" : "the bus is down");
+    if (isUp) this.#listeners.missed();
   }
 
   async #notify(byChannel: Map<string, string[]>): Promise<void> {
@@ -80,6 +90,7 @@ export class PostgresBus implements Bus {
       await sql`
         select pg_notify(${this.#channel}, payload) from unnest(${payloads}::text[]) as payload`;
     } catch (error) {
+      this.#listeners.lost();
       this.#log.debug({ err: error }, "notification lost");
     }
   }

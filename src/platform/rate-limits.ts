@@ -4,8 +4,10 @@ import { type RateLimiterRedis } from "rate-limiter-flexible";
 
 import { type Config } from "./config.ts";
 import { type AppError, limited } from "./errors.ts";
+import { type Log } from "./log.ts";
 import { type Metrics } from "./metrics.ts";
 import { RateWindows } from "./rate-windows.ts";
+import { isReply, warnOfRedis } from "./redis-advice.ts";
 
 /** Requests are counted over this many seconds, so that as many seconds' worth may come at once. Less than a web SDK's patience of 14 seconds. */
 const WINDOW_S = 5;
@@ -35,20 +37,26 @@ export async function openRateLimits(
   { rateLimits, rowLimits, redis: named }: Pick<Config, "rateLimits" | "rowLimits" | "redis">,
   redis: Redis | undefined,
   metrics: Metrics,
+  log: Log,
 ): Promise<RateLimits> {
   const open = async (kind: string, perSecond: number | undefined, what: string) => {
     if (perSecond === undefined) return undefined;
     if (redis === undefined) return new RateLimit({ kind, perSecond, what }, metrics);
     // Memory that a server without Redis need not spend.
     const { RateLimiterRedis } = await import("rate-limiter-flexible");
-    const all = new RateLimiterRedis({
+    const limiter = new RateLimiterRedis({
       points: perSecond * WINDOW_S,
       duration: WINDOW_S,
       storeClient: redis,
       keyPrefix: `${named?.prefix}limit:${kind}`,
       rejectIfRedisNotReady: true,
     });
-    return new RateLimit({ kind, perSecond, what }, metrics, all);
+    const onFailure = (error: unknown) => {
+      // The bus tells of a Redis that is away.
+      if (isReply(error))
+        warnOfRedis(log, named?.prefix ?? "", error, "Redis does not share the rate limits");
+    };
+    return new RateLimit({ kind, perSecond, what }, metrics, { limiter, onFailure });
   };
   const perKey = async (kind: RateLimitKind) =>
     await open(kind, rateLimits[kind], `requests of this ${kind}`);
@@ -82,6 +90,9 @@ type RateLimitOptions = {
   what: string;
 };
 
+/** The count of all processes together. */
+type SharedLimit = { limiter: RateLimiterRedis; onFailure: (error: unknown) => void };
+
 /**
  * How many requests may come for one key. Each process counts by itself and answers at once; Redis is told in the background and says
  * when all processes together have let enough in. While it is away, silent or flushed every process goes on with its own count.
@@ -91,15 +102,11 @@ export class RateLimit {
   readonly #what: string;
   readonly #points: number;
   readonly #here = new RateWindows(WINDOW_S * 1000, KEYS_MAX);
-  readonly #all: RateLimiterRedis | undefined;
+  readonly #all: SharedLimit | undefined;
   readonly #part: number;
   readonly #metrics: Metrics;
 
-  constructor(
-    { kind, perSecond, what }: RateLimitOptions,
-    metrics: Metrics,
-    all?: RateLimiterRedis,
-  ) {
+  constructor({ kind, perSecond, what }: RateLimitOptions, metrics: Metrics, all?: SharedLimit) {
     this.#kind = kind;
     this.#what = what;
     this.#points = perSecond * WINDOW_S;
@@ -127,14 +134,15 @@ export class RateLimit {
     return undefined;
   }
 
-  async #tell(all: RateLimiterRedis, key: string | number): Promise<void> {
+  async #tell({ limiter, onFailure }: SharedLimit, key: string | number): Promise<void> {
     try {
-      const { consumedPoints, msBeforeNext } = await all.penalty(key, this.#part);
+      const { consumedPoints, msBeforeNext } = await limiter.penalty(key, this.#part);
       // Without a time a block would be for ever.
-      if (consumedPoints > all.points)
+      if (consumedPoints > limiter.points)
         this.#here.block(key, Math.min(Math.max(msBeforeNext, 1), WINDOW_S * 1000));
-    } catch {
-      // Redis is away: what is counted here is the estimate.
+    } catch (error) {
+      // What is counted here is the estimate.
+      onFailure(error);
     }
   }
 }

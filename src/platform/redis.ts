@@ -1,14 +1,19 @@
 import { Redis } from "ioredis";
 
+import { isOfReplica } from "./redis-advice.ts";
+
 const COMMAND_MS = 1000;
 const SILENCE_MS = 3000;
 const RECONNECT_MS_MAX = 1000;
+// A replica that answers in place of the primary refuses every write: once a second is often enough to look who answers now.
+const ELSEWHERE_MS = 1000;
 
 /**
  * A client that never makes anyone wait: a command fails at once while Redis is away and after a second when it is silent,
  * and the connection is made again within a second.
  */
 export function openRedis(url: string): Redis {
+  let leftMs = Number.NEGATIVE_INFINITY;
   const redis = new Redis(url, {
     connectionName: "floodgate",
     connectTimeout: SILENCE_MS,
@@ -17,8 +22,17 @@ export function openRedis(url: string): Redis {
     maxRetriesPerRequest: 0,
     enableOfflineQueue: false,
     autoResendUnfulfilledCommands: false,
+    // It asks for INFO, which a user may be denied. Whether Redis is of use is told by a write.
+    enableReadyCheck: false,
     retryStrategy: (attempt) =>
       Math.min(50 * 2 ** attempt, RECONNECT_MS_MAX) * (0.5 + Math.random() / 2),
+    // After a failover the name or the address leads to another server.
+    reconnectOnError: ({ message }) => {
+      const nowMs = performance.now();
+      if (!isOfReplica(message) || nowMs - leftMs < ELSEWHERE_MS) return false;
+      leftMs = nowMs;
+      return true;
+    },
   });
   // Each command tells of it; without a listener the client would print it.
   redis.on("error", () => undefined);

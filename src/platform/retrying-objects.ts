@@ -58,6 +58,10 @@ export class RetryingObjects implements ObjectStore {
     await this.#inner.ping(signal);
   }
 
+  async probe(signal?: AbortSignal): Promise<void> {
+    await this.#inner.probe(signal);
+  }
+
   async read(key: string, start: number, end: number, signal?: AbortSignal): Promise<Uint8Array> {
     const range = new Range(start);
     const rest = await this.#retried(

@@ -3,12 +3,13 @@ import { FetchHttpHandler } from "@smithy/fetch-http-handler";
 
 import type { S3Config } from "./config.ts";
 
-export function openClient({ endpoint, region, accessKeyId, secretAccessKey }: S3Config): S3Client {
+export function openClient(config: S3Config): S3Client {
+  const { endpoint, region, forcePathStyle = endpoint !== undefined } = config;
   const client = new S3Client({
-    region,
-    ...(endpoint !== undefined && { endpoint, forcePathStyle: true }),
-    ...(accessKeyId !== undefined &&
-      secretAccessKey !== undefined && { credentials: { accessKeyId, secretAccessKey } }),
+    region: region ?? regionOfProfile,
+    ...(endpoint !== undefined && { endpoint }),
+    forcePathStyle,
+    ...credentialsOf(config),
     maxAttempts: 1,
     // Without it the SDK writes to the console of what it throws as well.
     logger: { debug: silent, info: silent, warn: silent, error: silent },
@@ -30,6 +31,17 @@ export function openClient({ endpoint, region, accessKeyId, secretAccessKey }: S
     { step: "build", name: "unsignedPayload" },
   );
   return client;
+}
+
+/** Keys that are named win. Without them the SDK's own chain finds a profile, a web identity, or the role of a container or instance. */
+function credentialsOf({ accessKeyId, secretAccessKey, sessionToken }: S3Config) {
+  if (accessKeyId === undefined || secretAccessKey === undefined) return {};
+  const token = sessionToken !== undefined && { sessionToken };
+  return { credentials: { accessKeyId, secretAccessKey, ...token } };
+}
+
+async function regionOfProfile(): Promise<string> {
+  return await new S3Client({}).config.region().catch(() => "us-east-1");
 }
 
 function silent(): void {}

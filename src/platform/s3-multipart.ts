@@ -3,7 +3,6 @@ import {
   CompleteMultipartUploadCommand,
   type CompletedPart,
   CreateMultipartUploadCommand,
-  HeadObjectCommand,
   ListMultipartUploadsCommand,
   type S3Client,
   UploadPartCommand,
@@ -14,6 +13,7 @@ import { discarded } from "./garbage.ts";
 import { ObjectConflict } from "./objects.ts";
 import { S3Failure, within } from "./s3-deadline.ts";
 import { checkStored, md5Of } from "./s3-etag.ts";
+import { headObject } from "./s3-head.ts";
 import { abortable, partsOf, slicesOf } from "./streams.ts";
 
 const PART_BYTES = 8 * 2 ** 20;
@@ -140,10 +140,8 @@ export class S3Upload {
 
   async #isWhole(): Promise<boolean> {
     const { client, target, stallTimeoutMs } = this.#place;
-    const head = within(`HEAD ${target.Key}`, stallTimeoutMs, this.#signal, (options) =>
-      client.send(new HeadObjectCommand(target), options),
-    );
-    return await head.then(
+    const limits = { ms: stallTimeoutMs, signal: this.#signal };
+    return await headObject(client, target, limits).then(
       ({ ContentLength }) => ContentLength === this.#bytes,
       () => false,
     );

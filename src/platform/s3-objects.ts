@@ -2,12 +2,11 @@ import {
   DeleteObjectCommand,
   GetObjectCommand,
   type GetObjectCommandOutput,
-  HeadBucketCommand,
-  HeadObjectCommand,
   ListObjectsV2Command,
   PutObjectCommand,
   type S3Client,
 } from "@aws-sdk/client-s3";
+import { getSignedUrl } from "@aws-sdk/s3-request-presigner";
 
 import type { S3Config } from "./config.ts";
 import { checkKey, checkRange } from "./object-keys.ts";
@@ -15,9 +14,14 @@ import { ObjectConflict, ObjectDamaged, ObjectMissing, type ObjectStore } from "
 import { openClient } from "./s3-client.ts";
 import { Deadline, S3Failure, within } from "./s3-deadline.ts";
 import { checkStored, md5Of, sameBytes } from "./s3-etag.ts";
+import { headObject } from "./s3-head.ts";
 import { abortUploads, type S3Place, S3Upload } from "./s3-multipart.ts";
 import { RangeBody, rangeBytes } from "./s3-range.ts";
 import { INLINE_BYTES_MAX } from "./streams.ts";
+
+// Where nothing else is kept, so that whoever lists what is stored does not meet it.
+const PROBE_KEY = "health/probe";
+const PROBE = Buffer.from("Written now and then to see whether the store takes writes.\n");
 
 export type S3Options = S3Config & {
   /** A folder in the bucket that holds every key. */
@@ -33,7 +37,6 @@ export type S3Options = S3Config & {
 export class S3Objects implements ObjectStore {
   readonly name = "s3";
   readonly freePuts = false;
-  readonly #options: S3Options;
   readonly #client: S3Client;
   readonly #bucket: string;
   readonly #prefix: string;
@@ -44,7 +47,6 @@ export class S3Objects implements ObjectStore {
   #conditional = true;
 
   constructor(options: S3Options) {
-    this.#options = options;
     this.#client = openClient(options);
     this.#bucket = options.bucket;
     this.#prefix = options.prefix ? `${options.prefix.replace(/\/+$/, "")}/` : "";
@@ -136,20 +138,9 @@ export class S3Objects implements ObjectStore {
   }
 
   async link(key: string, options: { seconds: number; filename: string }): Promise<string> {
-    const { Bucket, Key } = this.#target(key);
-    const { endpoint, region } = this.#options;
-    const credentials = await this.#client.config.credentials();
-    return Bun.S3Client.presign(Key, {
-      bucket: Bucket,
-      region,
-      ...(endpoint !== undefined && { endpoint }),
-      virtualHostedStyle: endpoint === undefined && !Bucket.includes("."),
-      accessKeyId: credentials.accessKeyId,
-      secretAccessKey: credentials.secretAccessKey,
-      ...(credentials.sessionToken !== undefined && { sessionToken: credentials.sessionToken }),
-      expiresIn: options.seconds,
-      contentDisposition: attachment(options.filename),
-    });
+    const ResponseContentDisposition = attachment(options.filename);
+    const command = new GetObjectCommand({ ...this.#target(key), ResponseContentDisposition });
+    return await getSignedUrl(this.#client, command, { expiresIn: options.seconds });
   }
 
   async *list(prefix: string, after?: string): AsyncGenerator<{ key: string; bytes: number }> {
@@ -162,10 +153,20 @@ export class S3Objects implements ObjectStore {
     } while (token !== undefined);
   }
 
+  // Not by HEAD of the bucket: a key that may only read and write objects is all that is needed.
   async ping(signal?: AbortSignal): Promise<void> {
-    using deadline = new Deadline("HEAD of the bucket", this.#stallTimeoutMs, signal);
-    await deadline.run((options) =>
-      this.#client.send(new HeadBucketCommand({ Bucket: this.#bucket }), options),
+    await this.read(PROBE_KEY, 0, 1, signal).catch((error: unknown) => {
+      if (!(error instanceof ObjectMissing)) throw error;
+    });
+  }
+
+  /** Replaces the object each time: with a condition a store could refuse it before it looked for room. */
+  async probe(signal?: AbortSignal): Promise<void> {
+    using deadline = new Deadline(`PUT ${PROBE_KEY}`, this.#putTimeoutMs, signal);
+    const md5 = await md5Of(PROBE, deadline.signal);
+    const input = { ...this.#target(PROBE_KEY), Body: PROBE, ContentMD5: md5.toString("base64") };
+    await deadline.run(async (options) =>
+      checkStored(await this.#client.send(new PutObjectCommand(input), options), md5),
     );
   }
 
@@ -227,9 +228,8 @@ export class S3Objects implements ObjectStore {
 
   /** Whether a taken key has these bytes, as it does when the answer to an earlier attempt was lost. */
   async #holds(key: string, body: Uint8Array, md5: Buffer, deadline: Deadline): Promise<boolean> {
-    const head = await deadline.run((options) =>
-      this.#client.send(new HeadObjectCommand(this.#target(key)), options),
-    );
+    const limits = { ms: this.#stallTimeoutMs, signal: deadline.signal };
+    const head = await headObject(this.#client, this.#target(key), limits);
     if (head.ContentLength !== body.length) return false;
     const same = sameBytes(head, md5);
     if (same !== undefined) return same;

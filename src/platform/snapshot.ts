@@ -1,4 +1,5 @@
 import { type Log } from "./log.ts";
+import { warnRarely } from "./rare-warnings.ts";
 
 const AGAIN_MS = 100;
 
@@ -57,7 +58,7 @@ export class Snapshot<T> implements Disposable {
   /** The same for who does not wait for it. */
   refresh(): void {
     this.again().catch((error: unknown) =>
-      this.#options.log.warn({ err: error }, `${this.#options.name} not refreshed`),
+      warnRarely(this.#options.log, { err: error }, `${this.#options.name} not refreshed`),
     );
   }
 

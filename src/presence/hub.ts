@@ -1,22 +1,22 @@
 import { type Clock } from "../platform/clock.ts";
 import { type Metrics } from "../platform/metrics.ts";
-import { type Device, type Ping, INVISIBLE, deviceOf } from "./device.ts";
+import { type Ping, INVISIBLE, deviceOf } from "./device.ts";
 import { EventIds, type Since } from "./event-id.ts";
 import { Bundle } from "./event.ts";
 import { Expiry } from "./expiry.ts";
 import { FanOut } from "./fan-out.ts";
-import { type Known } from "./store.ts";
 import { type Subscriber } from "./subscriber.ts";
+import { type Load, TopicReader } from "./topic-reader.ts";
 import { type Cause, type Timing, Topic } from "./topic.ts";
 
-const LOAD_USERS_MAX = 500;
+// What is read at a time while the bus is away.
+const POLL_USERS = 2000;
 // A client that reconnects finds its users still here.
 const LINGER_MS = 30_000;
 const LINGERING_MAX = 10_000;
 
 export type HubDeps = {
-  /** What the stores know of the devices of users, by user id. */
-  load: (userids: string[]) => Promise<Known>;
+  load: Load;
   clock: Clock;
   ttlMs: number;
   metrics: Metrics;
@@ -28,6 +28,7 @@ export class Hub {
   readonly #timing: Timing;
   readonly #fanOut: FanOut;
   readonly #expiry: Expiry;
+  readonly #reader: TopicReader;
   readonly #topics = new Map<string, Topic>();
   /** Topics without subscribers, and since when. */
   readonly #lingering = new Map<Topic, number>();
@@ -44,6 +45,7 @@ export class Hub {
     this.#timing = { clock: deps.clock, ids: new EventIds(deps.clock), ttlMs: deps.ttlMs };
     this.#fanOut = new FanOut(this.#timing.ids, deps.metrics);
     this.#expiry = new Expiry(deps.clock.elapsedMs());
+    this.#reader = new TopicReader(deps);
   }
 
   elapsedMs(): number {
@@ -153,6 +155,16 @@ export class Hub {
     await this.#reread([...this.#topics.values()].filter(({ reading }) => reading === undefined));
   }
 
+  /** The same for some users, or for all of them in pieces: while the bus does not tell of them. What no store tells is left to the next time. */
+  async poll(userids: Iterable<string> = this.#topics.keys()): Promise<void> {
+    const topics = Array.from(userids).flatMap((userid) => this.#topics.get(userid) ?? []);
+    for (let at = 0; at < topics.length; at += POLL_USERS) {
+      const some = topics.slice(at, at + POLL_USERS).filter(({ reading }) => reading === undefined);
+      const { changed } = await this.#reader.read(some);
+      this.#tell(changed);
+    }
+  }
+
   #topicOf(userid: string): Topic {
     let topic = this.#topics.get(userid);
     if (topic === undefined) {
@@ -224,7 +236,10 @@ export class Hub {
   async #reread(topics: Topic[]): Promise<void> {
     if (topics.length === 0) return;
     for (const topic of topics) this.#unread.delete(topic);
-    const changed = await this.#read(topics);
+    this.#tell(await this.#read(topics));
+  }
+
+  #tell(changed: Map<Topic, Cause>): void {
     for (const [topic, cause] of changed) {
       this.#fanOut.add(topic, topic.update(this.#timing, cause));
       this.#schedule(topic, this.elapsedMs());
@@ -233,42 +248,9 @@ export class Hub {
 
   /** Merges what the stores know, and tells what of it was news. */
   async #read(topics: Topic[]): Promise<Map<Topic, Cause>> {
-    const changed = new Map<Topic, Cause>();
-    const groups: Topic[][] = [];
-    for (let at = 0; at < topics.length; at += LOAD_USERS_MAX)
-      groups.push(topics.slice(at, at + LOAD_USERS_MAX));
-    await Promise.all(
-      groups.map(async (group) => {
-        const { users, isRead } = await this.#deps.load(group.map(({ userid }) => userid));
-        for (const topic of group) {
-          if (!isRead) this.#unread.add(topic);
-          const cause = this.#merge(topic, users.get(topic.userid) ?? []);
-          if (cause !== undefined) changed.set(topic, cause);
-        }
-      }),
-    );
+    const { changed, unread } = await this.#reader.read(topics);
+    for (const topic of unread) this.#unread.add(topic);
     return changed;
-  }
-
-  #merge(topic: Topic, devices: Device[]): Cause | undefined {
-    const news = devices.filter((device) => topic.merge(device, this.#aliveUntil(device)));
-    const seen = news.filter(({ gone, status }) => !gone && status !== INVISIBLE);
-    // A hidden device is named to nobody else.
-    const [newest] = (seen.length > 0 ? seen : news).toSorted((a, b) => b.changedAt - a.changedAt);
-    return (
-      newest && {
-        clientid: newest.clientid,
-        isPing: news.some(({ gone }) => !gone),
-        isSeen: seen.length > 0,
-      }
-    );
-  }
-
-  /** By the time that has passed since its ping, by this machine's wall clock. */
-  #aliveUntil({ pingAt }: Device): number {
-    const { clock, ttlMs } = this.#deps;
-    const leftMs = Math.min(ttlMs, pingAt + ttlMs - clock.epochMs());
-    return clock.elapsedMs() + leftMs;
   }
 
   #schedule(topic: Topic, nowMs: number): void {

@@ -1,6 +1,7 @@
 import { type Sql } from "../platform/database.ts";
 import { unavailable } from "../platform/errors.ts";
 import { type Log } from "../platform/log.ts";
+import { warnRarely } from "../platform/rare-warnings.ts";
 import { type Device, type Ping, DEVICES_MAX, deviceOf, mergeInto } from "./device.ts";
 
 const WRITE_MS = 1000;
@@ -96,7 +97,7 @@ export class LastSeen {
       for (let at = 0; at < rows.length; at += ROWS_MAX)
         await writeRows(this.#sql, rows.slice(at, at + ROWS_MAX), this.#ttlMs);
     } catch (error) {
-      this.#log.warn({ err: error }, "last-seen not written");
+      warnRarely(this.#log, { err: error }, "last-seen not written");
       for (const [userid, devices] of this.#writing) {
         const newer = this.#waiting.get(userid);
         if (newer === undefined) this.#waiting.set(userid, devices);

@@ -2,6 +2,7 @@ import { type Bus } from "../platform/bus.ts";
 import { type Clock } from "../platform/clock.ts";
 import { unavailable } from "../platform/errors.ts";
 import { type Log } from "../platform/log.ts";
+import { warnRarely } from "../platform/rare-warnings.ts";
 import { type Metrics } from "../platform/metrics.ts";
 import { type Caller } from "./caller.ts";
 import { type Connections } from "./connections.ts";
@@ -9,6 +10,7 @@ import { type Device, type Ping, ownView, publicView } from "./device.ts";
 import { parseEventId } from "./event-id.ts";
 import { type Hub } from "./hub.ts";
 import { type NewUsers } from "./new-users.ts";
+import { Poll } from "./poll.ts";
 import { type Claim } from "./schema.ts";
 import { type DeviceStore } from "./store.ts";
 import { type DropReason, type Subscriber } from "./subscriber.ts";
@@ -43,12 +45,14 @@ export type Snapshot = { time: number | null; status: string | null; online: boo
 /** Who is there: takes pings, tells subscribers and other processes. */
 export class Presence {
   readonly #deps: PresenceDeps;
+  readonly #poll: Poll;
   readonly #moments = new Moments();
   #latestMs = 0;
   #timer: NodeJS.Timeout | undefined;
 
   constructor(deps: PresenceDeps) {
     this.#deps = deps;
+    this.#poll = new Poll(deps);
   }
 
   start(): void {
@@ -61,6 +65,7 @@ export class Presence {
     this.#timer = setInterval(() => {
       connections.tick();
       store.tick();
+      this.#poll.tick();
       hub.tick().catch((error: unknown) => log.error({ err: error }, "presence tick failed"));
     }, TICK_MS);
   }
@@ -103,6 +108,7 @@ export class Presence {
   /** Users never seen are null. Throws 503 when that cannot be known. */
   async snapshot(caller: Caller, userids: string[]): Promise<Record<string, Snapshot>> {
     const { hub, store, clock, ttlMs } = this.#deps;
+    await this.#poll.refresh(userids);
     const unwatched = userids.filter((userid) => hub.find(userid) === undefined);
     const { users, isRead } = await store.load(unwatched);
     if (!isRead && unwatched.some((userid) => !users.has(userid)))
@@ -161,6 +167,7 @@ export class Presence {
     const { hub, store } = this.#deps;
     const ofClient = (devices: readonly Device[] = []) =>
       devices.find((device) => device.clientid === clientid);
+    await this.#poll.refresh([userid]);
     const watched = ofClient(hub.find(userid)?.devices);
     if (watched !== undefined) return { device: watched, isRead: true };
     const { users, isRead } = await store.load([userid]);
@@ -209,7 +216,7 @@ export class Presence {
   #hear(message: unknown): void {
     const ping = pingOf(message);
     if (ping === undefined) {
-      this.#deps.log.warn("presence message not understood");
+      warnRarely(this.#deps.log, {}, "presence message not understood");
       return;
     }
     this.#deps.store.hear(ping);

@@ -49,7 +49,8 @@ export function buildPresence(deps: PresenceDeps) {
   const { bus, redis } = open;
   const lastSeen = new LastSeen(sql, log, ttlMs);
   const redisDevices = redis && named && new RedisDevices(redis, named.prefix, ttlMs);
-  const store = new DeviceStore({ lastSeen, redis: redisDevices, clock, log });
+  const isRedisCurrent = () => bus.isUp;
+  const store = new DeviceStore({ lastSeen, redis: redisDevices, isRedisCurrent, clock, log });
   const load = async (userids: string[]) => await store.load(userids);
   const hub = new Hub({ load, clock, ttlMs, metrics });
   const connections = new Connections(clock);

@@ -1,5 +1,6 @@
 import { type Clock } from "../platform/clock.ts";
 import { type Log } from "../platform/log.ts";
+import { warnRarely } from "../platform/rare-warnings.ts";
 import { type Device, type Ping, DEVICES_MAX, deviceOf, mergeInto } from "./device.ts";
 import { type LastSeen } from "./last-seen.ts";
 import { type RedisDevices } from "./redis-devices.ts";
@@ -9,8 +10,6 @@ const RECENT_MS = 5000;
 // Of the second in which everybody is to know of an expiry.
 const LOAD_MS = 400;
 const GRACE_MS = 100;
-// Clients decide how often it is tried.
-const WARN_EVERY_MS = 5000;
 
 /** `isRead`: a store answered; without, there is only what this process heard lately. */
 export type Known = { users: Map<string, Device[]>; isRead: boolean };
@@ -18,6 +17,8 @@ export type Known = { users: Map<string, Device[]>; isRead: boolean };
 export type DeviceStoreDeps = {
   lastSeen: LastSeen;
   redis: RedisDevices | undefined;
+  /** Whether what was pinged lately is in Redis. */
+  isRedisCurrent: () => boolean;
   clock: Clock;
   log: Log;
 };
@@ -28,9 +29,6 @@ export class DeviceStore {
   #recent = new Map<string, Device[]>();
   #older = new Map<string, Device[]>();
   #turnedMs = 0;
-  #warnedMs = Number.NEGATIVE_INFINITY;
-  /** since the last warning */
-  #failures = 0;
 
   constructor(deps: DeviceStoreDeps) {
     this.#deps = deps;
@@ -73,25 +71,17 @@ export class DeviceStore {
     yield* this.#recent.get(userid) ?? [];
   }
 
-  #warn(log: Log, error: unknown): void {
-    this.#failures++;
-    const nowMs = this.#deps.clock.elapsedMs();
-    if (nowMs - this.#warnedMs < WARN_EVERY_MS) return;
-    log.warn({ err: error, failures: this.#failures }, "presence not read");
-    this.#warnedMs = nowMs;
-    this.#failures = 0;
-  }
-
   /** What is known of users within LOAD_MS; a user of whom nothing is known is left out. */
   async load(userids: string[]): Promise<Known> {
-    const { lastSeen, redis, log } = this.#deps;
+    const { lastSeen, redis, isRedisCurrent, log } = this.#deps;
     const answers: Map<string, Device[]>[] = [];
-    const asked = [lastSeen, redis].flatMap((store) => (store === undefined ? [] : [store]));
+    // A Redis that is away, or takes no writes, knows nothing of the present.
+    const asked = redis !== undefined && isRedisCurrent() ? [lastSeen, redis] : [lastSeen];
     const asking = asked.map(async (store) => {
       try {
         answers.push(await store.load(userids));
       } catch (error) {
-        this.#warn(log, error);
+        warnRarely(log, { err: error }, "presence not read");
       }
     });
     // What one store knows does not wait long for the other.

@@ -4,6 +4,7 @@ import { setTimeout } from "node:timers/promises";
 import { type Sql } from "../platform/database.ts";
 import { unavailable } from "../platform/errors.ts";
 import { type Log } from "../platform/log.ts";
+import { warnRarely } from "../platform/rare-warnings.ts";
 
 const LEASE_S = 60;
 // The database may be emptied or restored at any time: so soon it hears again who has which number.
@@ -56,7 +57,7 @@ export class WorkerNumber implements Disposable {
     for (;;) {
       await setTimeout(RENEW_MS, undefined, { signal });
       await this.#renew().catch((error: unknown) =>
-        this.#log.warn({ err: error }, "the worker number was not renewed"),
+        warnRarely(this.#log, { err: error }, "the worker number was not renewed"),
       );
     }
   }

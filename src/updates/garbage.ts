@@ -3,6 +3,7 @@ import { setTimeout } from "node:timers/promises";
 import { type Queryable, type Sql } from "../platform/database.ts";
 import { unavailable } from "../platform/errors.ts";
 import { type Log } from "../platform/log.ts";
+import { warnRarely } from "../platform/rare-warnings.ts";
 import { type ObjectStore } from "../platform/objects.ts";
 import { objectKey } from "./build.ts";
 
@@ -73,7 +74,7 @@ export class BuildGarbage {
       try {
         while (!signal.aborted && (await this.#removeOne()));
       } catch (error) {
-        this.#log.warn({ err: error }, "builds were not swept");
+        warnRarely(this.#log, { err: error }, "builds were not swept");
       }
       await setTimeout(SWEEP_MS, undefined, { signal }).catch(() => undefined);
     }

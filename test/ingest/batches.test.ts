@@ -220,6 +220,7 @@ describe.each(["files", "s3"] as const)("with objects in %s", (store) => {
         remove: (key) => objects.remove(key),
         list: (prefix) => objects.list(prefix),
         ping: (signal) => objects.ping(signal),
+        probe: (signal) => objects.probe(signal),
         [Symbol.asyncDispose]: () => objects[Symbol.asyncDispose](),
       }),
     });

@@ -68,8 +68,12 @@ test("every variable is read", () => {
     S3_BUCKET: "bucket",
     S3_ENDPOINT: "https://s3.example",
     S3_REGION: "eu-central-1",
+    S3_FORCE_PATH_STYLE: "false",
+    AWS_REGION: "eu-west-1",
+    AWS_DEFAULT_REGION: "eu-west-2",
     AWS_ACCESS_KEY_ID: "id",
     AWS_SECRET_ACCESS_KEY: "key",
+    AWS_SESSION_TOKEN: "token",
     WORKERS: "3",
     REDIS_URL: "redis://r:6380/1",
     REDIS_PREFIX: "fg:",
@@ -119,8 +123,10 @@ test("every variable is read", () => {
       bucket: "bucket",
       region: "eu-central-1",
       endpoint: "https://s3.example",
+      forcePathStyle: false,
       accessKeyId: "id",
       secretAccessKey: "key",
+      sessionToken: "token",
     },
     tokenSecrets: ["new", "old"],
     redis: { url: "redis://r:6380/1", prefix: "fg:" },
@@ -259,6 +265,19 @@ describe("refused is", () => {
       { COMMIT_BYTES: String(4 * MIB), INFLIGHT_BYTES_MAX: String(2 * MIB) },
       "INFLIGHT_BYTES_MAX must be at least COMMIT_BYTES",
     ],
+    [
+      { S3_BUCKET: "b", AWS_ACCESS_KEY_ID: "id" },
+      "AWS_SECRET_ACCESS_KEY is required once AWS_ACCESS_KEY_ID is set",
+    ],
+    [
+      { S3_BUCKET: "b", AWS_SECRET_ACCESS_KEY: "key" },
+      "AWS_ACCESS_KEY_ID is required once AWS_SECRET_ACCESS_KEY is set",
+    ],
+    [
+      { S3_BUCKET: "b", AWS_SESSION_TOKEN: "token" },
+      "AWS_SESSION_TOKEN needs AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    ],
+    [{ S3_BUCKET: "b", S3_FORCE_PATH_STYLE: "host" }, "S3_FORCE_PATH_STYLE must be boolean"],
   ])("%j", (env, problem) => {
     expect(problemsOf(env)).toEqual([problem]);
   });

@@ -189,8 +189,18 @@ describe.each<[string, () => Promise<Fixture>]>([
     expect(await all(fixture.store, "")).toEqual([]);
     const lost = await fixture.lose();
     expect(await failure(lost.ping())).toBeInstanceOf(Error);
+    expect(await failure(lost.probe())).toBeInstanceOf(Error);
     expect(await failure(lost.put("key", randomBytes(10)))).toBeInstanceOf(Error);
     expect(await failure(all(lost, ""))).toBeInstanceOf(Error);
+  });
+
+  test("a probe writes as often as it is called, and nothing among what is stored", async () => {
+    await using fixture = await aStore();
+    await fixture.store.probe();
+    await fixture.store.probe();
+    await fixture.store.ping();
+    for (const prefix of ["segments/", "builds/"])
+      expect(await all(fixture.store, prefix)).toEqual([]);
   });
 });
 

@@ -81,6 +81,20 @@ describe("412 is settled by what the store holds", () => {
     expect(await failure(other.objects.put("key", BODY))).toBeInstanceOf(ObjectConflict);
   });
 
+  test("a store that refuses HEAD: what a GET of the first byte tells", async () => {
+    const first = (etag: string) =>
+      fakeStore(({ method }) => {
+        if (method === "PUT") return s3Error(412, "PreconditionFailed");
+        if (method === "HEAD") return s3Error(403, "Forbidden");
+        const headers = { etag, "content-range": `bytes 0-0/${BODY.length}` };
+        return new Response(BODY.subarray(0, 1), { status: 206, headers });
+      });
+    await using same = first(ETAG);
+    await same.objects.put("key", BODY);
+    await using other = first(OTHER_ETAG);
+    expect(await failure(other.objects.put("key", BODY))).toBeInstanceOf(ObjectConflict);
+  });
+
   test("the store cannot tell now: neither success nor conflict", async () => {
     await using store = taken(kms);
     expect(await failure(store.objects.put("key", BODY))).not.toBeInstanceOf(ObjectConflict);

@@ -112,6 +112,12 @@ export class FaultyObjects implements ObjectStore {
     await this.inner.ping(signal);
   }
 
+  /** Fails as PUTs do, without being one of those that are counted and scripted. */
+  async probe(signal?: AbortSignal): Promise<void> {
+    const store = async () => await this.inner.probe(signal);
+    await this.otherwise({ key: "probe", body: new Uint8Array(1), signal }, store, this.inner);
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await this.inner[Symbol.asyncDispose]();
   }

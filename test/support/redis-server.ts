@@ -104,7 +104,39 @@ export class RedisServer implements AsyncDisposable {
 
   /** Every key is gone at once; subscriptions stay. */
   async flush(): Promise<void> {
-    await ask(this.url, "FLUSHALL");
+    await this.run("FLUSHALL");
+  }
+
+  /** Runs a command as the user who may do everything. */
+  async run(command: string, ...args: string[]): Promise<void> {
+    await ask(this.url, command, args);
+  }
+
+  /** How many connections of a kind there are, beside the one that asks. */
+  async clients(kind: "normal" | "pubsub"): Promise<number> {
+    const client = new RedisClient(this.url, { autoReconnect: false });
+    try {
+      const list: unknown = await client.send("CLIENT", ["LIST", "TYPE", kind]);
+      return String(list)
+        .trim()
+        .split("\n")
+        .filter((line) => line.includes("name=floodgate")).length;
+    } finally {
+      client.close();
+    }
+  }
+
+  /** The address for a user, who may do everything but what the `rules` of the ACL take back. */
+  async urlFor(user: string, password: string, ...rules: string[]): Promise<string> {
+    const all = ["reset", "on", `>${password}`, "~*", "&*", "+@all"];
+    await this.run("ACL", "SETUSER", user, ...all, ...rules);
+    return `redis://${user}:${password}@127.0.0.1:${this.port}`;
+  }
+
+  /** Follows another one, as after a failover, or takes writes itself. */
+  async follow(primary: RedisServer | undefined): Promise<void> {
+    const [host, port] = primary === undefined ? ["NO", "ONE"] : ["127.0.0.1", `${primary.port}`];
+    await this.run("REPLICAOF", host, port);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -114,10 +146,10 @@ export class RedisServer implements AsyncDisposable {
   }
 }
 
-async function ask(url: string, command: string): Promise<void> {
+async function ask(url: string, command: string, args: string[] = []): Promise<void> {
   const client = new RedisClient(url, { autoReconnect: false, connectionTimeout: CONNECT_MS_MAX });
   try {
-    await client.send(command, []);
+    await client.send(command, args);
   } finally {
     client.close();
   }

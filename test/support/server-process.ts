@@ -93,7 +93,7 @@ export function envOf({
     S3_BUCKET: s3?.bucket ?? "",
     ...(s3 !== undefined && {
       S3_ENDPOINT: s3.endpoint ?? "",
-      S3_REGION: s3.region,
+      S3_REGION: s3.region ?? "",
       AWS_ACCESS_KEY_ID: s3.accessKeyId ?? "",
       AWS_SECRET_ACCESS_KEY: s3.secretAccessKey ?? "",
     }),

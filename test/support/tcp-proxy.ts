@@ -9,19 +9,24 @@ type Link = {
   /** The answer that is dropped; when it is complete the connection is cut. */
   losing: Buffer | undefined;
   held: (() => void)[];
+  /** what the client began with */
+  said: string;
 };
+
+const SAID_MAX = 2000;
 
 // What PostgreSQL ends an answer with when no transaction is open.
 const READY_FOR_QUERY = Buffer.from([0x5a, 0, 0, 0, 5, 0x49]);
 
 /** Stands between a server and one of its dependencies, and breaks the connection in the ways that networks do. */
 export class TcpProxy implements AsyncDisposable {
-  readonly #to: { host: string; port: number };
+  #to: { host: string; port: number };
   readonly #server: Server;
   readonly #links = new Set<Link>();
   #port = 0;
   #frozen = false;
   #losesAnswerTo: Buffer | undefined;
+  #abandoned: Buffer | undefined;
   /** Answers that were dropped. */
   lost = 0;
 
@@ -52,6 +57,7 @@ export class TcpProxy implements AsyncDisposable {
   /** Everything is forwarded again, what was held first. */
   async restore(): Promise<void> {
     this.#frozen = false;
+    this.#abandoned = undefined;
     if (!this.#server.listening) await this.#listen();
     for (const link of this.#links) for (const forward of link.held.splice(0)) forward();
   }
@@ -82,6 +88,18 @@ export class TcpProxy implements AsyncDisposable {
     for (const link of this.#links) link.dead = true;
   }
 
+  /** New connections go there, as when a name or an address has moved; the present ones stay. */
+  redirect(url: string): void {
+    const { hostname, port } = new URL(url);
+    this.#to = { host: hostname, port: Number(port) };
+  }
+
+  /** Connections that said `text` never answer again, nor do those that come to say it, until `restore`; all others work. */
+  abandonThose(text: string): void {
+    this.#abandoned = Buffer.from(text);
+    for (const link of this.#links) if (link.said.includes(text)) link.dead = true;
+  }
+
   /** The next request that holds `text` is carried out, but its answer is dropped and the connection cut. */
   loseAnswerTo(text: string): void {
     this.#losesAnswerTo = Buffer.from(text);
@@ -110,7 +128,7 @@ export class TcpProxy implements AsyncDisposable {
 
   #link(client: Socket): void {
     const upstream = connect({ ...this.#to, noDelay: true });
-    const link: Link = { client, upstream, dead: false, losing: undefined, held: [] };
+    const link: Link = { client, upstream, dead: false, losing: undefined, held: [], said: "" };
     client.setNoDelay(true);
     this.#links.add(link);
     client.on("data", (data: Buffer) => this.#pass(link, () => this.#toUpstream(link, data)));
@@ -132,6 +150,11 @@ export class TcpProxy implements AsyncDisposable {
   }
 
   #toUpstream(link: Link, data: Buffer): void {
+    if (link.said.length < SAID_MAX) link.said += data.toString("latin1", 0, SAID_MAX);
+    if (this.#abandoned !== undefined && data.includes(this.#abandoned)) {
+      link.dead = true;
+      return;
+    }
     if (this.#losesAnswerTo !== undefined && data.includes(this.#losesAnswerTo)) {
       this.#losesAnswerTo = undefined;
       link.losing = Buffer.alloc(0);

@@ -266,7 +266,7 @@ export async function unfinishedParts({ config: { s3 } }: TestApp): Promise<stri
   const { ListMultipartUploadsCommand, S3Client } = await import("@aws-sdk/client-s3");
   const client = new S3Client({
     endpoint: s3.endpoint,
-    region: s3.region,
+    region: s3.region ?? "us-east-1",
     credentials: {
       accessKeyId: s3.accessKeyId ?? "",
       secretAccessKey: s3.secretAccessKey ?? "",

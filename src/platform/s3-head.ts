@@ -1,0 +1,40 @@
+import {
+  GetObjectCommand,
+  HeadObjectCommand,
+  type HeadObjectCommandOutput,
+  type S3Client,
+} from "@aws-sdk/client-s3";
+
+import { S3Failure, within } from "./s3-deadline.ts";
+
+type Head = Pick<
+  HeadObjectCommandOutput,
+  "ContentLength" | "ETag" | "ServerSideEncryption" | "SSECustomerAlgorithm"
+>;
+
+const REFUSES_HEAD = new Set([403, 405, 501]);
+
+/** Size and checksum of an object. Where the store refuses HEAD its first byte is read, whose headers tell the same. */
+export async function headObject(
+  client: S3Client,
+  target: { Bucket: string; Key: string },
+  { ms, signal }: { ms: number; signal: AbortSignal | undefined },
+): Promise<Head> {
+  try {
+    return await within(`HEAD ${target.Key}`, ms, signal, (options) =>
+      client.send(new HeadObjectCommand(target), options),
+    );
+  } catch (error) {
+    if (!(error instanceof S3Failure) || !REFUSES_HEAD.has(error.status ?? 0)) throw error;
+  }
+  return await within(`GET ${target.Key}`, ms, signal, async (options) => {
+    const first = await client.send(
+      new GetObjectCommand({ ...target, Range: "bytes=0-0" }),
+      options,
+    );
+    await first.Body?.transformToByteArray();
+    const [, total] = first.ContentRange?.match(/\/(\d+)$/) ?? [];
+    if (total === undefined) throw new Error("the answer does not tell the size");
+    return { ...first, ContentLength: Number(total) };
+  });
+}

@@ -1,0 +1,61 @@
+import { type Clock } from "../platform/clock.ts";
+import { type Device, INVISIBLE } from "./device.ts";
+import { type Known } from "./store.ts";
+import { type Cause, type Topic } from "./topic.ts";
+
+const LOAD_USERS_MAX = 500;
+
+/** What the stores know of the devices of users, by user id. */
+export type Load = (userids: string[]) => Promise<Known>;
+
+export type TopicReaderDeps = { load: Load; clock: Clock; ttlMs: number };
+
+/** Merges into topics what the stores know of their users. */
+export class TopicReader {
+  readonly #deps: TopicReaderDeps;
+
+  constructor(deps: TopicReaderDeps) {
+    this.#deps = deps;
+  }
+
+  /** What was news, and those of whom no store told. */
+  async read(topics: Topic[]): Promise<{ changed: Map<Topic, Cause>; unread: Topic[] }> {
+    const changed = new Map<Topic, Cause>();
+    const unread: Topic[] = [];
+    const groups: Topic[][] = [];
+    for (let at = 0; at < topics.length; at += LOAD_USERS_MAX)
+      groups.push(topics.slice(at, at + LOAD_USERS_MAX));
+    await Promise.all(
+      groups.map(async (group) => {
+        const { users, isRead } = await this.#deps.load(group.map(({ userid }) => userid));
+        if (!isRead) unread.push(...group);
+        for (const topic of group) {
+          const cause = this.#merge(topic, users.get(topic.userid) ?? []);
+          if (cause !== undefined) changed.set(topic, cause);
+        }
+      }),
+    );
+    return { changed, unread };
+  }
+
+  #merge(topic: Topic, devices: Device[]): Cause | undefined {
+    const news = devices.filter((device) => topic.merge(device, this.#aliveUntil(device)));
+    const seen = news.filter(({ gone, status }) => !gone && status !== INVISIBLE);
+    // A hidden device is named to nobody else.
+    const [newest] = (seen.length > 0 ? seen : news).toSorted((a, b) => b.changedAt - a.changedAt);
+    return (
+      newest && {
+        clientid: newest.clientid,
+        isPing: news.some(({ gone }) => !gone),
+        isSeen: seen.length > 0,
+      }
+    );
+  }
+
+  /** By the time that has passed since its ping, by this machine's wall clock. */
+  #aliveUntil({ pingAt }: Device): number {
+    const { clock, ttlMs } = this.#deps;
+    const leftMs = Math.min(ttlMs, pingAt + ttlMs - clock.epochMs());
+    return clock.elapsedMs() + leftMs;
+  }
+}
