@@ -42,7 +42,7 @@ export async function startServer(
   options: ServerOptions = {},
 ): Promise<Server> {
   const log = options.log ?? openLog(config.logLevel);
-  const sql = openDatabase(databaseUrl);
+  const sql = openDatabase(databaseUrl, { log });
   const opened = await openObjects(config);
   const objects = options.wrapObjects?.(opened) ?? opened;
   const open = await openBus(config, sql, log);

@@ -24,7 +24,7 @@ export async function runWork(
   // Where a serving process wants the same core, it goes first: clients wait for it.
   setPriority(constants.priority.PRIORITY_BELOW_NORMAL);
   const log = openLog(config.logLevel);
-  const sql = openDatabase(databaseUrl);
+  const sql = openDatabase(databaseUrl, { log });
   const metrics = new WorkMetrics();
   await using sender = await openSender(config.push, log);
   const worker = new Worker({
