@@ -93,6 +93,7 @@ export function buildWrite({
         quotas.count(segment);
       },
       inflight,
+      outage: sql.outage,
       metrics,
       log,
     },

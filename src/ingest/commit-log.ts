@@ -7,6 +7,7 @@ import { unavailable } from "../platform/errors.ts";
 import { type Log } from "../platform/log.ts";
 import { type Metrics, type Waiting } from "../platform/metrics.ts";
 import { type ObjectStore } from "../platform/objects.ts";
+import { type Outage } from "../platform/outage.ts";
 import { CommitDeadline } from "./commit-deadline.ts";
 import { type InflightBytes } from "./inflight-bytes.ts";
 import {
@@ -28,6 +29,8 @@ export type CommitLogDeps = {
   /** Makes the records of a stored segment findable, once, however often it is called. Throws SegmentDeleted. */
   index: (segment: Segment) => Promise<void>;
   inflight: InflightBytes;
+  /** Nothing is taken while what is stored could not be indexed. */
+  outage: Pick<Outage, "check">;
   metrics: Metrics;
   log: Log;
 };
@@ -95,12 +98,13 @@ export class CommitLog {
     this.#options = options;
   }
 
-  /** Copies the record into the open segment. Await the segment's `committed` before you acknowledge. */
+  /** Copies the record into the open segment. Await the segment's `committed` before you acknowledge. Throws 503 in an outage. */
   append(
     head: RecordHead,
     body: Uint8Array,
     facts?: BatchFacts,
   ): { segment: PendingSegment; entry: SegmentEntry } {
+    this.#deps.outage.check();
     if (this.#open !== undefined && !this.#open.writer.fits(body.length)) this.close();
     const segment = (this.#open ??= this.#openSegment(body.length));
     const entry = segment.writer.append(head, body, facts);

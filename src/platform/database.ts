@@ -20,16 +20,17 @@ const types = {
 
 export { isAway, isOutage } from "./postgres-errors.ts";
 
-export type Sql = postgres.Sql<{ bigint: bigint }>;
+/** A pool, which knows whether its server refuses it. */
+export type Sql = postgres.Sql<{ bigint: bigint }> & { readonly outage: Outage };
 /** Either a pool or a transaction of it: what a private query function takes. */
 export type Queryable = Sql | postgres.TransactionSql<{ bigint: bigint }>;
-/** A pool that knows whether its server refuses it. */
-export type Database = Sql & { outage: Outage };
 
 export type DatabaseOptions = {
   connections?: number;
   /** statements may take as long as they need */
   unbounded?: boolean;
+  /** how long a statement may take, otherwise */
+  statementMs?: number;
   log?: Log;
 };
 
@@ -39,9 +40,10 @@ const SILENCE_MS = STATEMENT_MS + 1000;
 const SILENCE_CHECK_MS = 1000;
 
 /** A pool whose statements end by themselves: nothing waits for ever on a lock or a dead server. Throws UsageError for a malformed URL. */
-export function openDatabase(url: string, options: DatabaseOptions = {}): Database {
+export function openDatabase(url: string, options: DatabaseOptions = {}): Sql {
   const address = readUrl(url);
   const ways = new Ways(address);
+  const { statementMs = STATEMENT_MS } = options;
   const isBounded = options.unbounded !== true;
   const sockets = new Set<Socket>();
   const outage = new Outage({
@@ -71,10 +73,10 @@ export function openDatabase(url: string, options: DatabaseOptions = {}): Databa
     },
     onrefusal: (error: unknown) => outage.refused(error),
     // A pooler takes no statement_timeout for a session: the driver cancels what takes too long.
-    query_timeout: isBounded && address.isPooled ? STATEMENT_MS / 1000 : undefined,
+    query_timeout: isBounded && address.isPooled ? statementMs / 1000 : undefined,
     connection: {
       ...connection,
-      ...(!address.isPooled && { statement_timeout: isBounded ? STATEMENT_MS : 0 }),
+      ...(!address.isPooled && { statement_timeout: isBounded ? statementMs : 0 }),
     },
   };
   const sql = postgres(settings);

@@ -46,7 +46,7 @@ export class Health {
   async check(): Promise<Check> {
     const { sql, objects, bus } = this.#deps;
     const [postgres, store] = await Promise.all([
-      this.#ask("postgres", async () => await sql`select 1`),
+      this.#ask("postgres", async () => await sql.outage.ping()),
       this.#ask("objects", async (signal) => objects.ping(signal)),
     ]);
     const redis = bus?.isUp === true ? "ok" : "down";

@@ -14,6 +14,11 @@ export function isRefusal(error: unknown): boolean {
   return REFUSED.test(codeOf(error));
 }
 
+/** Whether a server ends the connection of its own will. */
+export function isFarewell(error: unknown): boolean {
+  return codeOf(error).startsWith("57P");
+}
+
 /** Whether the error says that the database is away or overloaded, not that the statement is wrong: it may go well the next time. */
 export function isOutage(error: unknown): boolean {
   return isAway(error) || GIVEN_UP.test(codeOf(error));
