@@ -3,6 +3,7 @@ import pLimit from "p-limit";
 import pRetry, { AbortError } from "p-retry";
 
 import { rejectOnAbort } from "../platform/abort.ts";
+import { type Clock } from "../platform/clock.ts";
 import { unavailable } from "../platform/errors.ts";
 import { type Log } from "../platform/log.ts";
 import { type Metrics, type Waiting } from "../platform/metrics.ts";
@@ -31,6 +32,7 @@ export type CommitLogDeps = {
   inflight: InflightBytes;
   /** Nothing is taken while what is stored could not be indexed. */
   outage: Pick<Outage, "check">;
+  clock: Clock;
   metrics: Metrics;
   log: Log;
 };
@@ -152,7 +154,7 @@ export class CommitLog {
     segment.waitsFor = "slot";
     this.#eager.take(1);
     // Taken now, not when it was opened: ids then rise in the order in which one client's batches are acknowledged.
-    segment.pending.id = Bun.randomUUIDv7();
+    segment.pending.id = Bun.randomUUIDv7("hex", this.#deps.clock.epochMs());
     const sealed = segment.writer.seal(segment.pending.id);
     const commit = this.#puts(() => this.#commit(segment, sealed)).finally(() => {
       this.#committing.delete(commit);

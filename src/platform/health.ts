@@ -1,5 +1,7 @@
 import { rejectOnAbort } from "./abort.ts";
 import { type Bus } from "./bus.ts";
+import { type Clock } from "./clock.ts";
+import { SKEW_MS_TOLD } from "./database-clock.ts";
 import { type Sql } from "./database.ts";
 import { type Log } from "./log.ts";
 import { type ObjectStore } from "./objects.ts";
@@ -14,6 +16,7 @@ export type HealthDeps = {
   objects: ObjectStore;
   /** of a process that hears others */
   bus?: Bus;
+  clock: Clock;
   metrics: ProcessMetrics;
   log: Log;
 };
@@ -26,14 +29,25 @@ export class Health {
 
   constructor(deps: HealthDeps) {
     this.#deps = deps;
-    deps.metrics.watchDependencies(async () => await this.check(), deps.sql);
+    const { metrics, clock } = deps;
+    metrics.watchDependencies(async () => await this.check(), deps.sql);
+    metrics.watch(
+      "clock_skew_seconds",
+      "How far this machine's clock is ahead of the database's, whose time is used; negative when it is behind.",
+      () => (clock.skewMs?.() ?? 0) / 1000,
+      { aggregator: "max" },
+    );
   }
 
   /** What `/readyz` answers. */
-  async report(): Promise<{ isReady: boolean; body: { status: string } & Check }> {
+  async report(): Promise<{ isReady: boolean; body: { status: string; clock?: string } & Check }> {
     const checks = await this.check();
     const isReady = !this.stopping && checks.postgres === "ok" && checks.objects === "ok";
-    return { isReady, body: { status: this.#status(isReady, checks), ...checks } };
+    const clock = skewText(this.#deps.clock.skewMs?.() ?? 0);
+    return {
+      isReady,
+      body: { status: this.#status(isReady, checks), ...checks, ...(clock !== "" && { clock }) },
+    };
   }
 
   #status(isReady: boolean, { redis }: Check): string {
@@ -63,4 +77,10 @@ export class Health {
       return "down";
     }
   }
+}
+
+/** Empty for what is no trouble. */
+function skewText(ms: number): string {
+  if (Math.abs(ms) < SKEW_MS_TOLD) return "";
+  return `${Math.round(Math.abs(ms) / 1000)} s ${ms > 0 ? "ahead of" : "behind"} PostgreSQL`;
 }
