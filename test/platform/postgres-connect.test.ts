@@ -4,7 +4,10 @@ import { writeFileSync } from "node:fs";
 import { openDatabase } from "../../src/platform/database.ts";
 import { UsageError } from "../../src/platform/errors.ts";
 import { DebianPostgres, PASSWORD } from "../support/debian-postgres.ts";
+import { eventually } from "../support/eventually.ts";
 import { freePort } from "../support/free-port.ts";
+
+const RELOAD = "select pg_reload_conf()";
 
 type Session = { ssl: boolean; dn: string | null; user: string; port: number | null };
 
@@ -183,7 +186,7 @@ describe("of several hosts", () => {
 
   beforeAll(async () => {
     standby = await DebianPostgres.start();
-    standby.query("alter system set default_transaction_read_only = on", "select pg_reload_conf()");
+    standby.query("alter system set default_transaction_read_only = on", RELOAD);
   }, 60_000);
 
   afterAll(async () => {
@@ -211,6 +214,35 @@ describe("of several hosts", () => {
     expect(await failure(hosts(both, "?target_session_attrs=standby"))).toMatch(/^CONNECT_ATTRS /);
   });
 
+  test("another is found when the one that is connected to is demoted", async () => {
+    const sql = openDatabase(
+      hosts([standby.port, server.port], "?target_session_attrs=read-write"),
+    );
+    const port = async () => {
+      const [row] = await sql<[{ port: number }]>`
+        with made as (select txid_current()) select inet_server_port() as port from made`;
+      return row.port;
+    };
+    const demote = ["alter system set default_transaction_read_only = on", RELOAD];
+    const promote = ["alter system reset default_transaction_read_only", RELOAD];
+    try {
+      expect(await port()).toBe(server.port);
+      server.query(...demote);
+      standby.query(...promote);
+      const write = async () =>
+        await sql`create table if not exists moved (id integer)`.then(
+          () => true,
+          () => false,
+        );
+      await eventually("it writes elsewhere", write, 5000);
+      expect(await port()).toBe(standby.port);
+    } finally {
+      await sql.end({ timeout: 1 });
+      server.query(...promote);
+      standby.query(...demote);
+    }
+  });
+
   test("another is found when the one dies, and when its role goes to another", async () => {
     const sql = openDatabase(
       hosts([standby.port, server.port], "?target_session_attrs=read-write"),
@@ -222,15 +254,9 @@ describe("of several hosts", () => {
     try {
       expect(await port()).toBe(server.port);
       await server.stop();
-      standby.query("alter system reset default_transaction_read_only", "select pg_reload_conf()");
-      const deadline = performance.now() + 5000;
-      let found = 0;
-      while (found === 0 && performance.now() < deadline)
-        found = await port().catch(async () => {
-          await Bun.sleep(50);
-          return 0;
-        });
-      expect(found).toBe(standby.port);
+      standby.query("alter system reset default_transaction_read_only", RELOAD);
+      const isFound = async () => (await port().catch(() => 0)) === standby.port;
+      await eventually("the other one is found", isFound, 5000);
     } finally {
       await sql.end({ timeout: 1 });
       await server.restart();

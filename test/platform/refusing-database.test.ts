@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
-import { rmSync } from "node:fs";
+import { readFileSync, rmSync } from "node:fs";
 
 import { openDatabase } from "../../src/platform/database.ts";
 import { type TestSession, testEnv } from "../support/app.ts";
@@ -102,10 +102,12 @@ test.each(OUTAGES)(
 test("starting on such a server may be tried again, and names it without the password", async () => {
   postgres.query("alter role floodgate password 'another'");
   try {
-    const { err, code } = await runCommand(["serve"], env);
+    const { err, code } = await runCommand(["serve"], { ...env, LOG_LEVEL: "trace" });
     expect(code).toBe(75);
     expect(err).toContain('password authentication failed for user "floodgate"');
-    for (const text of [PASSWORD, encodeURIComponent(PASSWORD)]) expect(err).not.toContain(text);
+    const command = readFileSync(`/proc/${server.pid}/cmdline`, "utf8");
+    for (const text of [PASSWORD, encodeURIComponent(PASSWORD)])
+      expect(err + command).not.toContain(text);
   } finally {
     postgres.query(`alter role floodgate password '${PASSWORD}'`);
   }
