@@ -49,8 +49,6 @@ describe.each(BUSES)("on machines whose clocks differ, over %s", (bus) => {
   });
 
   const all = () => [behind, right, ahead];
-  const online = async (server: ServerProcess, userid: string) =>
-    Object(await snapshot(server, [userid], claim(userid)))[userid]?.online;
 
   test.concurrent("whoever pings is online everywhere, and offline everywhere after the TTL", async () => {
     const check = async (server: ServerProcess) => {
@@ -164,3 +162,7 @@ describe.each(BUSES)("on machines whose clocks differ, over %s", (bus) => {
     }
   });
 });
+
+async function online(server: ServerProcess, userid: string): Promise<boolean> {
+  return Object(await snapshot(server, [userid], claim(userid)))[userid]?.online === true;
+}
