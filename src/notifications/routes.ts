@@ -39,12 +39,8 @@ export type NotificationRoutesDeps = {
   clock: Clock;
 };
 
-export function notificationRoutes({
-  notifications,
-  serverKeys,
-  estimate,
-  clock,
-}: NotificationRoutesDeps) {
+export function notificationRoutes(deps: NotificationRoutesDeps) {
+  const { notifications, serverKeys, estimate, clock } = deps;
   /** The router takes both actions for one route. */
   const launchOrEstimate = async (params: { uuid: string; launch: string }, request: Request) => {
     if (params.uuid !== "-") {
