@@ -94,6 +94,8 @@ export function buildWrite({
         quotas.count(segment);
       },
       inflight,
+      outage: sql.outage,
+      clock,
       metrics,
       log,
     },
@@ -115,7 +117,7 @@ type Access = { clients: Clients; serverKeys: ServerKeys };
 export async function buildApp(given: Serving) {
   const objects = new StoreHealth(given.objects);
   const platform = { ...given, objects };
-  const { config, sql, log, open } = platform;
+  const { config, sql, log, open, clock = SYSTEM_CLOCK } = platform;
   const write = buildWrite(platform);
   const { commitLog, inflight, metrics, projects, quotas } = write;
   const clients = new Clients(config.trustedProxies);
@@ -124,11 +126,12 @@ export async function buildApp(given: Serving) {
   const workerNumber = await WorkerNumber.lease(sql, log);
   const rateLimits = await openRateLimits(config, open.redis, metrics, log);
   const { rows } = rateLimits;
-  const health = new Health({ sql, objects, bus: open.bus, metrics, log });
+  const health = new Health({ sql, objects, bus: open.bus, clock, metrics, log });
   const signatures = new Signatures({ sql, log });
   const { offers, routes: updatesSlice } = await buildUpdates({
     ...platform,
     bus: open.bus,
+    clock,
     metrics,
     clients,
     signatures,
@@ -171,7 +174,7 @@ export async function buildApp(given: Serving) {
 
 /** What SDKs record, and reading it back. */
 async function buildIngest(
-  { config, sql, objects }: Platform,
+  { config, sql, objects, clock = SYSTEM_CLOCK }: Platform,
   { commitLog, inflight, metrics, projects, quotas }: Write,
   {
     clients,
@@ -189,7 +192,8 @@ async function buildIngest(
       commitLog,
       projects,
       tokens,
-      ids: new SessionIds(() => workerNumber.current),
+      ids: new SessionIds(() => workerNumber.current, clock.epochMs),
+      clock,
       geo: await Geo.open(config.geoipPath),
       imageNames: async (projectId) => await imageNames.of(projectId),
       rateLimits,
@@ -217,7 +221,8 @@ async function buildIngest(
   );
   const reader = new SegmentReader(objects, faults);
   const batches = new Batches(sql, reader);
-  const authorize = (request: Request, late = false) => bearer(request, tokens, late);
+  const authorize = (request: Request, late = false) =>
+    bearer(request, tokens, late, clock.epochMs());
   const findSession = async (sessionID: string) => {
     const id = parseSessionId(sessionID);
     await getSession(sql, id);
@@ -237,7 +242,7 @@ async function buildIngest(
 }
 
 /** Devices and campaigns; sending them is the work of another process. */
-function buildPush({ config, sql }: Platform, { serverKeys }: Access) {
+function buildPush({ config, sql, clock = SYSTEM_CLOCK }: Platform, { serverKeys }: Access) {
   const devices = new Devices(sql);
   const audience = {
     parse: parseRecipients,
@@ -259,7 +264,7 @@ function buildPush({ config, sql }: Platform, { serverKeys }: Access) {
   }) => await devices.count(parseRecipients({ conditions, external_ids }));
   return new Elysia({ name: "push" })
     .use(deviceRoutes({ devices, serverKeys, events }))
-    .use(notificationRoutes({ notifications, serverKeys, estimate }))
+    .use(notificationRoutes({ notifications, serverKeys, estimate, clock }))
     .use(internalRoutes({ notifications, serverKeys }));
 }
 

@@ -17,7 +17,7 @@ import { type Program, Supervisor, tellReady } from "./supervisor.ts";
 export async function start(config: Config): Promise<void> {
   const stopped = untilStopped();
   await using own = await ownDatabase(config);
-  await migrateDatabase(own.databaseUrl);
+  await migrateDatabase(own);
   const log = openLog(config.logLevel);
   // Before `work` looks for what a lost database had, so that neither takes the other's id.
   const demo =
@@ -44,6 +44,7 @@ async function startAll(
     if (port !== undefined) await untilFree(config.host, port, log);
   const env: Program["env"] = {
     DATABASE_URL: databaseUrl,
+    DATABASE_DIRECT_URL: config.databaseDirectUrl,
     TOKEN_SECRET: config.tokenSecrets.join(","),
   };
   const serving = { args: ["serve", ...(config.workers > 1 ? ["--reuse-port"] : [])], env };
@@ -81,7 +82,7 @@ export async function sendCampaigns(config: Config): Promise<void> {
 
 export async function runMigrations(config: Config): Promise<void> {
   await using shared = await shareDatabase(config);
-  const applied = await migrateDatabase(shared.databaseUrl);
+  const applied = await migrateDatabase(shared);
   print(applied.length === 0 ? "the database is up to date" : `applied ${applied.join(", ")}`);
 }
 
@@ -91,7 +92,7 @@ export async function withDatabase<T>(
   work: (sql: Sql, config: Config) => Promise<T>,
 ): Promise<T> {
   await using shared = await shareDatabase(config);
-  await migrateDatabase(shared.databaseUrl);
+  await migrateDatabase(shared);
   const sql = openDatabase(shared.databaseUrl, { connections: 2 });
   try {
     return await work(sql, shared.config);
@@ -121,8 +122,9 @@ export function print(text: string): void {
   process.stdout.write(`${text}\n`);
 }
 
-async function migrateDatabase(databaseUrl: string): Promise<string[]> {
-  const sql = openDatabase(databaseUrl, { connections: 1, unbounded: true });
+async function migrateDatabase({ config, databaseUrl }: Opened): Promise<string[]> {
+  const url = config.databaseDirectUrl ?? databaseUrl;
+  const sql = openDatabase(url, { connections: 1, unbounded: true });
   try {
     return await migrate(sql).catch(rethrow);
   } finally {
@@ -133,6 +135,15 @@ async function migrateDatabase(databaseUrl: string): Promise<string[]> {
 /** Names the database when that is what failed: the driver's own message does not. */
 function rethrow(error: unknown): never {
   if (!(error instanceof Error && isAway(error))) throw error;
+  if (error.message.includes("startup parameter"))
+    throw new UsageError(
+      `a pooler stands before PostgreSQL, ${error.message}: ${
+        error.message.includes("statement_timeout")
+          ? "set DATABASE_POOLER=transaction"
+          : "set it for the role instead, with ALTER ROLE"
+      }`,
+      { cause: error },
+    );
   // Of a name with several addresses the message is empty.
   const cause = error.message || ("code" in error ? String(error.code) : error.name);
   throw new DependencyAway(`PostgreSQL (DATABASE_URL) is away: ${cause}`, { cause: error });

@@ -5,6 +5,7 @@ import { version } from "../package.json" with { type: "json" };
 import { runMigrations, sendCampaigns, serve, start } from "./commands.ts";
 import { addDeviceCommands } from "./device-commands.ts";
 import { type Config, readConfig } from "./platform/config.ts";
+import { openLog } from "./platform/log.ts";
 import { DependencyAway, EXIT_AWAY, UsageError } from "./platform/errors.ts";
 import { addProjectCommands } from "./project-commands.ts";
 import { addReindexCommand } from "./reindex-command.ts";
@@ -51,6 +52,13 @@ function program(config: () => Config): Command {
   return root;
 }
 
+function loadConfig(): Config {
+  const config = readConfig();
+  const log = openLog(config.logLevel);
+  for (const warning of config.warnings) log.warn(warning);
+  return config;
+}
+
 /** One line for the operator; where it happened is for `LOG_LEVEL=debug`. */
 function describeError(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
@@ -60,7 +68,7 @@ function describeError(error: unknown): string {
 }
 
 try {
-  await program(() => readConfig()).parseAsync();
+  await program(loadConfig).parseAsync();
   // An exit would drop what a slow reader of a pipe has not taken yet.
   await new Promise<void>((written) => process.stdout.end(() => written()));
   process.exit(0);

@@ -1,6 +1,7 @@
 import { type App, buildApp } from "./app.ts";
 import { type Clock } from "./platform/clock.ts";
 import { type Config } from "./platform/config.ts";
+import { DatabaseClock } from "./platform/database-clock.ts";
 import { openDatabase } from "./platform/database.ts";
 import { type Log, openLog } from "./platform/log.ts";
 import { openBus } from "./platform/open-bus.ts";
@@ -42,7 +43,9 @@ export async function startServer(
   options: ServerOptions = {},
 ): Promise<Server> {
   const log = options.log ?? openLog(config.logLevel);
-  const sql = openDatabase(databaseUrl);
+  const sql = openDatabase(databaseUrl, { log });
+  const clock =
+    options.clock ?? (await DatabaseClock.open(async () => await sql.outage.ping(), log));
   const opened = await openObjects(config);
   const objects = options.wrapObjects?.(opened) ?? opened;
   const open = await openBus(config, sql, log);
@@ -52,7 +55,7 @@ export async function startServer(
     objects,
     log,
     open,
-    ...(options.clock !== undefined && { clock: options.clock }),
+    clock,
     ...(options.index !== undefined && { index: options.index }),
     ...(options.commitDeadlineMs !== undefined && { commitDeadlineMs: options.commitDeadlineMs }),
   });
@@ -77,6 +80,7 @@ export async function startServer(
     await app.presence.stop();
     await open[Symbol.asyncDispose]();
     await objects[Symbol.asyncDispose]();
+    if (clock instanceof DatabaseClock) clock[Symbol.dispose]();
     await sql.end({ timeout: 1 });
     log.info("stopped");
   };

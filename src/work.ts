@@ -5,6 +5,7 @@ import { type Looked, Orphans } from "./ingest/orphans.ts";
 import { Scrapes } from "./metrics-relay.ts";
 import { Worker } from "./notifications/worker.ts";
 import { type Config } from "./platform/config.ts";
+import { DatabaseClock } from "./platform/database-clock.ts";
 import { openDatabase } from "./platform/database.ts";
 import { Health } from "./platform/health.ts";
 import { openLog } from "./platform/log.ts";
@@ -25,7 +26,8 @@ export async function runWork(
   // Where a serving process wants the same core, it goes first: clients wait for it.
   setPriority(constants.priority.PRIORITY_BELOW_NORMAL);
   const log = openLog(config.logLevel);
-  const sql = openDatabase(databaseUrl);
+  const sql = openDatabase(databaseUrl, { log });
+  using clock = DatabaseClock.start(async () => await sql.outage.ping(), log);
   const metrics = new WorkMetrics();
   await using sender = await openSender(config.push, log);
   const worker = new Worker({
@@ -37,14 +39,14 @@ export async function runWork(
     log,
   });
   await using objects = new StoreHealth(await openObjects(config));
-  const garbage = new BuildGarbage({ sql, objects, log });
+  const garbage = new BuildGarbage({ sql, objects, clock, log });
   const onLooked = ({ adopted, deleted, damaged }: Looked) =>
     metrics.countOrphans({ adopted, deleted, damaged });
   const orphans = new Orphans({ sql, objects, log, onLooked });
   metrics.watchPushes(() => sender.counts);
   metrics.watchCampaigns(worker);
   metrics.watchGarbage(async () => await garbage.overdueSeconds());
-  const health = new Health({ sql, objects, metrics, log });
+  const health = new Health({ sql, objects, clock, metrics, log });
   await using operators = listenForOperators(config, health, new Scrapes(metrics.registry));
   log.info({ ...sender.canSend, url: operators?.url }, "working");
   tellReady();

@@ -3,11 +3,13 @@ import pLimit from "p-limit";
 import pRetry, { AbortError } from "p-retry";
 
 import { rejectOnAbort } from "../platform/abort.ts";
+import { type Clock } from "../platform/clock.ts";
 import { unavailable } from "../platform/errors.ts";
 import { type Log } from "../platform/log.ts";
 import { warnRarely } from "../platform/rare-warnings.ts";
 import { type Metrics, type Waiting } from "../platform/metrics.ts";
 import { type ObjectStore } from "../platform/objects.ts";
+import { type Outage } from "../platform/outage.ts";
 import { CommitDeadline } from "./commit-deadline.ts";
 import { type InflightBytes } from "./inflight-bytes.ts";
 import {
@@ -29,6 +31,9 @@ export type CommitLogDeps = {
   /** Makes the records of a stored segment findable, once, however often it is called. Throws SegmentDeleted. */
   index: (segment: Segment) => Promise<void>;
   inflight: InflightBytes;
+  /** Nothing is taken while what is stored could not be indexed. */
+  outage: Pick<Outage, "check">;
+  clock: Clock;
   metrics: Metrics;
   log: Log;
 };
@@ -96,12 +101,13 @@ export class CommitLog {
     this.#options = options;
   }
 
-  /** Copies the record into the open segment. Await the segment's `committed` before you acknowledge. */
+  /** Copies the record into the open segment. Await the segment's `committed` before you acknowledge. Throws 503 in an outage. */
   append(
     head: RecordHead,
     body: Uint8Array,
     facts?: BatchFacts,
   ): { segment: PendingSegment; entry: SegmentEntry } {
+    this.#deps.outage.check();
     if (this.#open !== undefined && !this.#open.writer.fits(body.length)) this.close();
     const segment = (this.#open ??= this.#openSegment(body.length));
     const entry = segment.writer.append(head, body, facts);
@@ -149,7 +155,7 @@ export class CommitLog {
     segment.waitsFor = "slot";
     this.#eager.take(1);
     // Taken now, not when it was opened: ids then rise in the order in which one client's batches are acknowledged.
-    segment.pending.id = Bun.randomUUIDv7();
+    segment.pending.id = Bun.randomUUIDv7("hex", this.#deps.clock.epochMs());
     const sealed = segment.writer.seal(segment.pending.id);
     const commit = this.#puts(() => this.#commit(segment, sealed)).finally(() => {
       this.#committing.delete(commit);

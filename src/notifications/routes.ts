@@ -1,5 +1,6 @@
 import { Elysia } from "elysia";
 
+import { type Clock } from "../platform/clock.ts";
 import { queryParameter } from "../platform/docs.ts";
 import {
   detail,
@@ -35,13 +36,11 @@ export type NotificationRoutesDeps = {
   serverKeys: ServerKeys;
   /** How many devices a campaign would go to. Throws 400 for what are no recipients. */
   estimate: (given: { conditions: unknown; external_ids: unknown }) => Promise<number>;
+  clock: Clock;
 };
 
-export function notificationRoutes({
-  notifications,
-  serverKeys,
-  estimate,
-}: NotificationRoutesDeps) {
+export function notificationRoutes(deps: NotificationRoutesDeps) {
+  const { notifications, serverKeys, estimate, clock } = deps;
   /** The router takes both actions for one route. */
   const launchOrEstimate = async (params: { uuid: string; launch: string }, request: Request) => {
     if (params.uuid !== "-") {
@@ -58,7 +57,9 @@ export function notificationRoutes({
       "/notifications",
       async ({ request }) =>
         envelope(
-          await notifications.create(parseNotification(await readJson(request), new Date())),
+          await notifications.create(
+            parseNotification(await readJson(request), new Date(clock.epochMs())),
+          ),
         ),
       {
         parse: "none",

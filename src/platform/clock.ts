@@ -4,6 +4,8 @@ export type Clock = {
   epochMs: () => number;
   /** milliseconds that only ever grow */
   elapsedMs: () => number;
+  /** how far this machine's wall clock is ahead of the time that is told, if that is another one */
+  skewMs?: () => number;
 };
 
 export const SYSTEM_CLOCK: Clock = {

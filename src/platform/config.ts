@@ -6,6 +6,7 @@ import { Value } from "typebox/value";
 
 import { BOUNDS, numberOf, presenceBounds, rowLimits } from "./bounds.ts";
 import { parseOrigin } from "./cors.ts";
+import { readDatabase } from "./database-config.ts";
 import { UsageError } from "./errors.ts";
 
 const MIB = 2 ** 20;
@@ -21,7 +22,9 @@ const Env = Type.Object({
   LISTEN: Type.String({ pattern: ADDRESS, default: LISTEN_DEFAULT }),
   METRICS_PORT: Type.Optional(Type.Integer({ minimum: 0, maximum: 65_535 })),
   DATA_DIR: Type.String({ minLength: 1, default: "./.data" }),
-  DATABASE_URL: Type.Optional(Type.String({ pattern: "^postgres(ql)?://" })),
+  DATABASE_URL: Type.Optional(Type.String()),
+  DATABASE_DIRECT_URL: Type.Optional(Type.String()),
+  DATABASE_POOLER: Type.Optional(Type.Enum(["transaction"])),
   S3_BUCKET: Type.Optional(Type.String({ minLength: 1 })),
   S3_ENDPOINT: Type.Optional(Type.String({ pattern: "^https?://" })),
   S3_REGION: Type.Optional(Type.String({ minLength: 1 })),
@@ -106,6 +109,8 @@ export function readConfig(env: Record<string, string | undefined> = process.env
   if (env["S3_ENDPOINT"] && !env["S3_BUCKET"])
     problems.push("S3_BUCKET is required once S3_ENDPOINT is set");
   problems.push(...s3KeyProblems(env));
+  const database = readDatabase(env);
+  problems.push(...database.problems);
   for (const cidr of list(env["TRUSTED_PROXIES"]))
     if (!ipaddr.isValidCIDR(cidr)) problems.push(`TRUSTED_PROXIES "${cidr}" is not a CIDR range`);
   for (const origin of list(env["CORS_ORIGINS"]))
@@ -126,7 +131,9 @@ export function readConfig(env: Record<string, string | undefined> = process.env
     host: values.HOST ?? (listen.host || "0.0.0.0"),
     metricsPort: values.METRICS_PORT,
     dataDir: values.DATA_DIR,
-    databaseUrl: values.DATABASE_URL,
+    databaseUrl: database.url,
+    databaseDirectUrl: database.directUrl,
+    warnings: database.warnings,
     s3: values.S3_BUCKET === undefined ? undefined : s3Config(values, values.S3_BUCKET),
     tokenSecrets,
     serverKeys: list(values.SERVER_KEYS),

@@ -1,5 +1,7 @@
 import { rejectOnAbort } from "./abort.ts";
 import { type Bus } from "./bus.ts";
+import { type Clock } from "./clock.ts";
+import { SKEW_MS_TOLD } from "./database-clock.ts";
 import { type Sql } from "./database.ts";
 import { type Log } from "./log.ts";
 import { warnRarely } from "./rare-warnings.ts";
@@ -17,6 +19,7 @@ export type HealthDeps = {
   objects: StoreHealth;
   /** of a process that hears others */
   bus?: Bus;
+  clock: Clock;
   metrics: ProcessMetrics;
   log: Log;
 };
@@ -29,16 +32,28 @@ export class Health {
 
   constructor(deps: HealthDeps) {
     this.#deps = deps;
-    deps.metrics.watchDependencies(async () => await this.check(), deps.sql);
+    const { metrics, clock } = deps;
+    metrics.watchDependencies(async () => await this.check(), deps.sql);
+    metrics.watch(
+      "clock_skew_seconds",
+      "How far this machine's clock is ahead of the database's, whose time is used; negative when it is behind.",
+      () => (clock.skewMs?.() ?? 0) / 1000,
+      { aggregator: "max" },
+    );
   }
 
   /** What `/readyz` answers. */
-  async report(): Promise<{ isReady: boolean; body: { status: string } & Check }> {
+  async report(): Promise<{ isReady: boolean; body: { status: string; clock?: string } & Check }> {
     const checks = await this.check();
     const isReady = !this.stopping && checks.postgres === "ok" && checks.objects === "ok";
     const { bus, ...named } = checks;
-    // Named only where it alone is away: it is PostgreSQL.
-    const body = { ...named, ...(bus === "down" && named.postgres === "ok" && { bus }) };
+    const clock = skewText(this.#deps.clock.skewMs?.() ?? 0);
+    const body = {
+      ...named,
+      // Named only where it alone is away: it is PostgreSQL.
+      ...(bus === "down" && named.postgres === "ok" && { bus }),
+      ...(clock !== "" && { clock }),
+    };
     return { isReady, body: { status: this.#status(isReady, checks), ...body } };
   }
 
@@ -52,7 +67,7 @@ export class Health {
   async check(): Promise<Check> {
     const { sql, objects, bus } = this.#deps;
     const [postgres, store] = await Promise.all([
-      this.#ask("postgres", async () => await sql`select 1`),
+      this.#ask("postgres", async () => await sql.outage.ping()),
       this.#ask("objects", async () => await objects.check()),
     ]);
     const checks = { postgres, objects: store };
@@ -70,4 +85,10 @@ export class Health {
       return "down";
     }
   }
+}
+
+/** Empty for what is no trouble. */
+function skewText(ms: number): string {
+  if (Math.abs(ms) < SKEW_MS_TOLD) return "";
+  return `${Math.round(Math.abs(ms) / 1000)} s ${ms > 0 ? "ahead of" : "behind"} PostgreSQL`;
 }

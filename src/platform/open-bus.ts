@@ -2,18 +2,16 @@ import { type Redis } from "ioredis";
 
 import { type Bus } from "./bus.ts";
 import { type Config } from "./config.ts";
-import { type Sql } from "./database.ts";
+import { type Sql, openDatabase } from "./database.ts";
 import { type Log } from "./log.ts";
 import { PostgresBus } from "./postgres-bus.ts";
 
 export type OpenBus = AsyncDisposable & { bus: Bus; redis: Redis | undefined };
 
 /** The bus between processes: Redis once it is named, else PostgreSQL's notifications. */
-export async function openBus({ redis: named }: Config, sql: Sql, log: Log): Promise<OpenBus> {
-  if (named === undefined) {
-    const bus = await PostgresBus.open(sql, log);
-    return { bus, redis: undefined, [Symbol.asyncDispose]: () => bus[Symbol.asyncDispose]() };
-  }
+export async function openBus(config: Config, sql: Sql, log: Log): Promise<OpenBus> {
+  const { redis: named } = config;
+  if (named === undefined) return await openPostgresBus(config, sql, log);
   // Memory that a server without Redis need not spend.
   const { openRedis } = await import("./redis.ts");
   const { RedisBus } = await import("./redis-bus.ts");
@@ -25,6 +23,27 @@ export async function openBus({ redis: named }: Config, sql: Sql, log: Log): Pro
     [Symbol.asyncDispose]: async () => {
       await bus[Symbol.asyncDispose]();
       redis.disconnect();
+    },
+  };
+}
+
+/** A pooler of transactions would give the listening session to somebody else. */
+async function openPostgresBus(
+  { databaseDirectUrl }: Config,
+  sql: Sql,
+  log: Log,
+): Promise<OpenBus> {
+  const direct =
+    databaseDirectUrl === undefined
+      ? undefined
+      : openDatabase(databaseDirectUrl, { connections: 1, log });
+  const bus = await PostgresBus.open({ sql, listener: direct ?? sql }, log);
+  return {
+    bus,
+    redis: undefined,
+    [Symbol.asyncDispose]: async () => {
+      await bus[Symbol.asyncDispose]();
+      await direct?.end({ timeout: 1 });
     },
   };
 }

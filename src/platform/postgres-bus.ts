@@ -29,11 +29,14 @@ export class PostgresBus implements Bus {
     this.#channel = channel;
   }
 
-  /** Resolves when it listens. */
-  static async open(sql: Sql, log: Log): Promise<PostgresBus> {
+  /** Resolves when it listens; the `listener` has sessions of its own. */
+  static async open(
+    { sql, listener }: { sql: Sql; listener: Sql },
+    log: Log,
+  ): Promise<PostgresBus> {
     const [row] = await sql<[{ schema: string }]>`select current_schema() as schema`;
     const bus = new PostgresBus(sql, log, `floodgate_${row.schema}`);
-    await sql.listen(
+    await listener.listen(
       bus.#channel,
       (payload) => bus.#receive(payload),
       // Again after each reconnection, which the driver does by itself.

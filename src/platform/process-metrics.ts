@@ -126,6 +126,6 @@ async function tooLate(): Promise<never> {
 async function countBusyConnections(sql: Sql): Promise<number> {
   const [row] = await sql<[{ busy: number }]>`
     select count(*)::integer as busy from pg_stat_activity
-    where datname = current_database() and application_name = 'floodgate' and state <> 'idle' and pid <> pg_backend_pid()`;
+    where datname = current_database() and application_name = current_setting('application_name') and state <> 'idle' and pid <> pg_backend_pid()`;
   return row.busy;
 }

@@ -4,13 +4,17 @@ import { type SessionToken, type Tokens } from "./token.ts";
 const LATE_MAX_MS = 30 * 86_400_000;
 
 /** The session token of a data request. Throws 401 in the words that clients know; with `late` an expired token of the last 30 days passes. */
-export function bearer(request: Request, tokens: Tokens, late = false): SessionToken {
+export function bearer(
+  request: Request,
+  tokens: Tokens,
+  late = false,
+  now = Date.now(),
+): SessionToken {
   const header = request.headers.get("authorization");
   if (header === null || !header.startsWith("Bearer "))
     throw new AppError("unauthorized", "missing token");
   const text = header.slice("Bearer ".length);
   if (text.split(".").length !== 4) throw new AppError("unauthorized", "wrong token format");
-  const now = Date.now();
   const token = tokens.verify(text, now);
   if (token === undefined) throw new AppError("unauthorized", "wrong token sign");
   if (token.kind === "valid") return token;

@@ -3,6 +3,7 @@ import semver from "semver";
 
 import { type CommitLog } from "../ingest/commit-log.ts";
 import { type Quotas } from "../ingest/quotas.ts";
+import { type Clock } from "../platform/clock.ts";
 import { type Sql } from "../platform/database.ts";
 import { AppError } from "../platform/errors.ts";
 import { type Metrics } from "../platform/metrics.ts";
@@ -57,6 +58,7 @@ export type SessionsDeps = {
   projects: Projects;
   tokens: Tokens;
   ids: SessionIds;
+  clock: Clock;
   geo: Geo;
   /** The most used image names of a project. */
   imageNames: (projectId: number) => Promise<string[]>;
@@ -176,7 +178,8 @@ export class Sessions {
 
   /** A live token of the same project goes on, without another draw for sampling. */
   async #resume(token: string | undefined, project: Project) {
-    const given = token === undefined ? undefined : this.#deps.tokens.verify(token, Date.now());
+    const given =
+      token === undefined ? undefined : this.#deps.tokens.verify(token, this.#deps.clock.epochMs());
     if (given?.kind !== "valid") return undefined;
     const session = await this.find(given.sessionId);
     return session.projectId === project.id
@@ -191,9 +194,9 @@ export class Sessions {
     userUUID: string,
     rules: StartRules,
   ) {
-    const { ids, metrics, commitLog } = this.#deps;
+    const { ids, clock, metrics, commitLog } = this.#deps;
     const { address } = context;
-    const now = Date.now();
+    const now = clock.epochMs();
     const draw = {
       projectId: project.id,
       rate: project.sampleRate,

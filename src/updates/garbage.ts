@@ -1,5 +1,6 @@
 import { setTimeout } from "node:timers/promises";
 
+import { type Clock } from "../platform/clock.ts";
 import { type Queryable, type Sql } from "../platform/database.ts";
 import { unavailable } from "../platform/errors.ts";
 import { type Log } from "../platform/log.ts";
@@ -14,6 +15,8 @@ const LEASE_S = 60;
 const REPLACED_S = 600;
 const RETRY_S = 30;
 
+export type GarbageDeps = { sql: Sql; objects: ObjectStore; clock: Clock; log: Log };
+
 /** An object that an upload is writing. */
 export type Upload = { objectId: string; signal: AbortSignal; [Symbol.dispose]: () => void };
 
@@ -24,17 +27,20 @@ export type Upload = { objectId: string; signal: AbortSignal; [Symbol.dispose]: 
 export class BuildGarbage {
   readonly #sql: Sql;
   readonly #objects: ObjectStore;
+  readonly #clock: Clock;
   readonly #log: Log;
 
-  constructor({ sql, objects, log }: { sql: Sql; objects: ObjectStore; log: Log }) {
+  constructor({ sql, objects, clock, log }: GarbageDeps) {
     this.#sql = sql;
     this.#objects = objects;
+    this.#clock = clock;
     this.#log = log;
   }
 
   /** A new object, kept from being swept until it is disposed of. Its signal says that it was swept nevertheless. */
   async begin(): Promise<Upload> {
-    const objectId = Bun.randomUUIDv7();
+    // By a clock that all processes have: which build is newer is told by their ids.
+    const objectId = Bun.randomUUIDv7("hex", this.#clock.epochMs());
     await this.#sql`
       insert into build_garbage (object_id, due_at) values (${objectId}, now() + ${LEASE_S} * interval '1 second')`;
     const swept = new AbortController();

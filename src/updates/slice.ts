@@ -2,6 +2,7 @@ import { Elysia } from "elysia";
 
 import { type Bus } from "../platform/bus.ts";
 import { type Clients } from "../platform/clients.ts";
+import { type Clock } from "../platform/clock.ts";
 import { type Config } from "../platform/config.ts";
 import { type Sql } from "../platform/database.ts";
 import { type Log } from "../platform/log.ts";
@@ -22,6 +23,7 @@ export type UpdatesDeps = {
   objects: ObjectStore;
   log: Log;
   bus: Bus;
+  clock: Clock;
   metrics: Metrics;
   clients: Clients;
   signatures: Signatures;
@@ -30,10 +32,10 @@ export type UpdatesDeps = {
 
 /** Builds the services of app updates and the routes of those who ask for updates and who publish them. */
 export async function buildUpdates(deps: UpdatesDeps) {
-  const { sql, objects, log, bus, metrics, clients, signatures, faults } = deps;
+  const { sql, objects, log, bus, clock, metrics, clients, signatures, faults } = deps;
   const { updates } = deps.config;
   const offers = new Offers({ sql, bus, log });
-  const garbage = new BuildGarbage({ sql, objects, log });
+  const garbage = new BuildGarbage({ sql, objects, clock, log });
   const publicKey = await readPublicKey(updates.publicKey);
   const builds = new Builds({ sql, objects, garbage, offers, metrics }, { ...updates, publicKey });
   const routes = new Elysia({ name: "app-updates" })

@@ -24,6 +24,8 @@ test("without variables everything has its documented default", () => {
     metricsPort: undefined,
     dataDir: "./.data",
     databaseUrl: undefined,
+    databaseDirectUrl: undefined,
+    warnings: [],
     s3: undefined,
     tokenSecrets: [],
     redis: undefined,
@@ -65,6 +67,8 @@ test("every variable is read", () => {
     METRICS_PORT: "9464",
     DATA_DIR: "/data",
     DATABASE_URL: "postgresql://a:b@c/d",
+    DATABASE_DIRECT_URL: "postgresql://a:b@e/d",
+    DATABASE_POOLER: "transaction",
     S3_BUCKET: "bucket",
     S3_ENDPOINT: "https://s3.example",
     S3_REGION: "eu-central-1",
@@ -118,7 +122,9 @@ test("every variable is read", () => {
     host: "127.0.0.1",
     metricsPort: 9464,
     dataDir: "/data",
-    databaseUrl: "postgresql://a:b@c/d",
+    databaseUrl: "postgresql://a:b@c/d?pgbouncer=true",
+    databaseDirectUrl: "postgresql://a:b@e/d",
+    warnings: [],
     s3: {
       bucket: "bucket",
       region: "eu-central-1",
@@ -236,7 +242,7 @@ test("every problem is in one message, of whatever kind it is", () => {
   });
   expect(problems.toSorted()).toEqual([
     "BEACON_SIZE_LIMIT must be >= 1024",
-    'DATABASE_URL must match pattern "^postgres(ql)?://"',
+    "DATABASE_URL must begin with postgres:// or postgresql://",
     "LOG_LEVEL must be one of trace, debug, info, warn, error, fatal, silent",
     "MOBILE_QUALITY must be one of low, standard, high",
     "PORT must be integer",

@@ -1,0 +1,175 @@
+import { type Socket } from "node:net";
+import postgres from "postgres";
+
+import { DialError, type Dialled, type Encryption, dial } from "./postgres-dial.ts";
+import { driverOptions } from "./postgres-options.ts";
+import { type SessionAttrs } from "./postgres-parameters.ts";
+import { type PostgresHost, type PostgresUrl } from "./postgres-url.ts";
+
+/** Which of the hosts is connected to, and whether with TLS. */
+export type Way = { host: PostgresHost; encryption: Encryption };
+
+type State = { recovery: boolean; readOnly: boolean };
+
+const FITS: Record<SessionAttrs, (state: State) => boolean> = {
+  any: () => true,
+  "read-write": ({ readOnly }) => !readOnly,
+  "read-only": ({ readOnly }) => readOnly,
+  primary: ({ recovery }) => !recovery,
+  standby: ({ recovery }) => recovery,
+  "prefer-standby": ({ recovery }) => recovery,
+};
+// No entry for this host, user and kind of connection.
+const NO_ENTRY = "28000";
+
+/**
+ * Makes connections to the first host that answers and is of the kind that is wanted. It is remembered until a connection to it fails,
+ * or somebody says that it is no longer the right one.
+ */
+export class Ways {
+  readonly #url: PostgresUrl;
+  /** of the last connection */
+  host: PostgresHost;
+  #found: Promise<Way> | undefined;
+  /** Hosts that offer TLS and then refuse it. */
+  readonly #plain = new Set<PostgresHost>();
+
+  constructor(url: PostgresUrl) {
+    this.#url = url;
+    [this.host] = url.hosts;
+  }
+
+  /** The next connection looks for a host anew. */
+  forget(): void {
+    this.#found = undefined;
+    this.#plain.clear();
+  }
+
+  /** Throws DialError, or what a server says against the session. */
+  async connect(): Promise<Socket> {
+    const known = this.#found;
+    try {
+      return await this.#follow(await this.#find());
+    } catch (error) {
+      this.#found = undefined;
+      // It may have moved on to another of the hosts.
+      if (known === undefined || this.#isOnlyOne()) throw error;
+      return await this.#follow(await this.#find());
+    }
+  }
+
+  async #follow(way: Way): Promise<Socket> {
+    const { host } = way;
+    this.host = host;
+    const isRefused = this.#plain.has(host);
+    const { socket, isEncrypted } = await this.#dial(
+      isRefused ? { host, encryption: "never" } : way,
+    );
+    if (way.encryption !== "ask" || !isEncrypted) return socket;
+    // Offered is not yet allowed: libpq then goes on without.
+    if (await this.#isAllowed({ host, encryption: "always" })) {
+      way.encryption = "always";
+      return socket;
+    }
+    socket.destroy();
+    this.#plain.add(host);
+    return await this.#follow(way);
+  }
+
+  #isOnlyOne(): boolean {
+    const { hosts, sessionAttrs, tls } = this.#url;
+    return hosts.length === 1 && sessionAttrs === "any" && tls.mode !== "allow";
+  }
+
+  async #find(): Promise<Way> {
+    this.#found ??= this.#search();
+    return await this.#found;
+  }
+
+  async #search(): Promise<Way> {
+    const { hosts, sessionAttrs, tls } = this.#url;
+    const [first] = hosts;
+    const [encryption, otherwise] = ENCRYPTIONS[tls.mode];
+    if (this.#isOnlyOne()) return { host: first, encryption };
+    const kinds: SessionAttrs[] =
+      sessionAttrs === "prefer-standby" ? [sessionAttrs, "any"] : [sessionAttrs];
+    let failure: unknown;
+    for (const kind of kinds)
+      for (const host of hosts)
+        try {
+          const way = await this.#firstOf(host, encryption, otherwise, kind);
+          if (way !== undefined) return way;
+          failure ??= new DialError("CONNECT_ATTRS", `no host of DATABASE_URL is ${sessionAttrs}`);
+        } catch (error) {
+          failure = error;
+          // As libpq does: a wrong password is wrong everywhere.
+          if (error instanceof postgres.PostgresError && error.code.startsWith("28")) throw error;
+        }
+    throw failure;
+  }
+
+  /** Undefined if it is not of that kind. */
+  async #firstOf(
+    host: PostgresHost,
+    encryption: Encryption,
+    otherwise: Encryption | undefined,
+    kind: SessionAttrs,
+  ): Promise<Way | undefined> {
+    try {
+      const way = { host, encryption };
+      return FITS[kind](await this.#ask(way)) ? way : undefined;
+    } catch (error) {
+      if (otherwise === undefined || !isAboutTls(error)) throw error;
+      return await this.#firstOf(host, otherwise, undefined, kind);
+    }
+  }
+
+  async #isAllowed(way: Way): Promise<boolean> {
+    try {
+      await this.#ask(way);
+      return true;
+    } catch (error) {
+      if (isAboutTls(error)) return false;
+      throw error;
+    }
+  }
+
+  /** By a session of its own. */
+  async #ask(way: Way): Promise<State> {
+    // A constant of its own, because the driver's types do not know `socket`.
+    const options = {
+      ...driverOptions(this.#url, () => way.host),
+      max: 1,
+      fetch_types: false,
+      socket: async () => (await this.#dial(way)).socket,
+    };
+    const sql = postgres(options);
+    try {
+      const [state] = await sql<[State]>`
+        select pg_is_in_recovery() as recovery, current_setting('transaction_read_only') = 'on' as "readOnly"`;
+      return state;
+    } finally {
+      await sql.end({ timeout: 1 });
+    }
+  }
+
+  async #dial({ host, encryption }: Way): Promise<Dialled> {
+    const { tls, connectTimeoutS: timeoutS } = this.#url;
+    return await dial(host, { encryption, tls, timeoutS });
+  }
+}
+
+const ENCRYPTIONS: Record<PostgresUrl["tls"]["mode"], [Encryption, Encryption?]> = {
+  disable: ["never"],
+  allow: ["never", "always"],
+  prefer: ["ask", "never"],
+  require: ["always"],
+  "verify-ca": ["always"],
+  "verify-full": ["always"],
+};
+
+function isAboutTls(error: unknown): boolean {
+  return error instanceof postgres.PostgresError
+    ? error.code === NO_ENTRY
+    : error instanceof DialError && error.code === "CONNECT_TLS";
+}

@@ -1,0 +1,186 @@
+import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { readFileSync, rmSync } from "node:fs";
+
+import { openDatabase } from "../../src/platform/database.ts";
+import { type TestSession, testEnv } from "../support/app.ts";
+import { aBatch } from "../support/batches.ts";
+import { runCommand } from "../support/command.ts";
+import { DebianPostgres, PASSWORD } from "../support/debian-postgres.ts";
+import { eventually, timed } from "../support/eventually.ts";
+import { append, statusOf, uploadImage } from "../support/requests.ts";
+import { ServerProcess } from "../support/server-process.ts";
+
+setDefaultTimeout(60_000);
+
+// An operator's words; the work behind each is done well before.
+const NOTICED_MS = 5000;
+const AT_ONCE_MS = 1500;
+const TIMES = 6;
+const KEY = { "x-server-key": "key-of-the-tests" };
+
+let postgres: DebianPostgres;
+let env: Record<string, string>;
+let server: ServerProcess;
+let projectID: number;
+let session: TestSession;
+let sent = 0;
+
+beforeAll(async () => {
+  postgres = await DebianPostgres.start();
+  postgres.query("create database app");
+  const databaseUrl = postgres.url("?sslmode=disable").replace("/postgres?", "/app?");
+  env = { ...(await testEnv("files", databaseUrl)), SERVER_KEYS: KEY["x-server-key"] };
+  const created = await runCommand(["project", "create", "test", "--json"], env);
+  projectID = Number(Object(JSON.parse(created.out)).projectID);
+  server = await ServerProcess.start(env);
+  session = JSON.parse(await (await startOn()).text());
+  await expectTaken();
+}, 60_000);
+
+afterAll(async () => {
+  await server.kill();
+  await postgres[Symbol.asyncDispose]();
+  rmSync(env["DATA_DIR"] ?? "", { recursive: true, force: true });
+});
+
+const OUTAGES: [what: string, begin: () => void, end: () => void][] = [
+  [
+    "read-only, as a demoted primary is",
+    () => postgres.query("alter system set default_transaction_read_only = on", RELOAD),
+    () => postgres.query("alter system reset default_transaction_read_only", RELOAD),
+  ],
+  [
+    "of another password",
+    // As long as no connection is needed but those that are open, nobody knows.
+    () => postgres.query("alter role floodgate password 'another'", TERMINATE),
+    () => postgres.query(`alter role floodgate password '${PASSWORD}'`),
+  ],
+  [
+    "without this database",
+    () => postgres.query(TERMINATE, "alter database app rename to elsewhere"),
+    () => postgres.query("alter database elsewhere rename to app"),
+  ],
+  [
+    "closed to this host",
+    () => postgres.query("alter role floodgate nologin", TERMINATE),
+    () => postgres.query("alter role floodgate login"),
+  ],
+];
+const RELOAD = "select pg_reload_conf()";
+const TERMINATE =
+  "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'floodgate'";
+
+test.each(OUTAGES)(
+  "a server that is %s is an outage: everything is refused at once, and taken again after it",
+  async (_, begin, end) => {
+    const before = backends();
+    begin();
+    try {
+      // The first of them may be of a connection that was closed.
+      await lasts("503 down");
+      for (let round = 0; round < 2; round++)
+        for (const request of writes()) {
+          const { result, ms } = await timed(async () => await statusOf(request()));
+          expect(result).toBe(503);
+          expect(ms).toBeLessThan(AT_ONCE_MS);
+        }
+      await eventually(
+        "its connections are gone",
+        () => before.isDisjointFrom(backends()),
+        NOTICED_MS,
+      );
+    } finally {
+      end();
+    }
+    await lasts("200 ok");
+    await expectTaken();
+    const stored = await fetch(`${server.url}/v1/sessions/${session.sessionID}`, { headers: KEY });
+    expect(Object(await stored.json()).batches).toMatchObject({ count: sent });
+  },
+);
+
+test("starting on such a server may be tried again, and names it without the password", async () => {
+  postgres.query("alter role floodgate password 'another'");
+  try {
+    const { err, code } = await runCommand(["serve"], { ...env, LOG_LEVEL: "trace" });
+    expect(code).toBe(75);
+    expect(err).toContain('password authentication failed for user "floodgate"');
+    const command = readFileSync(`/proc/${server.pid}/cmdline`, "utf8");
+    for (const text of [PASSWORD, encodeURIComponent(PASSWORD)])
+      expect(err + command).not.toContain(text);
+  } finally {
+    postgres.query(`alter role floodgate password '${PASSWORD}'`);
+  }
+});
+
+test("a campaign's worker waits for the end of it", async () => {
+  const sql = openDatabase(env["DATABASE_URL"] ?? "", { connections: 1 });
+  postgres.query("alter system set default_transaction_read_only = on", RELOAD);
+  await using work = await ServerProcess.start(env, ["src/main.ts", "work"]);
+  await Bun.sleep(1000);
+  expect(work.isRunning).toBe(true);
+  postgres.query("alter system reset default_transaction_read_only", RELOAD);
+  await eventually("it can be written", async () => {
+    const [row] = await sql<[{ off: boolean }]>`
+      select current_setting('transaction_read_only') = 'off' as off`;
+    return row.off;
+  });
+  await sql`
+    insert into notifications (title, body, conditions, scheduled_at, status, launch)
+    values ('Hello', 'News.', '{}', now(), 5, 1)`;
+  await eventually("it is sent", async () => {
+    const [row] = await sql<[{ status: number }]>`select status from notifications`;
+    return row.status === 2;
+  });
+  await sql.end();
+});
+
+function writes(): (() => Promise<Response>)[] {
+  const { url } = server;
+  const device = { external_id: "d", push_token: `${Math.random()}` };
+  return [
+    () => append(server, session, aBatch({ salt: `refused${Math.random()}` })),
+    () => uploadImage({ url, projectID }, session, `image${Math.random()}`, aBatch()),
+    () => fetch(`${url}/devices`, { method: "PUT", headers: KEY, body: JSON.stringify(device) }),
+    startOn,
+  ];
+}
+
+async function expectTaken(): Promise<void> {
+  const batch = aBatch({ salt: `${sent++}` });
+  // A connection that was tried before may tell of the outage a last time.
+  const isTaken = async () => (await statusOf(append(server, session, batch))) === 200;
+  await eventually("a batch is taken", isTaken, NOTICED_MS);
+}
+
+async function startOn(): Promise<Response> {
+  const body = JSON.stringify({ projectID, trackerVersion: "1.0.14" });
+  return await fetch(`${server.url}/v1/ios/start`, { method: "POST", body });
+}
+
+/** Until it is answered some times in a row: connections that are on their way may tell of what was. */
+async function lasts(wanted: string): Promise<void> {
+  let times = 0;
+  await eventually(
+    `/readyz answers ${wanted}`,
+    async () => {
+      await Bun.sleep(50);
+      times = (await readiness()) === wanted ? times + 1 : 0;
+      return times === TIMES;
+    },
+    NOTICED_MS,
+  );
+}
+
+async function readiness(): Promise<string> {
+  const answer = await fetch(`${server.url}/readyz`);
+  return `${answer.status} ${Object(await answer.json()).postgres}`;
+}
+
+/** The server's own numbers of this server's connections. */
+function backends(): Set<string> {
+  const pids = postgres.query(
+    "select pid from pg_stat_activity where application_name = 'floodgate' and datname = 'app'",
+  );
+  return new Set(pids.split("\n").filter((pid) => pid !== ""));
+}

@@ -1,0 +1,21 @@
+import { needPrograms } from "./packages.ts";
+
+const NEED = {
+  programs: ["faketime"],
+  packages: ["faketime"],
+  otherwise: "The tests need libfaketime: install faketime",
+};
+
+/** What makes a process's wall clock differ from this machine's; its monotonic one is left alone. */
+export async function shiftedClock(seconds: number): Promise<Record<string, string>> {
+  await needPrograms(NEED);
+  const [library] = [
+    ...new Bun.Glob("/usr/lib/*/faketime/libfaketime.so.1").scanSync({ absolute: true }),
+  ];
+  if (library === undefined) throw new Error("libfaketime is not where Debian has it");
+  return {
+    LD_PRELOAD: library,
+    FAKETIME: `${seconds < 0 ? "" : "+"}${seconds}s`,
+    FAKETIME_DONT_FAKE_MONOTONIC: "1",
+  };
+}
