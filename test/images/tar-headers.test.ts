@@ -11,9 +11,9 @@ const FILE_BYTES_MAX = 10_000_000;
 
 type Entry = Parameters<ReturnType<typeof tar>["entry"]>[0];
 
-async function tarOf(...entries: [header: Entry, content?: string][]): Promise<Buffer> {
+async function tarOf(...entries: [entry: Entry, content?: string][]): Promise<Buffer> {
   const pack = tar();
-  for (const [header, content] of entries) pack.entry(header, content ?? "");
+  for (const [entry, content] of entries) pack.entry(entry, content ?? "");
   pack.finalize();
   const chunks: Uint8Array[] = [];
   for await (const chunk of pack) if (chunk instanceof Uint8Array) chunks.push(chunk);
