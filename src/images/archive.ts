@@ -1,23 +1,20 @@
 import { once } from "node:events";
 import { Writable } from "node:stream";
 import { createGunzip } from "node:zlib";
-import { extract } from "tar-stream";
 
 import { AppError } from "../platform/errors.ts";
+import { tarEntries } from "./tar-check.ts";
 
 // Screenshots are compressed already: a file that grows more than that is a bomb.
 const GROWTH_MAX = 4;
-const ENTRIES_MAX = 1000;
 const FRAME_HEADER_BYTES = 12;
-
-type Sink = NodeJS.WritableStream & { destroy: (error?: Error) => unknown };
 
 /** Reads a screenshot archive of a mobile SDK while it passes, and keeps nothing of it: `.tar.gz` of files, or `.gz` of frame records. */
 export class ArchiveCheck {
   readonly #gunzip = createGunzip();
   readonly #finished: Promise<void>;
 
-  private constructor(content: Sink, bytesMax: number) {
+  private constructor(content: Writable, bytesMax: number) {
     let bytes = 0;
     this.#gunzip.on("data", (chunk: Uint8Array) => {
       bytes += chunk.length;
@@ -58,20 +55,6 @@ export class ArchiveCheck {
       throw new AppError("invalid", "the archive is damaged or too large", { cause });
     }
   }
-}
-
-function tarEntries(): Sink {
-  const entries = extract();
-  let count = 0;
-  entries.on("entry", (_header, content, next) => {
-    content.resume();
-    // The whole fails with the entry and says so; unheard here, it would end the process.
-    content.on("error", () => undefined);
-    content.on("end", () =>
-      next(++count > ENTRIES_MAX ? new Error("too many entries") : undefined),
-    );
-  });
-  return entries;
 }
 
 /** Frame records, as the SDKs write them: timestamp u64, size u32, both little endian, then that many bytes. */

@@ -10,7 +10,7 @@ import { Form, type FormDeps } from "./form.ts";
 import { type FormEvent, formEvents } from "../platform/multipart.ts";
 
 const LISTED_MAX = 40;
-// A form that comes as gzip may hold as much as that many of the largest files.
+// A form with a content coding may hold as much as that many of the largest files.
 const FORM_FILES_MAX = 4;
 // A new image must be listed within a second.
 const LIST_FRESH_MS = 500;

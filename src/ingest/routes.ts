@@ -91,7 +91,7 @@ export function batchRoutes({ batches, serverKeys, findSession }: BatchRoutesDep
           tags: ["Reading"],
           summary: "A session's batches in commit order",
           description:
-            "By `Accept`: JSON with decoded messages; `application/octet-stream`: the batches as the client encoded them, after any gzip, each behind its length as a little-endian uint32; `application/msgpack`: one map a batch, its bytes in `body`. Batches that are gone from the store or damaged: JSON has one entry `missing` for those that are beside each other, with the times of their receipt; a binary answer is broken off there, unless `skipMissing=true` leaves them out. 503 while the store is away, and a broken connection when it goes away later.",
+            "By `Accept`: JSON with decoded messages; `application/octet-stream`: the batches as the client encoded them, after any content coding, each behind its length as a little-endian uint32; `application/msgpack`: one map a batch, its bytes in `body`. Batches that are gone from the store or damaged: JSON has one entry `missing` for those that are beside each other, with the times of their receipt; a binary answer is broken off there, unless `skipMissing=true` leaves them out. 503 while the store is away, and a broken connection when it goes away later.",
           security: [{ serverKey: [] }],
           responses: {
             200: json({
@@ -142,7 +142,7 @@ function batchDetail(summary: string) {
     tags: ["SDK"],
     summary,
     description:
-      "Optionally gzip. 200 means that the batch is durable; the same bytes again are stored once.",
+      "With any `Content-Encoding` of gzip, deflate, br and zstd. 200 means that the batch is durable; the same bytes again are stored once.",
     security: [{ session: [] }],
     requestBody: {
       required: true,

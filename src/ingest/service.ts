@@ -1,5 +1,5 @@
 import { AppError } from "../platform/errors.ts";
-import { inflate, isGzip, readBody } from "../platform/body.ts";
+import { readEncoded } from "../platform/content.ts";
 import { type Metrics } from "../platform/metrics.ts";
 import { type KnownSession, type Sessions } from "../sessions/service.ts";
 import { type SessionToken } from "../sessions/token.ts";
@@ -8,7 +8,7 @@ import { FrameError, type Frames, walkFrames } from "./frames.ts";
 import { type InflightBytes } from "./inflight-bytes.ts";
 import { FLAG, type BatchFacts } from "./segment.ts";
 
-/** A batch may grow by that much over the limit that its client was told, which counts bytes before gzip. */
+/** A batch may grow by that much over the limit that its client was told, which counts bytes before any coding. */
 const INFLATED_SLACK_BYTES = 64 * 1024;
 const TIME_MAX_MS = Date.UTC(2100, 0);
 
@@ -49,17 +49,20 @@ export class Ingest {
     const { sessions, commitLog, inflight, metrics } = this.#deps;
     const bytesMax = sessions.beaconBytesMax(session.projectId) + INFLATED_SLACK_BYTES;
     return await inflight.holding(session.projectId, async (hold) => {
-      const body = await readBody(request, bytesMax, hold);
-      const inflated = body.length === 0 ? body : await inflate(request, body, bytesMax);
-      if (inflated.length === 0) throw new AppError("invalid", "the batch is empty");
-      const frames = this.#walk(inflated);
+      const { sent, codings, content } = await readEncoded(request, bytesMax, hold);
+      if (content.length === 0) throw new AppError("invalid", "the batch is empty");
+      const frames = this.#walk(content);
       if (!session.recorded) {
         metrics.batches.inc({ outcome: "discarded" });
         return undefined;
       }
-      metrics.batchBytes.inc(body.length);
+      metrics.batchBytes.inc(sent.length);
+      // As it was sent where every reader of segments can take it: without a coding, or as gzip alone.
+      const isGzip = codings.length === 1 && codings[0] === "gzip";
+      const body = isGzip ? sent : content;
+      if (body !== sent) hold(body.length);
       const flags =
-        (isGzip(request) ? FLAG.gzip : 0) |
+        (isGzip ? FLAG.gzip : 0) |
         (late ? FLAG.late : 0) |
         (frames === undefined ? FLAG.quarantined : 0);
       const head = {
@@ -69,7 +72,7 @@ export class Ingest {
         sessionId,
         receivedAt: Date.now(),
       } as const;
-      return commitLog.append(head, body, factsOf(inflated, frames)).segment;
+      return commitLog.append(head, body, factsOf(content, frames)).segment;
     });
   }
 

@@ -1,6 +1,3 @@
-import { promisify } from "node:util";
-import { gunzip, gunzipSync } from "node:zlib";
-
 import { AppError } from "./errors.ts";
 import { discarded } from "./garbage.ts";
 import { originalOf } from "./rewritten.ts";
@@ -11,10 +8,6 @@ const PACE_CHECK_MS = 1000;
 const BYTES_PER_MS_MIN = 4;
 // Bun reads a body in one piece at half the cost of its stream.
 const WHOLE_BYTES_MAX = 64 * 1024;
-// Below this size inflating takes less than the hand-over to another thread.
-const INFLATE_INLINE_BYTES_MAX = 32 * 1024;
-
-const inflateElsewhere = promisify(gunzip);
 
 /** How long a body of that many bytes may take in ms; `idleTimeout` alone would never end a trickle. */
 export function bodyDeadlineMs(bytes: number): number {
@@ -44,48 +37,6 @@ export async function readBody(
   const body = await withDeadline(originalOf(request).bytes(), bodyDeadlineMs(length));
   discarded(length);
   return body;
-}
-
-/** Inflates if the request says gzip. Throws 413 when more than `bytesMax` would come out, 400 when it is no whole gzip. */
-export async function inflate(
-  request: Request,
-  body: Uint8Array,
-  bytesMax: number,
-): Promise<Uint8Array> {
-  if (!isGzip(request)) return body;
-  try {
-    const options = { maxOutputLength: bytesMax };
-    return body.length <= INFLATE_INLINE_BYTES_MAX
-      ? gunzipSync(body, options)
-      : await inflateElsewhere(body, options);
-  } catch (cause) {
-    if (cause instanceof Error && "code" in cause && cause.code === "ERR_BUFFER_TOO_LARGE")
-      throw tooLarge(bytesMax, "inflated body");
-    throw new AppError("invalid", "the body is not valid gzip", { cause });
-  }
-}
-
-/** The body inflated as it arrives, if the request says gzip. Throws 413 when more than `bytesMax` would come out. */
-export async function* inflatedChunks(
-  request: Request,
-  bytesMax: number,
-): AsyncGenerator<Uint8Array> {
-  const { body } = originalOf(request);
-  if (!isGzip(request) || body === null) {
-    yield* bodyChunks(body);
-    return;
-  }
-  let bytes = 0;
-  for await (const chunk of bodyChunks(body.pipeThrough(new DecompressionStream("gzip")))) {
-    bytes += chunk.length;
-    if (bytes > bytesMax) throw tooLarge(bytesMax, "inflated body");
-    yield chunk;
-  }
-}
-
-/** Only the exact value counts, as SDKs send it; anything else is taken as it is. */
-export function isGzip(request: Request): boolean {
-  return request.headers.get("content-encoding") === "gzip";
 }
 
 export function tooLarge(bytesMax: number, what = "body"): AppError {

@@ -31,6 +31,7 @@ const METHODS = {
 const PREFLIGHT_SECONDS = "86400";
 // What scripts may read beside the headers that they always may.
 const EXPOSED = [
+  "accept-encoding",
   "accept-ranges",
   "allow",
   "content-length",

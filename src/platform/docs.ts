@@ -29,7 +29,7 @@ const DESCRIPTIONS: Record<number, string> = {
   410: "Its bytes are gone from the store, or damaged",
   412: "The file is not the one that the request expects",
   413: "Over a limit of bytes",
-  415: "Another media type is needed",
+  415: "Another media type or content coding is needed",
   416: "The range is outside the file",
   422: "An identifier that cannot be decoded",
   426: "The SDK is too old",
@@ -42,10 +42,11 @@ export function errors(...statuses: number[]) {
   return errorsLike({ error: "what is wrong" }, statuses);
 }
 
-/** The same for routes whose errors look like the example. */
+/** The same for routes whose errors look like the example. Whoever bounds a body takes it in a few content codings only. */
 export function errorsLike(example: object, statuses: number[]) {
+  const all = statuses.includes(413) ? new Set([...statuses, 415]) : statuses;
   return Object.fromEntries(
-    statuses.map((status) => [status, json(example, DESCRIPTIONS[status])]),
+    Array.from(all, (status) => [status, json(example, DESCRIPTIONS[status])]),
   );
 }
 

@@ -1,13 +1,14 @@
 import { type Clients } from "./clients.ts";
 import { type Cors, isClientPath } from "./cors.ts";
 import { AppError, renderError, unavailable } from "./errors.ts";
+import { checkHead } from "./request-head.ts";
+import { RequestLog } from "./request-log.ts";
 import { rewrite } from "./rewritten.ts";
 import { type Log } from "./log.ts";
 import { type Metrics } from "./metrics.ts";
 import { type RateLimit, networkOf } from "./rate-limits.ts";
 import { type Match, type RouteTable } from "./route-table.ts";
 
-const FLOOD_LINES_PER_S = 20;
 // Elysia finds the path at the first slash from here on, so a shorter host name would hide it.
 const ELYSIA_PATH_INDEX = 11;
 // The update server's: apps ask them often, without a trailing slash and never for the head alone.
@@ -33,14 +34,14 @@ export type EdgeDeps = {
 /** What every request passes, known route or not: path normalisation, preflight, 405, CORS, request id, metrics, log line. */
 export class Edge {
   readonly #deps: EdgeDeps;
-  #linesLeft = FLOOD_LINES_PER_S;
-  #linesSecond = 0;
+  readonly #log: RequestLog;
   #active = 0;
   /** While true every answer asks the client to open its next connection elsewhere. */
   draining = false;
 
   constructor(deps: EdgeDeps) {
     this.#deps = deps;
+    this.#log = new RequestLog(deps.log);
   }
 
   /** Requests that wait for their answer. */
@@ -72,12 +73,7 @@ export class Edge {
     this.#deps.metrics.refusals.inc({
       reason: error instanceof AppError ? error.reason : "internal",
     });
-    if (!(error instanceof AppError))
-      this.#deps.log.error(
-        // Without the query, which may hold a token.
-        { err: error, method: request.method, path },
-        "request failed",
-      );
+    if (!(error instanceof AppError)) this.#log.fault(error, request, path);
     const format = this.#deps.formats?.find(({ paths }) => paths.test(path));
     return (format?.render ?? renderError)(error);
   }
@@ -85,6 +81,7 @@ export class Edge {
   /** Throws what is to be rendered. */
   #answer(request: Request, route: Match | undefined, url: Split): Response | Promise<Response> {
     const { path } = url;
+    checkHead(request);
     if (route === undefined) throw new AppError("no_route", "no such route");
     const takesHead = !EXACT_PATHS.test(path);
     const method = request.method === "HEAD" && takesHead ? "GET" : request.method;
@@ -132,36 +129,26 @@ export class Edge {
     startedMs: number,
     route: Match | undefined,
   ): void {
-    const { cors, routes, metrics, log, clients } = this.#deps;
+    const { cors, routes, metrics, clients } = this.#deps;
     const id = requestId(request);
     response.headers.set("x-request-id", id);
     if (this.draining) response.headers.set("connection", "close");
     cors.apply(routes.policy(route, askedMethod(request), path), request, response.headers);
     const ms = performance.now() - startedMs;
     metrics.request(route?.template ?? "unknown", request.method, response.status, ms);
-    const mayFlood = route === undefined || isClientPath(path) || EXACT_PATHS.test(path);
-    if (!log.isLevelEnabled("info") || (mayFlood && !this.#takeLine())) return;
-    log.info(
-      {
+    const { method } = request;
+    const { status } = response;
+    this.#log.request(
+      () => ({
         id,
-        method: request.method,
+        method,
         path,
-        status: response.status,
+        status,
         ms: Math.round(ms * 10) / 10,
         address: clients.address(request),
-      },
-      "request",
+      }),
+      { path, status },
     );
-  }
-
-  /** For clients' routes and unknown paths as many lines as can be read, so that a flood cannot fill the disk. */
-  #takeLine(): boolean {
-    const second = Math.floor(performance.now() / 1000);
-    if (second !== this.#linesSecond) {
-      this.#linesSecond = second;
-      this.#linesLeft = FLOOD_LINES_PER_S;
-    }
-    return this.#linesLeft-- > 0;
   }
 }
 

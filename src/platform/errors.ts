@@ -12,6 +12,7 @@ export const STATUS = {
   precondition_failed: 412,
   too_large: 413,
   unsupported_media: 415,
+  unsupported_coding: 415,
   range_not_satisfiable: 416,
   undecodable: 422,
   upgrade_required: 426,

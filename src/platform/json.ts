@@ -1,4 +1,4 @@
-import { readBody } from "./body.ts";
+import { readContent } from "./content.ts";
 import { AppError } from "./errors.ts";
 
 /** Returns undefined if the text is not valid JSON. */
@@ -20,7 +20,7 @@ export async function readJson(
   bytesMax: number,
   problem = "the body is not valid JSON",
 ): Promise<unknown> {
-  const body = await readBody(request, bytesMax);
+  const body = await readContent(request, bytesMax);
   try {
     return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(body));
   } catch (cause) {

@@ -1,15 +1,20 @@
-import { type MultipartError, type PartInfo, decodeField, make } from "multipasta";
-
-import { inflatedChunks } from "./body.ts";
+import { contentChunks } from "./content.ts";
 import { AppError } from "./errors.ts";
+import { FormError, FormParser, type FormPiece } from "./form-parser.ts";
+import { type MediaType, parseMediaType } from "./media-type.ts";
+import { type PartHeaders } from "./part-headers.ts";
 
 const PARTS_MAX = 1000;
 const FIELD_BYTES_MAX = 4096;
-const HYPHEN = 0x2d;
-const NAME = /; *name="([^"]*)"/i;
+// RFC 2046 allows 70 characters.
+const BOUNDARY_LENGTH_MAX = 1000;
 const NAME_BYTES_MAX = 255;
 // oxlint-disable-next-line no-control-regex -- control characters are what it looks for
 const UNSAFE_NAME = /[/\\\u0000-\u001f\u007f-\u009f\ufffd]|\.\.|^\.$/;
+const EXTENDED_NAME = /;[ \t]*filename\*/i;
+const FILE_TYPE = "application/octet-stream";
+const NO_TYPE: MediaType = { type: "", parameters: new Map() };
+const UTF8 = new TextDecoder();
 
 export type FormEvent =
   | { type: "field"; name: string; value: string }
@@ -18,7 +23,7 @@ export type FormEvent =
   | { type: "end" };
 
 export type FormLimits = {
-  /** of a form that comes as gzip */
+  /** of a form that has content codings */
   inflatedBytesMax: number;
   fieldBytesMax?: number;
 };
@@ -31,58 +36,97 @@ export async function* formEvents(
   request: Request,
   { inflatedBytesMax, fieldBytesMax = FIELD_BYTES_MAX }: FormLimits,
 ): AsyncGenerator<FormEvent[]> {
-  const contentType = request.headers.get("content-type") ?? "";
-  if (!/^multipart\/form-data *(;|$)/i.test(contentType))
-    throw new AppError("unsupported_media", "the body must be multipart/form-data");
-  // RFC 2046 allows 70 characters; with some 252 the parser would search for ever.
-  if (!/boundary="?[^";]{1,70}(?:[";]|$)/i.test(contentType))
-    throw new AppError("unsupported_media", "the form has no valid boundary");
-  let events: FormEvent[] = [];
-  let error: MultipartError | undefined;
-  let done = false;
-  const parser = make({
-    headers: { "content-type": contentType },
-    maxParts: PARTS_MAX,
-    maxFieldSize: fieldBytesMax,
-    isFile: (info) => fileName(info) !== undefined,
-    onField: (info, value) =>
-      events.push({ type: "field", name: info.name, value: decodeField(info, value) }),
-    onFile: (info) => {
-      events.push(fileEvent(info));
-      let open = true;
-      return (bytes) => {
-        // A part without headers is reported as more of the one before.
-        if (!open) throw new Error("a part without headers");
-        open = bytes !== null;
-        events.push(bytes === null ? { type: "end" } : { type: "data", bytes });
-      };
-    },
-    onError: (found) => (error ??= found),
-    onDone: () => (done = true),
-  });
-  const take = (step: () => void): FormEvent[] => {
-    parse(step);
-    if (error !== undefined) throw formError(error, fieldBytesMax);
-    const taken = events;
-    events = [];
-    return taken;
-  };
-  take(() => undefined);
-  let held: Uint8Array = new Uint8Array();
-  for await (const chunk of inflatedChunks(request, inflatedBytesMax)) {
-    if (done) continue;
-    const bytes = held.length === 0 ? chunk : Buffer.concat([held, chunk]);
-    // The parser misreads the two hyphens of the closing boundary when they come apart, so it gets none at a chunk's end.
-    const hyphens = bytes.at(-1) !== HYPHEN ? 0 : bytes.at(-2) === HYPHEN ? 2 : 1;
-    held = bytes.slice(bytes.length - hyphens);
-    yield take(() => parser.write(bytes.subarray(0, bytes.length - hyphens)));
+  const parser = new FormParser(boundaryOf(request));
+  const form = new FormReader(fieldBytesMax);
+  for await (const chunk of contentChunks(request, inflatedBytesMax)) {
+    if (parser.isDone) continue;
+    yield form.take(parse(() => parser.write(chunk)));
   }
-  if (!done)
-    yield take(() => {
-      parser.write(held);
-      parser.end();
+  parse(() => parser.end());
+}
+
+/** Throws 415. */
+function boundaryOf({ headers }: Request): string {
+  const mediaType = parseMediaType(headers.get("content-type") ?? "");
+  if (mediaType?.type !== "multipart/form-data")
+    throw new AppError("unsupported_media", "the body must be multipart/form-data");
+  const boundary = mediaType.parameters.get("boundary") ?? "";
+  if (boundary === "" || boundary.length > BOUNDARY_LENGTH_MAX)
+    throw new AppError("unsupported_media", "the form has no valid boundary");
+  return boundary;
+}
+
+function parse<T>(step: () => T): T {
+  try {
+    return step();
+  } catch (cause) {
+    if (!(cause instanceof FormError)) throw cause;
+    throw new AppError("invalid", `the form ${cause.message}`, { cause });
+  }
+}
+
+type Field = { name: string; chunks: Uint8Array[] };
+
+/** Makes events of a form's pieces, and keeps the fields until they are whole. */
+class FormReader {
+  readonly #fieldBytesMax: number;
+  #parts = 0;
+  #field: Field | undefined;
+  #fieldBytes = 0;
+
+  constructor(fieldBytesMax: number) {
+    this.#fieldBytesMax = fieldBytesMax;
+  }
+
+  take(pieces: FormPiece[]): FormEvent[] {
+    return pieces.flatMap((piece) => {
+      if (piece.type === "headers") return this.#begin(piece.headers);
+      if (this.#field === undefined) return piece;
+      if (piece.type === "end") return this.#endField(this.#field);
+      this.#fieldBytes += piece.bytes.length;
+      this.#checkLimits();
+      this.#field.chunks.push(Uint8Array.from(piece.bytes));
+      return [];
     });
-  if (!done) throw formError({ _tag: "EndNotReached" }, fieldBytesMax);
+  }
+
+  #begin(headers: PartHeaders): FormEvent[] {
+    this.#parts++;
+    this.#checkLimits();
+    const { name, filename } = dispositionOf(headers);
+    if (filename !== undefined) {
+      const contentType = parseMediaType(headers.get("content-type") ?? "")?.type ?? FILE_TYPE;
+      return [{ type: "file", name, filename, contentType }];
+    }
+    this.#field = { name, chunks: [] };
+    this.#fieldBytes = 0;
+    return [];
+  }
+
+  #endField({ name, chunks }: Field): FormEvent[] {
+    this.#field = undefined;
+    return [{ type: "field", name, value: UTF8.decode(Buffer.concat(chunks)) }];
+  }
+
+  #checkLimits(): void {
+    if (this.#parts > PARTS_MAX || this.#fieldBytes > this.#fieldBytesMax)
+      throw new AppError(
+        "invalid",
+        `the form has over ${PARTS_MAX} parts or a field over ${this.#fieldBytesMax} bytes`,
+      );
+  }
+}
+
+/** The names in a part's Content-Disposition; without a file name it is a field. Throws 400 where it has none that can be read: a file would be lost. */
+function dispositionOf(headers: PartHeaders): { name: string; filename: string | undefined } {
+  const header = headers.get("content-disposition") ?? "";
+  const { type, parameters } = parseMediaType(header) ?? NO_TYPE;
+  const name = parameters.get("name");
+  const filename = parameters.get("filename");
+  const isUnreadable = filename === undefined && EXTENDED_NAME.test(header);
+  if (type !== "form-data" || name === undefined || isUnreadable)
+    throw new AppError("invalid", "the form is malformed");
+  return { name, filename };
 }
 
 /** Throws 400 unless a file's name is one that can neither lead out of a folder nor be misread. */
@@ -93,55 +137,4 @@ export function checkFileName(name: string): void {
       "invalid",
       `the file name must be a plain name of up to ${NAME_BYTES_MAX} bytes`,
     );
-}
-
-/** The parser throws plain errors on some malformed headers. */
-function parse(step: () => void): void {
-  try {
-    step();
-  } catch (cause) {
-    throw new AppError("invalid", "the form is malformed", { cause });
-  }
-}
-
-/**
- * Undefined for a field. The parser takes a header that it cannot read, as one with a name beyond Latin-1, for that of a nameless
- * field: the file would be lost.
- */
-function fileName({ contentDisposition, filename, headers }: PartInfo): string | undefined {
-  const header = headers["content-disposition"];
-  if (
-    filename === undefined &&
-    typeof header === "string" &&
-    contentDisposition !== "" &&
-    /filename[*\d]* *=/i.test(header)
-  )
-    throw new Error("a file name that cannot be read");
-  if (contentDisposition !== "") return filename;
-  if (typeof header !== "string" || !/^ *form-data *; *(file)?name/i.test(header))
-    throw new Error("a part without a readable Content-Disposition");
-  return header.match(/; *filename="([^"]*)"/i)?.[1];
-}
-
-function fileEvent(info: PartInfo): FormEvent {
-  const { headers, contentDisposition } = info;
-  const header = String(headers["content-disposition"]);
-  return {
-    type: "file",
-    name: contentDisposition === "" ? (NAME.exec(header)?.[1] ?? "") : info.name,
-    filename: fileName(info) ?? "",
-    contentType: info.contentType,
-  };
-}
-
-function formError(error: MultipartError, fieldBytesMax: number): AppError {
-  if (error._tag === "InvalidBoundary")
-    return new AppError("unsupported_media", "the form has no boundary");
-  if (error._tag === "EndNotReached") return new AppError("invalid", "the form was cut short");
-  if (error._tag === "ReachedLimit")
-    return new AppError(
-      "invalid",
-      `the form has over ${PARTS_MAX} parts or a field over ${fieldBytesMax} bytes`,
-    );
-  return new AppError("invalid", "the form is malformed");
 }

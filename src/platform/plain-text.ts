@@ -32,6 +32,8 @@ const SIGNED = {
 
 const LIMITED = { 429: "too many requests of this address, send it again" };
 
+const CODING = { 415: 'the content coding "lzma" is not supported' };
+
 /** How a route is described that takes a signature: by an example of its answer and the texts of its other errors. */
 export function signedDetail(
   summary: string,
@@ -59,7 +61,8 @@ export function plainDetail(
 
 /** The errors alone, by their texts, with those of every route. */
 export function plainErrors(texts: Partial<Record<number, string>>) {
-  const errors = Object.entries({ ...texts, ...LIMITED }).map(([status, text]) => [
+  const coding = 413 in texts ? CODING : {};
+  const errors = Object.entries({ ...texts, ...coding, ...LIMITED }).map(([status, text]) => [
     status,
     { description: text, content: { "text/plain": { example: `${text}\n` } } },
   ]);

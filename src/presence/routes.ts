@@ -1,8 +1,8 @@
 import { Elysia } from "elysia";
 
-import { readBody } from "../platform/body.ts";
 import { type Clients } from "../platform/clients.ts";
 import { type Clock } from "../platform/clock.ts";
+import { readContent } from "../platform/content.ts";
 import { anyOrigin } from "../platform/cors.ts";
 import { errors, json } from "../platform/docs.ts";
 import { AppError } from "../platform/errors.ts";
@@ -38,7 +38,7 @@ export function presenceRoutes(deps: PresenceRoutesDeps) {
       "/ping",
       async ({ request }) => {
         const user = await callers.user(request);
-        const status = parsePing(await readBody(request, BODY_BYTES_MAX));
+        const status = parsePing(await readContent(request, BODY_BYTES_MAX));
         await presence.ping(user, status, () => clients.network(request));
         return new Response();
       },
@@ -75,7 +75,7 @@ export function presenceRoutes(deps: PresenceRoutesDeps) {
       "/presence/tokens",
       async ({ request }) => {
         serverKeys.check(request);
-        const { ttlS, ...claim } = parseTokenRequest(await readBody(request, BODY_BYTES_MAX));
+        const { ttlS, ...claim } = parseTokenRequest(await readContent(request, BODY_BYTES_MAX));
         const expiresAt = Math.floor(clock.epochMs() / 1000) + ttlS;
         return { token: await tokens.sign(claim, expiresAt), expires_at: expiresAt };
       },

@@ -1,8 +1,8 @@
 import { Elysia, t } from "elysia";
 
-import { inflate, readBody } from "../platform/body.ts";
 import { type InflightBytes } from "../ingest/inflight-bytes.ts";
 import { type Clients } from "../platform/clients.ts";
+import { readContent } from "../platform/content.ts";
 import { type Sql } from "../platform/database.ts";
 import { forSdks } from "../platform/cors.ts";
 import { errors, json } from "../platform/docs.ts";
@@ -39,7 +39,7 @@ export function startRoutes({ sessions, clients, inflight, jsonBytesMax }: Start
   return new Elysia({ name: "session-starts" })
     .post("/v1/ios/start", ({ request }) => ios(request), {
       parse: "none",
-      detail: startDetail("Start a session", IOS_EXAMPLE, 400, 403, 404, 408, 422, 503),
+      detail: startDetail("Start a session", IOS_EXAMPLE, 400, 403, 404, 408, 415, 422, 503),
     })
     .post("/v1/mobile/start", ({ request }) => mobile(request), {
       parse: "none",
@@ -50,6 +50,7 @@ export function startRoutes({ sessions, clients, inflight, jsonBytesMax }: Start
         403,
         404,
         408,
+        415,
         422,
         426,
         503,
@@ -127,7 +128,7 @@ async function readJson(
   hold: (bytes: number) => void,
 ): Promise<Uint8Array> {
   try {
-    return await inflate(request, await readBody(request, bytesMax, hold), bytesMax);
+    return await readContent(request, bytesMax, hold);
   } catch (error) {
     if (error instanceof AppError && error.code === "too_large")
       throw new AppError("invalid", error.message, { cause: error });

@@ -1,7 +1,9 @@
 /** What may be published: a build number and two digits, of which `00` forces the update. */
 export const VERSION = /^\d{1,9}_\d{2}$/;
 
-const CLIENT_VERSION = /^0*(\d+)_(\d{2})(.*)$/s;
+// Leading zeros are taken off afterwards: two repetitions that may share them would take quadratic time.
+const CLIENT_VERSION = /^(\d+)_(\d{2})(.*)$/s;
+const LEADING_ZEROS = /^0+(?=\d)/;
 const ABIS = ["arm", "arm64"];
 const DEFAULT_ABI = "arm64";
 
@@ -17,7 +19,10 @@ export type ReadVersion = {
 
 export function readVersion(text: string): ReadVersion {
   const [, build, suffix, rest = ""] = CLIENT_VERSION.exec(text) ?? [];
-  const number = build === undefined || suffix === undefined ? undefined : build + suffix;
+  const number =
+    build === undefined || suffix === undefined
+      ? undefined
+      : build.replace(LEADING_ZEROS, "") + suffix;
   return { text, number, rest, abi: ABIS.includes(rest) ? rest : DEFAULT_ABI };
 }
 

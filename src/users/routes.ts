@@ -1,7 +1,7 @@
 import { Elysia } from "elysia";
 
 import { type InflightBytes } from "../ingest/inflight-bytes.ts";
-import { readBody } from "../platform/body.ts";
+import { readContent } from "../platform/content.ts";
 import { anyOrigin, configuredOrigins } from "../platform/cors.ts";
 import { type Clients } from "../platform/clients.ts";
 import { queryParameter } from "../platform/docs.ts";
@@ -83,7 +83,7 @@ export function userRoutes({ users, signatures, clients, inflight, limit }: User
 /** A body that is cut short counts as one that cannot be read. */
 async function readUserBody(request: Request, hold: (bytes: number) => void): Promise<Uint8Array> {
   try {
-    return await readBody(request, BODY_BYTES_MAX, hold);
+    return await readContent(request, BODY_BYTES_MAX, hold);
   } catch (error) {
     throw error instanceof AppError && error.code === "invalid" ? notAUser(error) : error;
   }

@@ -1,9 +1,10 @@
-import { gzipSync } from "node:zlib";
+import { brotliCompressSync, gzipSync } from "node:zlib";
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 
 import { metric, objectOf, refusalOf, sessionRow } from "../support/answers.ts";
 import { TestApp } from "../support/app.ts";
 import { aBatch, encodeBatch, encodeMessage } from "../support/batches.ts";
+import { ENCODERS, codingName } from "../support/codings.ts";
 import { indexState } from "../support/index-state.ts";
 import { RawConnection } from "../support/raw-connection.ts";
 
@@ -91,17 +92,53 @@ describe.each(PATHS)("a batch at %s", (path) => {
     },
   );
 
-  test("in gzip comes back inflated, and another encoding is taken as it is", async () => {
+  test("comes back inflated, whatever its coding is and however that is written", async () => {
     const session = await app.aSession();
-    const zipped = aBatch({ salt: "zipped" });
-    expect((await app.append(session, gzipSync(zipped), path, GZIP)).status).toBe(200);
-    for (const encoding of ["identity", "GZIP", "br"]) {
-      const headers = { "content-encoding": encoding };
-      const batch = aBatch({ salt: encoding });
-      expect((await app.append(session, batch, path, headers)).status).toBe(200);
+    const sent: Uint8Array[] = [];
+    for (const [encoder, encode] of Object.entries(ENCODERS))
+      for (const coding of [
+        codingName(encoder),
+        `identity, ${codingName(encoder).toUpperCase()} `,
+      ]) {
+        const batch = aBatch({ salt: encoder + coding });
+        const headers = { "content-encoding": coding };
+        expect((await app.append(session, encode(batch), path, headers)).status).toBe(200);
+        sent.push(batch);
+      }
+    const batch = aBatch({ salt: "without a header" });
+    expect((await app.append(session, gzipSync(batch), path)).status).toBe(200);
+    const padded = aBatch({ salt: "padded" });
+    const padding = Buffer.concat([gzipSync(padded), new Uint8Array(512)]);
+    expect((await app.append(session, padding, path, GZIP)).status).toBe(200);
+    expect(await app.batches(session)).toEqual([...sent, batch, padded]);
+    expect(await app.batches(session, "?quarantined=true")).toEqual([]);
+  });
+
+  test("is stored as it came where that is gzip, and inflated otherwise, as every reader of segments knows it", async () => {
+    const session = await app.aSession();
+    for (const [encoder, encode] of Object.entries(ENCODERS)) {
+      const headers = { "content-encoding": codingName(encoder) };
+      await app.append(session, encode(aBatch({ salt: encoder })), path, headers);
     }
-    const others = ["identity", "GZIP", "br"].map((salt) => aBatch({ salt }));
-    expect(await app.batches(session)).toEqual([zipped, ...others]);
+    const twice = { "content-encoding": "br, gzip" };
+    await app.append(session, gzipSync(brotliCompressSync(aBatch())), path, twice);
+    const rows = await app.sql`
+      select flags & 1 as gzip, length < bytes as smaller from batches where session_id = ${session.sessionID} order by segment_id, "offset"`;
+    const inflated = { gzip: 0, smaller: false };
+    const gzip = { gzip: 1, smaller: true };
+    expect([...rows]).toEqual([gzip, gzip, ...Array.from({ length: 5 }, () => inflated)]);
+  });
+
+  test("is refused in a coding that nobody knows, and quarantined when it only begins like gzip", async () => {
+    const session = await app.aSession();
+    const answer = await app.append(session, aBatch(), path, { "content-encoding": "lzma" });
+    expect(answer.headers.get("accept-encoding")).toBe("gzip, deflate, br, zstd");
+    expect(answer.headers.get("access-control-allow-origin")).toBe("*");
+    expect(await refusalOf(answer)).toEqual([415, 'the content coding "lzma" is not supported']);
+    const half = Uint8Array.from(gzipSync(aBatch()).subarray(0, 50));
+    expect((await app.append(session, half, path)).status).toBe(200);
+    expect(await app.batches(session)).toEqual([]);
+    expect(await app.batches(session, "?quarantined=true")).toEqual([half]);
   });
 });
 

@@ -1,7 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { pino } from "pino";
 
-import { startServer } from "../../src/server.ts";
 import { refusalOf } from "../support/answers.ts";
 import { TestApp } from "../support/app.ts";
 import { RawConnection } from "../support/raw-connection.ts";
@@ -161,69 +159,4 @@ describe("the request id", () => {
       expect(seen.size).toBe(3);
     },
   );
-});
-
-describe("the log", () => {
-  type Line = Record<string, unknown>;
-
-  /** What a second server of the same database logs while `act` uses it. */
-  async function logged(act: (url: string) => Promise<void>, level = "info"): Promise<Line[]> {
-    const lines: Line[] = [];
-    const log = pino({ level }, { write: (line: string) => void lines.push(JSON.parse(line)) });
-    const server = await startServer(app.config, app.databaseUrl, { log });
-    try {
-      await act(server.url.replace(/\/$/, ""));
-    } finally {
-      await server.stop();
-    }
-    return lines;
-  }
-
-  test("has a line for every management request, with what an operator looks for", async () => {
-    const lines = await logged(async (url) => {
-      for (let n = 0; n < 30; n++)
-        await fetch(`${url}/v1/sessions/${n}?secret=x`, {
-          headers: { "x-request-id": `r-${n}`, "x-server-key": "top-secret" },
-        });
-    });
-    const requests = lines.filter(({ msg }) => msg === "request");
-    expect(requests).toHaveLength(30);
-    expect(requests[7]).toMatchObject({
-      id: "r-7",
-      method: "GET",
-      path: "/v1/sessions/7",
-      status: 404,
-      ms: expect.any(Number),
-      address: "127.0.0.1",
-    });
-    expect(JSON.stringify(lines)).not.toContain("secret");
-  });
-
-  test("is sampled for SDK requests and unknown paths, and never holds a token", async () => {
-    const { token } = await app.aSession();
-    const lines = await logged(async (url) => {
-      const headers = { authorization: `Bearer ${token}` };
-      for (let n = 0; n < 150; n++) {
-        const path = n % 2 === 0 ? "/v1/ios/i" : `/nowhere-${n}`;
-        await fetch(url + path, { method: "POST", headers, body: "x" });
-      }
-    });
-    const requests = lines.filter(({ msg }) => msg === "request").length;
-    expect(requests).toBeGreaterThan(0);
-    // Twenty a second, and the loop takes less than three.
-    expect(requests).toBeLessThanOrEqual(60);
-    expect(JSON.stringify(lines)).not.toContain(token.slice(-20));
-  });
-
-  test("has a fault of ours in full, which the client is not told", async () => {
-    await app.sql`alter table sessions rename to sessions_away`;
-    const lines = await logged(async (url) => {
-      const answer = await fetch(`${url}/v1/sessions/1`);
-      expect(await refusalOf(answer)).toEqual([500, "internal error"]);
-    }, "error");
-    await app.sql`alter table sessions_away rename to sessions`;
-    const [fault] = lines.filter(({ msg }) => msg === "request failed");
-    expect(fault).toMatchObject({ method: "GET" });
-    expect(JSON.stringify(fault)).toContain('relation \\"sessions\\" does not exist');
-  });
 });

@@ -1,13 +1,10 @@
 import * as fc from "fast-check";
 import { describe, expect, test } from "bun:test";
 
-import { formEvents } from "../../src/platform/multipart.ts";
 import { AppError } from "../../src/platform/errors.ts";
-import { concat } from "../support/batches.ts";
 import { failure } from "../support/failure.ts";
+import { chunksOf, partsOf } from "../support/form-reading.ts";
 import { BOUNDARY, type FormPart, encodeForm } from "../support/forms.ts";
-
-const INFLATED_BYTES_MAX = 2 ** 20;
 
 const TYPE = `multipart/form-data; boundary=${BOUNDARY}`;
 
@@ -29,50 +26,6 @@ const part: fc.Arbitrary<FormPart> = fc.oneof(
   fc.record({ file: name, bytes: content.map((bytes) => new Uint8Array(bytes)) }),
 );
 const form = fc.array(part, { minLength: 1, maxLength: 6 });
-
-/** The bytes in chunks that end where the cuts say. */
-function chunksOf(bytes: Uint8Array, cuts: number[]): Uint8Array[] {
-  const ends = [...cuts.map((cut) => cut % (bytes.length + 1)), bytes.length].toSorted(
-    (a, b) => a - b,
-  );
-  return ends
-    .map((end, index) => bytes.slice(ends[index - 1] ?? 0, end))
-    .filter((chunk) => chunk.length > 0);
-}
-
-function requestOf(chunks: Uint8Array[], contentType = TYPE): Request {
-  const left = [...chunks];
-  const body = new ReadableStream<Uint8Array>({
-    pull(controller) {
-      const chunk = left.shift();
-      if (chunk === undefined) controller.close();
-      else controller.enqueue(chunk);
-    },
-  });
-  const headers = { "content-type": contentType };
-  return new Request("http://localhost/", { method: "POST", body, headers });
-}
-
-/** What the events add up to. */
-async function partsOf(chunks: Uint8Array[], contentType?: string): Promise<FormPart[]> {
-  const parts: FormPart[] = [];
-  let open: { file: string; type: string; pieces: Uint8Array[] } | undefined;
-  for await (const events of formEvents(requestOf(chunks, contentType), {
-    inflatedBytesMax: INFLATED_BYTES_MAX,
-  }))
-    for (const event of events)
-      if (event.type === "field") parts.push({ field: event.name, value: event.value });
-      else if (event.type === "file")
-        open = { file: event.filename, type: event.contentType, pieces: [] };
-      else if (open === undefined) throw new Error(`${event.type} outside a file`);
-      else if (event.type === "data") open.pieces.push(Uint8Array.from(event.bytes));
-      else {
-        parts.push({ file: open.file, type: open.type, bytes: concat(open.pieces) });
-        open = undefined;
-      }
-  expect(open).toBeUndefined();
-  return parts;
-}
 
 function read(parts: FormPart[]): FormPart[] {
   return parts.map((one) => ("file" in one ? { type: "image/png", ...one } : one));
@@ -178,6 +131,22 @@ describe("the parts' headers", () => {
     ['Content-Disposition: form-data; name="Bild №1"; filename="a"', "a"],
     ['Content-Disposition: form-data; name="f"; filename="a\tb"', "a\tb"],
     ['Content-Disposition: form-data; name="f"; filename=""', ""],
+    ['Content-Disposition: form-data; name="f"; filename="a\\"b"', 'a"b'],
+    ['Content-Disposition: form-data; name="f"; filename="C:\\dir\\a.png"', "C:\\dir\\a.png"],
+    ['Content-Disposition: form-data; name="f"; filename="a.png";', "a.png"],
+    ['Content-Disposition: form-data ;\tname = "f" ;filename= "a.png" ', "a.png"],
+    ['Content-Disposition: form-data;\r\n name="f";\r\n\tfilename="a.png"', "a.png"],
+    ['Content-Disposition:\r\n form-data; name="f"; filename="a.png"', "a.png"],
+    ["Content-Disposition: form-data; name=f; filename=a; filename*=utf-8'en'%e2%82%ac", "€"],
+    ["Content-Disposition: form-data; name=f; filename=a; filename*=latin9''%a4", "a"],
+    [
+      "Content-Disposition: form-data; name=f; filename*0=a; filename*1*=%2e; filename*2=png",
+      "a.png",
+    ],
+    [
+      'Content-Disposition: form-data; name="a"; filename="a"\r\nContent-Disposition: form-data; name="b"',
+      "a",
+    ],
   ])("%s name the file %p", async (headers, file) => {
     const [first] = await partsOf([partWith(headers)]);
     expect(first).toMatchObject({ file, bytes: Uint8Array.from(Buffer.from("abc")) });
@@ -189,13 +158,20 @@ describe("the parts' headers", () => {
     "Content-Disposition: ",
     'Content-Disposition: "form-data"; filename="a"',
     'Content-Disposition: form-data; filename="a"',
-    'Content-Disposition: form-data; name="a"\r\nContent-Disposition: form-data; name="b"',
     "Content-Disposition: form-data; name=f; filename*=UTF-8''%zz",
     'Content-Disposition: form-data; name="f"; filename="a\u0001b"',
     'Content-Disposition form-data; name="f"; filename="a"',
   ])("%j make the form malformed, since nobody knows what the part is", async (headers) => {
     const error = await failure(partsOf([partWith(headers)]));
     expect(error).toMatchObject({ code: "invalid", message: "the form is malformed" });
+  });
+
+  test("are at most a hundred", async () => {
+    const disposition = 'Content-Disposition: form-data; name="f"; filename="a"';
+    const fits = partWith(disposition + "\r\nX: y".repeat(99));
+    expect(await partsOf([fits])).toHaveLength(1);
+    const over = partWith(disposition + "\r\nX: y".repeat(100));
+    expect(await failure(partsOf([over]))).toMatchObject({ code: "invalid" });
   });
 
   test("may take up to 16 KiB", async () => {
@@ -215,6 +191,10 @@ describe("the request's content type", () => {
     `multipart/form-data; boundary="${BOUNDARY}"`,
     `Multipart/Form-Data; charset=utf-8; boundary=${BOUNDARY}`,
     `multipart/form-data;boundary=${BOUNDARY}`,
+    `multipart/form-data; boundary=${BOUNDARY};`,
+    `multipart/form-data; boundary=${BOUNDARY} ; `,
+    ` multipart/form-data ;\tBOUNDARY = ${BOUNDARY}`,
+    `multipart/form-data; boundary=${BOUNDARY}; boundary=${BOUNDARY}`,
   ])("%s is read", async (contentType) => {
     expect(await partsOf([bytes], contentType)).toEqual([{ field: "a", value: "1" }]);
   });
@@ -227,7 +207,7 @@ describe("the request's content type", () => {
     "multipart/form-data; boundary=",
     'multipart/form-data; boundary=""',
     "multipart/form-data; charset=utf-8",
-    `multipart/form-data; boundary=${"x".repeat(71)}`,
+    `multipart/form-data; boundary=${"x".repeat(1001)}`,
     "",
   ])("%p is not supported", async (contentType) => {
     expect(await failure(partsOf([bytes], contentType))).toMatchObject({

@@ -1,0 +1,44 @@
+import { AppError } from "./errors.ts";
+
+const NAMES = new Map([
+  ["gzip", "gzip"],
+  ["x-gzip", "gzip"],
+  ["deflate", "deflate"],
+  ["br", "br"],
+  ["zstd", "zstd"],
+] as const);
+const ACCEPTED = "gzip, deflate, br, zstd";
+// Nobody compresses twice on purpose; a chain of codings would multiply what a few bytes can grow to.
+const CODINGS_MAX = 2;
+const GZIP_MAGIC = [0x1f, 0x8b];
+
+export type Coding = "gzip" | "deflate" | "br" | "zstd";
+
+/** The content codings of the body, the one that was applied last first. Throws 415, which names the codings that are accepted. */
+export function codingsOf({ headers }: Request): Coding[] {
+  const header = headers.get("content-encoding");
+  if (header === null) return [];
+  const names = header
+    .toLowerCase()
+    .split(",")
+    .map((name) => name.trim())
+    .filter((name) => name !== "" && name !== "identity");
+  if (names.length > CODINGS_MAX) throw unsupported(`over ${CODINGS_MAX} content codings`);
+  return names.map(codingOf).toReversed();
+}
+
+/** Whether bytes begin like gzip, as no batch, form or JSON text does. */
+export function beginsLikeGzip(bytes: Uint8Array): boolean {
+  return GZIP_MAGIC.every((byte, at) => bytes[at] === byte);
+}
+
+function codingOf(name: string): Coding {
+  for (const [known, coding] of NAMES) if (known === name) return coding;
+  throw unsupported(`the content coding ${JSON.stringify(name.slice(0, 64))}`);
+}
+
+function unsupported(what: string): AppError {
+  return new AppError("unsupported_coding", `${what} is not supported`, {
+    headers: { "accept-encoding": ACCEPTED },
+  });
+}

@@ -1,0 +1,204 @@
+import { once } from "node:events";
+import { type Transform } from "node:stream";
+import { promisify } from "node:util";
+import * as zlib from "node:zlib";
+
+import { tooLarge } from "./body.ts";
+import { type Coding } from "./codings.ts";
+import { AppError } from "./errors.ts";
+import { ZstdFrames } from "./zstd-frames.ts";
+
+// Below these sizes inflating takes less than the hand-over to another thread.
+const INLINE_BYTES_MAX = 32 * 1024;
+const INLINE_INFLATED_BYTES_MAX = 2 ** 20;
+// What tells deflate with the header of zlib, as HTTP means it, from the bare one that some clients send.
+const ZLIB_HEADER_BYTES = 2;
+
+type Format = "gzip" | "zlib" | "raw" | "br" | "zstd";
+type Options = { info: true; maxOutputLength: number };
+type Engine = Transform & { bytesWritten: number };
+
+const INLINE: Record<Format, (bytes: Uint8Array, options: Options) => unknown> = {
+  gzip: zlib.gunzipSync,
+  zlib: zlib.inflateSync,
+  raw: zlib.inflateRawSync,
+  br: zlib.brotliDecompressSync,
+  zstd: zlib.zstdDecompressSync,
+};
+const ELSEWHERE: Record<Format, (bytes: Uint8Array, options: Options) => Promise<unknown>> = {
+  gzip: promisify(zlib.gunzip),
+  zlib: promisify(zlib.inflate),
+  raw: promisify(zlib.inflateRaw),
+  br: promisify(zlib.brotliDecompress),
+  zstd: promisify(zlib.zstdDecompress),
+};
+const STREAMS: Record<Format, () => Engine> = {
+  gzip: zlib.createGunzip,
+  zlib: zlib.createInflate,
+  raw: zlib.createInflateRaw,
+  br: zlib.createBrotliDecompress,
+  zstd: zlib.createZstdDecompress,
+};
+
+/** Takes one coding off. Behind it there may be zeros, which some clients pad with, and nothing else. Throws 413 when more than `bytesMax` would come out, 400 when it is not whole. */
+export async function inflateWhole(
+  coding: Coding,
+  bytes: Uint8Array,
+  bytesMax: number,
+): Promise<Uint8Array> {
+  try {
+    const format = formatOf(coding, bytes);
+    const frames = format === "zstd" ? bytes.subarray(0, frameBytes(bytes)) : bytes;
+    const { buffer, engine } = await inflated(format, frames, bytesMax);
+    checkPadding(bytes.subarray(engine.bytesWritten));
+    return buffer;
+  } catch (cause) {
+    throw refusal(coding, cause, bytesMax);
+  }
+}
+
+/** The same of bytes that arrive in chunks. */
+export async function* inflateChunks(
+  coding: Coding,
+  chunks: AsyncGenerator<Uint8Array>,
+  bytesMax: number,
+): AsyncGenerator<Uint8Array> {
+  let bytes = 0;
+  try {
+    const { head, all } = await beginning(chunks, ZLIB_HEADER_BYTES);
+    const format = formatOf(coding, head);
+    const source = format === "zstd" ? frameChunks(all) : all;
+    for await (const chunk of through(STREAMS[format](), source)) {
+      bytes += chunk.length;
+      if (bytes > bytesMax) throw tooLarge(bytesMax, "inflated body");
+      yield chunk;
+    }
+  } catch (cause) {
+    throw refusal(coding, cause, bytesMax);
+  }
+}
+
+/** The first bytes, fewer only when there are no more, and all chunks, those included. */
+export async function beginning(
+  chunks: AsyncGenerator<Uint8Array>,
+  bytes: number,
+): Promise<{ head: Uint8Array; all: AsyncGenerator<Uint8Array> }> {
+  let head: Uint8Array = new Uint8Array();
+  while (head.length < bytes) {
+    const { done, value } = await chunks.next();
+    if (done === true) break;
+    head = head.length === 0 ? value : Buffer.concat([head, value]);
+  }
+  const all = async function* () {
+    yield head;
+    yield* chunks;
+  };
+  return { head, all: all() };
+}
+
+function formatOf(coding: Coding, [first = 0, second = 0]: Uint8Array): Format {
+  if (coding !== "deflate") return coding;
+  return (first & 0x0f) === 8 && (first * 256 + second) % 31 === 0 ? "zlib" : "raw";
+}
+
+type Inflated = { buffer: Uint8Array; engine: { bytesWritten: number } };
+
+async function inflated(format: Format, bytes: Uint8Array, bytesMax: number): Promise<Inflated> {
+  if (bytes.length <= INLINE_BYTES_MAX)
+    try {
+      const maxOutputLength = Math.min(bytesMax, INLINE_INFLATED_BYTES_MAX);
+      return readInflated(INLINE[format](bytes, { info: true, maxOutputLength }));
+    } catch (cause) {
+      if (!isTooLarge(cause) || bytesMax <= INLINE_INFLATED_BYTES_MAX) throw cause;
+    }
+  return readInflated(await ELSEWHERE[format](bytes, { info: true, maxOutputLength: bytesMax }));
+}
+
+/** The result of an engine that was asked for `info`, which its types do not know. */
+function readInflated(result: unknown): Inflated {
+  if (isInflated(result)) return result;
+  throw new TypeError("the engine gave no info");
+}
+
+function isInflated(result: unknown): result is Inflated {
+  return typeof result === "object" && result !== null && "engine" in result;
+}
+
+/** What comes out of an engine that is fed with the chunks. */
+async function* through(
+  engine: Engine,
+  chunks: AsyncGenerator<Uint8Array>,
+): AsyncGenerator<Uint8Array> {
+  const feeding = feed(engine, chunks);
+  // It is awaited when everything has come out: a failure must not count as unhandled until then.
+  feeding.catch(() => undefined);
+  try {
+    for await (const chunk of engine) if (chunk instanceof Uint8Array) yield chunk;
+    const { fed, zeros } = await feeding;
+    if (fed - engine.bytesWritten > zeros) throw new RangeError("more behind the end");
+  } finally {
+    engine.destroy();
+  }
+}
+
+/** Resolves to the number of bytes in all, and of zeros at their end. An engine that has found its end, or is gone, is given no more. */
+async function feed(engine: Engine, chunks: AsyncGenerator<Uint8Array>) {
+  const { promise: over, resolve } = Promise.withResolvers<void>();
+  for (const event of ["end", "error", "close"]) engine.once(event, () => resolve());
+  const isOver = () => engine.readableEnded || engine.destroyed;
+  let fed = 0;
+  let zeros = 0;
+  try {
+    for await (const chunk of chunks) {
+      if (engine.destroyed && !engine.readableEnded) break;
+      fed += chunk.length;
+      const ending = zerosAtEnd(chunk);
+      zeros = ending === chunk.length ? zeros + ending : ending;
+      // A copy: the bytes are a view of what the network delivered, and the engine reads them later.
+      if (!isOver() && !engine.write(new Uint8Array(chunk)))
+        await Promise.race([once(engine, "drain").catch(() => undefined), over]);
+    }
+    if (!isOver()) engine.end();
+    return { fed, zeros };
+  } catch (error) {
+    engine.destroy(error instanceof Error ? error : new Error(String(error)));
+    throw error;
+  }
+}
+
+/** The bytes of a body's frames alone. */
+async function* frameChunks(chunks: AsyncGenerator<Uint8Array>): AsyncGenerator<Uint8Array> {
+  const frames = new ZstdFrames();
+  for await (const chunk of chunks) {
+    const taken = frames.take(chunk);
+    checkPadding(chunk.subarray(taken));
+    if (taken > 0) yield chunk.subarray(0, taken);
+  }
+  if (!frames.isComplete) throw new RangeError("the frames are cut short");
+}
+
+function frameBytes(bytes: Uint8Array): number {
+  const frames = new ZstdFrames();
+  const taken = frames.take(bytes);
+  if (!frames.isComplete) throw new RangeError("the frames are cut short");
+  return taken;
+}
+
+function checkPadding(bytes: Uint8Array): void {
+  if (zerosAtEnd(bytes) < bytes.length) throw new RangeError("more behind the end");
+}
+
+function zerosAtEnd(bytes: Uint8Array): number {
+  const last = bytes.findLastIndex((byte) => byte !== 0);
+  return bytes.length - 1 - last;
+}
+
+function isTooLarge(cause: unknown): boolean {
+  return cause instanceof Error && "code" in cause && cause.code === "ERR_BUFFER_TOO_LARGE";
+}
+
+function refusal(coding: Coding, cause: unknown, bytesMax: number): AppError {
+  if (cause instanceof AppError) return cause;
+  if (isTooLarge(cause)) return tooLarge(bytesMax, "inflated body");
+  return new AppError("invalid", `the body is not valid ${coding}`, { cause });
+}
