@@ -1,11 +1,12 @@
 #!/usr/bin/env bun
-import { Command, CommanderError } from "commander";
+import { Command, CommanderError, Option } from "commander";
 
 import { version } from "../package.json" with { type: "json" };
-import { runMigrations, sendCampaigns, serve, start } from "./commands.ts";
+import { type ServeOptions, runMigrations, sendCampaigns, serve, start } from "./commands.ts";
 import { addDeviceCommands } from "./device-commands.ts";
 import { type Config, readConfig } from "./platform/config.ts";
 import { DependencyAway, EXIT_AWAY, UsageError } from "./platform/errors.ts";
+import { addKeyCommands } from "./key-commands.ts";
 import { addProjectCommands } from "./project-commands.ts";
 import { addReindexCommand } from "./reindex-command.ts";
 import { addSignatureCommands } from "./signature-commands.ts";
@@ -24,7 +25,8 @@ function program(config: () => Config): Command {
     .command("serve")
     .description("one serving process on a migrated database")
     .option("--reuse-port", "share the port with other serving processes")
-    .action(async (options: { reusePort?: boolean }) => serve(config(), options));
+    .addOption(new Option("--kept", "a start keeps this process").hideHelp())
+    .action(async (options: ServeOptions) => serve(config(), options));
   root
     .command("work")
     .description("one process that sends campaigns")
@@ -44,6 +46,7 @@ function program(config: () => Config): Command {
     config,
   );
   addDeviceCommands(root.command("devices").description("devices that can be pushed to"), config);
+  addKeyCommands(root.command("key").description("the server key of an embedded start"), config);
   addSignatureCommands(
     root.command("signature").description("who may use the update server"),
     config,

@@ -93,11 +93,6 @@ export class Clients {
   }
 }
 
-export function isLoopback(address: string): boolean {
-  const plain = canonical(address);
-  return plain !== "" && ipaddr.parse(plain).range() === "loopback";
-}
-
 function isPublic(address: string): boolean {
   return ipaddr.parse(address).range() === "unicast";
 }

@@ -34,7 +34,7 @@ const Env = Type.Object({
   PRESENCE_TTL_S: Type.Integer({ minimum: 1, maximum: 86_400, default: 60 }),
   TOKEN_SECRET: Type.String({ default: "" }),
   SERVER_KEYS: Type.String({ default: "" }),
-  TRUSTED_PROXIES: Type.String({ default: "127.0.0.0/8,::1/128" }),
+  TRUSTED_PROXIES: Type.String({ default: "" }),
   BEACON_SIZE_LIMIT: Type.Integer({ minimum: 1024, maximum: 64 * MIB, default: 1_000_000 }),
   JSON_SIZE_LIMIT: Type.Integer({ minimum: 256, maximum: 16 * MIB, default: 131_072 }),
   FILE_SIZE_LIMIT: Type.Integer({ minimum: 1024, default: 10_000_000 }),

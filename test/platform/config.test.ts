@@ -30,7 +30,7 @@ test("without variables everything has its documented default", () => {
     workers: 1,
     presenceTtlMs: 60_000,
     serverKeys: [],
-    trustedProxies: ["127.0.0.0/8", "::1/128"],
+    trustedProxies: [],
     corsOrigins: [],
     beaconBytesMax: 1_000_000,
     jsonBytesMax: 131_072,

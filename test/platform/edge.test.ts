@@ -3,7 +3,7 @@ import { pino } from "pino";
 
 import { startServer } from "../../src/server.ts";
 import { refusalOf } from "../support/answers.ts";
-import { TestApp } from "../support/app.ts";
+import { KEYED, SERVER_KEY, TestApp } from "../support/app.ts";
 import { RawConnection } from "../support/raw-connection.ts";
 
 const ROUTES: [path: string, methods: string[]][] = [
@@ -55,7 +55,7 @@ describe("a known path", () => {
   test("takes HEAD where it takes GET, and nowhere else", async () => {
     using connection = await RawConnection.open(app.url);
     for (const [path, methods] of ROUTES.filter(([one]) => !one.includes("/1"))) {
-      connection.head(`HEAD ${path}`);
+      connection.head(`HEAD ${path}`, KEYED);
       const { status } = await connection.response({ bodyless: true });
       const { status: expected } = await app.fetch(path, {
         method: methods.includes("GET") ? "GET" : "PUT",
@@ -183,7 +183,7 @@ describe("the log", () => {
     const lines = await logged(async (url) => {
       for (let n = 0; n < 30; n++)
         await fetch(`${url}/v1/sessions/${n}?secret=x`, {
-          headers: { "x-request-id": `r-${n}`, "x-server-key": "top-secret" },
+          headers: { "x-request-id": `r-${n}`, ...KEYED },
         });
     });
     const requests = lines.filter(({ msg }) => msg === "request");
@@ -197,6 +197,7 @@ describe("the log", () => {
       address: "127.0.0.1",
     });
     expect(JSON.stringify(lines)).not.toContain("secret");
+    expect(JSON.stringify(lines)).not.toContain(SERVER_KEY);
   });
 
   test("is sampled for SDK requests and unknown paths, and never holds a token", async () => {
@@ -218,7 +219,7 @@ describe("the log", () => {
   test("has a fault of ours in full, which the client is not told", async () => {
     await app.sql`alter table sessions rename to sessions_away`;
     const lines = await logged(async (url) => {
-      const answer = await fetch(`${url}/v1/sessions/1`);
+      const answer = await fetch(`${url}/v1/sessions/1`, { headers: KEYED });
       expect(await refusalOf(answer)).toEqual([500, "internal error"]);
     }, "error");
     await app.sql`alter table sessions_away rename to sessions`;
