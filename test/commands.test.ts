@@ -166,15 +166,37 @@ test(
   "start serves from nothing, shares its folder with the command line but not with a second start, and ends with SIGTERM",
   async () => {
     const env = { DATA_DIR: join(dataDir, "start"), HOST: "127.0.0.1", LOG_LEVEL: "error" };
-    const server = Bun.spawn([process.execPath, MAIN, "start"], {
-      env: { PATH: process.env["PATH"] ?? "", PORT: "0", ...env },
-      stdout: "pipe",
-      stderr: "inherit",
+    const begin = () =>
+      Bun.spawn([process.execPath, MAIN, "start"], {
+        env: { PATH: process.env["PATH"] ?? "", PORT: "0", WORKERS: "2", ...env },
+        stdout: "pipe",
+        stderr: "inherit",
+      });
+    expect(await runCommand(["key", "show"], env)).toMatchObject({
+      code: 2,
+      err: expect.stringContaining("no server key in "),
     });
+    const server = begin();
     const greeting = await readUntil(server.stdout, "trackerVersion");
     const [, curl = ""] = greeting.match(/^ {2}(curl .*)$/m) ?? [];
     const answer = await runShell(curl);
     expect(JSON.parse(answer)).toMatchObject({ projectID: "1" });
+
+    // The key that it shows opens on every process, and nothing else does.
+    const [, serverKey = "none"] = greeting.match(/X-Server-Key: (\S+)$/m) ?? [];
+    const sessions = `${greeting.match(/http\S+(?=,)/)?.[0]}/v1/sessions?projectId=1`;
+    for (let nth = 0; nth < 8; nth++) {
+      const read = async (headers: Record<string, string>) =>
+        (await fetch(sessions, { headers, keepalive: false })).status;
+      expect([await read({}), await read({ "x-server-key": serverKey })]).toEqual([403, 200]);
+    }
+    expect(await runCommand(["key", "show"], env)).toMatchObject({ out: `${serverKey}\n` });
+    const json = await runCommand(["key", "show", "--json"], env);
+    expect(JSON.parse(json.out)).toEqual({ serverKey });
+    expect(await runCommand(["key", "show"], { ...env, SERVER_KEYS: "own" })).toMatchObject({
+      code: 2,
+      err: expect.stringContaining("those of SERVER_KEYS"),
+    });
 
     expect((await runCommand(["project", "list"], env)).out).toContain("demo");
     const second = await runCommand(["start"], { ...env, PORT: "0" });
@@ -199,6 +221,50 @@ test(
     expect(await server.exited).toBe(0);
     // The embedded database has ended with it; the command line starts it for itself.
     expect((await runCommand(["project", "list"], env)).out).toContain("demo");
+
+    // It keeps its key and shows it no more.
+    const later = begin();
+    const text = await readUntil(later.stdout, "trackerVersion");
+    expect(text).toContain("`floodgate key show` prints it");
+    expect(text).not.toContain(serverKey);
+    expect(await runCommand(["key", "show"], env)).toMatchObject({ out: `${serverKey}\n` });
+    later.kill("SIGTERM");
+    expect(await later.exited).toBe(0);
+  },
+  2 * TIMEOUT_MS,
+);
+
+test.each([[["serve"]], [["start"]]])(
+  "%j with DATABASE_URL makes no key: it warns once, and management answers 403",
+  async (args) => {
+    const folder = join(dataDir, `keyless-${args.join()}`);
+    const child = Bun.spawn([process.execPath, MAIN, ...args], {
+      env: {
+        PATH: process.env["PATH"] ?? "",
+        DATABASE_URL: databaseUrl,
+        TOKEN_SECRET: "secret",
+        DATA_DIR: folder,
+        PORT: "0",
+        HOST: "127.0.0.1",
+        WORKERS: "2",
+      },
+      stderr: "pipe",
+    });
+    const log = await readUntil(child.stderr, args[0] === "start" ? '"started"' : '"listening"');
+    expect(log.match(/SERVER_KEYS/g)).toHaveLength(1);
+    const [, url = ""] = log.match(/"url":"([^"]+)"/) ?? [];
+    for (const key of ["", "undefined", "null"]) {
+      const answer = await fetch(`${url}v1/sessions?projectId=1`, {
+        headers: { "x-server-key": key },
+      });
+      expect(answer.status).toBe(403);
+    }
+    child.kill("SIGTERM");
+    expect(await child.exited).toBe(0);
+    expect(await run(["key", "show"], { DATA_DIR: folder })).toMatchObject({
+      code: 2,
+      err: expect.stringContaining("set SERVER_KEYS"),
+    });
   },
   TIMEOUT_MS,
 );

@@ -29,7 +29,7 @@ export type TestSession = Type.Static<typeof TestSession>;
 
 export type AppOptions = Pick<
   ServerOptions,
-  "wrapObjects" | "index" | "commitDeadlineMs" | "clock"
+  "wrapObjects" | "index" | "commitDeadlineMs" | "clock" | "log"
 > & {
   store?: "files" | "s3";
   /** the shared Redis, instead of PostgreSQL's notifications */
