@@ -5,7 +5,7 @@ import { type Config } from "./platform/config.ts";
 import { type ServerKey, readServerKey } from "./platform/data-dir.ts";
 import { type Sql, isAway, openDatabase } from "./platform/database.ts";
 import { DependencyAway, UsageError } from "./platform/errors.ts";
-import { untilFree } from "./platform/listener.ts";
+import { checkHost, untilFree } from "./platform/listener.ts";
 import { type Log, openLog } from "./platform/log.ts";
 import { migrate } from "./platform/migrate.ts";
 import { type Opened, ownDatabase, shareDatabase } from "./platform/open-database.ts";
@@ -17,6 +17,7 @@ import { type Program, Supervisor, tellReady } from "./supervisor.ts";
 /** Everything from nothing: the embedded database unless one is configured, its schema, a demo project, and the processes. */
 export async function start(config: Config): Promise<void> {
   const stopped = untilStopped();
+  await checkHost(config.host);
   await using own = await ownDatabase(config);
   await migrateDatabase(own.databaseUrl);
   const log = openLog(config.logLevel);
@@ -68,6 +69,7 @@ export async function serve(config: Config, { kept, reusePort }: ServeOptions): 
   if (config.databaseUrl === undefined)
     throw new UsageError("serve needs DATABASE_URL; `start` brings a database of its own");
   const stopped = untilStopped();
+  await checkHost(config.host);
   const log = openLog(config.logLevel);
   // The `start` that keeps this process has warned for all of them.
   if (kept !== true) warnWithoutKeys(config, log);

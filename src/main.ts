@@ -62,6 +62,9 @@ function describeError(error: unknown): string {
   return error.message === "" ? code : error.message.trim().replaceAll(/\s*\n\s*/g, " | ");
 }
 
+// What an operator says to other programs of PostgreSQL: its driver and its server would follow these, too.
+for (const name of Object.keys(process.env)) if (name.startsWith("PG")) delete process.env[name];
+
 try {
   await program(() => readConfig()).parseAsync();
   // An exit would drop what a slow reader of a pipe has not taken yet.

@@ -14,6 +14,30 @@ import { TcpProxy } from "./support/tcp-proxy.ts";
 
 const MAIN = join(import.meta.dir, "../src/main.ts");
 const TIMEOUT_MS = 60_000;
+/** Meant for other programs of PostgreSQL; followed here, none of them would let it start. */
+const FOREIGN = {
+  PGTARGETSESSIONATTRS: "any",
+  PGHOST: "nowhere.invalid",
+  PGHOSTADDR: "192.0.2.1",
+  PGPORT: "1",
+  PGUSER: "stranger",
+  PGPASSWORD: "wrong",
+  PGDATABASE: "none",
+  PGDATA: "/nowhere",
+  PGOPTIONS: "-c nonsense=1",
+  PGSSLMODE: "verify-full",
+  PGSSL: "require",
+  PGSSLROOTCERT: "/nowhere",
+  PGSSLNEGOTIATION: "direct",
+  PGPASSFILE: "/nowhere",
+  PGSERVICE: "none",
+  PGCONNECT_TIMEOUT: "0.001",
+  PGMAX: "0",
+  PGBACKOFF: "x",
+  PGFETCH_TYPES: "x",
+  PGCLIENTENCODING: "EUC_JP",
+  PGAPPNAME: "other",
+};
 
 const Project = Type.Object({
   id: Type.Integer(),
@@ -134,8 +158,36 @@ test("a bad configuration is reported whole, in one line", async () => {
   expect(err.trimEnd().split("\n")).toHaveLength(1);
 });
 
-test("migrating again changes nothing", async () => {
-  expect(await run(["migrate"])).toMatchObject({ code: 0, out: "the database is up to date\n" });
+test("migrating again changes nothing, and PG variables of other programs neither", async () => {
+  for (const env of [{}, FOREIGN])
+    expect(await run(["migrate"], env)).toMatchObject({
+      code: 0,
+      out: "the database is up to date\n",
+    });
+});
+
+test.each([
+  ["x86_64-conda-linux-gnu", ["start", "serve"]],
+  ["256.1.1.1", ["start"]],
+  ["192.0.2.1", ["start"]],
+  ["http://localhost", ["serve"]],
+])("a HOST %s that nothing can listen on is called that", async (HOST, commands) => {
+  for (const command of commands) {
+    const env = { HOST, PORT: "0", DATA_DIR: join(dataDir, "nowhere") };
+    const { err, code } = await run([command], env);
+    expect({ err, code }).toEqual({
+      code: 2,
+      err: `floodgate: cannot listen on HOST "${HOST}": it is neither an address nor a name of this machine (unset it, or set 0.0.0.0 for all of its addresses)\n`,
+    });
+  }
+});
+
+test("a data folder that cannot be made is called that", async () => {
+  const { err, code } = await runCommand(["start"], { DATA_DIR: "/proc/nowhere", PORT: "0" });
+  expect({ err, code }).toMatchObject({
+    code: 2,
+    err: expect.stringContaining("cannot use the data folder /proc/nowhere (DATA_DIR): "),
+  });
 });
 
 test("serve without a database says what it needs", async () => {
@@ -165,7 +217,12 @@ test.each(["start", "serve", "migrate"])(
 test(
   "start serves from nothing, shares its folder with the command line but not with a second start, and ends with SIGTERM",
   async () => {
-    const env = { DATA_DIR: join(dataDir, "start"), HOST: "127.0.0.1", LOG_LEVEL: "error" };
+    const env = {
+      DATA_DIR: join(dataDir, "start"),
+      HOST: "127.0.0.1",
+      LOG_LEVEL: "error",
+      ...FOREIGN,
+    };
     const begin = () =>
       Bun.spawn([process.execPath, MAIN, "start"], {
         env: { PATH: process.env["PATH"] ?? "", PORT: "0", WORKERS: "2", ...env },

@@ -15,8 +15,7 @@ export type ServerKey = { serverKey: string; isNew: boolean };
  * Throws UsageError while another process has it.
  */
 export function lockDataDir(dataDir: string): Disposable {
-  mkdirSync(dataDir, { recursive: true });
-  const lock = new Database(join(dataDir, "lock"), { create: true });
+  const lock = openLock(dataDir);
   try {
     lock.exec("pragma locking_mode = exclusive; begin exclusive");
   } catch (cause) {
@@ -32,6 +31,19 @@ export function lockDataDir(dataDir: string): Disposable {
     );
   }
   return { [Symbol.dispose]: () => lock.close() };
+}
+
+/** Throws UsageError for a folder that this user cannot make or write to. */
+function openLock(dataDir: string): Database {
+  try {
+    mkdirSync(dataDir, { recursive: true });
+    return new Database(join(dataDir, "lock"), { create: true });
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new UsageError(`cannot use the data folder ${resolve(dataDir)} (DATA_DIR): ${reason}`, {
+      cause,
+    });
+  }
 }
 
 /** The generated secrets of an embedded set-up, made on first use and readable by their owner alone. */
