@@ -10,6 +10,7 @@ import { type Log, openLog } from "./platform/log.ts";
 import { migrate } from "./platform/migrate.ts";
 import { type Opened, ownDatabase, shareDatabase } from "./platform/open-database.ts";
 import { openObjects } from "./platform/open-objects.ts";
+import { STDOUT } from "./platform/text-output.ts";
 import { type Project, type Projects, describeProject } from "./projects/service.ts";
 import { startServer } from "./server.ts";
 import { type Program, Supervisor, tellReady } from "./supervisor.ts";
@@ -31,7 +32,7 @@ export async function start(config: Config): Promise<void> {
     const serverKeys = made === undefined ? config.serverKeys : [made.serverKey];
     const url = await startAll(supervisor, { ...own, config: { ...own.config, serverKeys } }, log);
     log.info({ url, workers: config.workers }, "started");
-    if (demo !== undefined) print(greeting(url, demo, made));
+    if (demo !== undefined) STDOUT.write(greeting(url, demo, made));
     await Promise.race([stopped, supervisor.failed]);
   } finally {
     await supervisor.stop();
@@ -180,6 +181,7 @@ ${describeKey(made)}
 
 Start a session:
   curl -s ${origin}/v1/ios/start -d '{"projectID":${projectID},"trackerVersion":"1.0.14"}'
+
 `;
 }
 
@@ -195,10 +197,12 @@ function describeKey(made: ServerKey | undefined): string {
 async function untilStopped(): Promise<void> {
   process.on("SIGTERM", () => undefined);
   process.on("SIGINT", () => undefined);
+  // The supervisor has gone before this process could listen for that.
+  if (process.send !== undefined && !process.connected) return;
   await Promise.race([
     once(process, "SIGTERM"),
     once(process, "SIGINT"),
-    // Of a process that another one started: that is gone.
+    // The supervisor has gone, however it ended.
     once(process, "disconnect"),
   ]);
 }
