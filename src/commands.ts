@@ -1,6 +1,7 @@
 import { once } from "node:events";
 
 import { buildWrite } from "./app.ts";
+import { answerHeartbeats } from "./heartbeat.ts";
 import { type Config } from "./platform/config.ts";
 import { type ServerKey, readServerKey } from "./platform/data-dir.ts";
 import { type Sql, isAway, openDatabase } from "./platform/database.ts";
@@ -197,6 +198,7 @@ function describeKey(made: ServerKey | undefined): string {
 async function untilStopped(): Promise<void> {
   process.on("SIGTERM", () => undefined);
   process.on("SIGINT", () => undefined);
+  answerHeartbeats();
   // The supervisor has gone before this process could listen for that.
   if (process.send !== undefined && !process.connected) return;
   await Promise.race([
