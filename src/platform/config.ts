@@ -74,6 +74,9 @@ const Env = Type.Object({
   }),
 });
 
+/** What two of them must be to be compared, whatever the others are. */
+const COMMIT = Type.Pick(Env, ["COMMIT_BYTES", "INFLIGHT_BYTES_MAX"]);
+
 export type S3Config = {
   bucket: string;
   region: string;
@@ -89,9 +92,9 @@ export function readConfig(env: Record<string, string | undefined> = process.env
   const set = Object.entries(env).filter(([name, value]) => name in Env.properties && value !== "");
   const values: unknown = Value.Convert(Env, Value.Default(Env, Object.fromEntries(set)));
   const isValid = Value.Check(Env, values);
-  const problems = Value.Errors(Env, values).map(describe);
+  const problems = problemsOf(values);
   const tokenSecrets = list(env["TOKEN_SECRET"]);
-  // By the variables themselves, so that one bad value hides no other.
+  // By the variables themselves, so that one bad value hides no other problem.
   if (env["DATABASE_URL"] && tokenSecrets.length === 0)
     problems.push("TOKEN_SECRET is required once DATABASE_URL is set");
   if (env["S3_ENDPOINT"] && !env["S3_BUCKET"])
@@ -101,14 +104,16 @@ export function readConfig(env: Record<string, string | undefined> = process.env
   for (const origin of list(env["CORS_ORIGINS"]))
     if (origin !== "*" && parseOrigin(origin) === undefined)
       problems.push(`CORS_ORIGINS "${origin}" is not an origin such as https://app.example, or *`);
-  if (isValid && values.COMMIT_BYTES > values.INFLIGHT_BYTES_MAX)
+  if (Value.Check(COMMIT, values) && values.COMMIT_BYTES > values.INFLIGHT_BYTES_MAX)
     problems.push("INFLIGHT_BYTES_MAX must be at least COMMIT_BYTES");
   const apns = ["APNS_KEY", "APNS_KEY_ID", "APNS_TEAM_ID", "APNS_TOPIC"];
   const missing = apns.filter((name) => !env[name]);
   if (missing.length > 0 && missing.length < apns.length)
     problems.push(`${missing.join(", ")} must be set together with the other APNS variables`);
-  const listen = splitAddress(env["LISTEN"] || LISTEN_DEFAULT);
-  if (listen.port > 65_535) problems.push("LISTEN has no such port");
+  const address = env["LISTEN"] || LISTEN_DEFAULT;
+  const listen = splitAddress(address);
+  if (Value.Check(Env.properties.LISTEN, address) && listen.port > 65_535)
+    problems.push("LISTEN has no such port");
   if (!isValid || problems.length > 0) throw configError(problems);
 
   return {
@@ -206,8 +211,22 @@ function splitAddress(address: string): { host: string; port: number } {
   };
 }
 
-function describe({ instancePath, message, ...error }: ReturnType<typeof Value.Errors>[number]) {
-  const name = instancePath.slice(1);
+/** One line for each bad variable. Each is checked by itself, because the library stops at the eighth error. */
+function problemsOf(values: unknown): string[] {
+  const given = Value.Parse(Type.Record(Type.String(), Type.Unknown()), values);
+  return Object.entries(Env.properties).flatMap(([name, schema]) =>
+    name in given
+      ? Value.Errors(schema, given[name])
+          .slice(0, 1)
+          .map((error) => describe(name, error))
+      : [],
+  );
+}
+
+function describe(
+  name: string,
+  { message, ...error }: ReturnType<typeof Value.Errors>[number],
+): string {
   return error.keyword === "enum"
     ? `${name} must be one of ${error.params.allowedValues.join(", ")}`
     : `${name} ${message}`;
