@@ -74,6 +74,9 @@ const Env = Type.Object({
   }),
 });
 
+/** The names of all variables. */
+export const VARIABLES = Object.keys(Env.properties);
+
 /** What two of them must be to be compared, whatever the others are. */
 const COMMIT = Type.Pick(Env, ["COMMIT_BYTES", "INFLIGHT_BYTES_MAX"]);
 
