@@ -121,7 +121,7 @@ export async function buildApp(given: Serving) {
   const write = buildWrite(platform);
   const { commitLog, inflight, metrics, projects, quotas } = write;
   const clients = new Clients(config.trustedProxies);
-  const access = { clients, serverKeys: new ServerKeys(config.serverKeys, clients) };
+  const access = { clients, serverKeys: new ServerKeys(config.serverKeys) };
   const faults = new ReadFaults(metrics, log);
   const workerNumber = await WorkerNumber.lease(sql, log);
   const rateLimits = await openRateLimits(config, open.redis, metrics, log);

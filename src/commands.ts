@@ -1,14 +1,17 @@
 import { once } from "node:events";
 
 import { buildWrite } from "./app.ts";
+import { answerHeartbeats } from "./heartbeat.ts";
 import { type Config } from "./platform/config.ts";
+import { type ServerKey, readServerKey } from "./platform/data-dir.ts";
 import { type Sql, isAway, openDatabase } from "./platform/database.ts";
 import { DependencyAway, UsageError } from "./platform/errors.ts";
-import { untilFree } from "./platform/listener.ts";
+import { checkHost, untilFree } from "./platform/listener.ts";
 import { type Log, openLog } from "./platform/log.ts";
 import { migrate } from "./platform/migrate.ts";
 import { type Opened, ownDatabase, shareDatabase } from "./platform/open-database.ts";
 import { openObjects } from "./platform/open-objects.ts";
+import { STDOUT } from "./platform/text-output.ts";
 import { type Project, type Projects, describeProject } from "./projects/service.ts";
 import { startServer } from "./server.ts";
 import { type Program, Supervisor, tellReady } from "./supervisor.ts";
@@ -16,17 +19,21 @@ import { type Program, Supervisor, tellReady } from "./supervisor.ts";
 /** Everything from nothing: the embedded database unless one is configured, its schema, a demo project, and the processes. */
 export async function start(config: Config): Promise<void> {
   const stopped = untilStopped();
+  await checkHost(config.host);
   await using own = await ownDatabase(config);
   await migrateDatabase(own);
   const log = openLog(config.logLevel);
+  const made = embeddedServerKey(config);
+  if (made === undefined) warnWithoutKeys(config, log);
   // Before `work` looks for what a lost database had, so that neither takes the other's id.
   const demo =
     config.databaseUrl === undefined ? await withProjects(config, demoProject) : undefined;
   const supervisor = new Supervisor(log);
   try {
-    const url = await startAll(supervisor, own, log);
+    const serverKeys = made === undefined ? config.serverKeys : [made.serverKey];
+    const url = await startAll(supervisor, { ...own, config: { ...own.config, serverKeys } }, log);
     log.info({ url, workers: config.workers }, "started");
-    if (demo !== undefined) print(greeting(url, demo));
+    if (demo !== undefined) STDOUT.write(greeting(url, demo, made));
     await Promise.race([stopped, supervisor.failed]);
   } finally {
     await supervisor.stop();
@@ -36,7 +43,7 @@ export async function start(config: Config): Promise<void> {
 /** The serving processes on one port, and one that works in the background. */
 async function startAll(
   supervisor: Supervisor,
-  { config, databaseUrl }: Opened,
+  { config, databaseUrl }: Pick<Opened, "config" | "databaseUrl">,
   log: Log,
 ): Promise<string> {
   // The processes of a start that was killed go on for some seconds, and those that share a port would not notice others on it.
@@ -46,8 +53,10 @@ async function startAll(
     DATABASE_URL: databaseUrl,
     DATABASE_DIRECT_URL: config.databaseDirectUrl,
     TOKEN_SECRET: config.tokenSecrets.join(","),
+    SERVER_KEYS: config.serverKeys.join(","),
   };
-  const serving = { args: ["serve", ...(config.workers > 1 ? ["--reuse-port"] : [])], env };
+  const sharing = config.workers > 1 ? ["--reuse-port"] : [];
+  const serving = { args: ["serve", "--kept", ...sharing], env };
   const url = (await supervisor.keep(serving)) ?? "";
   // Port 0 is any free one: the first has chosen it, for those that come after it.
   env["PORT"] = new URL(url).port || String(config.port);
@@ -56,12 +65,21 @@ async function startAll(
   return url;
 }
 
+export type ServeOptions = { reusePort?: boolean; kept?: boolean };
+
 /** One serving process beside a database that is migrated. */
-export async function serve(config: Config, options: { reusePort?: boolean }): Promise<void> {
+export async function serve(config: Config, { kept, reusePort }: ServeOptions): Promise<void> {
   if (config.databaseUrl === undefined)
     throw new UsageError("serve needs DATABASE_URL; `start` brings a database of its own");
   const stopped = untilStopped();
-  const server = await startServer(config, config.databaseUrl, options).catch(rethrow);
+  await checkHost(config.host);
+  const log = openLog(config.logLevel);
+  // The `start` that keeps this process has warned for all of them.
+  if (kept !== true) warnWithoutKeys(config, log);
+  const server = await startServer(config, config.databaseUrl, {
+    log,
+    ...(reusePort !== undefined && { reusePort }),
+  }).catch(rethrow);
   tellReady(server.url);
   await stopped;
   await server.stop({ leave: true });
@@ -154,26 +172,50 @@ async function demoProject(projects: Projects): Promise<Project> {
   return first ?? (await projects.create({ name: "demo", platform: "ios" }));
 }
 
-function greeting(url: string, project: Project): string {
-  const origin = url.replace(/\/$/, "").replace("0.0.0.0", "localhost");
+/** The key that `start` makes beside its own database; undefined where keys are the operator's. */
+function embeddedServerKey({ databaseUrl, serverKeys, dataDir }: Config): ServerKey | undefined {
+  const isOperators = databaseUrl !== undefined || serverKeys.length > 0;
+  return isOperators ? undefined : readServerKey(dataDir);
+}
+
+function warnWithoutKeys({ serverKeys }: Config, log: Log): void {
+  if (serverKeys.length === 0)
+    log.warn("SERVER_KEYS is not set: the management routes answer 403 to everybody");
+}
+
+function greeting(url: string, project: Project, made: ServerKey | undefined): string {
+  const origin = url.replace(/\/$/, "").replace(/0\.0\.0\.0|\[::\]/, "localhost");
   const { projectID, projectKey, name } = describeProject(project);
   return `
 Floodgate serves on ${origin}, API docs on ${origin}/docs
 Project "${name}": projectID ${projectID}, projectKey ${projectKey}
+${describeKey(made)}
 
 Start a session:
   curl -s ${origin}/v1/ios/start -d '{"projectID":${projectID},"trackerVersion":"1.0.14"}'
+
 `;
+}
+
+/** The key itself is shown once. */
+function describeKey(made: ServerKey | undefined): string {
+  if (made === undefined) return "Server keys: those of SERVER_KEYS";
+  return made.isNew
+    ? `Server key, for the header X-Server-Key: ${made.serverKey}`
+    : "Server key: `floodgate key show` prints it";
 }
 
 /** Resolves at the first signal to stop. A second one must not cut the drain short: npm forwards what the terminal sends, too. */
 async function untilStopped(): Promise<void> {
   process.on("SIGTERM", () => undefined);
   process.on("SIGINT", () => undefined);
+  answerHeartbeats();
+  // The supervisor has gone before this process could listen for that.
+  if (process.send !== undefined && !process.connected) return;
   await Promise.race([
     once(process, "SIGTERM"),
     once(process, "SIGINT"),
-    // Of a process that another one started: that is gone.
+    // The supervisor has gone, however it ended.
     once(process, "disconnect"),
   ]);
 }

@@ -1,15 +1,19 @@
 #!/usr/bin/env bun
-import { Command, CommanderError } from "commander";
+import { Command, CommanderError, Option } from "commander";
 
 import { version } from "../package.json" with { type: "json" };
-import { runMigrations, sendCampaigns, serve, start } from "./commands.ts";
+import { type ServeOptions, runMigrations, sendCampaigns, serve, start } from "./commands.ts";
 import { addDeviceCommands } from "./device-commands.ts";
 import { type Config, readConfig } from "./platform/config.ts";
 import { openLog } from "./platform/log.ts";
 import { DependencyAway, EXIT_AWAY, UsageError } from "./platform/errors.ts";
+import { addKeyCommands } from "./key-commands.ts";
+import { STDERR, STDOUT } from "./platform/text-output.ts";
 import { addProjectCommands } from "./project-commands.ts";
 import { addReindexCommand } from "./reindex-command.ts";
 import { addSignatureCommands } from "./signature-commands.ts";
+
+const SERVICE_OUTPUT_MS = 1000;
 
 /** The environment is read when a command runs, so that `--help` works whatever it holds. */
 function program(config: () => Config): Command {
@@ -25,7 +29,8 @@ function program(config: () => Config): Command {
     .command("serve")
     .description("one serving process on a migrated database")
     .option("--reuse-port", "share the port with other serving processes")
-    .action(async (options: { reusePort?: boolean }) => serve(config(), options));
+    .addOption(new Option("--kept", "a start keeps this process").hideHelp())
+    .action(async (options: ServeOptions) => serve(config(), options));
   root
     .command("work")
     .description("one process that sends campaigns")
@@ -45,6 +50,7 @@ function program(config: () => Config): Command {
     config,
   );
   addDeviceCommands(root.command("devices").description("devices that can be pushed to"), config);
+  addKeyCommands(root.command("key").description("the server key of an embedded start"), config);
   addSignatureCommands(
     root.command("signature").description("who may use the update server"),
     config,
@@ -59,6 +65,15 @@ function loadConfig(): Config {
   return config;
 }
 
+/** Resolves when readers have what was written: an exit would drop what a slow reader of a pipe has not taken yet. Services wait for none long. */
+async function taken(): Promise<void> {
+  await Promise.all([STDOUT.close(SERVICE_OUTPUT_MS), STDERR.close(SERVICE_OUTPUT_MS)]);
+  await new Promise<void>((written) => {
+    process.stdout.once("error", () => written());
+    process.stdout.end(() => written());
+  });
+}
+
 /** One line for the operator; where it happened is for `LOG_LEVEL=debug`. */
 function describeError(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
@@ -67,12 +82,18 @@ function describeError(error: unknown): string {
   return error.message === "" ? code : error.message.trim().replaceAll(/\s*\n\s*/g, " | ");
 }
 
+// What an operator says to other programs of PostgreSQL: its driver and its server would follow these, too.
+for (const name of Object.keys(process.env)) if (name.startsWith("PG")) delete process.env[name];
+
+// A reader that has gone is no reason to end what serves others.
+process.stdout.on("error", () => undefined);
+
 try {
   await program(loadConfig).parseAsync();
-  // An exit would drop what a slow reader of a pipe has not taken yet.
-  await new Promise<void>((written) => process.stdout.end(() => written()));
+  await taken();
   process.exit(0);
 } catch (error) {
+  await Promise.all([STDOUT.close(SERVICE_OUTPUT_MS), STDERR.close(SERVICE_OUTPUT_MS)]);
   if (error instanceof CommanderError) process.exit(error.exitCode === 0 ? 0 : 2);
   process.stderr.write(`floodgate: ${describeError(error)}\n`);
   if (error instanceof DependencyAway) process.exit(EXIT_AWAY);

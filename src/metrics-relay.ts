@@ -31,7 +31,13 @@ export class MetricsRelay {
   readonly #told = new Map<Peer, Part>();
   readonly #telling = new Map<Peer, () => void>();
   readonly #ended: Part[] = [];
+  readonly #isSilent: (peer: Peer) => boolean;
   #collecting: Promise<Part[]> | undefined;
+
+  /** `isSilent` tells of a process that is known not to answer, which is not waited for. */
+  constructor(isSilent: (peer: Peer) => boolean) {
+    this.#isSilent = isSilent;
+  }
 
   /** The process is at its work. It learns from being asked that there is somebody to ask. */
   add(peer: Peer): void {
@@ -73,6 +79,7 @@ export class MetricsRelay {
 
   /** False when the process does not answer in time. */
   async #asked(peer: Peer): Promise<boolean> {
+    if (this.#isSilent(peer)) return false;
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#telling.set(peer, resolve);
     send(peer, { metrics: "tell" });

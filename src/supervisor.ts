@@ -4,6 +4,7 @@ import { Type } from "typebox";
 import { Value } from "typebox/value";
 
 import { EXIT_AWAY, UsageError } from "./platform/errors.ts";
+import { Heartbeats } from "./heartbeat.ts";
 import { MetricsRelay } from "./metrics-relay.ts";
 import { type Log } from "./platform/log.ts";
 
@@ -27,12 +28,13 @@ export function tellReady(url?: string): void {
 }
 
 /**
- * Keeps processes running: one that dies is started again, after a growing pause while it keeps dying. As long as what it needs is away
+ * Keeps processes running: one that dies or answers no more is started again, after a growing pause while it keeps dying. As long as what it needs is away
  * that is no crash: an outage must not end the processes that wait for its end.
  */
 export class Supervisor {
   readonly #log: Log;
-  readonly #metrics = new MetricsRelay();
+  readonly #heartbeats: Heartbeats;
+  readonly #metrics: MetricsRelay;
   readonly #stopping = new AbortController();
   readonly #running = new Set<Bun.Subprocess>();
   readonly #kept: Promise<void>[] = [];
@@ -40,6 +42,8 @@ export class Supervisor {
 
   constructor(log: Log) {
     this.#log = log;
+    this.#heartbeats = new Heartbeats(log);
+    this.#metrics = new MetricsRelay((peer) => this.#heartbeats.isSilent(peer));
     // Nobody may be listening.
     this.#failed.promise.catch(() => undefined);
   }
@@ -67,6 +71,7 @@ export class Supervisor {
     });
     await Promise.all([...this.#running].map(({ exited }) => exited));
     await Promise.all(this.#kept);
+    this.#heartbeats[Symbol.dispose]();
   }
 
   async #keepOn(program: Program, first: Child): Promise<void> {
@@ -101,14 +106,17 @@ export class Supervisor {
       stdio: ["ignore", "inherit", "inherit"],
       // Its end tells the child that this process is gone.
       ipc: (message: unknown) => {
+        if (this.#heartbeats.take(child, message)) return;
         if (!Value.Check(Ready, message)) return this.#metrics.take(child, message);
         this.#metrics.add(child);
         ready.resolve(message.url);
       },
     });
     this.#running.add(child);
+    this.#heartbeats.add(child, args.join(" "));
     const exited = child.exited.then((code) => {
       this.#running.delete(child);
+      this.#heartbeats.remove(child);
       this.#metrics.remove(child);
       ready.reject(new UsageError(`${args.join(" ")} ended before it was ready, see its log`));
       return code;

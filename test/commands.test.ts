@@ -7,12 +7,11 @@ import { Type } from "typebox";
 import { Value } from "typebox/value";
 
 import { encodeProjectID } from "../src/projects/codec.ts";
-import { runCommand } from "./support/command.ts";
+import { FOREIGN, runCommand } from "./support/command.ts";
 import { freePort } from "./support/free-port.ts";
 import { freshDatabase } from "./support/postgres.ts";
 import { TcpProxy } from "./support/tcp-proxy.ts";
 
-const MAIN = join(import.meta.dir, "../src/main.ts");
 const TIMEOUT_MS = 60_000;
 
 const Project = Type.Object({
@@ -134,8 +133,12 @@ test("a bad configuration is reported whole, in one line", async () => {
   expect(err.trimEnd().split("\n")).toHaveLength(1);
 });
 
-test("migrating again changes nothing", async () => {
-  expect(await run(["migrate"])).toMatchObject({ code: 0, out: "the database is up to date\n" });
+test("migrating again changes nothing, and PG variables of other programs neither", async () => {
+  for (const env of [{}, FOREIGN])
+    expect(await run(["migrate"], env)).toMatchObject({
+      code: 0,
+      out: "the database is up to date\n",
+    });
 });
 
 test("serve without a database says what it needs", async () => {
@@ -161,58 +164,3 @@ test.each(["start", "serve", "migrate"])(
   },
   TIMEOUT_MS,
 );
-
-test(
-  "start serves from nothing, shares its folder with the command line but not with a second start, and ends with SIGTERM",
-  async () => {
-    const env = { DATA_DIR: join(dataDir, "start"), HOST: "127.0.0.1", LOG_LEVEL: "error" };
-    const server = Bun.spawn([process.execPath, MAIN, "start"], {
-      env: { PATH: process.env["PATH"] ?? "", PORT: "0", ...env },
-      stdout: "pipe",
-      stderr: "inherit",
-    });
-    const greeting = await readUntil(server.stdout, "trackerVersion");
-    const [, curl = ""] = greeting.match(/^ {2}(curl .*)$/m) ?? [];
-    const answer = await runShell(curl);
-    expect(JSON.parse(answer)).toMatchObject({ projectID: "1" });
-
-    expect((await runCommand(["project", "list"], env)).out).toContain("demo");
-    const second = await runCommand(["start"], { ...env, PORT: "0" });
-    expect(second).toMatchObject({
-      code: 2,
-      err: expect.stringContaining("in use by another Floodgate"),
-    });
-
-    const [, port = ""] = greeting.match(/:(\d+)/) ?? [];
-    const taken = await runCommand(["start"], {
-      DATA_DIR: join(dataDir, "other"),
-      HOST: "127.0.0.1",
-      PORT: port,
-      LOG_LEVEL: "error",
-    });
-    expect(taken).toMatchObject({
-      code: 2,
-      err: expect.stringContaining(`cannot listen on 127.0.0.1:${port}`),
-    });
-
-    server.kill("SIGTERM");
-    expect(await server.exited).toBe(0);
-    // The embedded database has ended with it; the command line starts it for itself.
-    expect((await runCommand(["project", "list"], env)).out).toContain("demo");
-  },
-  TIMEOUT_MS,
-);
-
-async function readUntil(stream: ReadableStream<Uint8Array>, text: string): Promise<string> {
-  const decoder = new TextDecoder();
-  let read = "";
-  for await (const chunk of stream) {
-    read += decoder.decode(chunk, { stream: true });
-    if (read.includes(text) && read.endsWith("\n")) return read;
-  }
-  throw new Error(`the program ended after: ${read}`);
-}
-
-async function runShell(command: string): Promise<string> {
-  return await new Response(Bun.spawn(["sh", "-c", command], { stdout: "pipe" }).stdout).text();
-}

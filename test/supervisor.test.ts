@@ -1,4 +1,4 @@
-import { existsSync } from "node:fs";
+import { closeSync, existsSync } from "node:fs";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -10,8 +10,11 @@ import { childrenOf, pidsOf } from "./support/children.ts";
 import { runCommand } from "./support/command.ts";
 import { eventually } from "./support/eventually.ts";
 import { freePort } from "./support/free-port.ts";
+import { openPipe } from "./support/pipes.ts";
 import { ServerProcess, envOf } from "./support/server-process.ts";
 import { TcpProxy } from "./support/tcp-proxy.ts";
+
+const MAIN = join(import.meta.dir, "../src/main.ts");
 
 let app: TestApp;
 
@@ -60,13 +63,38 @@ test("processes that end with start's own end leave nothing behind", async () =>
   await using server = await start(2);
   const children = await childrenOf(server.pid);
   await server.kill();
-  await eventually("all have ended", async () => {
-    const alive = await Promise.all(
-      children.map(({ pid }) => readFile(`/proc/${pid}/stat`, "utf8").catch(() => "Z")),
-    );
-    return alive.every((stat) => / Z |^Z$/.test(stat));
-  });
+  await haveEnded(children);
 }, 30_000);
+
+test.each([
+  ["serve", 0],
+  ["serve", 150],
+  ["work", 0],
+  ["work", 150],
+  ["work", 400],
+])(
+  "start and the reader of its log killed at once, %s begun %p ms before, leave nothing behind",
+  async (command, ms) => {
+    const pipe = openPipe();
+    const reader = Bun.spawn(["cat"], { stdio: [pipe.reader, "ignore", "ignore"] });
+    const started = Bun.spawn([process.execPath, MAIN, "start"], {
+      env: { ...process.env, ...envOf(app), WORKERS: "1", LOG_LEVEL: "info" },
+      stdio: ["ignore", pipe.writer, pipe.writer],
+    });
+    for (const end of [pipe.reader, pipe.writer]) closeSync(end);
+    await eventually(
+      `${command} begins`,
+      async () => (await pidsOf(started.pid, command)).length > 0,
+      30_000,
+    );
+    await Bun.sleep(ms);
+    const children = await childrenOf(started.pid);
+    reader.kill("SIGKILL");
+    started.kill("SIGKILL");
+    await haveEnded(children);
+  },
+  60_000,
+);
 
 test("a serving process that dies while PostgreSQL is away comes back with it, and the others go on", async () => {
   await using proxy = await TcpProxy.open(app.databaseUrl);
@@ -160,6 +188,19 @@ test("an embedded PostgreSQL that dies is started again, and the processes go on
     await rm(folder, { recursive: true });
   }
 }, 60_000);
+
+async function haveEnded(processes: { pid: number }[]): Promise<void> {
+  await eventually(
+    "all have ended",
+    async () => (await Promise.all(processes.map(hasEnded))).every(Boolean),
+    30_000,
+  );
+}
+
+async function hasEnded({ pid }: { pid: number }): Promise<boolean> {
+  const stat = await readFile(`/proc/${pid}/stat`, "utf8").catch(() => " Z ");
+  return stat.includes(" Z ");
+}
 
 async function postmasterOf(folder: string): Promise<number> {
   return Number.parseInt(await readFile(join(folder, "postgres/postmaster.pid"), "utf8"));

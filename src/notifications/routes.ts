@@ -108,7 +108,7 @@ export function notificationRoutes(deps: NotificationRoutesDeps) {
     );
 }
 
-/** For workers of one's own; these always need a key. */
+/** For workers of one's own, which know another text of the refusal. */
 export function internalRoutes({
   notifications,
   serverKeys,
@@ -116,7 +116,7 @@ export function internalRoutes({
   return new Elysia({ name: "internal" })
     .onTransform(({ request }) => {
       try {
-        serverKeys.checkKey(request);
+        serverKeys.check(request);
       } catch (cause) {
         throw new AppError("forbidden", "api server key validating failed", { cause });
       }

@@ -1,3 +1,5 @@
+import { isIP } from "node:net";
+
 import ipaddr from "ipaddr.js";
 
 import { networkOf } from "./rate-limits.ts";
@@ -66,7 +68,9 @@ export class Clients {
     const forwarded = request.headers.get("x-forwarded-for")?.split(",").toReversed() ?? [];
     for (const hop of forwarded) {
       if (address === "" || !this.#isTrusted(address)) break;
-      const next = canonical(hop.trim());
+      // As in any list of HTTP, an empty item says nothing.
+      if (hop.trim() === "") continue;
+      const next = canonical(addressOf(hop.trim()));
       if (next === "") break;
       address = next;
     }
@@ -81,7 +85,7 @@ export class Clients {
     const peer = canonical(this.peer(request));
     const address = this.address(request);
     if (address === "") return undefined;
-    const isOwn = address === peer ? isPublic(peer) && !this.#isTrusted(peer) : true;
+    const isOwn = !this.#isTrusted(address) && (address !== peer || isPublic(peer));
     return isOwn ? networkOf(address) : undefined;
   }
 
@@ -93,16 +97,23 @@ export class Clients {
   }
 }
 
-export function isLoopback(address: string): boolean {
-  const plain = canonical(address);
-  return plain !== "" && ipaddr.parse(plain).range() === "loopback";
-}
-
 function isPublic(address: string): boolean {
   return ipaddr.parse(address).range() === "unicast";
 }
 
-/** IPv4 written as IPv6 becomes IPv4; what is no address becomes "". */
+const IN_BRACKETS = /^\[([^\]]*)\](?::\d*)?$/;
+const WITH_PORT = /^([^:]*):\d*$/;
+
+/** The address of a hop without the quotes, brackets and port that some proxies write. */
+function addressOf(hop: string): string {
+  const plain = hop.replace(/^"(.*)"$/, "$1").trim();
+  const [, address = plain] = IN_BRACKETS.exec(plain) ?? WITH_PORT.exec(plain) ?? [];
+  return address;
+}
+
+/** IPv4 written as IPv6 becomes IPv4, and a zone is left out; what is no address becomes "". */
 function canonical(address: string): string {
-  return ipaddr.isValid(address) ? ipaddr.process(address).toString() : "";
+  const [plain = ""] = address.split("%");
+  // The library also takes old forms, such as octal numbers, which others read as another address.
+  return isIP(plain) === 0 ? "" : ipaddr.process(plain).toString();
 }

@@ -41,7 +41,7 @@ const Env = Type.Object({
   PRESENCE_TTL_S: Type.Integer({ minimum: 1, maximum: 86_400, default: 60 }),
   TOKEN_SECRET: Type.String({ default: "" }),
   SERVER_KEYS: Type.String({ default: "" }),
-  TRUSTED_PROXIES: Type.String({ default: "127.0.0.0/8,::1/128" }),
+  TRUSTED_PROXIES: Type.String({ default: "" }),
   BEACON_SIZE_LIMIT: Type.Integer({ minimum: 1024, maximum: 64 * MIB, default: 1_000_000 }),
   JSON_SIZE_LIMIT: Type.Integer({ minimum: 256, maximum: 16 * MIB, default: 131_072 }),
   FILE_SIZE_LIMIT: Type.Integer({ minimum: 1024, default: 10_000_000 }),
@@ -81,6 +81,12 @@ const Env = Type.Object({
   }),
 });
 
+/** The names of all variables. */
+export const VARIABLES = Object.keys(Env.properties);
+
+/** What two of them must be to be compared, whatever the others are. */
+const COMMIT = Type.Pick(Env, ["COMMIT_BYTES", "INFLIGHT_BYTES_MAX"]);
+
 export type S3Config = {
   bucket: string;
   /** undefined: that of AWS_PROFILE, else us-east-1 */
@@ -101,9 +107,9 @@ export function readConfig(env: Record<string, string | undefined> = process.env
   const set = Object.entries(env).filter(([name, value]) => name in Env.properties && value !== "");
   const values: unknown = Value.Convert(Env, Value.Default(Env, Object.fromEntries(set)));
   const isValid = Value.Check(Env, values);
-  const problems = Value.Errors(Env, values).map(describe);
+  const problems = problemsOf(values);
   const tokenSecrets = list(env["TOKEN_SECRET"]);
-  // By the variables themselves, so that one bad value hides no other.
+  // By the variables themselves, so that one bad value hides no other problem.
   if (env["DATABASE_URL"] && tokenSecrets.length === 0)
     problems.push("TOKEN_SECRET is required once DATABASE_URL is set");
   if (env["S3_ENDPOINT"] && !env["S3_BUCKET"])
@@ -116,14 +122,16 @@ export function readConfig(env: Record<string, string | undefined> = process.env
   for (const origin of list(env["CORS_ORIGINS"]))
     if (origin !== "*" && parseOrigin(origin) === undefined)
       problems.push(`CORS_ORIGINS "${origin}" is not an origin such as https://app.example, or *`);
-  if (isValid && values.COMMIT_BYTES > values.INFLIGHT_BYTES_MAX)
+  if (Value.Check(COMMIT, values) && values.COMMIT_BYTES > values.INFLIGHT_BYTES_MAX)
     problems.push("INFLIGHT_BYTES_MAX must be at least COMMIT_BYTES");
   const apns = ["APNS_KEY", "APNS_KEY_ID", "APNS_TEAM_ID", "APNS_TOPIC"];
   const missing = apns.filter((name) => !env[name]);
   if (missing.length > 0 && missing.length < apns.length)
     problems.push(`${missing.join(", ")} must be set together with the other APNS variables`);
-  const listen = splitAddress(env["LISTEN"] || LISTEN_DEFAULT);
-  if (listen.port > 65_535) problems.push("LISTEN has no such port");
+  const address = env["LISTEN"] || LISTEN_DEFAULT;
+  const listen = splitAddress(address);
+  if (Value.Check(Env.properties.LISTEN, address) && listen.port > 65_535)
+    problems.push("LISTEN has no such port");
   if (!isValid || problems.length > 0) throw configError(problems);
 
   return {
@@ -233,8 +241,22 @@ function splitAddress(address: string): { host: string; port: number } {
   };
 }
 
-function describe({ instancePath, message, ...error }: ReturnType<typeof Value.Errors>[number]) {
-  const name = instancePath.slice(1);
+/** One line for each bad variable. Each is checked by itself, because the library stops at the eighth error. */
+function problemsOf(values: unknown): string[] {
+  const given = Value.Parse(Type.Record(Type.String(), Type.Unknown()), values);
+  return Object.entries(Env.properties).flatMap(([name, schema]) =>
+    name in given
+      ? Value.Errors(schema, given[name])
+          .slice(0, 1)
+          .map((error) => describe(name, error))
+      : [],
+  );
+}
+
+function describe(
+  name: string,
+  { message, ...error }: ReturnType<typeof Value.Errors>[number],
+): string {
   return error.keyword === "enum"
     ? `${name} must be one of ${error.params.allowedValues.join(", ")}`
     : `${name} ${message}`;

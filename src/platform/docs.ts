@@ -1,8 +1,31 @@
 import { dirname, join } from "node:path";
 import { swagger } from "@elysiajs/swagger";
 import { Elysia } from "elysia";
+import { Type } from "typebox";
+import { Value } from "typebox/value";
 
 import { version } from "../../package.json" with { type: "json" };
+
+const SPEC = "/docs/json";
+/** As much of a document as is changed. */
+const Documents = Type.Object({
+  paths: Type.Record(
+    Type.String(),
+    Type.Record(
+      Type.String(),
+      Type.Object({
+        parameters: Type.Optional(
+          Type.Array(
+            Type.Object({
+              required: Type.Optional(Type.Boolean()),
+              schema: Type.Optional(Type.Object({ default: Type.Optional(Type.Unknown()) })),
+            }),
+          ),
+        ),
+      }),
+    ),
+  ),
+});
 
 const ASSETS = dirname(Bun.resolveSync("swagger-ui-dist/package.json", import.meta.dir));
 
@@ -63,10 +86,11 @@ export function json(example: object, description = "OK") {
 /** API documentation at /docs, the document itself at /docs/json. */
 export function docs() {
   return new Elysia({ name: "docs" })
+    .onAfterHandle(({ path, response }) => (path === SPEC ? withoutDefaults(response) : undefined))
     .use(
       swagger({
         path: "/docs",
-        specPath: "/docs/json",
+        specPath: SPEC,
         provider: "swagger-ui",
         exclude: [/^\/docs/],
         documentation: {
@@ -108,6 +132,15 @@ export function docs() {
     .get("/docs/swagger-ui-bundle.js", () => asset("swagger-ui-bundle.js"), {
       detail: { hide: true },
     });
+}
+
+/** Nobody must send what has a default; the plugin takes those parameters for required, as their validator does. */
+function withoutDefaults(document: unknown): unknown {
+  const { paths } = Value.Parse(Documents, document);
+  const operations = Object.values(paths).flatMap((methods) => Object.values(methods));
+  for (const parameter of operations.flatMap(({ parameters = [] }) => parameters))
+    if (parameter.schema?.default !== undefined) parameter.required = false;
+  return Object.assign({}, document, { paths });
 }
 
 function asset(name: string) {

@@ -20,6 +20,8 @@ const LOOK_MS = 1000;
 const PID_FILE = "postmaster.pid";
 // PostgreSQL refuses to run as root; this user exists everywhere.
 const NOBODY = 65_534;
+// In the words of initdb, which alone among its programs asks for the user's name.
+const NAMELESS = "could not look up effective user ID";
 // Where root keeps a copy of the binaries that the unprivileged user can reach when the checkout is in root's own home.
 const REACHABLE_COPY = "/var/lib/floodgate/postgres-18.4";
 
@@ -156,11 +158,13 @@ class Cluster {
   #run(program: string, ...args: string[]): void {
     const { exitCode, stdout, stderr } = Bun.spawnSync(
       [...this.#prefix, join(this.#binaries, program), ...args],
-      {
-        env: { ...process.env, LC_ALL: "C", TZ: "UTC" },
-      },
+      { env: { ...process.env, LC_ALL: "C", TZ: "UTC" } },
     );
     if (exitCode === 0) return;
+    if (stderr.toString().includes(NAMELESS))
+      throw new UsageError(
+        `embedded PostgreSQL cannot be set up by the user id ${process.getuid?.()}, which has no name: give it one in /etc/passwd, run as another user, or set DATABASE_URL`,
+      );
     const log = join(this.#folder, "server.log");
     const tail = existsSync(log) ? readFileSync(log, "utf8").split("\n").slice(-6).join("\n") : "";
     throw new Error(

@@ -19,6 +19,9 @@ const ACCEPT_TURNS = 3;
 
 const LISTENING = "0A";
 
+// Bun's answers to a name that does not resolve, and the system's to the address of another machine.
+const NOT_OURS = new Set(["EINVAL", "ENOTFOUND", "EADDRNOTAVAIL"]);
+
 const LEAVING_MS = 10_000;
 const LOOK_MS = 100;
 
@@ -63,10 +66,25 @@ export async function untilFree(host: string, port: number, log: Log): Promise<v
 
 const answerNothing = () => new Response();
 
+/** Throws UsageError for a host that nothing can listen on. */
+export async function checkHost(host: string): Promise<void> {
+  try {
+    await Bun.serve({ hostname: host, port: 0, fetch: answerNothing }).stop(true);
+  } catch (cause) {
+    throw cannotListen(host, 0, cause);
+  }
+}
+
 /** Why a port could not be listened on, for the operator. */
 export function cannotListen(host: string, port: number, cause: unknown): UsageError {
+  const code = cause instanceof Error && "code" in cause ? String(cause.code) : "";
   const message = cause instanceof Error ? cause.message : String(cause);
-  return new UsageError(`cannot listen on ${host}:${port}: ${message}`, { cause });
+  return new UsageError(
+    NOT_OURS.has(code)
+      ? `cannot listen on HOST "${host}": it is neither an address nor a name of this machine (unset it, or set 0.0.0.0 for all of its addresses)`
+      : `cannot listen on ${host}:${port}: ${message}`,
+    { cause },
+  );
 }
 
 /** The inodes of all sockets that listen on a port; lines as in proc(5). */

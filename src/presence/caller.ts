@@ -1,6 +1,7 @@
 import { type Clients } from "../platform/clients.ts";
 import { type Clock } from "../platform/clock.ts";
 import { AppError } from "../platform/errors.ts";
+import { type Log } from "../platform/log.ts";
 import { type Claim, parseClaim } from "./schema.ts";
 import { type UserTokens } from "./user-tokens.ts";
 
@@ -8,24 +9,31 @@ import { type UserTokens } from "./user-tokens.ts";
 export type Caller = Partial<Claim> & { expiresAt?: number };
 
 const ANYBODY: Caller = {};
+const WARN_EVERY_MS = 600_000;
+
+export type CallersDeps = { clients: Clients; tokens: UserTokens; clock: Clock; log: Log };
 
 /** Finds out who asks: by the claim that a trusted proxy added, or by a user token. */
 export class Callers {
   readonly #clients: Clients;
   readonly #tokens: UserTokens;
   readonly #clock: Clock;
+  readonly #log: Log;
+  #warnedMs = Number.NEGATIVE_INFINITY;
 
-  constructor(clients: Clients, tokens: UserTokens, clock: Clock) {
+  constructor({ clients, tokens, clock, log }: CallersDeps) {
     this.#clients = clients;
     this.#tokens = tokens;
     this.#clock = clock;
+    this.#log = log;
   }
 
   /** Whoever may watch. Throws 400 for a bad claim, 401 without a token where one is needed. */
   async watcher(request: Request): Promise<Caller> {
     const isTrusted = this.#clients.isProxied(request);
-    const claim = isTrusted ? request.headers.get("x-user-claim") : null;
-    if (claim !== null) return parseClaim(claim);
+    const claim = request.headers.get("x-user-claim");
+    if (isTrusted && claim !== null) return parseClaim(claim);
+    if (claim !== null) this.#warn(request);
     const token = tokenOf(request);
     if (token !== undefined) return await this.#tokens.verify(token, this.#clock.epochMs());
     // The proxy has vouched for the request.
@@ -38,6 +46,15 @@ export class Callers {
     const { userid, clientid = "" } = await this.watcher(request);
     if (userid === undefined) throw new AppError("invalid", "missing X-User-Claim");
     return { userid, clientid };
+  }
+
+  /** Tells the operator of a proxy that is missing in TRUSTED_PROXIES, or of somebody who forges claims. */
+  #warn(request: Request): void {
+    const nowMs = this.#clock.elapsedMs();
+    if (nowMs - this.#warnedMs < WARN_EVERY_MS) return;
+    this.#warnedMs = nowMs;
+    const peer = this.#clients.peer(request);
+    this.#log.warn({ peer }, "an X-User-Claim was ignored: its sender is not in TRUSTED_PROXIES");
   }
 }
 

@@ -69,7 +69,7 @@ export function buildPresence(deps: PresenceDeps) {
     log,
   });
   const tokens = new UserTokens(config.tokenSecrets);
-  const callers = new Callers(clients, tokens, clock);
+  const callers = new Callers({ clients, tokens, clock, log });
   const routes = presenceRoutes({
     presence,
     hub,

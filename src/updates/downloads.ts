@@ -45,21 +45,36 @@ export function downloadRoutes(deps: DownloadRoutesDeps) {
   };
   return new Elysia({ name: "downloads" })
     .get("/source/:first", ({ request, params }) => serve(request, { name: params.first }), {
-      detail: downloadDetail("The newest build of that file name"),
+      detail: downloadDetail("The newest build of that file name", [FILE]),
     })
     .get(
       "/source/:first/:second",
       ({ request, params }) =>
         serve(request, { targetAbi: "", version: params.first, name: params.second }),
-      { detail: downloadDetail("A build without an ABI, by its version and file name") },
+      {
+        detail: downloadDetail("A build without an ABI, by its version and file name", [
+          VERSION,
+          FILE,
+        ]),
+      },
     )
     .get(
       "/source/:first/:second/:third",
       ({ request, params }) =>
         serve(request, { targetAbi: params.first, version: params.second, name: params.third }),
-      { detail: downloadDetail("A build, by its ABI, version and file name") },
+      {
+        detail: downloadDetail("A build, by its ABI, version and file name", [ABI, VERSION, FILE]),
+      },
     );
 }
+
+const RANGE = {
+  name: "Range",
+  in: "header" as const,
+  description: "a part of the file, to resume a download",
+  example: "bytes=1048576-",
+  schema: { type: "string" as const },
+};
 
 type BuildFile = Validators & { build: Build };
 type Sending = Pick<DownloadRoutesDeps, "objects" | "metrics" | "faults"> & { cache: BuildCache };
@@ -112,8 +127,24 @@ async function redirectTo(link: NonNullable<ObjectStore["link"]>, build: Build):
   });
 }
 
-function downloadDetail(summary: string) {
+const FILE = { description: "the build's file name", example: "app-2267_01.apk" };
+const VERSION = { description: "its version", example: "2267_01" };
+const ABI = { description: "its ABI", example: "arm64" };
+
+/** `segments` describes what stands after `/source/`. */
+function downloadDetail(summary: string, segments: { description: string; example: string }[]) {
+  const names = ["first", "second", "third"];
   return {
+    parameters: [
+      ...segments.map((segment, nth) => ({
+        ...segment,
+        name: names[nth] ?? "",
+        in: "path" as const,
+        required: true,
+        schema: { type: "string" as const },
+      })),
+      RANGE,
+    ],
     ...anyOrigin(...CONDITIONAL_HEADERS, "x-device-id"),
     ...plainDetail(summary, {}, {}),
     responses: {

@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 
 import { openDatabase } from "../../src/platform/database.ts";
 import { encodeProjectID } from "../../src/projects/codec.ts";
-import { testEnv } from "../support/app.ts";
+import { KEYED, testEnv } from "../support/app.ts";
 import { aBatch } from "../support/batches.ts";
 import { Container, Image } from "../support/buildah.ts";
 import { eventually, timed } from "../support/eventually.ts";
@@ -166,7 +166,7 @@ async function roundTrip(url: string, projectID: number): Promise<void> {
   });
   expect(sent.status).toBe(200);
   const stored = await fetch(`${url}/v1/sessions/${sessionID}/batches`, {
-    headers: { accept: "application/octet-stream" },
+    headers: { ...KEYED, accept: "application/octet-stream" },
   });
   // A length stands before each batch.
   expect((await stored.bytes()).subarray(4)).toEqual(batch);

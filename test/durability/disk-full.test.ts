@@ -3,7 +3,7 @@ import { mkdtemp, readdir, rm, rmdir, statfs, writeFile } from "node:fs/promises
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-import { TestApp, splitBatches } from "../support/app.ts";
+import { KEYED, TestApp, splitBatches } from "../support/app.ts";
 import { aBatch } from "../support/batches.ts";
 import { runCommand } from "../support/command.ts";
 import { eventually } from "../support/eventually.ts";
@@ -58,7 +58,7 @@ test.each(full)(
     expect((await append(server, session, large)).status).toBe(200);
     await expectReadiness(server, 200, "ok");
     const stored = await fetch(`${server.url}/v1/sessions/${session.sessionID}/batches`, {
-      headers: { accept: "application/octet-stream" },
+      headers: { ...KEYED, accept: "application/octet-stream" },
     });
     expect(splitBatches(await stored.bytes())).toEqual([small, large]);
   },

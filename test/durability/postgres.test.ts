@@ -1,7 +1,7 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 
 import { type ServerOptions } from "../../src/server.ts";
-import { TestApp, type TestSession } from "../support/app.ts";
+import { KEYED, TestApp, type TestSession } from "../support/app.ts";
 import { aBatch } from "../support/batches.ts";
 import { eventually, timed } from "../support/eventually.ts";
 import { FaultyObjects } from "../support/faulty-objects.ts";
@@ -65,7 +65,9 @@ describe("a database that is away", () => {
     const ready = await fetch(`${t.server.url}/readyz`);
     expect(ready.status).toBe(503);
     expect(await ready.json()).toMatchObject({ postgres: "down", objects: "ok" });
-    const reading = await fetch(`${t.server.url}/v1/sessions/${t.session.sessionID}/batches`);
+    const reading = await fetch(`${t.server.url}/v1/sessions/${t.session.sessionID}/batches`, {
+      headers: KEYED,
+    });
     await expectRefused(reading);
 
     const starting = startOn(t);
@@ -136,7 +138,7 @@ describe("for long", () => {
         append(t.server, unknown, aBatch()),
         uploadImage(target, t.session, "image", aBatch()),
         startOn(t),
-        fetch(`${t.server.url}/v1/sessions/${t.session.sessionID}/batches`),
+        fetch(`${t.server.url}/v1/sessions/${t.session.sessionID}/batches`, { headers: KEYED }),
         fetch(`${t.server.url}/readyz`),
       ].map((request) => timed(() => statusOf(request))),
     );
@@ -189,7 +191,7 @@ async function behindProxy(options: ServerOptions = {}): Promise<Proxied> {
   const session = sessionIn(await response.text());
   // As many connections as there will be.
   const reading = `${server.url}/v1/sessions/${session.sessionID}`;
-  await Promise.all(Array.from({ length: 40 }, () => statusOf(fetch(reading))));
+  await Promise.all(Array.from({ length: 40 }, () => statusOf(fetch(reading, { headers: KEYED }))));
   const dispose = async () => {
     await proxy.restore();
     await server[Symbol.asyncDispose]();

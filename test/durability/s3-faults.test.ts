@@ -1,7 +1,7 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 
 import { S3Objects } from "../../src/platform/s3-objects.ts";
-import { TestApp, type TestSession } from "../support/app.ts";
+import { KEYED, TestApp, type TestSession } from "../support/app.ts";
 import { aBatch } from "../support/batches.ts";
 import { timed } from "../support/eventually.ts";
 import { indexState } from "../support/index-state.ts";
@@ -143,7 +143,9 @@ test("a read that the store cuts short is no short answer", async () => {
   expect(await statusOf(append(t.server, t.session, aBatch()))).toBe(200);
   t.proxy.selects = ({ method, path }) => method === "GET" && path.includes("segments/");
   t.proxy.otherwise = async ({ forward, answer }) => answer((await forward()).subarray(0, -5000));
-  const reading = fetch(`${t.server.url}/v1/sessions/${t.session.sessionID}/batches`);
+  const reading = fetch(`${t.server.url}/v1/sessions/${t.session.sessionID}/batches`, {
+    headers: KEYED,
+  });
   expect(await statusOf(reading)).toBe(503);
   t.proxy.otherwise = passes;
   await expectStored(t, [aBatch()]);

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 
 import { openObjects } from "../../src/platform/open-objects.ts";
 import { objectOf } from "../support/answers.ts";
-import { TestApp, type TestSession } from "../support/app.ts";
+import { KEYED, TestApp, type TestSession } from "../support/app.ts";
 import { aBatch } from "../support/batches.ts";
 import { keptLog } from "../support/damage.ts";
 import { aFile, upload } from "../support/images.ts";
@@ -71,11 +71,13 @@ test("sessions, images and builds are read whole", async () => {
   const api = (await UpdateApi.of(app)).at(server);
   const update = await api.published({ bytes: LARGE });
   const images = async (name: string) => {
-    const answer = await fetch(`${server.url}/v1/images/${app.project.id}/${name}`);
+    const answer = await fetch(`${server.url}/v1/images/${app.project.id}/${name}`, {
+      headers: KEYED,
+    });
     return [answer.status, hashesOf(await answer.bytes()).SHA256];
   };
   const ofSession = async ({ sessionID }: TestSession) =>
-    await objectOf(fetch(`${server.url}/v1/sessions/${sessionID}/batches`));
+    await objectOf(fetch(`${server.url}/v1/sessions/${sessionID}/batches`, { headers: KEYED }));
   const expected = await Promise.all(
     sessions.map(
       async ({ sessionID }) => await objectOf(app.fetch(`/v1/sessions/${sessionID}/batches`)),

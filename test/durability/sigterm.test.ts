@@ -1,6 +1,6 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 
-import { TestApp, type TestSession } from "../support/app.ts";
+import { KEYED, TestApp, type TestSession } from "../support/app.ts";
 import { aBatch } from "../support/batches.ts";
 import { eventually } from "../support/eventually.ts";
 import { Load } from "../support/load.ts";
@@ -58,7 +58,7 @@ describe("SIGTERM", () => {
     for (const batch of batches) expect((await append(app, session, batch)).status).toBe(200);
     await using server = await ServerProcess.start(envOf(app));
     const response = await fetch(`${server.url}/v1/sessions/${session.sessionID}/batches`, {
-      headers: { accept: "application/octet-stream" },
+      headers: { ...KEYED, accept: "application/octet-stream" },
     });
     server.signal("SIGTERM");
     let bytes = 0;

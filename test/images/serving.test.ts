@@ -2,7 +2,7 @@ import * as fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 
 import { refusalOf } from "../support/answers.ts";
-import { TestApp } from "../support/app.ts";
+import { KEYED, TestApp } from "../support/app.ts";
 import { aFile, upload } from "../support/images.ts";
 import { Random } from "../support/random.ts";
 import { RawConnection } from "../support/raw-connection.ts";
@@ -162,7 +162,7 @@ describe.each(["files", "s3"] as const)("an image in %s", (store) => {
   test("is described by HEAD as by GET, without its bytes", async () => {
     using connection = await RawConnection.open(app.url);
     for (const name of ["digits", "medium"]) {
-      connection.head(`HEAD /v1/images/${app.project.id}/${name}`);
+      connection.head(`HEAD /v1/images/${app.project.id}/${name}`, KEYED);
       const { status, headers } = await connection.response({ bodyless: true });
       const whole = await get(name);
       expect(status).toBe(200);
@@ -170,7 +170,7 @@ describe.each(["files", "s3"] as const)("an image in %s", (store) => {
         expect([header, headers.get(header)]).toEqual([header, whole.headers.get(header)]);
       expect(Number(headers.get("content-length"))).toBe((await whole.bytes()).length);
     }
-    connection.head(`HEAD /v1/images/${app.project.id}/none`);
+    connection.head(`HEAD /v1/images/${app.project.id}/none`, KEYED);
     expect((await connection.response({ bodyless: true })).status).toBe(404);
     connection.head("GET /livez");
     expect((await connection.response()).body.toString()).toBe('{"status":"ok"}');

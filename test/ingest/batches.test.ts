@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { unpackMultiple } from "msgpackr";
 
 import { objectOf, refusalOf } from "../support/answers.ts";
-import { TestApp, type TestSession } from "../support/app.ts";
+import { KEYED, TestApp, type TestSession } from "../support/app.ts";
 import { aBatch, encodeBatch, encodeFrame, encodeMessage } from "../support/batches.ts";
 import { failure } from "../support/failure.ts";
 import { RawConnection } from "../support/raw-connection.ts";
@@ -147,7 +147,7 @@ describe("the form is chosen by Accept", () => {
 
   test("no Accept gives JSON", async () => {
     using connection = await RawConnection.open(app.url);
-    connection.head(`GET /v1/sessions/${session.sessionID}/batches`);
+    connection.head(`GET /v1/sessions/${session.sessionID}/batches`, KEYED);
     const { status, headers, body } = await connection.response();
     expect([status, headers.get("content-type")]).toEqual([200, "application/json"]);
     expect(JSON.parse(body.toString()).batches).toHaveLength(2);

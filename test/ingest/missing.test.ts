@@ -3,7 +3,7 @@ import { gzipSync } from "node:zlib";
 import { unpackMultiple } from "msgpackr";
 
 import { objectOf, refusalOf } from "../support/answers.ts";
-import { TestApp, type TestSession, splitBatches } from "../support/app.ts";
+import { KEYED, TestApp, type TestSession, splitBatches } from "../support/app.ts";
 import { aBatch } from "../support/batches.ts";
 import { type Harm, cut, flipped, gone, harm, keptLog, segmentKeys } from "../support/damage.ts";
 import { failure } from "../support/failure.ts";
@@ -55,7 +55,7 @@ class Recorded {
 
   async read(accept: string, query = ""): Promise<Response> {
     return await fetch(`${this.server.url}/v1/sessions/${this.session.sessionID}/batches${query}`, {
-      headers: { accept },
+      headers: { ...KEYED, accept },
     });
   }
 
@@ -146,6 +146,7 @@ test("a binary answer has at most what comes before the lost batch, and is broke
   using connection = await RawConnection.open(recorded.server.url);
   await recorded.harm(0, gone);
   connection.head(`GET /v1/sessions/${recorded.session.sessionID}/batches`, {
+    ...KEYED,
     accept: "application/octet-stream",
   });
   expect(await failure(connection.response())).toBeInstanceOf(Error);

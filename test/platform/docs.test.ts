@@ -24,6 +24,7 @@ const Operation = Type.Object({
         in: Type.String(),
         required: Type.Optional(Type.Boolean()),
         description: Type.Optional(Type.String()),
+        example: Type.Optional(Type.Unknown()),
       }),
     ),
   ),
@@ -121,16 +122,18 @@ afterAll(async () => {
   await app[Symbol.asyncDispose]();
 });
 
+function operationOf(route: string): Operation {
+  const found = operations.get(route);
+  if (found === undefined) throw new Error(`${route} is not documented`);
+  return found;
+}
+
 test("every route is documented, and nothing else", () => {
   expect([...operations.keys()].toSorted()).toEqual(ROUTES);
 });
 
 describe.each(ROUTES)("%s", (route) => {
-  function operation(): Operation {
-    const found = operations.get(route);
-    if (found === undefined) throw new Error(`${route} is not documented`);
-    return found;
-  }
+  const operation = () => operationOf(route);
 
   test("has a success, and an example or description of each answer", () => {
     const answers = Object.entries(operation().responses);
@@ -153,6 +156,29 @@ describe.each(ROUTES)("%s", (route) => {
     expect(security.flatMap((one) => Object.keys(one))).toEqual(wanted);
     for (const scheme of wanted) expect(schemes).toContain(scheme);
   });
+});
+
+test("nobody must send what has a default, or what the server does without", () => {
+  const required = [...operations].flatMap(([route, { parameters = [] }]) =>
+    parameters
+      .filter((one) => one.in === "query" && one.required === true)
+      .map(({ name }) => `${route} ${name}`),
+  );
+  expect(required).toEqual([
+    "get /v1/sessions projectId",
+    "get /subscribe users",
+    "get /presence users",
+  ]);
+});
+
+test("downloads are described with examples of their links and with what they refuse", () => {
+  for (const route of ROUTES.filter((one) => one.startsWith("get /source/"))) {
+    const { parameters = [], responses } = operationOf(route);
+    for (const { name, example } of parameters)
+      expect([route, name, typeof example]).toEqual([route, name, "string"]);
+    for (const status of ["404", "416"])
+      expect(responses[status]?.content?.["text/plain"]?.example).toBeString();
+  }
 });
 
 test("the refusals that tests of the routes meet are documented", () => {

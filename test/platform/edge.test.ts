@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 
 import { refusalOf } from "../support/answers.ts";
-import { TestApp } from "../support/app.ts";
+import { KEYED, TestApp } from "../support/app.ts";
 import { RawConnection } from "../support/raw-connection.ts";
 
 const ROUTES: [path: string, methods: string[]][] = [
@@ -53,7 +53,7 @@ describe("a known path", () => {
   test("takes HEAD where it takes GET, and nowhere else", async () => {
     using connection = await RawConnection.open(app.url);
     for (const [path, methods] of ROUTES.filter(([one]) => !one.includes("/1"))) {
-      connection.head(`HEAD ${path}`);
+      connection.head(`HEAD ${path}`, KEYED);
       const { status } = await connection.response({ bodyless: true });
       const { status: expected } = await app.fetch(path, {
         method: methods.includes("GET") ? "GET" : "PUT",

@@ -19,12 +19,17 @@ import { s3Server } from "./s3-server.ts";
 
 const LOG = pino({ level: "silent" });
 
+/** The key of the tests' servers, which a TestApp sends with every request unless its test sets SERVER_KEYS. */
+export const SERVER_KEY = "test-server-key";
+/** The header for requests that go another way. */
+export const KEYED = { "x-server-key": SERVER_KEY };
+
 const TestSession = Type.Object({ token: Type.String(), sessionID: Type.String() });
 export type TestSession = Type.Static<typeof TestSession>;
 
 export type AppOptions = Pick<
   ServerOptions,
-  "wrapObjects" | "index" | "commitDeadlineMs" | "clock"
+  "wrapObjects" | "index" | "commitDeadlineMs" | "clock" | "log"
 > & {
   store?: "files" | "s3";
   /** the shared Redis, instead of PostgreSQL's notifications */
@@ -87,8 +92,11 @@ export class TestApp implements AsyncDisposable {
     return encodeProjectID(this.project.id);
   }
 
-  async fetch(path: string, init?: RequestInit): Promise<Response> {
-    return await fetch(this.url + path, init);
+  async fetch(path: string, init: RequestInit = {}): Promise<Response> {
+    const headers = new Headers(init.headers);
+    if (this.config.serverKeys.includes(SERVER_KEY) && !headers.has("x-server-key"))
+      headers.set("x-server-key", SERVER_KEY);
+    return await fetch(this.url + path, { ...init, headers });
   }
 
   async post(
@@ -154,6 +162,8 @@ export async function testEnv(
     DATA_DIR: mkdtempSync(join(tmpdir(), "floodgate-app-")),
     DATABASE_URL: databaseUrl,
     TOKEN_SECRET: "test-secret",
+    SERVER_KEYS: SERVER_KEY,
+    TRUSTED_PROXIES: "127.0.0.0/8,::1/128",
     LOG_LEVEL: "silent",
     // Nothing of the tester's own environment may reach a server process.
     REDIS_URL: "",

@@ -1,6 +1,6 @@
 import { type Sql } from "../../src/platform/database.ts";
 import { type ObjectStore } from "../../src/platform/objects.ts";
-import { splitBatches } from "./app.ts";
+import { KEYED, splitBatches } from "./app.ts";
 import { aBatch } from "./batches.ts";
 import { type IndexState, indexState } from "./index-state.ts";
 import { Random } from "./random.ts";
@@ -175,7 +175,7 @@ export class Auditor {
   async #readBack({ session, acknowledged, images }: Client): Promise<number> {
     const { target, projectId } = this.#options;
     const response = await fetch(`${target.url}/v1/sessions/${session.sessionID}/batches`, {
-      headers: { accept: "application/octet-stream" },
+      headers: { ...KEYED, accept: "application/octet-stream" },
     });
     if (response.status !== 200) {
       this.#faults.push(`session ${session.sessionID} was answered ${response.status}`);
@@ -191,7 +191,9 @@ export class Auditor {
     for (const hash of acknowledged.keys())
       if (!times.has(hash)) this.#faults.push("an acknowledged batch is lost");
     for (const [name, bytes] of images) {
-      const stored = await fetch(`${target.url}/v1/images/${projectId}/${name}`);
+      const stored = await fetch(`${target.url}/v1/images/${projectId}/${name}`, {
+        headers: KEYED,
+      });
       if (stored.status !== 200 || !Buffer.from(await stored.bytes()).equals(bytes))
         this.#faults.push("an acknowledged image is lost or torn");
     }

@@ -3,6 +3,31 @@ import { join } from "node:path";
 
 const MAIN = join(import.meta.dir, "../../src/main.ts");
 
+/** Meant for other programs of PostgreSQL; followed here, none of them would let it start. */
+export const FOREIGN = {
+  PGTARGETSESSIONATTRS: "any",
+  PGHOST: "nowhere.invalid",
+  PGHOSTADDR: "192.0.2.1",
+  PGPORT: "1",
+  PGUSER: "stranger",
+  PGPASSWORD: "wrong",
+  PGDATABASE: "none",
+  PGDATA: "/nowhere",
+  PGOPTIONS: "-c nonsense=1",
+  PGSSLMODE: "verify-full",
+  PGSSL: "require",
+  PGSSLROOTCERT: "/nowhere",
+  PGSSLNEGOTIATION: "direct",
+  PGPASSFILE: "/nowhere",
+  PGSERVICE: "none",
+  PGCONNECT_TIMEOUT: "0.001",
+  PGMAX: "0",
+  PGBACKOFF: "x",
+  PGFETCH_TYPES: "x",
+  PGCLIENTENCODING: "EUC_JP",
+  PGAPPNAME: "other",
+};
+
 /** Runs the program to its end. */
 export async function runCommand(args: string[], env: Record<string, string>) {
   const child = Bun.spawn([process.execPath, MAIN, ...args], {

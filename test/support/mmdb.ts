@@ -1,3 +1,5 @@
+import ipaddr from "ipaddr.js";
+
 type Value = string | number | Value[] | { [key: string]: Value };
 type Node = { 0?: Node; 1?: Node; record?: Value };
 
@@ -7,7 +9,7 @@ const METADATA_MARKER = Buffer.from("abcdef4d61784d696e642e636f6d", "hex");
 /** Sixteen zero bytes part the tree from the data. */
 const SEPARATOR_BYTES = 16;
 
-/** A MaxMind database of IPv4 networks ("203.0.113.0/24") in an IPv6 tree, as the published city databases are built. */
+/** A MaxMind database of networks ("203.0.113.0/24") in an IPv6 tree, as the published city databases are built. */
 export function encodeMmdb(networks: Record<string, Value>): Uint8Array {
   const root: Node = {};
   for (const [network, record] of Object.entries(networks)) insert(root, network, record);
@@ -48,8 +50,9 @@ export function cityRecord(country: string, state: string, city: string): Value 
 
 function insert(root: Node, network: string, record: Value): void {
   const [address = "", prefix] = network.split("/");
-  const bits = address.split(".").map((byte) => Number(byte).toString(2).padStart(8, "0"));
-  const path = "0".repeat(96) + bits.join("").slice(0, Number(prefix));
+  const bytes = ipaddr.parse(address).toByteArray();
+  const bits = bytes.map((byte) => byte.toString(2).padStart(8, "0"));
+  const path = "0".repeat(128 - bytes.length * 8) + bits.join("").slice(0, Number(prefix));
   let node = root;
   for (const bit of path) {
     const side = bit === "1" ? 1 : 0;

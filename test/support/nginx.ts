@@ -25,6 +25,22 @@ export const Nginx = {
     return await run((port) => server({ ...addresses, port }));
   },
 
+  /** With nothing but `proxy_pass`, which names itself in no header. */
+  async plain(upstream: string): Promise<ProxyProcess> {
+    return await run(
+      (port) => `
+        server {
+          listen 127.0.0.1:${port};
+          location = /nginx {
+            return 204;
+          }
+          location / {
+            proxy_pass ${upstream};
+          }
+        }`,
+    );
+  },
+
   /** As deploy/nginx.conf sets it up. */
   async deployed({ upstreams, auth, edit = (text) => text }: Deployed): Promise<ProxyProcess> {
     const text = await Bun.file(DEPLOYED).text();

@@ -2,6 +2,7 @@ import { Type } from "typebox";
 import { Value } from "typebox/value";
 
 import { objectOf } from "./answers.ts";
+import { KEYED } from "./app.ts";
 
 const PRESENCE_FIELDS = {
   userid: Type.String(),
@@ -111,7 +112,7 @@ export async function snapshot(
   return await objectOf(fetch(`${url}/presence?users=${query}`, { headers }));
 }
 
-/** Mints a token as a server on this machine may, or one with a key. */
+/** Mints a token as a server may that has the key. */
 export async function mint(
   { url }: Target,
   fields: { userid: string; clientid?: string; ttl_s?: number },
@@ -119,7 +120,7 @@ export async function mint(
 ): Promise<Type.Static<typeof Minted>> {
   const answer = fetch(`${url}/presence/tokens`, {
     method: "POST",
-    headers: { "content-type": "application/json", ...headers },
+    headers: { "content-type": "application/json", ...KEYED, ...headers },
     body: JSON.stringify(fields),
   });
   return checked(Minted, await objectOf(answer));

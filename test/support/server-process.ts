@@ -84,6 +84,7 @@ export function envOf({
     DATA_DIR: config.dataDir,
     DATABASE_URL: databaseUrl,
     TOKEN_SECRET: config.tokenSecrets.join(","),
+    SERVER_KEYS: config.serverKeys.join(","),
     COMMIT_BYTES: String(config.commit.bytes),
     PRESENCE_TTL_S: String(config.presenceTtlMs / 1000),
     TRUSTED_PROXIES: config.trustedProxies.join(","),

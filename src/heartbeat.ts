@@ -1,0 +1,132 @@
+import { readFileSync } from "node:fs";
+
+import { Type } from "typebox";
+import { Value } from "typebox/value";
+
+import { type Log } from "./platform/log.ts";
+
+const TIMES = {
+  tickMs: 1000,
+  silentMsMax: 10_000,
+  // A process that loads its program for the first time on a slow disk cannot answer yet.
+  firstMsMax: 60_000,
+};
+
+const Beat = Type.Object({ beat: Type.Literal(true) });
+const BEAT: Type.Static<typeof Beat> = { beat: true };
+
+/** A process that a supervisor keeps. */
+type Peer = { pid: number; send: (message: unknown) => unknown; kill: (signal: "SIGKILL") => void };
+type Pulse = {
+  peer: Peer;
+  command: string;
+  hasAnswered: boolean;
+  isAsked: boolean;
+  silentMs: number;
+  waitedMs: number;
+};
+
+export type HeartbeatOptions = Partial<typeof TIMES> & { waitedMs?: (pid: number) => number };
+
+/**
+ * In the supervisor: kills processes whose event loop does not turn, so that they are started again. Asked over the channel of each, because
+ * on a shared port any process may answer. Time in which a process wanted to run and got no core does not count against it, nor does time in
+ * which the supervisor itself did not run.
+ */
+export class Heartbeats implements Disposable {
+  readonly #log: Log;
+  readonly #times: typeof TIMES;
+  readonly #waitedMs: (pid: number) => number;
+  readonly #pulses = new Map<object, Pulse>();
+  readonly #timer: NodeJS.Timeout;
+  #tickedMs = performance.now();
+
+  constructor(log: Log, { waitedMs = waitedForCoreMs, ...times }: HeartbeatOptions = {}) {
+    this.#log = log;
+    this.#times = { ...TIMES, ...times };
+    this.#waitedMs = waitedMs;
+    this.#timer = setInterval(() => this.#tick(), this.#times.tickMs);
+    this.#timer.unref();
+  }
+
+  [Symbol.dispose](): void {
+    clearInterval(this.#timer);
+  }
+
+  add(peer: Peer, command: string): void {
+    const waitedMs = this.#waitedMs(peer.pid);
+    const pulse = { peer, command, hasAnswered: false, isAsked: false, silentMs: 0, waitedMs };
+    this.#pulses.set(peer, pulse);
+  }
+
+  remove(peer: Peer): void {
+    this.#pulses.delete(peer);
+  }
+
+  /** Whatever a process says shows that its event loop turns. True for an answer, which says nothing else. */
+  take(peer: Peer, message: unknown): boolean {
+    const pulse = this.#pulses.get(peer);
+    if (pulse !== undefined)
+      Object.assign(pulse, { hasAnswered: true, isAsked: false, silentMs: 0 });
+    return Value.Check(Beat, message);
+  }
+
+  /** True for a process that has missed beats, so that nobody should wait for it. */
+  isSilent(peer: object): boolean {
+    return (this.#pulses.get(peer)?.silentMs ?? 0) > 2 * this.#times.tickMs;
+  }
+
+  #tick(): void {
+    const nowMs = performance.now();
+    // More has passed only where this process was frozen or starved: answers may lie unread.
+    const passedMs = Math.min(nowMs - this.#tickedMs, 1.5 * this.#times.tickMs);
+    this.#tickedMs = nowMs;
+    for (const pulse of this.#pulses.values()) this.#ask(pulse, passedMs);
+  }
+
+  #ask(pulse: Pulse, passedMs: number): void {
+    const { peer } = pulse;
+    const { silentMsMax, firstMsMax } = this.#times;
+    const waitedMs = this.#waitedMs(peer.pid);
+    if (pulse.isAsked) pulse.silentMs += Math.max(0, passedMs - (waitedMs - pulse.waitedMs));
+    pulse.waitedMs = waitedMs;
+    if (pulse.silentMs >= (pulse.hasAnswered ? silentMsMax : firstMsMax)) {
+      const { command: process, silentMs } = pulse;
+      this.#pulses.delete(peer);
+      this.#log.error(
+        { process, pid: peer.pid, silentMs: Math.round(silentMs) },
+        "a process does not answer, it is killed",
+      );
+      peer.kill("SIGKILL");
+      return;
+    }
+    pulse.isAsked = true;
+    send(peer);
+  }
+}
+
+/** In a process: answers its supervisor, if it has one, for as long as the event loop turns. */
+export function answerHeartbeats(): void {
+  if (process.send === undefined) return;
+  process.on("message", (message) => {
+    if (Value.Check(Beat, message) && process.connected) process.send?.(BEAT);
+  });
+}
+
+/** How long a process's main thread wanted to run and got no core; 0 where Linux does not tell. */
+function waitedForCoreMs(pid: number): number {
+  try {
+    const [, waitedNs = "0"] = readFileSync(`/proc/${pid}/schedstat`, "utf8").split(" ");
+    return Number(waitedNs) / 1e6;
+  } catch {
+    return 0;
+  }
+}
+
+function send(peer: Peer): void {
+  try {
+    peer.send(BEAT);
+  } catch {
+    // It has just ended, which is told separately.
+  }
+}

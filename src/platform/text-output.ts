@@ -1,0 +1,77 @@
+import { write, writeSync } from "node:fs";
+
+const WAITING_CHARACTERS_MAX = 8 * 2 ** 20;
+// A pipe that others made non-blocking is full.
+const RETRY_MS = 100;
+
+/**
+ * Text to a descriptor for which nothing ever waits: not for a reader that has gone or does not read, and not for a full disk. What cannot be
+ * written is lost. A logging library's own stream tries for ever as the process exits.
+ */
+export class TextOutput {
+  readonly #fd: number;
+  #waiting: string[] = [];
+  #characters = 0;
+  #written = Promise.withResolvers<void>();
+  #isWriting = false;
+  #isClosed = false;
+
+  constructor(fd: number) {
+    this.#fd = fd;
+    process.on("exit", () => this.#writeRest());
+  }
+
+  write(text: string): void {
+    if (this.#isClosed || this.#characters > WAITING_CHARACTERS_MAX) return;
+    this.#waiting.push(text);
+    this.#characters += text.length;
+    if (!this.#isWriting) this.#writeOn();
+  }
+
+  /** Resolves when everything is written, or the time has passed; from then on nothing is. */
+  async close(ms: number): Promise<void> {
+    const late = Promise.withResolvers<void>();
+    const timer = setTimeout(late.resolve, ms);
+    if (this.#isWriting) await Promise.race([this.#written.promise, late.promise]);
+    clearTimeout(timer);
+    this.#isClosed = true;
+  }
+
+  #writeOn(): void {
+    const chunk = Buffer.from(this.#take());
+    this.#isWriting = chunk.length > 0;
+    if (this.#isWriting) this.#writeChunk(chunk);
+    else {
+      this.#written.resolve();
+      this.#written = Promise.withResolvers();
+    }
+  }
+
+  #writeChunk(chunk: Buffer): void {
+    write(this.#fd, chunk, (error, bytes) => {
+      if (error?.code === "EAGAIN") setTimeout(() => this.#writeChunk(chunk), RETRY_MS);
+      else if (error !== null || bytes === chunk.length) this.#writeOn();
+      else this.#writeChunk(chunk.subarray(bytes));
+    });
+  }
+
+  /** A process that ends unexpectedly says why in its last lines. */
+  #writeRest(): void {
+    const rest = this.#isClosed ? "" : this.#take();
+    try {
+      if (rest !== "") writeSync(this.#fd, rest);
+    } catch {
+      // Nobody reads it.
+    }
+  }
+
+  #take(): string {
+    const text = this.#waiting.join("");
+    this.#waiting = [];
+    this.#characters = 0;
+    return text;
+  }
+}
+
+export const STDOUT = new TextOutput(1);
+export const STDERR = new TextOutput(2);
