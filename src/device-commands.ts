@@ -1,4 +1,4 @@
-import { createReadStream, statSync } from "node:fs";
+import { accessSync, constants, createReadStream, statSync } from "node:fs";
 import { Presets, SingleBar } from "cli-progress";
 import { type Command } from "commander";
 
@@ -57,8 +57,11 @@ async function importFile(config: Config, file: string) {
 
 function sizeOf(file: string): number {
   try {
-    return statSync(file).size;
+    accessSync(file, constants.R_OK);
+    const stat = statSync(file);
+    if (!stat.isDirectory()) return stat.size;
   } catch (cause) {
-    throw new UsageError(`${file} cannot be read`, { cause });
+    throw new UsageError(`"${file}" cannot be read`, { cause });
   }
+  throw new UsageError(`"${file}" is a folder`);
 }

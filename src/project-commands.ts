@@ -2,6 +2,7 @@ import { type Command, InvalidArgumentError, Option } from "commander";
 
 import { print, withProjects } from "./commands.ts";
 import { type Config } from "./platform/config.ts";
+import { UsageError } from "./platform/errors.ts";
 import {
   type NewProject,
   type Project,
@@ -13,6 +14,7 @@ import {
 const ID_MAX = 2 ** 31 - 2;
 const BEACON_BYTES_MIN = 1024;
 const BEACON_BYTES_MAX = 64 * 2 ** 20;
+const NAME_LENGTH_MAX = 255;
 const DEFAULT = "default";
 const KEY = /^[\w-]{1,64}$/;
 
@@ -24,7 +26,7 @@ type UpdateOptions = Json &
 export function addProjectCommands(root: Command, config: () => Config): void {
   root
     .command("create")
-    .argument("<name>")
+    .argument("<name>", `up to ${NAME_LENGTH_MAX} characters`, projectName)
     .addOption(
       new Option("--platform <platform>").choices(["ios", "android", "web"]).default("ios"),
     )
@@ -59,6 +61,8 @@ export function addProjectCommands(root: Command, config: () => Config): void {
           dailyBytesMax: dailyBytes === DEFAULT ? null : dailyBytes,
         }),
       };
+      if (Object.keys(change).length === 0)
+        throw new UsageError("nothing to change: say what, see `project update --help`");
       const update = async () =>
         await withProjects(config(), async (projects) => await projects.update(id, change));
       show(await update(), json);
@@ -76,15 +80,37 @@ type Shown = ReturnType<typeof describeProject>;
 
 function show(project: Project, json: boolean | undefined): void {
   const shown = describeProject(project);
-  const lines = Object.entries(shown).map(([name, value]) => `${name}: ${value}`);
+  const lines = Object.entries(shown).map(([name, value]) => `${name}: ${value ?? DEFAULT}`);
   print(json === true ? JSON.stringify(shown) : lines.join("\n"));
 }
 
 function list(projects: Shown[], json: boolean | undefined): void {
   if (json === true) print(JSON.stringify({ projects }));
-  else
-    for (const { id, platform, projectID, projectKey, name } of projects)
-      print([id, platform, projectID, projectKey, name].join("\t"));
+  else for (const project of projects) print(lineOf(project));
+}
+
+function lineOf({ id, platform, projectID, projectKey, name, ...settings }: Shown): string {
+  return [
+    id,
+    platform,
+    projectID,
+    projectKey,
+    name,
+    settings.active ? "active" : "inactive",
+    `${settings.sampleRate} %`,
+    settings.beaconSize ?? DEFAULT,
+    settings.dailyBytes ?? DEFAULT,
+  ].join("\t");
+}
+
+/** A name is shown in lists, one line each. */
+function projectName(text: string): string {
+  const isShown = text.trim() !== "" && !/\p{Cc}/u.test(text) && text.isWellFormed();
+  if (!isShown || text.length > NAME_LENGTH_MAX)
+    throw new InvalidArgumentError(
+      `not a name of 1 to ${NAME_LENGTH_MAX} characters, none of them a control character`,
+    );
+  return text;
 }
 
 function integer(least: number, most: number) {

@@ -20,6 +20,10 @@ const Project = Type.Object({
   platform: Type.String(),
   projectID: Type.Integer(),
   projectKey: Type.String(),
+  active: Type.Boolean(),
+  sampleRate: Type.Integer(),
+  beaconSize: Type.Union([Type.Integer(), Type.Null()]),
+  dailyBytes: Type.Union([Type.Integer(), Type.Null()]),
 });
 const Projects = Type.Object({ projects: Type.Array(Project) });
 
@@ -96,13 +100,28 @@ test("a list shows every project, and an update only changes what it names", asy
     "0",
     "--json",
   ]);
-  expect(Value.Parse(Project, JSON.parse(updated.out))).toEqual(created);
+  const changed = Value.Parse(Project, JSON.parse(updated.out));
+  expect(changed).toEqual({ ...created, sampleRate: 0 });
   const { projects } = Value.Parse(
     Projects,
     JSON.parse((await run(["project", "list", "--json"])).out),
   );
-  expect(projects).toContainEqual(created);
-  expect((await run(["project", "list"])).out).toContain(`${created.projectKey}\tsampled\n`);
+  expect(projects).toContainEqual(changed);
+  const { out } = await run(["project", "list"]);
+  expect(out).toContain(`${created.projectKey}\tsampled\tactive\t0 %\tdefault\tdefault\n`);
+});
+
+test("what is set for a project is shown, and so is the default again", async () => {
+  const created = await run(["project", "create", "set", "--json"]);
+  const { id, projectKey } = Value.Parse(Project, JSON.parse(created.out));
+  const settings = "--active false --beacon-size 4096 --daily-bytes 1000".split(" ");
+  const { out } = await run(["project", "update", String(id), ...settings]);
+  expect(out).toEndWith("active: false\nsampleRate: 100\nbeaconSize: 4096\ndailyBytes: 1000\n");
+  expect((await run(["project", "list"])).out).toContain(
+    `${projectKey}\tset\tinactive\t100 %\t4096\t1000\n`,
+  );
+  const again = await run(["project", "update", String(id), "--daily-bytes", "default"]);
+  expect(again.out).toEndWith("beaconSize: 4096\ndailyBytes: default\n");
 });
 
 test.each([
@@ -114,6 +133,18 @@ test.each([
   [["project", "update", "1", "--daily-bytes", "none"], "--daily-bytes"],
   [["project", "update", "999999", "--active", "true"], "there is no project 999999"],
   [["project", "create"], "name"],
+  [["project", "create", ""], "not a name"],
+  [["project", "create", " \u00a0 "], "not a name"],
+  [["project", "create", "a\tb"], "not a name"],
+  [["project", "create", "x".repeat(256)], "not a name"],
+  [["project", "create", "one", "two"], "too many arguments"],
+  [["project", "update", "1"], "nothing to change"],
+  [["project", "update", "-1", "--active", "true"], "-1"],
+  [["signature", "create", "--role", "service", "--signature", ""], "16 to 256"],
+  [["signature", "revoke", "-1"], "-1"],
+  [["devices", "import", "/nowhere.jsonl"], '"/nowhere.jsonl" cannot be read'],
+  [["devices", "import", ""], '"" cannot be read'],
+  [["devices", "import", "/"], '"/" is a folder'],
   [["nonsense"], "nonsense"],
 ])("bad usage %j ends with 2 and one line", async (args, said) => {
   const { err, code } = await run(args);

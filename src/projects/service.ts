@@ -31,9 +31,19 @@ export type ProjectChange = Partial<
 >;
 export type ProjectsDeps = { sql: Sql; commitLog: CommitLog; log: Log };
 
-/** The public form of a project, as the command line prints it. */
-export function describeProject({ id, name, platform, projectKey }: Project) {
-  return { id, name, platform, projectID: encodeProjectID(id), projectKey };
+/** The public form of a project, as the command line prints it; null is what the configuration says. */
+export function describeProject({ id, name, platform, projectKey, ...settings }: Project) {
+  return {
+    id,
+    name,
+    platform,
+    projectID: encodeProjectID(id),
+    projectKey,
+    active: settings.active,
+    sampleRate: settings.sampleRate,
+    beaconSize: settings.beaconBytesMax,
+    dailyBytes: settings.dailyBytesMax,
+  };
 }
 
 type Known = { byId: Map<number, Project>; byKey: Map<string, Project> };
