@@ -6,6 +6,7 @@ import { Devices } from "./devices/service.ts";
 import { countImages } from "./images/reading.ts";
 import { imageRoutes, uploadRoutes } from "./images/routes.ts";
 import { ImageNames, Images } from "./images/service.ts";
+import { Unhashed } from "./images/unhashed.ts";
 import { Batches } from "./ingest/batches.ts";
 import { CommitLog } from "./ingest/commit-log.ts";
 import { InflightBytes } from "./ingest/inflight-bytes.ts";
@@ -159,7 +160,7 @@ export async function buildApp(platform: Serving) {
 
 /** What SDKs record, and reading it back. */
 async function buildIngest(
-  { config, sql, objects }: Platform,
+  { config, sql, objects, log }: Platform,
   { commitLog, inflight, metrics, projects, quotas }: Write,
   {
     clients,
@@ -170,7 +171,7 @@ async function buildIngest(
   }: Access & { rateLimits: RateLimits; workerNumber: WorkerNumber; faults: ReadFaults },
 ) {
   const tokens = new Tokens(atLeastOne(config.tokenSecrets));
-  const imageNames = new ImageNames(sql);
+  const imageNames = new ImageNames(sql, { isOn: config.imagesHashList });
   const sessions = new Sessions(
     {
       sql,
@@ -190,11 +191,12 @@ async function buildIngest(
     { sessions, commitLog, inflight, metrics },
     { strictFraming: config.strictFraming },
   );
+  const reader = new SegmentReader(objects, faults);
+  const unhashed = new Unhashed({ sql, reader, log });
   const images = new Images(
-    { sql, commitLog, inflight, sessions, projects, metrics },
+    { sql, commitLog, inflight, sessions, projects, unhashed, metrics },
     { fileBytesMax: config.fileBytesMax },
   );
-  const reader = new SegmentReader(objects, faults);
   const batches = new Batches(sql, reader);
   const authorize = (request: Request, late = false) => bearer(request, tokens, late);
   const findSession = async (sessionID: string) => {
@@ -209,7 +211,7 @@ async function buildIngest(
   return new Elysia({ name: "data" })
     .use(startRoutes({ sessions, clients, jsonBytesMax: config.jsonBytesMax }))
     .use(ingestRoutes({ ingest, authorize }))
-    .use(uploadRoutes({ images, authorize }))
+    .use(uploadRoutes({ images, clients, authorize }))
     .use(sessionRoutes({ sql, serverKeys, contents }))
     .use(batchRoutes({ batches, serverKeys, findSession }))
     .use(imageRoutes({ sql, reader, serverKeys, findSession }));

@@ -62,9 +62,14 @@ export class InflightBytes {
     this.#resume();
   }
 
+  /** Whether a project may hold more. */
+  hasRoom(projectId: number): boolean {
+    return this.#fits(projectId, 1);
+  }
+
   /** Resolves when there is room: an upload that has begun stops reading instead of failing. */
   async room(projectId: number): Promise<void> {
-    while (!this.#fits(projectId, 1)) {
+    while (!this.hasRoom(projectId)) {
       const { promise, resolve } = Promise.withResolvers<void>();
       this.#waiting.push(resolve);
       await promise;
