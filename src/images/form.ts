@@ -11,7 +11,7 @@ import { type Projects } from "../projects/service.ts";
 import { ArchiveCheck } from "./archive.ts";
 import { type ContentLookup, type Found } from "./content-lookup.ts";
 import { type Digest, type SentImage, useContents } from "./contents.ts";
-import { type ChunkBuffers, HeldFiles } from "./held-files.ts";
+import { HeldFiles } from "./held-files.ts";
 import { type Unhashed } from "./unhashed.ts";
 import { type Owner, PartWriter, UploadWindow, carryRows, storeRows } from "./upload.ts";
 
@@ -23,7 +23,6 @@ export type FormDeps = {
   inflight: InflightBytes;
   projects: Projects;
   contents: ContentLookup;
-  buffers: ChunkBuffers;
   unhashed: Unhashed;
   metrics: Metrics;
 };
@@ -88,7 +87,7 @@ export class Form implements Disposable {
     this.#deps = deps;
     this.#sender = sender;
     this.#options = options;
-    this.#held = new HeldFiles(deps.inflight, deps.buffers, sender.projectId);
+    this.#held = new HeldFiles(deps.inflight, sender.projectId);
   }
 
   async take(event: FormEvent): Promise<void> {

@@ -1,24 +1,12 @@
 import { type InflightBytes } from "../ingest/inflight-bytes.ts";
 import { CHUNK_BYTES_MAX, type PartWriter } from "./upload.ts";
 
-const BUFFERS_KEPT_MAX = 32;
+// What comes in more pieces would take more memory than its bytes do.
+const PIECES_MAX = 256;
 // What comes slower than this is not held back: many slow uploads would hold all that may be held.
 const HELD_MS_MAX = 2000;
 
-/** Buffers of a chunk's size; the system gives a new one its memory only as it fills. */
-export class ChunkBuffers {
-  readonly #free: Uint8Array[] = [];
-
-  take(): Uint8Array {
-    return this.#free.pop() ?? Buffer.allocUnsafeSlow(CHUNK_BYTES_MAX);
-  }
-
-  give(buffer: Uint8Array): void {
-    if (this.#free.length < BUFFERS_KEPT_MAX) this.#free.push(buffer);
-  }
-}
-
-type Held = { writer: PartWriter; start: number; bytes: number };
+type Held = { writer: PartWriter; pieces: Uint8Array[]; bytes: number };
 
 /**
  * The files of one form that are held back, up to the size of a chunk together: whether a file is stored already is known only after its
@@ -26,18 +14,16 @@ type Held = { writer: PartWriter; start: number; bytes: number };
  */
 export class HeldFiles implements Disposable {
   readonly #inflight: InflightBytes;
-  readonly #buffers: ChunkBuffers;
   readonly #projectId: number;
-  /** one behind the other in the buffer; the last one may grow */
+  /** The last one may grow. */
   #files: Held[] = [];
-  #buffer: Uint8Array | undefined;
   #bytes = 0;
+  #pieces = 0;
   #isLate = false;
   readonly #timer: NodeJS.Timeout;
 
-  constructor(inflight: InflightBytes, buffers: ChunkBuffers, projectId: number) {
+  constructor(inflight: InflightBytes, projectId: number) {
     this.#inflight = inflight;
-    this.#buffers = buffers;
     this.#projectId = projectId;
     this.#timer = setTimeout(() => {
       this.#isLate = true;
@@ -50,65 +36,59 @@ export class HeldFiles implements Disposable {
   }
 
   begin(writer: PartWriter): void {
-    if (!this.#isLate) this.#files.push({ writer, start: this.#bytes, bytes: 0 });
+    if (!this.#isLate) this.#files.push({ writer, pieces: [], bytes: 0 });
   }
 
   /** Takes more of the file that began last. False when that one is too large, and is held no more. */
   add(data: Uint8Array): boolean {
-    if (this.#bytes + data.length > CHUNK_BYTES_MAX) this.#writeOthers();
+    if (!this.#fits(data)) this.#writeOthers();
     const file = this.#files.at(-1);
-    if (file === undefined || this.#bytes + data.length > CHUNK_BYTES_MAX) {
+    if (file === undefined || !this.#fits(data)) {
       this.write();
       return false;
     }
-    this.#buffer ??= this.#buffers.take();
-    this.#buffer.set(data, this.#bytes);
+    // Nobody writes into what the network delivered.
+    file.pieces.push(data);
     file.bytes += data.length;
-    this.#count(data.length);
+    this.#pieces++;
+    this.#bytes += data.length;
+    this.#inflight.add(this.#projectId, data.length);
     return true;
   }
 
   /** Forgets the file that began last. */
   drop(): void {
-    this.#count(-(this.#files.pop()?.bytes ?? 0));
+    const file = this.#files.pop();
+    if (file !== undefined) this.#letGo(file);
   }
 
   /** Lets all of them go into segments. */
   write(): void {
     for (const file of this.#files.splice(0)) this.#writeOne(file);
-    this.#empty();
   }
 
   [Symbol.dispose](): void {
     clearTimeout(this.#timer);
-    this.#empty();
+    for (const file of this.#files.splice(0)) this.#letGo(file);
   }
 
-  #empty(): void {
-    this.#files = [];
-    this.#count(-this.#bytes);
-    if (this.#buffer !== undefined) this.#buffers.give(this.#buffer);
-    this.#buffer = undefined;
+  #fits(data: Uint8Array): boolean {
+    return this.#bytes + data.length <= CHUNK_BYTES_MAX && this.#pieces < PIECES_MAX;
   }
 
   #writeOthers(): void {
-    const last = this.#files.pop();
-    for (const file of this.#files.splice(0)) this.#writeOne(file);
-    if (last === undefined) return;
-    this.#buffer?.copyWithin(0, last.start, last.start + last.bytes);
-    this.#count(last.bytes - this.#bytes);
-    this.#files.push({ ...last, start: 0 });
+    for (const file of this.#files.splice(0, this.#files.length - 1)) this.#writeOne(file);
   }
 
-  #writeOne({ writer, start, bytes }: Held): void {
-    if (bytes > 0 && this.#buffer !== undefined)
-      writer.write(this.#buffer.subarray(start, start + bytes));
-    writer.end();
+  #writeOne(file: Held): void {
+    for (const piece of file.pieces) file.writer.write(piece);
+    file.writer.end();
+    this.#letGo(file);
   }
 
-  #count(bytes: number): void {
-    this.#bytes += bytes;
-    if (bytes > 0) this.#inflight.add(this.#projectId, bytes);
-    if (bytes < 0) this.#inflight.release(this.#projectId, -bytes);
+  #letGo({ pieces, bytes }: Held): void {
+    this.#pieces -= pieces.length;
+    this.#bytes -= bytes;
+    if (bytes > 0) this.#inflight.release(this.#projectId, bytes);
   }
 }

@@ -6,7 +6,6 @@ import { type SessionToken } from "../sessions/token.ts";
 import { Form, type FormDeps } from "./form.ts";
 import { formEvents } from "../platform/multipart.ts";
 import { ContentLookup } from "./content-lookup.ts";
-import { ChunkBuffers } from "./held-files.ts";
 import { networkMark } from "./network.ts";
 
 const LISTED_MAX = 40;
@@ -18,7 +17,7 @@ const FORM_FILES_MAX = 4;
 const LIST_FRESH_MS = 500;
 const LISTS_CACHED_MAX = 10_000;
 
-export type ImagesDeps = Omit<FormDeps, "contents" | "buffers"> & { sessions: Sessions };
+export type ImagesDeps = Omit<FormDeps, "contents"> & { sessions: Sessions };
 export type ImagesOptions = { fileBytesMax: number };
 
 export class Images {
@@ -26,7 +25,7 @@ export class Images {
   readonly #options: ImagesOptions;
 
   constructor(deps: ImagesDeps, options: ImagesOptions) {
-    this.#deps = { ...deps, contents: new ContentLookup(deps.sql), buffers: new ChunkBuffers() };
+    this.#deps = { ...deps, contents: new ContentLookup(deps.sql) };
     this.#options = options;
   }
 

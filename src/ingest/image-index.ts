@@ -1,10 +1,6 @@
 import { type Queryable } from "../platform/database.ts";
 import { type HashedImage } from "./stored-segment.ts";
 
-const KEY = `project_id, name, sha256`;
-const CONTENT = `kind, content_type, bytes, crc32, uses, stored_at, network, network_session, chunk_segments, chunk_offsets, chunk_lengths`;
-const FIRST = `kind, content_type, stored_at, chunk_segments, chunk_offsets, chunk_lengths`;
-
 type Content = HashedImage & { network_session: string | null; shared: boolean };
 type Records = { id: string; images: HashedImage[] }[];
 
@@ -19,53 +15,58 @@ export function insertImages(sql: Queryable, segments: Records, precedence: Prec
   const { contents, uses } = mergeImages(segments);
   return sql`
     contents as (
-      insert into image_contents as known (${sql.unsafe(KEY)}, ${sql.unsafe(CONTENT)}, shared)
-      select project_id, name, decode(sha256, 'hex'), ${sql.unsafe(CONTENT)}, shared
+      insert into image_contents as known (project_id, name, sha256, kind, content_type, bytes, crc32, uses, stored_at, network, network_session,
+        chunk_segments, chunk_offsets, chunk_lengths, shared)
+      select project_id, name, decode(sha256, 'hex'), kind, content_type, bytes, crc32, uses, stored_at, network, network_session,
+        chunk_segments, chunk_offsets, chunk_lengths, shared
       from jsonb_to_recordset(${JSON.stringify(contents)}::text::jsonb) as record (
         project_id integer, name text, sha256 text, kind text, content_type text, bytes bigint, crc32 bigint, uses integer,
         stored_at timestamptz, network smallint, network_session bigint, shared boolean,
         chunk_segments uuid[], chunk_offsets integer[], chunk_lengths integer[])
       order by project_id, name, sha256
-      on conflict (${sql.unsafe(KEY)}) do update set ${joinContent(sql, precedence)}
+      on conflict (project_id, name, sha256) do update set ${joinContent(sql, precedence)}
       returning xmax = 0 as added
     ), uses as (
-      insert into image_uses as known (session_id, ${sql.unsafe(KEY)}, kind, content_type, sent_at)
+      insert into image_uses as known (session_id, project_id, name, sha256, kind, content_type, sent_at)
       select session_id, project_id, name, decode(sha256, 'hex'), kind, content_type, stored_at
       from jsonb_to_recordset(${JSON.stringify(uses)}::text::jsonb) as record (
         session_id bigint, project_id integer, name text, sha256 text, kind text, content_type text, stored_at timestamptz)
       where (select count(*) from contents) >= 0
       order by session_id, name, sha256
-      on conflict (session_id, name, sha256) do update set ${joinUse(sql)}
+      on conflict (session_id, name, sha256) do update set
+        -- A project that became known is never forgotten, and the last use says how the session sent it.
+        project_id = coalesce(nullif(excluded.project_id, 0), known.project_id),
+        (kind, content_type, sent_at) = (
+          select kind, content_type, sent_at from (values
+            (excluded.kind, excluded.content_type, excluded.sent_at), (known.kind, known.content_type, known.sent_at)
+          ) as either (kind, content_type, sent_at) order by sent_at desc limit 1)
       returning xmax = 0 as added
     )`;
 }
 
-/** Of a content that is there: it counts the uses, and is shared once another session sent it from another network. */
+/** Of a content that is there: it is shared once another session sent it from another network than the first one. */
 function joinContent(sql: Queryable, precedence: Precedence) {
-  const join = sql`uses = known.uses + excluded.uses,
+  return sql`uses = known.uses + excluded.uses,
         shared = known.shared or excluded.shared
-          or coalesce(known.network <> excluded.network and known.network_session <> excluded.network_session, false)`;
-  if (precedence === "stays")
-    return sql`${join}, network = coalesce(known.network, excluded.network),
+          or coalesce(known.network <> excluded.network and known.network_session <> excluded.network_session, false),
+        ${precedence === "stays" ? keepFirst(sql) : takeEarlier(sql)}`;
+}
+
+function keepFirst(sql: Queryable) {
+  return sql`network = coalesce(known.network, excluded.network),
         network_session = coalesce(known.network_session, excluded.network_session)`;
-  return sql`${join}, (network, network_session) = (
+}
+
+function takeEarlier(sql: Queryable) {
+  return sql`(network, network_session) = (
           select network, session from (values
             (known.network, known.network_session, known.stored_at), (excluded.network, excluded.network_session, excluded.stored_at)
           ) as either (network, session, stored_at) order by network is null, stored_at limit 1),
-        (${sql.unsafe(FIRST)}) = (
-          select ${sql.unsafe(FIRST)} from (values
+        (kind, content_type, stored_at, chunk_segments, chunk_offsets, chunk_lengths) = (
+          select kind, content_type, stored_at, chunk_segments, chunk_offsets, chunk_lengths from (values
             (known.kind, known.content_type, known.stored_at, known.chunk_segments, known.chunk_offsets, known.chunk_lengths),
             (excluded.kind, excluded.content_type, excluded.stored_at, excluded.chunk_segments, excluded.chunk_offsets, excluded.chunk_lengths)
-          ) as either (${sql.unsafe(FIRST)}) order by stored_at limit 1)`;
-}
-
-/** Of a use that is there: the last one says how the session sent it. A project that became known is never forgotten. */
-function joinUse(sql: Queryable) {
-  return sql`project_id = coalesce(nullif(excluded.project_id, 0), known.project_id),
-        (kind, content_type, sent_at) = (
-          select kind, content_type, sent_at from (values
-            (excluded.kind, excluded.content_type, excluded.sent_at), (known.kind, known.content_type, known.sent_at)
-          ) as either (kind, content_type, sent_at) order by sent_at desc limit 1)`;
+          ) as either (kind, content_type, stored_at, chunk_segments, chunk_offsets, chunk_lengths) order by stored_at limit 1)`;
 }
 
 /** A content, or a use, can be recorded several times, and a row can be updated only once in a statement. */
