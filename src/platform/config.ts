@@ -47,6 +47,7 @@ const Env = Type.Object({
   FILE_SIZE_LIMIT: Type.Integer({ minimum: 1024, default: 10_000_000 }),
   MOBILE_QUALITY: Type.Enum(["low", "standard", "high"], { default: "low" }),
   MOBILE_FPS: Type.Integer({ minimum: 1, maximum: 60, default: 1 }),
+  IMAGES_HASH_LIST: Type.Enum(["on", "off"], { default: "on" }),
   COMMIT_INTERVAL_MS: Type.Integer({ minimum: 1, maximum: 10_000, default: 250 }),
   COMMIT_BYTES: Type.Integer({ minimum: 64 * 1024, maximum: 256 * MIB, default: 8 * MIB }),
   INFLIGHT_BYTES_MAX: Type.Integer({ minimum: MIB, default: 256 * MIB }),
@@ -117,17 +118,9 @@ export function readConfig(env: Record<string, string | undefined> = process.env
   problems.push(...s3KeyProblems(env));
   const database = readDatabase(env);
   problems.push(...database.problems);
-  for (const cidr of list(env["TRUSTED_PROXIES"]))
-    if (!ipaddr.isValidCIDR(cidr)) problems.push(`TRUSTED_PROXIES "${cidr}" is not a CIDR range`);
-  for (const origin of list(env["CORS_ORIGINS"]))
-    if (origin !== "*" && parseOrigin(origin) === undefined)
-      problems.push(`CORS_ORIGINS "${origin}" is not an origin such as https://app.example, or *`);
+  problems.push(...listProblems(env), ...apnsProblems(env));
   if (Value.Check(COMMIT, values) && values.COMMIT_BYTES > values.INFLIGHT_BYTES_MAX)
     problems.push("INFLIGHT_BYTES_MAX must be at least COMMIT_BYTES");
-  const apns = ["APNS_KEY", "APNS_KEY_ID", "APNS_TEAM_ID", "APNS_TOPIC"];
-  const missing = apns.filter((name) => !env[name]);
-  if (missing.length > 0 && missing.length < apns.length)
-    problems.push(`${missing.join(", ")} must be set together with the other APNS variables`);
   const address = env["LISTEN"] || LISTEN_DEFAULT;
   const listen = splitAddress(address);
   if (Value.Check(Env.properties.LISTEN, address) && listen.port > 65_535)
@@ -155,6 +148,7 @@ export function readConfig(env: Record<string, string | undefined> = process.env
     jsonBytesMax: values.JSON_SIZE_LIMIT,
     fileBytesMax: values.FILE_SIZE_LIMIT,
     mobile: { quality: values.MOBILE_QUALITY, fps: values.MOBILE_FPS },
+    imagesHashList: values.IMAGES_HASH_LIST === "on",
     commit: { intervalMs: values.COMMIT_INTERVAL_MS, bytes: values.COMMIT_BYTES },
     inflightBytesMax: values.INFLIGHT_BYTES_MAX,
     strictFraming: values.STRICT_FRAMING,
@@ -185,6 +179,27 @@ function s3Config(values: Type.Static<typeof Env>, bucket: string): S3Config {
     sessionToken: values.AWS_SESSION_TOKEN,
   };
   return { bucket, ...given };
+}
+
+function listProblems(env: Record<string, string | undefined>): string[] {
+  const cidrs = list(env["TRUSTED_PROXIES"]).filter((cidr) => !ipaddr.isValidCIDR(cidr));
+  const origins = list(env["CORS_ORIGINS"]).filter(
+    (origin) => origin !== "*" && parseOrigin(origin) === undefined,
+  );
+  return [
+    ...cidrs.map((cidr) => `TRUSTED_PROXIES "${cidr}" is not a CIDR range`),
+    ...origins.map(
+      (origin) => `CORS_ORIGINS "${origin}" is not an origin such as https://app.example, or *`,
+    ),
+  ];
+}
+
+function apnsProblems(env: Record<string, string | undefined>): string[] {
+  const names = ["APNS_KEY", "APNS_KEY_ID", "APNS_TEAM_ID", "APNS_TOPIC"];
+  const missing = names.filter((name) => !env[name]);
+  return missing.length > 0 && missing.length < names.length
+    ? [`${missing.join(", ")} must be set together with the other APNS variables`]
+    : [];
 }
 
 /** With half of a pair other credentials than those that were meant would be looked for. */
