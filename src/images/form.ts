@@ -38,8 +38,8 @@ export type FormDeps = {
 export type FormOptions = {
   fileBytesMax: number;
   recorded: boolean;
-  /** Called for a file that the project does not have; throws 429 when there are too many. */
-  admitNew: () => void;
+  /** Called before an image is stored that the project does not have; throws 429 when there are too many. */
+  admitName: () => void;
 };
 /** `network` is where the form comes from, as `networkMark` has it. */
 export type Sender = Owner & { network: number | null };
@@ -117,9 +117,12 @@ export class Form implements Disposable {
     if (FIELDS.has(name)) this.#fields.set(name, value);
   }
 
-  /** To be called before the upload waits for room: others may be waiting for the bytes that it holds back. */
-  makeRoom(): void {
-    if (!this.#deps.inflight.hasRoom(this.#sender.projectId)) this.#held.write();
+  /** Resolves when there is room for so many bytes more. Who has to wait holds nothing back: others may be waiting for its bytes. */
+  async hold(bytes: number): Promise<void> {
+    const { inflight } = this.#deps;
+    const { projectId } = this.#sender;
+    if (!inflight.admits(projectId)) this.#held.write();
+    await inflight.hold(projectId, bytes);
   }
 
   /** Throws 400 when a required project is not named, 403 when it is not the session's. */
@@ -143,20 +146,20 @@ export class Form implements Disposable {
     const { projectId } = this.#sender;
     const files = [...this.#files.values()];
     if (files.length === 0) throw new AppError("invalid", "the form has no file");
-    this.#held.write();
     const storedMs = Date.now();
+    const known = files
+      .filter(({ outcome }) => outcome === "known")
+      .map((file) => this.#row(file, storedMs));
     const fresh = files.flatMap((file) =>
       file.writer === undefined || file.outcome === "known"
         ? []
         : [{ writer: file.writer, row: this.#row(file, storedMs) }],
     );
-    const known = files
-      .filter(({ outcome }) => outcome === "known")
-      .map((file) => this.#row(file, storedMs));
     const rowBytes = rowBytesMax(fresh);
     // All of the form was read: it waits for room instead of being sent again.
-    await inflight.hold(projectId, rowBytes);
+    await this.hold(rowBytes);
     try {
+      this.#held.write();
       await storeRows(commitLog, fresh, this.#sender);
     } finally {
       inflight.release(projectId, rowBytes);
@@ -204,7 +207,7 @@ export class Form implements Disposable {
     else {
       this.#files.set(key, file);
       if (writer !== undefined) file.outcome = await this.#outcome(file, writer);
-      if (writer !== undefined && file.outcome !== "known") this.#options.admitNew();
+      if (file.outcome === "stored" || file.outcome === "conflict") this.#options.admitName();
     }
     this.#file = undefined;
     if (writer === undefined) return;

@@ -7,9 +7,9 @@ import { type RowLimit } from "../platform/rate-limits.ts";
 import { type KnownSession, type Sessions } from "../sessions/service.ts";
 import { type SessionToken } from "../sessions/token.ts";
 import { Form, type FormDeps } from "./form.ts";
-import { type FormEvent, formEvents } from "../platform/multipart.ts";
 import { ContentLookup } from "./content-lookup.ts";
 import { networkMark } from "./network.ts";
+import { type FormEvent, formEvents } from "../platform/multipart.ts";
 
 const LISTED_MAX = 40;
 // A name can have several contents.
@@ -61,21 +61,20 @@ export class Images {
     projectRequired: boolean,
   ): Promise<void> {
     const { inflight, clients, limit } = this.#deps;
-    const address = clients.address(request);
-    const sender = { projectId: session.projectId, sessionId, network: networkMark(address) };
+    const mark = networkMark(clients.address(request));
+    const sender = { projectId: session.projectId, sessionId, network: mark };
     const network = clients.network(request);
     using form = new Form(this.#deps, sender, {
       fileBytesMax: this.#options.fileBytesMax,
       recorded: session.recorded,
-      admitNew: () => limit.take(network),
+      admitName: () => limit.take(network),
     });
     for await (const events of formEvents(request, {
       inflatedBytesMax: FORM_FILES_MAX * this.#options.fileBytesMax,
     })) {
       // Before it is copied into segments, so that many uploads cannot fill the room that one of them found.
       const bytes = dataBytes(events);
-      form.makeRoom();
-      await inflight.hold(session.projectId, bytes);
+      await form.hold(bytes);
       try {
         for (const event of events) await form.take(event);
       } finally {

@@ -13,7 +13,6 @@ import { type Outage } from "../platform/outage.ts";
 import { CarriedRecords } from "./carried-records.ts";
 import { CommitDeadline } from "./commit-deadline.ts";
 import { type InflightBytes } from "./inflight-bytes.ts";
-import { PendingSegment } from "./pending-segment.ts";
 import {
   type BatchFacts,
   FLAG,
@@ -23,6 +22,7 @@ import {
   SegmentWriter,
   segmentKey,
 } from "./segment.ts";
+import { OpenSegment, type PendingSegment } from "./open-segment.ts";
 import { TokenBucket } from "./token-bucket.ts";
 
 const PUTS_MAX = 8;
@@ -51,21 +51,6 @@ export type CommitLogOptions = {
 /** A segment was deleted as an orphan before its writer came to index it: its records must not be acknowledged. */
 export class SegmentDeleted extends Error {
   override readonly name = "SegmentDeleted";
-}
-
-class OpenSegment {
-  readonly pending = new PendingSegment();
-  readonly openedMs = performance.now();
-  readonly writer: SegmentWriter;
-  readonly timer: NodeJS.Timeout;
-  /** bytes by project */
-  readonly held = new Map<number, number>();
-  waitsFor: keyof Waiting["segments"] = "open";
-
-  constructor(buffer: Uint8Array, timer: NodeJS.Timeout) {
-    this.writer = new SegmentWriter(buffer);
-    this.timer = timer;
-  }
 }
 
 /** Group commit: many records share one object, and each is acknowledged only when that object is stored and indexed. */

@@ -84,9 +84,9 @@ export class InflightBytes {
     this.#resume();
   }
 
-  /** Whether a project may hold more at once. Nobody overtakes others of the same project. */
-  hasRoom(projectId: number): boolean {
-    return !this.#waiting.some((one) => one.projectId === projectId) && this.#fits(projectId, 1);
+  /** Whether `hold` resolves at once: nobody overtakes others of the same project. */
+  admits(projectId: number): boolean {
+    return this.#fits(projectId, 1) && !this.#waiting.some((one) => one.projectId === projectId);
   }
 
   /**
@@ -95,7 +95,7 @@ export class InflightBytes {
    */
   async hold(projectId: number, bytes: number): Promise<void> {
     if (bytes === 0) return;
-    if (this.hasRoom(projectId)) {
+    if (this.admits(projectId)) {
       this.add(projectId, bytes);
       return;
     }

@@ -4,7 +4,7 @@ import { type Metrics } from "../platform/metrics.ts";
 import { type KnownSession, type Sessions } from "../sessions/service.ts";
 import { type SessionToken } from "../sessions/token.ts";
 import { type CommitLog } from "./commit-log.ts";
-import { type PendingSegment } from "./pending-segment.ts";
+import { type PendingSegment } from "./open-segment.ts";
 import { FrameError, type Frames, walkFrames } from "./frames.ts";
 import { type InflightBytes } from "./inflight-bytes.ts";
 import { FLAG, type BatchFacts } from "./segment.ts";
