@@ -11,6 +11,7 @@ import { LoadProcesses } from "./load-process.ts";
 import type { Options } from "./options.ts";
 import { BENCH_DIR, freePort, Processes, type Running } from "./processes.ts";
 import { Progress } from "./progress.ts";
+import { countRows, emptyTables } from "./tables.ts";
 
 const TOKEN_SECRET = "bench-token-secret";
 export const SERVER_KEY = "bench-server-key";
@@ -179,11 +180,8 @@ export class Harness implements AsyncDisposable {
   }
 
   /** How many batches or images PostgreSQL knows: what was acknowledged must be among them. */
-  async countRows(table: "batches" | "images"): Promise<number> {
-    const [row] = await this.database<
-      { rows: string }[]
-    >`select count(*) as rows from ${this.database(table)}`;
-    return Number(row?.rows);
+  async countRows(what: "batches" | "images"): Promise<number> {
+    return await countRows(this.database, what);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -261,12 +259,7 @@ export class Harness implements AsyncDisposable {
   /** The same start for each measurement: a table that grew with the one before would slow the next. Never a database of the caller's. */
   async #emptyTables(): Promise<void> {
     if (this.#database === undefined || this.#sql === undefined) return;
-    await this.#sql`truncate batches, images, segments, sessions`;
-    for (const table of ["presence_devices", "builds", "build_garbage"]) {
-      // Another checkout's server may not have it yet.
-      const [row] = await this.#sql`select to_regclass(${table}) as present`;
-      if (row?.["present"]) await this.#sql`truncate ${this.#sql(table)}`;
-    }
+    await emptyTables(this.#sql);
     await this.#sql`checkpoint`;
   }
 

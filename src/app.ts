@@ -6,6 +6,7 @@ import { Devices } from "./devices/service.ts";
 import { countImages } from "./images/reading.ts";
 import { imageRoutes, uploadRoutes } from "./images/routes.ts";
 import { ImageNames, Images } from "./images/service.ts";
+import { Unhashed } from "./images/unhashed.ts";
 import { Batches } from "./ingest/batches.ts";
 import { CommitLog } from "./ingest/commit-log.ts";
 import { InflightBytes } from "./ingest/inflight-bytes.ts";
@@ -174,7 +175,7 @@ export async function buildApp(given: Serving) {
 
 /** What SDKs record, and reading it back. */
 async function buildIngest(
-  { config, sql, objects, clock = SYSTEM_CLOCK }: Platform,
+  { config, sql, objects, log, clock = SYSTEM_CLOCK }: Platform,
   { commitLog, inflight, metrics, projects, quotas }: Write,
   {
     clients,
@@ -185,7 +186,7 @@ async function buildIngest(
   }: Access & { rateLimits: RateLimits; workerNumber: WorkerNumber; faults: ReadFaults },
 ) {
   const tokens = new Tokens(atLeastOne(config.tokenSecrets));
-  const imageNames = new ImageNames(sql);
+  const imageNames = new ImageNames(sql, { isOn: config.imagesHashList });
   const sessions = new Sessions(
     {
       sql,
@@ -206,6 +207,8 @@ async function buildIngest(
     { sessions, commitLog, inflight, metrics },
     { strictFraming: config.strictFraming },
   );
+  const reader = new SegmentReader(objects, faults);
+  const unhashed = new Unhashed({ sql, reader, log });
   const images = new Images(
     {
       sql,
@@ -213,13 +216,13 @@ async function buildIngest(
       inflight,
       sessions,
       projects,
+      unhashed,
       metrics,
       clients,
       limit: rateLimits.rows.image_names,
     },
     { fileBytesMax: config.fileBytesMax, uploadsMax: uploadsMax(config) },
   );
-  const reader = new SegmentReader(objects, faults);
   const batches = new Batches(sql, reader);
   const authorize = (request: Request, late = false) =>
     bearer(request, tokens, late, clock.epochMs());

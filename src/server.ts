@@ -104,7 +104,7 @@ async function drain(
   // Bun's own number counts the answers, too, whose bodies are still being read.
   const isOpen = () => edge.active > 0 || server.pendingRequests > deaf;
   for (let ms = 0; ms < lingerMs || (isOpen() && ms < DRAIN_MS);) {
-    commitLog.close();
+    commitLog.closeAll();
     await Bun.sleep(10);
     ms = performance.now() - closedMs;
   }

@@ -1,7 +1,9 @@
 import { constants, setPriority } from "node:os";
 
 import { readRecipients, recipientsSql } from "./devices/recipients.ts";
+import { Unhashed } from "./images/unhashed.ts";
 import { type Looked, Orphans } from "./ingest/orphans.ts";
+import { SegmentReader } from "./ingest/segment-reader.ts";
 import { Scrapes } from "./metrics-relay.ts";
 import { Worker } from "./notifications/worker.ts";
 import { type Config } from "./platform/config.ts";
@@ -17,7 +19,7 @@ import { tellReady } from "./supervisor.ts";
 import { BuildGarbage } from "./updates/garbage.ts";
 import { listenForOperators } from "./work-listener.ts";
 
-/** Sends campaigns, removes builds that nothing refers to, and takes care of orphans, until the signal. */
+/** Sends campaigns, removes builds that nothing refers to, takes care of orphans, and hashes images of the version before, until the signal. */
 export async function runWork(
   config: Config,
   databaseUrl: string,
@@ -43,6 +45,7 @@ export async function runWork(
   const onLooked = ({ adopted, deleted, damaged }: Looked) =>
     metrics.countOrphans({ adopted, deleted, damaged });
   const orphans = new Orphans({ sql, objects, log, onLooked });
+  const unhashed = new Unhashed({ sql, reader: new SegmentReader(objects), log });
   metrics.watchPushes(() => sender.counts);
   metrics.watchCampaigns(worker);
   metrics.watchGarbage(async () => await garbage.overdueSeconds());
@@ -50,7 +53,12 @@ export async function runWork(
   await using operators = listenForOperators(config, health, new Scrapes(metrics.registry));
   log.info({ ...sender.canSend, url: operators?.url }, "working");
   tellReady();
-  await Promise.all([worker.run(signal), garbage.run(signal), orphans.run(signal)]);
+  await Promise.all([
+    worker.run(signal),
+    garbage.run(signal),
+    orphans.run(signal),
+    unhashed.run(signal),
+  ]);
   await sql.end({ timeout: 1 });
   log.info("stopped");
 }

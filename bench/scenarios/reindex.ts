@@ -199,6 +199,8 @@ function imageRow(sessionId: bigint, nth: number, offset: number, length: number
     content_type: "image/png",
     bytes: length,
     crc32: nth,
+    sha256: Bun.SHA256.hash(String(nth), "hex"),
+    network: nth % 1000,
     uses: 1,
     stored_at: new Date().toISOString(),
     chunk_segments: [null],

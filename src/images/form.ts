@@ -6,10 +6,21 @@ import { tooLarge } from "../platform/body.ts";
 import { type Sql } from "../platform/database.ts";
 import { AppError } from "../platform/errors.ts";
 import { type Metrics } from "../platform/metrics.ts";
+import { type FormEvent, checkFileName } from "../platform/multipart.ts";
 import { type Projects } from "../projects/service.ts";
 import { ArchiveCheck } from "./archive.ts";
-import { type FormEvent, checkFileName } from "../platform/multipart.ts";
-import { type Owner, PartWriter, UploadWindow, rowBytesMax, storeRows } from "./upload.ts";
+import { type ContentLookup, type Found } from "./content-lookup.ts";
+import { type Digest, type SentImage, useContents } from "./contents.ts";
+import { HeldFiles } from "./held-files.ts";
+import { type Unhashed } from "./unhashed.ts";
+import {
+  type Owner,
+  PartWriter,
+  UploadWindow,
+  carryRows,
+  rowBytesMax,
+  storeRows,
+} from "./upload.ts";
 
 // Any other type is served as plain bytes: a browser must not run what a client uploaded.
 const SERVED_TYPE = /^image\/[\w.+-]{1,64}$/;
@@ -20,50 +31,82 @@ export type FormDeps = {
   commitLog: CommitLog;
   inflight: InflightBytes;
   projects: Projects;
+  contents: ContentLookup;
+  unhashed: Unhashed;
   metrics: Metrics;
 };
 export type FormOptions = {
   fileBytesMax: number;
   recorded: boolean;
-  /** Called before a name is stored that the project does not have; throws 429 when there are too many. */
+  /** Called before an image is stored that the project does not have; throws 429 when there are too many. */
   admitName: () => void;
 };
+/** `network` is where the form comes from, as `networkMark` has it. */
+export type Sender = Owner & { network: number | null };
 
-type File = {
-  name: string;
-  contentType: string;
-  bytes: number;
-  /** absent when nothing is to be stored: the name is taken, or the session is not recorded */
-  writer: PartWriter | undefined;
-  /** what is stored under the name already */
-  known: Content | undefined;
-  crc32: number;
-  archive: ArchiveCheck | undefined;
-};
+type Outcome = "stored" | "known" | "conflict" | "discarded";
 
-/** Enough to tell that other bytes came under a stored name, which is counted and no more; a cryptographic hash would be a third of an upload's work. */
-type Content = { bytes: number; crc32: number };
+class File implements Digest {
+  readonly name: string;
+  readonly contentType: string;
+  /** absent when nothing is to be stored, because the session is not recorded */
+  readonly writer: PartWriter | undefined;
+  readonly archive: ArchiveCheck | undefined;
+  readonly #hasher = new Bun.CryptoHasher("sha256");
+  bytes = 0;
+  crc32 = 0;
+  sha256 = "";
+  /** how often it is in the form, and its last place there */
+  times = 1;
+  place = 0;
+  outcome: Outcome = "discarded";
+
+  constructor(
+    name: string,
+    contentType: string,
+    { writer, archive }: Pick<File, "writer" | "archive">,
+  ) {
+    this.name = name;
+    this.contentType = SERVED_TYPE.test(contentType) ? contentType : "application/octet-stream";
+    this.writer = writer;
+    this.archive = archive;
+  }
+
+  async take(bytes: Uint8Array): Promise<void> {
+    this.#hasher.update(bytes);
+    this.crc32 = crc32(bytes, this.crc32);
+    await this.archive?.write(bytes);
+  }
+
+  async end(): Promise<void> {
+    await this.archive?.end();
+    this.sha256 = this.#hasher.digest("hex");
+  }
+}
 
 /** One upload: its files go into segments as they arrive, and count only when the whole form has been read. */
-export class Form {
+export class Form implements Disposable {
   readonly window = new UploadWindow();
   readonly #deps: FormDeps;
-  readonly #owner: Owner;
+  readonly #sender: Sender;
   readonly #options: FormOptions;
   readonly #fields = new Map<string, string>();
-  readonly #files: File[] = [];
+  /** by name and hash */
+  readonly #files = new Map<string, File>();
+  readonly #held: HeldFiles;
+  #places = 0;
   #file: File | undefined;
 
-  constructor(deps: FormDeps, owner: Owner, options: FormOptions) {
+  constructor(deps: FormDeps, sender: Sender, options: FormOptions) {
     this.#deps = deps;
-    this.#owner = owner;
+    this.#sender = sender;
     this.#options = options;
+    this.#held = new HeldFiles(deps.inflight, sender.projectId);
   }
 
   async take(event: FormEvent): Promise<void> {
     if (event.type === "field") this.#keep(event.name, event.value);
-    else if (event.type === "file")
-      this.#file = await this.#begin(event.filename, event.contentType);
+    else if (event.type === "file") this.#file = this.#begin(event.filename, event.contentType);
     else if (this.#file === undefined) throw new AppError("invalid", "the form is malformed");
     else if (event.type === "data") await this.#write(this.#file, event.bytes);
     else await this.#end(this.#file);
@@ -72,6 +115,14 @@ export class Form {
   /** Whatever else a client sends must not pile up while its upload goes on. */
   #keep(name: string, value: string): void {
     if (FIELDS.has(name)) this.#fields.set(name, value);
+  }
+
+  /** Resolves when there is room for so many bytes more. Who has to wait holds nothing back: others may be waiting for its bytes. */
+  async hold(bytes: number): Promise<void> {
+    const { inflight } = this.#deps;
+    const { projectId } = this.#sender;
+    if (!inflight.admits(projectId)) this.#held.write();
+    await inflight.hold(projectId, bytes);
   }
 
   /** Throws 400 when a required project is not named, 403 when it is not the session's. */
@@ -85,113 +136,127 @@ export class Form {
     const projectID = encoded === undefined ? undefined : Number(encoded);
     const project = await this.#deps.projects.identify({ projectID, projectKey });
     // Of a session that has no row nothing is known that the form could contradict.
-    if (this.#owner.projectId !== 0 && project.id !== this.#owner.projectId)
+    if (this.#sender.projectId !== 0 && project.id !== this.#sender.projectId)
       throw new AppError("forbidden", "the session belongs to another project");
   }
 
-  /** Resolved means that every file of the form can be read back. */
+  /** Resolved means that the session can read every file of the form back. */
   async store(): Promise<void> {
     const { sql, commitLog, inflight, metrics } = this.#deps;
-    const { projectId } = this.#owner;
-    if (this.#files.length === 0) throw new AppError("invalid", "the form has no file");
-    const kind = (file: File) =>
-      file.archive !== undefined || this.#fields.get("type") === "frames" ? "frames" : "image";
-    const fresh = this.#files.flatMap((file) =>
-      file.writer === undefined ? [] : [{ writer: file.writer, row: this.#row(file, kind(file)) }],
+    const { projectId } = this.#sender;
+    const files = [...this.#files.values()];
+    if (files.length === 0) throw new AppError("invalid", "the form has no file");
+    const storedMs = Date.now();
+    const known = files
+      .filter(({ outcome }) => outcome === "known")
+      .map((file) => this.#row(file, storedMs));
+    const fresh = files.flatMap((file) =>
+      file.writer === undefined || file.outcome === "known"
+        ? []
+        : [{ writer: file.writer, row: this.#row(file, storedMs) }],
     );
-    const known = this.#files.filter((file) => file.known !== undefined);
     const rowBytes = rowBytesMax(fresh);
     // All of the form was read: it waits for room instead of being sent again.
-    await inflight.hold(projectId, rowBytes);
+    await this.hold(rowBytes);
     try {
-      await storeRows(commitLog, fresh, this.#owner);
+      this.#held.write();
+      await storeRows(commitLog, fresh, this.#sender);
     } finally {
       inflight.release(projectId, rowBytes);
     }
-    if (known.length > 0)
-      await countUses(
-        sql,
-        projectId,
-        known.map(({ name }) => name),
-      );
-
-    for (const file of this.#files) metrics.images.inc({ outcome: outcomeOf(file) });
+    if (known.length > 0) {
+      const chunks = await useContents(sql, projectId, known);
+      carryRows(commitLog, known, chunks, this.#sender);
+    }
+    for (const { outcome, times } of files) metrics.images.inc({ outcome }, times);
   }
 
-  async #begin(name: string, contentType: string): Promise<File> {
+  [Symbol.dispose](): void {
+    this.#held[Symbol.dispose]();
+  }
+
+  #begin(name: string, contentType: string): File {
     checkFileName(name);
-    const { sql, commitLog } = this.#deps;
-    const known = this.#options.recorded
-      ? await selectContent(sql, this.#owner.projectId, name)
+    const { recorded, fileBytesMax } = this.#options;
+    const writer = recorded
+      ? new PartWriter(this.#deps.commitLog, this.#sender, this.window)
       : undefined;
-    const stores = this.#options.recorded && known === undefined;
-    if (stores) this.#options.admitName();
-    const file: File = {
-      name,
-      contentType: SERVED_TYPE.test(contentType) ? contentType : "application/octet-stream",
-      bytes: 0,
-      writer: stores ? new PartWriter(commitLog, this.#owner, this.window) : undefined,
-      known,
-      crc32: 0,
-      archive: ArchiveCheck.for(name, this.#options.fileBytesMax),
-    };
-    this.#files.push(file);
-    return file;
+    if (writer !== undefined) this.#held.begin(writer);
+    return new File(name, contentType, {
+      writer,
+      archive: ArchiveCheck.for(name, fileBytesMax),
+    });
   }
 
   async #write(file: File, bytes: Uint8Array): Promise<void> {
     file.bytes += bytes.length;
     if (file.bytes > this.#options.fileBytesMax) throw tooLarge(this.#options.fileBytesMax, "file");
-    file.crc32 = crc32(bytes, file.crc32);
-    await file.archive?.write(bytes);
-    file.writer?.write(bytes);
+    await file.take(bytes);
+    if (file.writer === undefined) return;
+    if (!this.#held.has(file.writer) || !this.#held.add(bytes)) file.writer.write(bytes);
   }
 
   async #end(file: File): Promise<void> {
-    await file.archive?.end();
-    file.writer?.end();
+    const { writer } = file;
+    await file.end();
+    const key = `${file.sha256}/${file.name}`;
+    const twin = this.#files.get(key);
+    const first = twin ?? file;
+    first.place = this.#places++;
+    if (twin !== undefined) twin.times++;
+    else {
+      this.#files.set(key, file);
+      if (writer !== undefined) file.outcome = await this.#outcome(file, writer);
+      if (file.outcome === "stored" || file.outcome === "conflict") this.#options.admitName();
+    }
     this.#file = undefined;
+    if (writer === undefined) return;
+    const isHeld = this.#held.has(writer);
+    if (twin === undefined && file.outcome !== "known") {
+      if (!isHeld) writer.end();
+    } else if (isHeld) this.#held.drop();
+    else writer.drop();
   }
 
-  #row(file: File, kind: "image" | "frames") {
+  async #outcome(file: File, writer: PartWriter): Promise<Outcome> {
+    // What is stored under no project may get another one any time.
+    if (this.#sender.projectId === 0) return "stored";
+    const found = await this.#find(file, writer);
+    if (found.known) return "known";
+    return found.others && !found.maybe ? "conflict" : "stored";
+  }
+
+  async #find(file: File, writer: PartWriter): Promise<Found> {
+    const { contents, unhashed } = this.#deps;
+    const { projectId } = this.#sender;
+    const found = await contents.find(projectId, file.name, file);
+    // What is in segments already need not be looked for so hard.
+    if (found.known || !found.maybe || !this.#held.has(writer)) return found;
+    await unhashed.hash(projectId, file.name);
+    return await contents.find(projectId, file.name, file);
+  }
+
+  #row(file: File, storedMs: number): SentImage {
+    const { archive, name, contentType, bytes, crc32: sum, sha256, times, place } = file;
+    const isFrames = archive !== undefined || this.#fields.get("type") === "frames";
     return {
-      project_id: this.#owner.projectId,
-      name: file.name,
-      session_id: String(this.#owner.sessionId),
-      kind,
-      content_type: file.contentType,
-      bytes: file.bytes,
-      crc32: file.crc32,
-      uses: 1,
-      stored_at: new Date().toISOString(),
+      project_id: this.#sender.projectId,
+      name,
+      session_id: String(this.#sender.sessionId),
+      kind: isFrames ? "frames" : "image",
+      content_type: contentType,
+      bytes,
+      crc32: sum,
+      sha256,
+      // Frames are one session's own: where they came from matters to nobody.
+      network: isFrames ? null : this.#sender.network,
+      uses: times,
+      stored_at: timeOf(storedMs, place),
     };
   }
 }
 
-function outcomeOf({ writer, known, bytes, crc32: sum }: File): string {
-  if (writer !== undefined) return "stored";
-  if (known === undefined) return "discarded";
-  return known.bytes === bytes && known.crc32 === sum ? "known" : "conflict";
-}
-
-async function selectContent(
-  sql: Sql,
-  projectId: number,
-  name: string,
-): Promise<Content | undefined> {
-  const [row] = await sql<Content[]>`
-    select bytes::double precision as bytes, crc32::double precision as crc32
-    from images where project_id = ${projectId} and name = ${name}`;
-  return row;
-}
-
-async function countUses(sql: Sql, projectId: number, names: string[]): Promise<void> {
-  await sql`
-    with known as (
-      select name from images where project_id = ${projectId} and name = any(${names})
-      -- In the order that indexing has, too: otherwise two forms could deadlock over the same names.
-      order by name for no key update
-    )
-    update images set uses = uses + 1 from known
-    where images.project_id = ${projectId} and images.name = known.name`;
+/** In microseconds, so that the last of the files of one name is the session's latest. A form has a thousand parts at most. */
+function timeOf(ms: number, place: number): string {
+  return new Date(ms).toISOString().replace("Z", `${String(place).padStart(3, "0")}Z`);
 }

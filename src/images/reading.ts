@@ -10,48 +10,109 @@ export type ImageRow = {
   bytes: number;
   /** of the whole file, in hex */
   crc32: string;
+  /** in hex; null while that of an image of the version before is not known yet */
+  sha256: string | null;
   storedAt: Date;
 };
 type ImageList = { images: ImageRow[]; nextCursor: string | null };
 type Chunks = { segments: string[]; offsets: number[]; lengths: number[] };
 export type StoredImage = ImageRow & Chunks;
 
-/** The images that the session was the first to store, in order of name. */
+/** The images that the session sent, in order of name, each content of a name once. */
 export async function listImages(
   sql: Sql,
   sessionId: bigint,
   { cursor, limit }: { cursor?: string; limit: number },
 ): Promise<ImageList> {
+  const after = cursor === undefined ? undefined : parseCursor(cursor);
+  const isAfter =
+    after === undefined
+      ? sql``
+      : after.sha256 === undefined
+        ? sql`and name > ${after.name}`
+        : sql`and (name, sha256) > (${after.name}, decode(${after.sha256}, 'hex'))`;
   const rows = await sql<ImageRow[]>`
-    select name, kind, content_type as "contentType", bytes::double precision as bytes, lpad(to_hex(crc32), 8, '0') as crc32, stored_at as "storedAt"
-    from images where session_id = ${sessionId} ${cursor === undefined ? sql`` : sql`and name > ${parseCursor(cursor)}`}
-    order by name limit ${limit + 1}`;
+    with listed as (
+      (
+        select name, sha256, used.kind, used.content_type, content.bytes, content.crc32, used.sent_at as stored_at
+        from image_uses as used join image_contents as content using (project_id, name, sha256)
+        where session_id = ${sessionId} ${isAfter}
+        order by name, sha256 limit ${limit + 1}
+      ) union all (
+        select * from (
+          select name, ''::bytea as sha256, kind, content_type, bytes, crc32, stored_at from images where ${unhashedOf(sql, sessionId)}
+        ) as unhashed
+        where true ${isAfter}
+        order by name limit ${limit + 1}
+      )
+    )
+    select name, kind, content_type as "contentType", bytes::double precision as bytes, lpad(to_hex(crc32), 8, '0') as crc32,
+      nullif(encode(listed.sha256, 'hex'), '') as sha256, stored_at as "storedAt"
+    from listed order by listed.name, listed.sha256 limit ${limit + 1}`;
   const images = rows.slice(0, limit);
-  const last = images.at(-1);
+  const [last, next] = [images.at(-1), rows[limit]];
   return {
     images,
-    nextCursor:
-      rows.length > images.length && last !== undefined
-        ? Buffer.from(last.name).toString("base64url")
-        : null,
+    nextCursor: last === undefined || next === undefined ? null : cursorBetween(last, next),
   };
 }
 
 export async function countImages(sql: Sql, sessionId: bigint): Promise<number> {
-  const [row] = await sql<
-    [{ count: number }]
-  >`select count(*)::integer as count from images where session_id = ${sessionId}`;
+  const [row] = await sql<[{ count: number }]>`
+    select (
+      (select count(*) from image_uses join image_contents using (project_id, name, sha256) where session_id = ${sessionId})
+      + (select count(*) from images where ${unhashedOf(sql, sessionId)})
+    )::integer as count`;
   return row.count;
 }
 
-/** Throws 404. */
-export async function findImage(sql: Sql, projectId: number, name: string): Promise<StoredImage> {
+/** What else is said of an image than its project and name. */
+export type Selection = { session?: bigint | undefined; sha256?: string | undefined };
+
+/** The first image of that name, or the one that a session sent last, or the one of that hash. Throws 404. */
+export async function findImage(
+  sql: Sql,
+  projectId: number,
+  name: string,
+  { session, sha256 }: Selection = {},
+): Promise<StoredImage> {
+  const hash =
+    sha256 === undefined ? sql`` : sql`and sha256 = decode(${sha256.toLowerCase()}, 'hex')`;
+  const hashed =
+    session === undefined
+      ? sql`
+        select name, sha256, kind, content_type, bytes, crc32, stored_at, chunk_segments, chunk_offsets, chunk_lengths
+        from image_contents where project_id = ${projectId} and name = ${name} ${hash}
+        order by stored_at, sha256 limit 1`
+      : sql`
+        select name, sha256, used.kind, used.content_type, bytes, crc32, sent_at as stored_at, chunk_segments, chunk_offsets, chunk_lengths
+        from image_uses as used join image_contents using (project_id, name, sha256)
+        where session_id = ${session} and project_id = ${projectId} and name = ${name} ${hash}
+        order by sent_at desc, sha256 limit 1`;
   const [image] = await sql<StoredImage[]>`
-    select name, kind, content_type as "contentType", bytes::double precision as bytes, lpad(to_hex(crc32), 8, '0') as crc32, stored_at as "storedAt",
+    select name, kind, content_type as "contentType", bytes::double precision as bytes, lpad(to_hex(crc32), 8, '0') as crc32,
+      encode(sha256, 'hex') as sha256, stored_at as "storedAt",
       chunk_segments as segments, chunk_offsets as offsets, chunk_lengths as lengths
-    from images where project_id = ${projectId} and name = ${name}`;
+    from (
+      (${hashed}) union all (
+        select name, null, kind, content_type, bytes, crc32, stored_at, chunk_segments, chunk_offsets, chunk_lengths
+        from images where project_id = ${projectId} and name = ${name} and sha256 is null
+          ${session === undefined ? sql`` : sql`and session_id = ${session}`} and ${sha256 === undefined}
+      )
+    ) as image
+    order by stored_at ${session === undefined ? sql`` : sql`desc`} limit 1`;
   if (image === undefined) throw new AppError("not_found", "image not found");
   return image;
+}
+
+/** What a session stored by the version before, unless it has the same among its hashed ones: equal length and CRC-32 tell until the hash does. */
+function unhashedOf(sql: Sql, sessionId: bigint) {
+  return sql`session_id = ${sessionId} and sha256 is null and not exists (
+      select from image_uses as used
+      join image_contents as content on (content.project_id, content.name, content.sha256) = (used.project_id, used.name, used.sha256)
+      where used.session_id = images.session_id and used.name = images.name
+        and (content.bytes, content.crc32) = (images.bytes, images.crc32)
+    )`;
 }
 
 /** The image's bytes from `start` up to but without `end`. Throws Lost when one of its chunks is. */
@@ -76,9 +137,22 @@ function* chunksWithin({ segments, offsets, lengths }: Chunks, start: number, en
   }
 }
 
-function parseCursor(cursor: string): string {
-  const name = Buffer.from(cursor, "base64url").toString();
-  if (Buffer.from(name).toString("base64url") !== cursor || name.includes("\0"))
+/** The name, which the version before understands, too, and the hash only between two contents of one name. */
+function cursorBetween(last: ImageRow, next: ImageRow): string {
+  const hash = last.name === next.name ? `\0${last.sha256 ?? ""}` : "";
+  return Buffer.from(last.name + hash).toString("base64url");
+}
+
+function parseCursor(cursor: string): { name: string; sha256: string | undefined } {
+  const text = Buffer.from(cursor, "base64url").toString();
+  const [name = "", sha256, ...others] = text.split("\0");
+  const isHash = sha256 === undefined || /^(?:[\da-f]{64})?$/.test(sha256);
+  if (
+    Buffer.from(text).toString("base64url") !== cursor ||
+    !isHash ||
+    name === "" ||
+    others.length > 0
+  )
     throw new AppError("invalid", "cursor is not one that this route gave out");
-  return name;
+  return { name, sha256 };
 }

@@ -4,6 +4,7 @@ import { type SegmentReader } from "../ingest/segment-reader.ts";
 import { type Sql } from "../platform/database.ts";
 import { forSdks } from "../platform/cors.ts";
 import { errors, json } from "../platform/docs.ts";
+import { AppError } from "../platform/errors.ts";
 import { integer, text } from "../platform/parameters.ts";
 import { selectRange } from "../platform/range.ts";
 import { Lost } from "../platform/read-faults.ts";
@@ -56,7 +57,9 @@ export function imageRoutes({ sql, reader, serverKeys, findSession }: ImageRoute
         }),
         detail: {
           tags: ["Reading"],
-          summary: "The images that a session was the first to store",
+          summary: "The images that a session sent",
+          description:
+            "Every content of a name is an image of its own, told apart by `sha256`. Of images that the version before stored it is null until they were read once more.",
           security: [{ serverKey: [] }],
           responses: {
             200: json({ images: [IMAGE_EXAMPLE], nextCursor: null }),
@@ -67,17 +70,33 @@ export function imageRoutes({ sql, reader, serverKeys, findSession }: ImageRoute
     )
     .get(
       "/v1/images/:projectId/:hash",
-      async ({ params, request }) =>
-        await serve(request, reader, await findImage(sql, params.projectId, params.hash)),
+      async ({ params, query, request }) => {
+        const session = parseSession(query.session);
+        const image = await findImage(sql, params.projectId, params.hash, { ...query, session });
+        return await serve(request, reader, image, { isFixed: query.session === undefined });
+      },
       {
         params: t.Object({
           projectId: integer("projectId", 0, 2 ** 31 - 1),
           hash: text("hash", 255),
         }),
+        query: t.Object({
+          session: t.Optional(
+            text("session", 255, { description: "what that session sent last under the name" }),
+          ),
+          sha256: t.Optional(
+            t.String({
+              pattern: "^[0-9a-fA-F]{64}$",
+              error: "sha256 must be 64 hexadecimal digits",
+              description: "exactly these bytes",
+            }),
+          ),
+        }),
         detail: {
           tags: ["Reading"],
           summary: "An image's bytes, whole or a range",
           description:
+            "Sessions may have sent different bytes under one name. Without `session` or `sha256` it is what was stored first. " +
             "410 when its bytes are gone from the store or damaged, 503 while the store is away; what fails later breaks the connection off.",
           security: [{ serverKey: [] }],
           responses: {
@@ -91,16 +110,25 @@ export function imageRoutes({ sql, reader, serverKeys, findSession }: ImageRoute
     );
 }
 
+/** Throws 400 for what cannot be one. */
+function parseSession(given: string | undefined): bigint | undefined {
+  if (given === undefined) return undefined;
+  if (!/^\d{1,19}$/.test(given) || BigInt(given) >= 2n ** 63n)
+    throw new AppError("invalid", "session must be the id of a session");
+  return BigInt(given);
+}
+
 async function serve(
   request: Request,
   reader: SegmentReader,
   image: StoredImage,
+  { isFixed }: { isFixed: boolean },
 ): Promise<Response> {
-  // The bytes under a name never change.
-  const etag = `"${image.bytes.toString(16)}-${image.crc32}"`;
+  const etag = `"${image.sha256 ?? `${image.bytes.toString(16)}-${image.crc32}`}"`;
   const headers = new Headers({
     "content-type": image.contentType,
-    "cache-control": "private, immutable, max-age=2628000",
+    // A session can send other bytes under a name that it used before.
+    "cache-control": isFixed ? "private, immutable, max-age=2628000" : "private, no-cache",
     // A client named the type and made the bytes: no browser may run them.
     "content-security-policy": "default-src 'none'; sandbox",
     "x-content-type-options": "nosniff",
@@ -129,6 +157,7 @@ const IMAGE_EXAMPLE = {
   contentType: "image/png",
   bytes: 20_480,
   crc32: "d87f7e0c",
+  sha256: "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
   storedAt: "2025-10-09T08:53:21.000Z",
 };
 
@@ -138,7 +167,7 @@ function uploadDetail(summary: string) {
     tags: ["SDK"],
     summary,
     description:
-      "Each file's name is its hash and its key in the project; a stored name is stored once. Archives (`.gz`, `.tar.gz`, `type=frames`) are kept as they are sent.",
+      "Each file's name is its hash. Every session reads back what it sent, also where another one sent other bytes under the name; equal bytes are stored once. Archives (`.gz`, `.tar.gz`, `type=frames`) are kept as they are sent.",
     security: [{ session: [] }],
     requestBody: {
       required: true,

@@ -7,30 +7,34 @@ import { type RowLimit } from "../platform/rate-limits.ts";
 import { type KnownSession, type Sessions } from "../sessions/service.ts";
 import { type SessionToken } from "../sessions/token.ts";
 import { Form, type FormDeps } from "./form.ts";
+import { ContentLookup } from "./content-lookup.ts";
+import { networkMark } from "./network.ts";
 import { type FormEvent, formEvents } from "../platform/multipart.ts";
 
 const LISTED_MAX = 40;
+// A name can have several contents.
+const CONTENTS_LISTED_MAX = 160;
 // A form with a content coding may hold as much as that many of the largest files.
 const FORM_FILES_MAX = 4;
 // A new image must be listed within a second.
 const LIST_FRESH_MS = 500;
 const LISTS_CACHED_MAX = 10_000;
 
-export type ImagesDeps = FormDeps & {
+export type ImagesDeps = Omit<FormDeps, "contents"> & {
   sessions: Sessions;
   clients: Clients;
-  /** of names that are new to a project */
+  /** of images that are new to a project */
   limit: RowLimit;
 };
 export type ImagesOptions = { fileBytesMax: number; uploadsMax: number };
 
 export class Images {
-  readonly #deps: ImagesDeps;
+  readonly #deps: ImagesDeps & FormDeps;
   readonly #options: ImagesOptions;
   #uploads = 0;
 
   constructor(deps: ImagesDeps, options: ImagesOptions) {
-    this.#deps = deps;
+    this.#deps = { ...deps, contents: new ContentLookup(deps.sql) };
     this.#options = options;
   }
 
@@ -57,9 +61,10 @@ export class Images {
     projectRequired: boolean,
   ): Promise<void> {
     const { inflight, clients, limit } = this.#deps;
-    const owner = { projectId: session.projectId, sessionId };
+    const mark = networkMark(clients.address(request));
+    const sender = { projectId: session.projectId, sessionId, network: mark };
     const network = clients.network(request);
-    const form = new Form(this.#deps, owner, {
+    using form = new Form(this.#deps, sender, {
       fileBytesMax: this.#options.fileBytesMax,
       recorded: session.recorded,
       admitName: () => limit.take(network),
@@ -69,7 +74,7 @@ export class Images {
     })) {
       // Before it is copied into segments, so that many uploads cannot fill the room that one of them found.
       const bytes = dataBytes(events);
-      await inflight.hold(session.projectId, bytes);
+      await form.hold(bytes);
       try {
         for (const event of events) await form.take(event);
       } finally {
@@ -86,11 +91,15 @@ function dataBytes(events: FormEvent[]): number {
   return events.reduce((sum, event) => sum + (event.type === "data" ? event.bytes.length : 0), 0);
 }
 
-/** The names of a project's most used images, newest first among equals: what clients need not send again. */
+/**
+ * The names of a project's most used images, newest first among equals: what clients need not send again. Only what two sessions sent
+ * from different networks is among them: a client that is told of a name keeps its own image to itself.
+ */
 export class ImageNames {
-  readonly #lists: LRUCache<number, string[]>;
+  readonly #lists: LRUCache<number, string[]> | undefined;
 
-  constructor(sql: Sql) {
+  constructor(sql: Sql, { isOn }: { isOn: boolean }) {
+    if (!isOn) return;
     this.#lists = new LRUCache({
       max: LISTS_CACHED_MAX,
       ttl: LIST_FRESH_MS,
@@ -99,13 +108,13 @@ export class ImageNames {
   }
 
   async of(projectId: number): Promise<string[]> {
-    return await this.#lists.forceFetch(projectId);
+    return (await this.#lists?.forceFetch(projectId)) ?? [];
   }
 }
 
 async function selectMostUsed(sql: Sql, projectId: number): Promise<string[]> {
   const rows = await sql<{ name: string }[]>`
-    select name from images where project_id = ${projectId} and kind = 'image'
-    order by uses desc, stored_at desc limit ${LISTED_MAX}`;
-  return rows.map(({ name }) => name);
+    select name from image_contents where project_id = ${projectId} and shared
+    order by uses desc, stored_at desc limit ${CONTENTS_LISTED_MAX}`;
+  return [...new Set(rows.map(({ name }) => name))].slice(0, LISTED_MAX);
 }

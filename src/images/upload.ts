@@ -1,7 +1,9 @@
-import { type CommitLog, type PendingSegment } from "../ingest/commit-log.ts";
+import { type CommitLog } from "../ingest/commit-log.ts";
+import { type PendingSegment } from "../ingest/open-segment.ts";
+import { type Chunks, type SentImage } from "./contents.ts";
 
 /** A chunk's largest size: many slow uploads then take turns in the open segment. */
-const CHUNK_BYTES_MAX = 128 * 1024;
+export const CHUNK_BYTES_MAX = 128 * 1024;
 // What arrives in smaller pieces is gathered up to this size, which is all the memory that a slow upload holds.
 const CHUNK_BYTES_MIN = 32 * 1024;
 /** Bytes of one upload that may wait for the store before its client has to. */
@@ -61,6 +63,12 @@ export class PartWriter {
     this.#gathered = undefined;
   }
 
+  /** Gives up what is not in a segment yet. */
+  drop(): void {
+    this.#gathered = undefined;
+    this.#gatheredBytes = 0;
+  }
+
   #gather(data: Uint8Array): void {
     for (let from = 0; from < data.length;) {
       this.#gathered ??= new Uint8Array(CHUNK_BYTES_MIN);
@@ -89,7 +97,7 @@ export class PartWriter {
   }
 }
 
-export type StoredPart = { writer: PartWriter; row: Record<string, unknown> };
+export type StoredPart = { writer: PartWriter; row: SentImage };
 
 /** The most that the rows of files take. */
 export function rowBytesMax(parts: StoredPart[]): number {
@@ -122,6 +130,17 @@ export async function storeRows(
     commitLog.appendRow("image", { ...row, ...chunkColumns(writer) }, owner, true),
   );
   await Promise.all(rows.map(({ committed }) => committed));
+}
+
+/** Has the next segment take along that the session sent what was stored before: the database knows, and can be rebuilt with it. */
+export function carryRows(
+  commitLog: CommitLog,
+  images: SentImage[],
+  chunks: Chunks[],
+  owner: Owner,
+): void {
+  for (const [index, image] of images.entries())
+    commitLog.carryRow("image", { ...image, ...chunks[index] }, owner);
 }
 
 function chunkColumns({ chunks }: PartWriter) {

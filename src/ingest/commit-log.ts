@@ -10,20 +10,23 @@ import { warnRarely } from "../platform/rare-warnings.ts";
 import { type Metrics, type Waiting } from "../platform/metrics.ts";
 import { type ObjectStore } from "../platform/objects.ts";
 import { type Outage } from "../platform/outage.ts";
+import { CarriedRecords } from "./carried-records.ts";
 import { CommitDeadline } from "./commit-deadline.ts";
 import { type InflightBytes } from "./inflight-bytes.ts";
 import {
   type BatchFacts,
+  FLAG,
   type RecordHead,
   type Segment,
   type SegmentEntry,
   SegmentWriter,
   segmentKey,
 } from "./segment.ts";
+import { OpenSegment, type PendingSegment } from "./open-segment.ts";
 import { TokenBucket } from "./token-bucket.ts";
 
 const PUTS_MAX = 8;
-const BUFFERS_KEPT_MAX = 1;
+const BUFFERS_KEPT_MAX = 2;
 const EAGER_PUTS = { perSecond: 4, burst: 40 };
 
 export type CommitLogDeps = {
@@ -50,36 +53,6 @@ export class SegmentDeleted extends Error {
   override readonly name = "SegmentDeleted";
 }
 
-/** A segment on its way: `committed` settles when its records are durable and findable, or cannot be. Holds none of its bytes. */
-export class PendingSegment {
-  readonly #outcome = Promise.withResolvers<void>();
-  readonly committed = this.#outcome.promise;
-  readonly resolve = this.#outcome.resolve;
-  readonly reject = this.#outcome.reject;
-  /** undefined while the segment is open */
-  id: string | undefined;
-
-  constructor() {
-    // An upload that was given up leaves records that nobody waits for.
-    this.committed.catch(() => undefined);
-  }
-}
-
-class OpenSegment {
-  readonly pending = new PendingSegment();
-  readonly openedMs = performance.now();
-  readonly writer: SegmentWriter;
-  readonly timer: NodeJS.Timeout;
-  /** bytes by project */
-  readonly held = new Map<number, number>();
-  waitsFor: keyof Waiting["segments"] = "open";
-
-  constructor(buffer: Uint8Array, timer: NodeJS.Timeout) {
-    this.writer = new SegmentWriter(buffer);
-    this.timer = timer;
-  }
-}
-
 /** Group commit: many records share one object, and each is acknowledged only when that object is stored and indexed. */
 export class CommitLog {
   readonly #deps: CommitLogDeps;
@@ -90,6 +63,7 @@ export class CommitLog {
   /** The oldest one first. */
   readonly #unsettled = new Set<OpenSegment>();
   readonly #buffers: Uint8Array[] = [];
+  readonly #carried = new CarriedRecords();
   #open: OpenSegment | undefined;
   readonly #deadlines = new Set<CommitDeadline>();
   #abandoned = false;
@@ -132,6 +106,12 @@ export class CommitLog {
     return this.append({ kind, flags: 0, receivedAt: Date.now(), ...ids }, body).segment;
   }
 
+  /** Records a row that the database has already: the next segment takes it along, and it alone costs no PUT. */
+  carryRow(kind: "image", row: object, ids: { projectId: number; sessionId: bigint }): void {
+    this.#carried.add({ kind, flags: FLAG.indexed, receivedAt: Date.now(), ...ids }, pack(row));
+    if (this.#carried.isFull) this.closeAll();
+  }
+
   /** Whether the open segment takes so many more records of so many bytes in all. */
   fits(bytes: number, records: number): boolean {
     return this.#open?.writer.fits(bytes, records) ?? false;
@@ -145,10 +125,17 @@ export class CommitLog {
     return { segments, oldestMs: oldest === undefined ? 0 : performance.now() - oldest.openedMs };
   }
 
+  /** Starts the commit of what is open, and of what waits to be taken along. */
+  closeAll(): void {
+    if (!this.#carried.isEmpty) this.#open ??= this.#openSegment(0);
+    this.close();
+  }
+
   /** Starts the commit of what is open. */
   close(): void {
     const segment = this.#open;
     if (segment === undefined) return;
+    this.#carried.appendTo(segment.writer);
     this.#open = undefined;
     this.#due = false;
     clearTimeout(segment.timer);

@@ -84,15 +84,18 @@ export class InflightBytes {
     this.#resume();
   }
 
+  /** Whether `hold` resolves at once: nobody overtakes others of the same project. */
+  admits(projectId: number): boolean {
+    return this.#fits(projectId, 1) && !this.#waiting.some((one) => one.projectId === projectId);
+  }
+
   /**
    * Resolves when there is any room, and reserves the bytes: an upload that has begun stops reading instead of failing. They may be more
    * than there is room for, so that nothing waits for ever; then the next one waits. Give them back with `release`.
    */
   async hold(projectId: number, bytes: number): Promise<void> {
     if (bytes === 0) return;
-    // Nobody overtakes others of the same project.
-    const isNext = !this.#waiting.some((one) => one.projectId === projectId);
-    if (isNext && this.#fits(projectId, 1)) {
+    if (this.admits(projectId)) {
       this.add(projectId, bytes);
       return;
     }

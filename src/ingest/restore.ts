@@ -1,12 +1,10 @@
 import { type Queryable } from "../platform/database.ts";
+import { homelessOf, moveImages } from "./homeless-images.ts";
+import { insertImages } from "./image-index.ts";
 import { mergeProject } from "./project-merge.ts";
-import { batchColumns, firstImages, homelessOf, moveImages } from "./segment-index.ts";
-import {
-  COLUMNS,
-  type ImageRecord,
-  type SessionRecord,
-  type StoredSegment,
-} from "./stored-segment.ts";
+import { batchColumns } from "./segment-index.ts";
+import { COLUMNS, type SessionRecord, type StoredSegment, isHashed } from "./stored-segment.ts";
+import { restoreUnhashed } from "./unhashed-images.ts";
 
 /** Makes the rows of segments that have none, and returns the segments that it made them for. Another process that does the same is waited for. */
 export async function claimSegments<Stored extends StoredSegment>(
@@ -42,7 +40,8 @@ export async function restoreRows(
     sql,
     segments.flatMap((segment) => segment.sessions),
   );
-  const images = await restoreImages(sql, firstImages(segments), options);
+  const unhashed = await restoreUnhashedImages(sql, segments, options);
+  const images = await restoreImages(sql, segments, options);
   const batches = await restoreBatches(sql, segments, options);
   await moveImages(
     sql,
@@ -51,7 +50,7 @@ export async function restoreRows(
       ...homelessOf(segment),
     ]),
   );
-  return { added: sessions + images + batches, contested };
+  return { added: sessions + unhashed + images + batches, contested };
 }
 
 /** A session that nothing was known of when its batches came, because the database was lost, gives way to what its start recorded. */
@@ -69,37 +68,31 @@ async function restoreSessions(sql: Queryable, records: SessionRecord[]): Promis
   return inserted.count;
 }
 
-/** `recorded_in` is the segment that the record is in. */
-type FirstImage = ImageRecord & { recorded_in: string };
-
 async function restoreImages(
   sql: Queryable,
-  records: Map<string, FirstImage>,
+  segments: StoredSegment[],
   { newerGiveWay }: RestoreOptions,
 ): Promise<number> {
-  if (records.size === 0) return 0;
-  if (newerGiveWay)
-    for (const { key, uses } of await removeNewer(sql, [...records.values()])) {
-      const record = records.get(key);
-      if (record !== undefined) record.uses += uses;
-    }
-  const rows = await sql<{ added: boolean }[]>`
-    insert into images (project_id, ${sql.unsafe(COLUMNS.image)})
-    select project_id, ${sql.unsafe(COLUMNS.image)} from jsonb_populate_recordset(null::images, ${JSON.stringify([...records.values()])}::text::jsonb)
-    order by project_id, name
-    on conflict (project_id, name) do update set uses = images.uses + excluded.uses
-    returning xmax = 0 as added`;
-  return rows.filter(({ added }) => added).length;
+  const hashed = segments.map(({ id, images }) => ({ id, images: images.filter(isHashed) }));
+  if (hashed.every(({ images }) => images.length === 0)) return 0;
+  const precedence = newerGiveWay ? "earlier" : "stays";
+  const [row] = await sql<[{ added: number }]>`
+    with ${insertImages(sql, hashed, precedence)}
+    select (select count(*) filter (where added) from contents)::integer
+      + (select count(*) filter (where added) from uses)::integer as added`;
+  return row.added;
 }
 
-/** An image's record is never older than its last chunk: where that is newer, so is the record. */
-async function removeNewer(sql: Queryable, records: FirstImage[]) {
-  return await sql<{ key: string; uses: number }[]>`
-    delete from images using jsonb_to_recordset(${JSON.stringify(records)}::text::jsonb)
-      as record (project_id integer, name text, recorded_in uuid)
-    where images.project_id = record.project_id and images.name = record.name
-      and images.chunk_segments[cardinality(images.chunk_segments)] > record.recorded_in
-    returning images.project_id || '/' || images.name as key, images.uses`;
+async function restoreUnhashedImages(
+  sql: Queryable,
+  segments: StoredSegment[],
+  options: RestoreOptions,
+): Promise<number> {
+  const unhashed = segments.map(({ id, images }) => ({
+    id,
+    images: images.filter((image) => !isHashed(image)),
+  }));
+  return await restoreUnhashed(sql, unhashed, options);
 }
 
 /** The rows of their batches. */
@@ -129,7 +122,7 @@ export async function restoreBatches(
 
 /**
  * Whether the segment must stay although none of it is new: rows lie in it, or a row that is there may have come from no other one. A
- * start is recorded only once; of images, other bytes came under a name, or the row is this very record.
+ * start is recorded only once; of images, the row is this very record, or came without a hash and with other bytes.
  */
 export async function isNeeded(sql: Queryable, segment: StoredSegment): Promise<boolean> {
   const { id, entries, projects, sessions, images } = segment;
@@ -141,9 +134,18 @@ export async function isNeeded(sql: Queryable, segment: StoredSegment): Promise<
     ) or exists (
       select from images where session_id = any(${owners}::text::bigint[]) and ${id} = any(chunk_segments)
     ) or exists (
-      select from images join jsonb_to_recordset(${JSON.stringify(images)}::text::jsonb)
+      select from image_uses join image_contents using (project_id, name, sha256)
+      where session_id = any(${owners}::text::bigint[]) and ${id} = any(chunk_segments)
+    ) or exists (
+      select from images join jsonb_to_recordset(${JSON.stringify(images.filter((image) => !isHashed(image)))}::text::jsonb)
         as record (project_id integer, name text, bytes bigint, crc32 bigint, stored_at timestamptz) using (project_id, name)
       where (images.bytes, images.crc32) <> (record.bytes, record.crc32) or images.stored_at = record.stored_at
+    ) or exists (
+      select from jsonb_to_recordset(${JSON.stringify(images.filter(isHashed))}::text::jsonb)
+        as record (project_id integer, name text, sha256 text, session_id bigint, stored_at timestamptz)
+        join image_uses as used on (used.session_id, used.name, used.sha256) = (record.session_id, record.name, decode(record.sha256, 'hex'))
+        join image_contents as content on (content.project_id, content.name, content.sha256) = (used.project_id, used.name, used.sha256)
+      where record.stored_at in (used.sent_at, content.stored_at)
     ) as needed`;
   return row.needed;
 }

@@ -3,9 +3,11 @@ import postgres from "postgres";
 
 import { type Queryable, type Sql } from "../platform/database.ts";
 import { SegmentDeleted } from "./commit-log.ts";
+import { homelessOf, moveImages } from "./homeless-images.ts";
+import { insertImages } from "./image-index.ts";
 import { mergeProject } from "./project-merge.ts";
-import { type Footer, type Kind, type Segment } from "./segment.ts";
-import { COLUMNS, type ImageRecord, type ProjectRecord } from "./stored-segment.ts";
+import { FLAG, type Kind, type Segment } from "./segment.ts";
+import { COLUMNS, type HashedImage, type ProjectRecord } from "./stored-segment.ts";
 
 /** How many batches are new, and how many the session had already. */
 export type Indexed = { stored: number; duplicates: number };
@@ -41,6 +43,7 @@ export async function indexSegment(sql: Sql, segment: Segment): Promise<Indexed>
 
 async function insertSegment(sql: Queryable, segment: Segment): Promise<Indexed> {
   const b = batchColumns([segment]);
+  const images = records<HashedImage>(segment, "image");
   const [counts] = await sql<[{ stored: number }]>`
     with segment as (
       insert into segments (id, bytes, records) values (${segment.id}, ${segment.bytes.length}, ${segment.entries.length})
@@ -50,12 +53,8 @@ async function insertSegment(sql: Queryable, segment: Segment): Promise<Indexed>
       -- Here and below in one order everywhere, so that two processes cannot deadlock over the same rows.
       order by id
       on conflict (id) do nothing
-    ), new_images as (
-      insert into images (project_id, ${sql.unsafe(COLUMNS.image)})
-      select project_id, ${sql.unsafe(COLUMNS.image)} from jsonb_populate_recordset(null::images, ${imageRows(segment)}::text::jsonb)
-      order by project_id, name
-      on conflict (project_id, name) do update set uses = images.uses + excluded.uses
-    ), new_batches as (
+    ),${images.length === 0 ? sql`` : sql`${insertImages(sql, [{ id: segment.id, images }], "stays")},`}
+    new_batches as (
       insert into batches (session_id, segment_id, "offset", length, bytes, hash, flags, messages, first_at, last_at, received_at)
       select session_id, ${segment.id}, "offset", length, bytes, hash, flags, messages,
         to_timestamp(first_ms / 1000.0), to_timestamp(last_ms / 1000.0), to_timestamp(received_ms / 1000.0)
@@ -112,54 +111,9 @@ function rows(segment: Segment, kind: Kind): string {
   return JSON.stringify(records(segment, kind));
 }
 
-/** The sessions of images that came while nothing was known of them. */
-export function homelessOf({ entries }: Footer): bigint[] {
-  return entries
-    .filter(({ kind, projectId }) => kind === "image" && projectId === 0)
-    .map(({ sessionId }) => sessionId);
-}
-
-/** Gives the sessions' images that are of no project to the sessions' projects, as far as these are known by now. */
-export async function moveImages(sql: Queryable, sessionIds: (bigint | string)[]): Promise<void> {
-  if (sessionIds.length === 0) return;
-  await sql`
-    with moved as (
-      delete from images using sessions
-      where images.project_id = 0 and images.session_id = any(${`{${sessionIds.join()}}`}::text::bigint[])
-        and sessions.id = images.session_id and sessions.project_id is not null
-      returning sessions.project_id as home, images.*
-    )
-    insert into images (project_id, ${sql.unsafe(COLUMNS.image)})
-    select home, ${sql.unsafe(COLUMNS.image)} from moved
-    order by home, name
-    on conflict (project_id, name) do update set uses = images.uses + excluded.uses`;
-}
-
-/**
- * By project and name. A name can be recorded several times, and a row can be updated only once in a statement: the first record
- * counts, and is used as often as all of them say. `recorded_in` is the segment that it is in.
- */
-export function firstImages<Row extends ImageRecord>(segments: { id: string; images: Row[] }[]) {
-  const byName = new Map<string, Row & { recorded_in: string }>();
-  for (const { id, images } of segments)
-    for (const row of images) {
-      const key = `${row.project_id}/${row.name}`;
-      const first = byName.get(key);
-      // A chunk beside the image's record was written before the segment had its id.
-      const chunks = row.chunk_segments.map((chunk) => chunk ?? id);
-      if (first !== undefined) first.uses += row.uses;
-      else byName.set(key, { ...row, chunk_segments: chunks, recorded_in: id });
-    }
-  return byName;
-}
-
-function imageRows(segment: Segment): string {
-  const images = records<ImageRecord>(segment, "image");
-  return JSON.stringify([...firstImages([{ id: segment.id, images }]).values()]);
-}
-
+/** Those that the database does not have yet. */
 function records<Row>(segment: Segment, kind: Kind): Row[] {
   return segment.entries
-    .filter((entry) => entry.kind === kind)
+    .filter((entry) => entry.kind === kind && (entry.flags & FLAG.indexed) === 0)
     .map(({ offset, length }) => unpack(segment.bytes.subarray(offset, offset + length)));
 }

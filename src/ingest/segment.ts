@@ -21,7 +21,8 @@ const FOOTER_BYTES_MIN = 256;
 const KINDS = ["batch", "session", "chunk", "image", "project"] as const;
 export type Kind = (typeof KINDS)[number];
 
-export const FLAG = { gzip: 1, late: 2, quarantined: 4 } as const;
+/** `indexed`: a row that the database had before the record was written; it is there for the day when the database is rebuilt. */
+export const FLAG = { gzip: 1, late: 2, quarantined: 4, indexed: 8 } as const;
 
 /** A project or session of 0 means none is known. */
 export type RecordHead = {

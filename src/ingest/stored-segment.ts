@@ -24,7 +24,7 @@ export const COLUMNS = {
   session: `id, project_id, recorded, started_at, platform, tracker_version, rev_id, user_uuid, user_id, user_os, user_os_version,
     user_browser, user_browser_version, user_device, user_device_type, user_country, user_state, user_city, timezone,
     device_memory_kib, screen_width, screen_height, performance`,
-  // Beside project_id.
+  // Beside project_id, of an image without a hash.
   image: `name, session_id, kind, content_type, bytes, crc32, uses, stored_at, chunk_segments, chunk_offsets, chunk_lengths`,
 };
 
@@ -45,12 +45,24 @@ export type SessionRecord = { id: string; project_id: number | null };
 export type ImageRecord = {
   project_id: number;
   name: string;
+  session_id: string;
+  kind: "image" | "frames";
+  content_type: string;
   bytes: number;
   crc32: number;
   uses: number;
+  stored_at: string;
   /** null: the segment that the record is in */
   chunk_segments: (string | null)[];
+  /** in hex; those of earlier versions have none */
+  sha256?: string;
 };
+/** `network` is a short hash of where it came from; null when that is not known, or it is no image. */
+export type HashedImage = ImageRecord & { sha256: string; network: number | null };
+
+export function isHashed(image: ImageRecord): image is HashedImage {
+  return image.sha256 !== undefined;
+}
 
 /** What a stored segment holds for the index: its footer, and the rows in its records. */
 export type StoredSegment = Footer &

@@ -47,6 +47,7 @@ const Env = Type.Object({
   FILE_SIZE_LIMIT: Type.Integer({ minimum: 1024, default: 10_000_000 }),
   MOBILE_QUALITY: Type.Enum(["low", "standard", "high"], { default: "low" }),
   MOBILE_FPS: Type.Integer({ minimum: 1, maximum: 60, default: 1 }),
+  IMAGES_HASH_LIST: Type.Enum(["on", "off"], { default: "on" }),
   COMMIT_INTERVAL_MS: Type.Integer({ minimum: 1, maximum: 10_000, default: 250 }),
   COMMIT_BYTES: Type.Integer({ minimum: 64 * 1024, maximum: 256 * MIB, default: 8 * MIB }),
   INFLIGHT_BYTES_MAX: Type.Integer({ minimum: MIB, default: 256 * MIB }),
@@ -155,14 +156,11 @@ export function readConfig(env: Record<string, string | undefined> = process.env
     jsonBytesMax: values.JSON_SIZE_LIMIT,
     fileBytesMax: values.FILE_SIZE_LIMIT,
     mobile: { quality: values.MOBILE_QUALITY, fps: values.MOBILE_FPS },
+    imagesHashList: values.IMAGES_HASH_LIST === "on",
     commit: { intervalMs: values.COMMIT_INTERVAL_MS, bytes: values.COMMIT_BYTES },
     inflightBytesMax: values.INFLIGHT_BYTES_MAX,
     strictFraming: values.STRICT_FRAMING,
-    rateLimits: {
-      project: values.RATE_LIMIT_PROJECT,
-      session: values.RATE_LIMIT_SESSION,
-      address: values.RATE_LIMIT_ADDRESS,
-    },
+    rateLimits: rateLimits(values),
     rowLimits: rowLimits(values),
     presenceBounds: presenceBounds(values),
     requestsMax: numberOf(values.REQUESTS_MAX),
@@ -171,6 +169,14 @@ export function readConfig(env: Record<string, string | undefined> = process.env
     updates: updatesConfig(values),
     geoipPath: values.GEOIP_DB,
     logLevel: values.LOG_LEVEL,
+  };
+}
+
+function rateLimits(values: Type.Static<typeof Env>) {
+  return {
+    project: values.RATE_LIMIT_PROJECT,
+    session: values.RATE_LIMIT_SESSION,
+    address: values.RATE_LIMIT_ADDRESS,
   };
 }
 

@@ -68,7 +68,7 @@ export class Metrics extends ProcessMetrics {
   ]);
   readonly images = this.counter(
     "images_total",
-    "Acknowledged image parts: stored, known, conflict or discarded.",
+    "Acknowledged image parts: stored, conflict (stored, beside other bytes of that name), known or discarded.",
     ["outcome"],
   );
   readonly sessions = this.counter(

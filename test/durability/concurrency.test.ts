@@ -4,6 +4,7 @@ import { indexSegment } from "../../src/ingest/segment-index.ts";
 import { TestApp, type TestSession } from "../support/app.ts";
 import { aBatch } from "../support/batches.ts";
 import { timed } from "../support/eventually.ts";
+import { imageList, imageOf, sha256Of } from "../support/images.ts";
 import { indexState } from "../support/index-state.ts";
 import { Random } from "../support/random.ts";
 import { append, metricOf, serverBeside, statusOf, uploadImage } from "../support/requests.ts";
@@ -49,25 +50,40 @@ test("many batches, each sent to two processes at once, are stored once", async 
   expect(await stateOf(app)).toMatchObject({ batches: 200, distinct: 200, missing: [] });
 });
 
-test("an image sent to two processes at once is stored whole; of different bytes one upload's win", async () => {
-  await using app = await TestApp.start();
-  await using first = await ServerProcess.start(envOf(app));
-  await using second = await ServerProcess.start(envOf(app));
-  const session = await app.aSession();
-  for (let round = 0; round < 10; round++) {
-    const images = [0, 1].map((n) => new Random(2 * round + n).bytes(300_000));
-    const statuses = await Promise.all(
-      [first, second].flatMap(({ url }) =>
-        images.map((image) =>
+test.each([300_000, 3000])(
+  "images of %d bytes sent to two processes at once under one name are all stored, equal ones once",
+  async (size) => {
+    await using app = await TestApp.start();
+    await using first = await ServerProcess.start(envOf(app));
+    await using second = await ServerProcess.start(envOf(app));
+    const sessions = [await app.aSession(), await app.aSession()];
+    for (let round = 0; round < 10; round++) {
+      const images = [0, 1].map((n) => new Random(2 * round + n).bytes(size));
+      const sends = [first, second].flatMap(({ url }) =>
+        sessions.flatMap((session) => images.map((image) => ({ url, session, image }))),
+      );
+      const statuses = await Promise.all(
+        sends.map(({ url, session, image }) =>
           statusOf(uploadImage({ url, projectID: app.projectID }, session, `i${round}`, image)),
         ),
-      ),
-    );
-    expect(statuses).toEqual([200, 200, 200, 200]);
-    const stored = await (await app.fetch(`/v1/images/${app.project.id}/i${round}`)).bytes();
-    expect(images.filter((image) => Buffer.from(stored).equals(image))).toHaveLength(1);
-  }
-});
+      );
+      expect(statuses).toEqual(sends.map(() => 200));
+      const hashes = images.map(sha256Of);
+      for (const session of sessions) {
+        const listed = (await imageList(app, session)).filter(({ name }) => name === `i${round}`);
+        expect(listed.map(({ sha256 }) => sha256)).toEqual(hashes.toSorted());
+        for (const [index, hash] of hashes.entries()) {
+          const query = `?session=${session.sessionID}&sha256=${hash}`;
+          const stored = await imageOf(app, `i${round}`, app.project.id, query);
+          expect(stored).toEqual(images[index]);
+        }
+      }
+    }
+    const rows =
+      await app.sql`select count(*)::integer as contents, sum(uses)::integer as uses from image_contents`;
+    expect(Array.from(rows)).toEqual([{ contents: 20, uses: 80 }]);
+  },
+);
 
 test("forms of the same images in opposite order do not wait for one another", async () => {
   await using app = await TestApp.start();

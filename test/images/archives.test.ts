@@ -6,7 +6,7 @@ import { objectOf, refusalOf } from "../support/answers.ts";
 import { TestApp, type TestSession } from "../support/app.ts";
 import { concat } from "../support/batches.ts";
 import { type FormPart } from "../support/forms.ts";
-import { aFile, hashList, imageOf, imagesOf, upload } from "../support/images.ts";
+import { aFile, from, hashList, imageOf, imagesOf, upload } from "../support/images.ts";
 import { Random } from "../support/random.ts";
 
 const MIB = 2 ** 20;
@@ -21,7 +21,8 @@ let app: TestApp;
 let session: TestSession;
 
 beforeAll(async () => {
-  app = await TestApp.start({ env: { FILE_SIZE_LIMIT: String(FILE_BYTES_MAX) } });
+  const env = { FILE_SIZE_LIMIT: String(FILE_BYTES_MAX), TRUSTED_PROXIES: "127.0.0.0/8" };
+  app = await TestApp.start({ env });
   session = await app.aSession();
 });
 
@@ -78,9 +79,13 @@ describe("an archive", () => {
   test("is never in imagesHashList, nor is anything in a form of frames", async () => {
     const own = await app.aSession();
     const plain = aFile("1-6.frames", frames(10));
-    expect((await upload(app, own, [plain, IS_FRAMES], MOBILE)).status).toBe(200);
     const parts = [aFile("an image"), aFile("1-7.gz", gzipSync(frames(1)))];
-    expect((await upload(app, own, parts)).status).toBe(200);
+    for (const [network, sender] of [own, await app.aSession()].entries()) {
+      const headers = from(network);
+      const options = { ...MOBILE, headers };
+      expect((await upload(app, sender, [plain, IS_FRAMES], options)).status).toBe(200);
+      expect((await upload(app, sender, parts, { headers })).status).toBe(200);
+    }
     await Bun.sleep(600);
     expect(await hashList(app)).toEqual(["an image"]);
     const { images } = await objectOf(app.fetch(`/v1/sessions/${own.sessionID}/images`));

@@ -3,7 +3,16 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { metric, refusalOf } from "../support/answers.ts";
 import { TestApp } from "../support/app.ts";
 import { type FormPart } from "../support/forms.ts";
-import { aFile, imageOf, imagesOf, projectField, upload } from "../support/images.ts";
+import {
+  aFile,
+  imageList,
+  imageOf,
+  imagesOf,
+  projectField,
+  sha256Of,
+  textOf,
+  upload,
+} from "../support/images.ts";
 import { indexState } from "../support/index-state.ts";
 import { type TestProject, aProject } from "../support/projects.ts";
 import { Random } from "../support/random.ts";
@@ -38,7 +47,7 @@ describe.each(["files", "s3"] as const)("with small segments and objects in %s",
     const [row] = await app.sql<[{ segments: number; chunks: number }]>`
       select cardinality(chunk_segments) as chunks,
         (select count(distinct id)::integer from unnest(chunk_segments) as id) as segments
-      from images where name = 'large'`;
+      from image_contents where name = 'large'`;
     expect(row.segments).toBeGreaterThan(5);
     expect(row.chunks).toBeGreaterThanOrEqual(row.segments);
   });
@@ -69,7 +78,7 @@ describe.each(["files", "s3"] as const)("with small segments and objects in %s",
     expect(await imagesOf(app, session)).toEqual(["full", "full too"]);
   });
 
-  test("the first bytes under a name win, and others are answered 200 and counted", async () => {
+  test("equal bytes under a name are stored once, others beside them, and every session reads its own", async () => {
     const [first, second] = [await app.aSession(), await app.aSession()];
     expect((await upload(app, first, [aFile("shared", "first")])).status).toBe(200);
     const counts = async () =>
@@ -77,14 +86,22 @@ describe.each(["files", "s3"] as const)("with small segments and objects in %s",
     const before = await counts();
     const { segments } = await indexState(app.sql, app.objects);
     expect((await upload(app, second, [aFile("shared", "first")])).status).toBe(200);
-    expect((await upload(app, second, [aFile("shared", "other")])).status).toBe(200);
-    expect((await upload(app, second, [aFile("shared", "longer than that")])).status).toBe(200);
-    const after = await counts();
-    expect(after.map((count, index) => count - (before[index] ?? 0))).toEqual([0, 1, 2]);
     expect((await indexState(app.sql, app.objects)).segments).toBe(segments);
-    expect(await imageOf(app, "shared")).toEqual(Uint8Array.from(Buffer.from("first")));
-    expect(await imagesOf(app, first)).toEqual(["shared"]);
-    expect(await imagesOf(app, second)).toEqual([]);
+    expect(await textOf(app, second, "shared")).toBe("first");
+    for (const text of ["other", "longer than that", "other"])
+      expect((await upload(app, second, [aFile("shared", text)])).status).toBe(200);
+    const after = await counts();
+    expect(after.map((count, index) => count - (before[index] ?? 0))).toEqual([0, 2, 2]);
+    expect(await textOf(app, second, "shared")).toBe("other");
+    expect(await textOf(app, first, "shared")).toBe("first");
+    expect(Buffer.from((await imageOf(app, "shared")) ?? "").toString()).toBe("first");
+    expect((await imageList(app, first)).map(({ sha256 }) => sha256)).toEqual([sha256Of("first")]);
+    const own = (await imageList(app, second)).map(({ name, sha256 }) => [name, sha256]);
+    const hashes = ["first", "other", "longer than that"].map(sha256Of).toSorted();
+    expect(own).toEqual(hashes.map((hash) => ["shared", hash]));
+    const [{ rows }] = await app.sql<[{ rows: number }]>`
+      select count(*)::integer as rows from image_contents where name = 'shared'`;
+    expect(rows).toBe(3);
   });
 
   test("a name is another file in another project", async () => {
@@ -99,16 +116,46 @@ describe.each(["files", "s3"] as const)("with small segments and objects in %s",
     expect(Buffer.from((await imageOf(app, "both", other.id)) ?? "").toString()).toBe("there");
   });
 
-  test("of one name twice in a form the first file is stored", async () => {
+  test("one name twice in a form is two images, or one when the bytes are equal", async () => {
     const session = await app.aSession();
     const twice = [aFile("twice", "first"), aFile("twice", "second"), aFile("thrice", "x")];
-    expect((await upload(app, session, twice)).status).toBe(200);
+    expect((await upload(app, session, [...twice, aFile("thrice", "x")])).status).toBe(200);
     expect(Buffer.from((await imageOf(app, "twice")) ?? "").toString()).toBe("first");
+    expect(await textOf(app, session, "twice")).toBe("second");
+    const back = [aFile("twice", "first"), aFile("twice", "second"), aFile("twice", "first")];
+    expect((await upload(app, session, back)).status).toBe(200);
+    expect(await textOf(app, session, "twice")).toBe("first");
     const large = ["a", "b"].map((letter) => aFile("large twice", letter.repeat(200_000)));
-    expect((await upload(app, session, large)).status).toBe(200);
-    const stored = Buffer.from((await imageOf(app, "large twice")) ?? "").toString();
-    expect(stored).toBe("a".repeat(200_000));
-    expect(await imagesOf(app, session)).toEqual(["large twice", "thrice", "twice"]);
+    expect((await upload(app, session, [...large, ...large])).status).toBe(200);
+    expect(await textOf(app, session, "large twice")).toBe("b".repeat(200_000));
+    for (const letter of ["a", "b"]) {
+      const text = letter.repeat(200_000);
+      const query = `?sha256=${sha256Of(text)}`;
+      const stored = await imageOf(app, "large twice", app.project.id, query);
+      expect(Buffer.from(stored ?? "").toString()).toBe(text);
+    }
+    const names = ["large twice", "large twice", "thrice", "twice", "twice"];
+    expect(await imagesOf(app, session)).toEqual(names);
+    const uses = await app.sql`select uses from image_contents where name = 'thrice'`;
+    expect(Array.from(uses)).toEqual([{ uses: 2 }]);
+  });
+
+  test("a small file that comes again costs no PUT, up to the size of a chunk, and a larger one is stored once", async () => {
+    const session = await app.aSession();
+    const [small, large] = [new Random(21).bytes(128 * 1024), new Random(22).bytes(128 * 1024 + 1)];
+    const parts = [aFile("again", small), aFile("none", ""), aFile("tiny", "x")];
+    expect((await upload(app, session, [...parts, aFile("large", large)])).status).toBe(200);
+    const again = await app.aSession();
+    const { segments } = await indexState(app.sql, app.objects);
+    expect((await upload(app, again, parts)).status).toBe(200);
+    expect((await indexState(app.sql, app.objects)).segments).toBe(segments);
+    expect(await imagesOf(app, again)).toEqual(["again", "none", "tiny"]);
+    expect((await upload(app, again, [aFile("large", large)])).status).toBe(200);
+    const rows = await app.sql`
+      select uses from image_contents where sha256 = decode(${sha256Of(large)}, 'hex')`;
+    expect(Array.from(rows)).toEqual([{ uses: 2 }]);
+    const query = `?session=${again.sessionID}`;
+    expect(await imageOf(app, "large", app.project.id, query)).toEqual(large);
   });
 
   test("forms that come all at once are stored whole, each name once", async () => {
@@ -125,8 +172,12 @@ describe.each(["files", "s3"] as const)("with small segments and objects in %s",
     expect(answers.map((answer) => answer?.status)).toEqual(answers.map(() => 200));
     for (const [name, bytes] of contents.entries())
       expect(await imageOf(app, `burst ${name}`)).toEqual(bytes);
-    const listed = (await Promise.all(sessions.map((one) => imagesOf(app, one)))).flat();
-    expect(listed.toSorted()).toEqual(contents.map((_, n) => `burst ${n}`).toSorted());
+    const sent = sessions.map(() => new Set<string>());
+    for (let n = 0; n < 48; n++)
+      for (const name of [n % 12, (n + 1) % 12, (n * 7) % 12])
+        sent[n % sessions.length]?.add(`burst ${name}`);
+    for (const [index, session] of sessions.entries())
+      expect(new Set(await imagesOf(app, session))).toEqual(sent[index] ?? new Set());
   });
 
   test("a form that is refused at its end leaves nothing that a name finds", async () => {
@@ -150,7 +201,7 @@ test("stored names may come again in any order, all at once, and every use count
     const answers = await Promise.all(forms.map((form) => upload(app, session, form)));
     expect(answers.map(({ status }) => status)).toEqual(answers.map(() => 200));
   }
-  const uses = await app.sql`select distinct uses from images`;
+  const uses = await app.sql`select distinct uses from image_contents`;
   expect(Array.from(uses)).toEqual([{ uses: 301 }]);
 });
 

@@ -67,11 +67,13 @@ describe("a live object is never deleted:", () => {
     await orphans.look();
     await orphans.look();
     const after = await ingestTables(app.sql);
-    const { projects, sessions, batches, images } = after;
-    expect({ projects, sessions, batches, images }).toEqual({
+    const { projects, sessions, batches, contents, uses, images } = after;
+    expect({ projects, sessions, batches, contents, uses, images }).toEqual({
       projects: before.projects,
       sessions: before.sessions,
       batches: before.batches,
+      contents: before.contents,
+      uses: before.uses,
       images: before.images,
     });
     expect(await imageOf(app, "large")).toEqual(large);

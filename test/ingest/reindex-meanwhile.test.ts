@@ -7,7 +7,7 @@ import { openDatabase } from "../../src/platform/database.ts";
 import { TestApp } from "../support/app.ts";
 import { aBatch } from "../support/batches.ts";
 import { FaultyObjects } from "../support/faulty-objects.ts";
-import { aFile, imageOf, imagesOf, upload } from "../support/images.ts";
+import { aFile, imageOf, imagesOf, textOf, upload } from "../support/images.ts";
 import { emptyTables, ingestTables, reindex } from "../support/ingest-tables.ts";
 import { aProject } from "../support/projects.ts";
 import { append, serverBeside } from "../support/requests.ts";
@@ -127,18 +127,21 @@ describe("of a session that is not known while the database is lost", () => {
     expect(await imageOf(app, "meanwhile")).toBeUndefined();
     await reindex(app);
     expect(await send("after")).toBe(200);
-    expect((await imagesOf(app, session)).toSorted()).toEqual(["after", "before", "meanwhile"]);
+    const names = ["after", "before", "before", "meanwhile"];
+    expect((await imagesOf(app, session)).toSorted()).toEqual(names);
     expect(Buffer.from((await imageOf(app, "before")) ?? []).toString()).toBe("as it was");
-    for (const name of ["meanwhile", "after"]) expect(await imageOf(app, name)).toEqual(PIXELS);
-    const { images } = await ingestTables(app.sql);
-    expect(images.map(({ row }) => [row.project_id, row.uses])).toEqual([
-      [app.project.id, 1],
-      [app.project.id, 2],
-      [app.project.id, 1],
-    ]);
+    const query = `?session=${session.sessionID}`;
+    for (const name of ["before", "meanwhile", "after"])
+      expect(await imageOf(app, name, app.project.id, query)).toEqual(PIXELS);
+    const { contents, uses } = await ingestTables(app.sql);
+    expect(contents.map(({ row }) => [row.project_id, row.name, row.uses])).toEqual(
+      names.map((name) => [app.project.id, name, 1]),
+    );
+    expect(uses.map(({ row }) => row.project_id)).toEqual(names.map(() => app.project.id));
     await emptyTables(app.sql);
     await reindex(app);
-    expect((await ingestTables(app.sql)).images).toEqual(images);
+    expect((await ingestTables(app.sql)).contents).toEqual(contents);
+    expect((await ingestTables(app.sql)).uses).toEqual(uses);
   });
 
   test("that is not to be recorded nothing is stored any more, a second after it is restored", async () => {
@@ -157,7 +160,7 @@ describe("of a session that is not known while the database is lost", () => {
 
 test("columns that a newer schema has beside an older process get their defaults, also when rows are restored", async () => {
   await using app = await TestApp.start();
-  for (const table of ["projects", "sessions", "images"])
+  for (const table of ["projects", "sessions", "images", "image_contents", "image_uses"])
     await app.sql`alter table ${app.sql(table)} add column newer integer not null default 7`;
   const session = await app.aSession();
   expect((await upload(app, session, [aFile("image")])).status).toBe(200);
@@ -180,20 +183,22 @@ test("an image that was stored again while the database was lost is the first on
   await using app = await TestApp.start();
   const session = await app.aSession();
   await upload(app, session, [aFile("name", "first")]);
-  const [before] = (await ingestTables(app.sql)).images;
+  const [before] = (await ingestTables(app.sql)).contents;
   await emptyTables(app.sql);
-  await upload(app, session, [aFile("name", "second")], {
-    path: "/v1/mobile/images",
-    fields: [],
-  });
+  for (const content of ["second", "first"])
+    await upload(app, session, [aFile("name", content)], { path: "/v1/mobile/images", fields: [] });
   expect(Buffer.from((await imageOf(app, "name")) ?? []).toString()).toBe("second");
   await reindex(app);
   expect(Buffer.from((await imageOf(app, "name")) ?? []).toString()).toBe("first");
-  const after = (await ingestTables(app.sql)).images;
-  expect(after.map(({ row }) => row)).toEqual([{ ...before?.["row"], uses: 2 }]);
+  expect(await textOf(app, session, "name")).toBe("first");
+  const { contents, uses } = await ingestTables(app.sql);
+  const [first] = contents.filter(({ row }) => row.sha256 === before?.["row"].sha256);
+  expect(first?.["row"]).toEqual({ ...before?.["row"], uses: 2 });
+  expect(contents).toHaveLength(2);
   await emptyTables(app.sql);
   await reindex(app);
-  expect((await ingestTables(app.sql)).images).toEqual(after);
+  expect((await ingestTables(app.sql)).contents).toEqual(contents);
+  expect((await ingestTables(app.sql)).uses).toEqual(uses);
 });
 
 describe("projects that were made while the database was lost", () => {

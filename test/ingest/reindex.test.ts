@@ -10,7 +10,7 @@ import { aBatch } from "../support/batches.ts";
 import { runCommand } from "../support/command.ts";
 import { eventually } from "../support/eventually.ts";
 import { FaultyObjects } from "../support/faulty-objects.ts";
-import { aFile, imageOf, imagesOf, projectField, upload } from "../support/images.ts";
+import { aFile, imageList, imageOf, imagesOf, projectField, upload } from "../support/images.ts";
 import { indexState } from "../support/index-state.ts";
 import { emptyTables, ingestTables, reindex } from "../support/ingest-tables.ts";
 import { aProject } from "../support/projects.ts";
@@ -59,7 +59,8 @@ describe.each(["files", "s3"] as const)("of real traffic, with objects in %s", (
     expect(done.segments).toBe(before.segments.length);
     expect(done.segments).toBeGreaterThan(20);
     expect(before.batches.length).toBeGreaterThan(20);
-    expect(before.images.length).toBe(NAMES.length);
+    expect(before.contents.length).toBe(NAMES.length + 1);
+    expect(before.uses.length).toBe(NAMES.length + 2);
   });
 
   test("done again changes nothing", async () => {
@@ -194,6 +195,9 @@ async function sendTraffic(app: TestApp): Promise<TestSession[]> {
   if (first === undefined || third === undefined) throw new Error("no sessions");
   await upload(app, first, [aFile("small-0"), aFile("small-1"), aFile("empty", "")]);
   await upload(app, third, [aFile("large", LARGE)]);
+  // Known bytes, whose use some later segment takes along, and others under a known name.
+  await upload(app, third, [aFile("small-0"), aFile("small-1", "other")]);
+  await upload(app, third, [aFile("small-0"), aFile("large", LARGE)]);
   const frame = Buffer.alloc(12 + 50);
   frame.writeUInt32LE(50, 8);
   await upload(app, first, [aFile("1-1.gz", gzipSync(frame))]);
@@ -221,6 +225,7 @@ async function readBack(app: TestApp, sessions: TestSession[]) {
       ),
     ),
     named: await Promise.all(sessions.map(async (one) => await imagesOf(app, one))),
+    listed: await Promise.all(sessions.map(async (one) => await imageList(app, one))),
     images: await Promise.all(NAMES.map(async (name) => await imageOf(app, name))),
   };
 }

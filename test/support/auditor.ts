@@ -3,6 +3,7 @@ import { type ObjectStore } from "../../src/platform/objects.ts";
 import { KEYED, splitBatches } from "./app.ts";
 import { aBatch } from "./batches.ts";
 import { type IndexState, indexState } from "./index-state.ts";
+import { imageList } from "./images.ts";
 import { Random } from "./random.ts";
 
 const SETTLE_MS_MAX = 30_000;
@@ -24,7 +25,8 @@ type Client = {
   session: { token: string; sessionID: string };
   /** By hash, what the server said 200 to. */
   acknowledged: Map<string, Uint8Array>;
-  images: Map<string, Uint8Array>;
+  /** By hash. */
+  images: Map<string, { name: string; bytes: Uint8Array }>;
 };
 
 export type AuditReport = IndexState & {
@@ -129,15 +131,17 @@ export class Auditor {
   }
 
   async #sendImage(client: Client): Promise<void> {
-    const bytes = client.random.bytes(client.random.integer(1000, 300_000));
-    const name = hashOf(bytes);
+    const { random } = client;
+    // A few names that all of them use, for other bytes each time.
+    const bytes = random.bytes(random.integer(1000, 300_000));
+    const name = random.chance(0.5) ? `shot-${random.integer(0, 3)}` : hashOf(bytes);
     const answer = await this.#until200("images", "/v1/ios/images", () => {
       const form = new FormData();
       form.set("projectID", String(this.#options.projectID));
       form.set("file", new File([bytes], name, { type: "image/png" }));
       return { headers: bearer(client), body: form };
     });
-    if (answer !== undefined) client.images.set(name, bytes);
+    if (answer !== undefined) client.images.set(hashOf(bytes), { name, bytes });
   }
 
   /** The text of the answer; undefined, and a fault, when there is none in time or it is one that no fault explains. */
@@ -190,8 +194,15 @@ export class Auditor {
     }
     for (const hash of acknowledged.keys())
       if (!times.has(hash)) this.#faults.push("an acknowledged batch is lost");
-    for (const [name, bytes] of images) {
-      const stored = await fetch(`${target.url}/v1/images/${projectId}/${name}`, {
+    const listed = await imageList(
+      { fetch: (path) => fetch(target.url + path, { headers: KEYED }) },
+      session,
+    );
+    for (const [hash, { name, bytes }] of images) {
+      if (!listed.some((one) => one["sha256"] === hash && one["name"] === name))
+        this.#faults.push("an acknowledged image is not listed");
+      const query = `session=${session.sessionID}&sha256=${hash}`;
+      const stored = await fetch(`${target.url}/v1/images/${projectId}/${name}?${query}`, {
         headers: KEYED,
       });
       if (stored.status !== 200 || !Buffer.from(await stored.bytes()).equals(bytes))

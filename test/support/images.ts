@@ -31,26 +31,54 @@ export function aFile(file: string, content: string | Uint8Array = `bytes of ${f
   return { file, bytes: typeof content === "string" ? Buffer.from(content) : content };
 }
 
-/** The stored bytes of a name; undefined when there are none. */
+/** The headers of a request that comes from some network, where the peer is a trusted proxy. */
+export function from(network: number): Record<string, string> {
+  return { "x-forwarded-for": `203.0.113.${network}` };
+}
+
+/** The stored bytes of a name; undefined when there are none. `query` says which. */
 export async function imageOf(
   app: TestApp,
   name: string,
   projectId: number = app.project.id,
+  query = "",
 ): Promise<Uint8Array | undefined> {
-  const answer = await app.fetch(`/v1/images/${projectId}/${encodeURIComponent(name)}`);
+  const answer = await app.fetch(`/v1/images/${projectId}/${encodeURIComponent(name)}${query}`);
   if (answer.status === 404) return undefined;
   if (answer.status !== 200) throw new Error(`${answer.status}: ${await answer.text()}`);
   return await answer.bytes();
 }
 
-/** The names that a session was the first to store. */
-export async function imagesOf(
+/** What a session sent last under a name, as text. */
+export async function textOf(
   app: TestApp,
   { sessionID }: Pick<TestSession, "sessionID">,
-): Promise<string[]> {
+  name: string,
+): Promise<string | undefined> {
+  const bytes = await imageOf(app, name, app.project.id, `?session=${sessionID}`);
+  return bytes && Buffer.from(bytes).toString();
+}
+
+/** What is listed of a session's images. */
+export async function imageList(
+  app: Pick<TestApp, "fetch">,
+  { sessionID }: Pick<TestSession, "sessionID">,
+): Promise<Record<string, unknown>[]> {
   const { images } = await objectOf(app.fetch(`/v1/sessions/${sessionID}/images?limit=1000`));
   if (!Array.isArray(images)) throw new Error("no list of images");
-  return images.map(({ name }) => String(name));
+  return images;
+}
+
+/** The names that a session sent. */
+export async function imagesOf(
+  app: Pick<TestApp, "fetch">,
+  session: Pick<TestSession, "sessionID">,
+): Promise<string[]> {
+  return (await imageList(app, session)).map(({ name }) => String(name));
+}
+
+export function sha256Of(content: string | Uint8Array): string {
+  return Bun.SHA256.hash(content, "hex");
 }
 
 /** What a start answers as imagesHashList. */

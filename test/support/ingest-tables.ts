@@ -12,13 +12,16 @@ export async function ingestTables(sql: Sql) {
     segments: await sql`select to_jsonb(s) - 'created_at' as row from segments s order by id`,
     batches:
       await sql`select to_jsonb(b) as row from batches b order by session_id, segment_id, "offset"`,
+    contents:
+      await sql`select to_jsonb(c) as row from image_contents c order by project_id, name, sha256`,
+    uses: await sql`select to_jsonb(u) as row from image_uses u order by session_id, name, sha256`,
     images: await sql`select to_jsonb(i) as row from images i order by project_id, name`,
   };
 }
 
 /** As a new database has them. */
 export async function emptyTables(sql: Sql): Promise<void> {
-  await sql`truncate projects, sessions, segments, batches, images restart identity`;
+  await sql`truncate projects, sessions, segments, batches, images, image_contents, image_uses restart identity`;
 }
 
 export async function reindex({

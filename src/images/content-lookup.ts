@@ -1,0 +1,73 @@
+import { type Sql } from "../platform/database.ts";
+import { type Digest } from "./contents.ts";
+
+const FILES_MAX = 1000;
+
+/** What is stored under a file's name. */
+export type Found = {
+  /** whether its bytes are */
+  known: boolean;
+  /** whether others are */
+  others: boolean;
+  /** whether bytes are of which only the length and the CRC-32 are known, and are the file's */
+  maybe: boolean;
+};
+
+type Question = { project: number; name: string } & Digest;
+type Asked = { question: Question; answer: PromiseWithResolvers<Found> };
+
+/** Looks up what is stored under the names of files. Those that end while a query is running share the next one. */
+export class ContentLookup {
+  readonly #sql: Sql;
+  #waiting: Asked[] = [];
+  #isRunning = false;
+
+  constructor(sql: Sql) {
+    this.#sql = sql;
+  }
+
+  async find(project: number, name: string, file: Digest): Promise<Found> {
+    const { bytes, crc32, sha256 } = file;
+    const answer = Promise.withResolvers<Found>();
+    this.#waiting.push({ question: { project, name, bytes, crc32, sha256 }, answer });
+    if (!this.#isRunning) void this.#run();
+    return await answer.promise;
+  }
+
+  async #run(): Promise<void> {
+    this.#isRunning = true;
+    while (this.#waiting.length > 0) {
+      const asked = this.#waiting.splice(0, FILES_MAX);
+      try {
+        const found = await selectFound(
+          this.#sql,
+          asked.map(({ question }) => question),
+        );
+        for (const [index, { answer }] of asked.entries())
+          answer.resolve(found[index] ?? { known: false, others: false, maybe: false });
+      } catch (error) {
+        for (const { answer } of asked) answer.reject(error);
+      }
+    }
+    this.#isRunning = false;
+  }
+}
+
+async function selectFound(sql: Sql, questions: Question[]): Promise<Found[]> {
+  return await sql<Found[]>`
+    select exists (
+      select from image_contents as content
+      where project_id = file.project and content.name = file.name and content.sha256 = decode(file.sha256, 'hex')
+    ) as known, exists (
+      select from image_contents as content
+      where project_id = file.project and content.name = file.name and content.sha256 <> decode(file.sha256, 'hex')
+    ) or exists (
+      select from images where project_id = file.project and images.name = file.name and images.sha256 is null
+    ) as others, exists (
+      select from images where project_id = file.project and images.name = file.name and images.sha256 is null
+        and (images.bytes, images.crc32) = (file.bytes, file.crc32)
+    ) as maybe
+    from rows from (jsonb_to_recordset(${JSON.stringify(questions)}::text::jsonb)
+      as (project integer, name text, sha256 text, bytes bigint, crc32 bigint)) with ordinality as file
+    order by file.ordinality`;
+}

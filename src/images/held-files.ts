@@ -1,0 +1,94 @@
+import { type InflightBytes } from "../ingest/inflight-bytes.ts";
+import { CHUNK_BYTES_MAX, type PartWriter } from "./upload.ts";
+
+// What comes in more pieces would take more memory than its bytes do.
+const PIECES_MAX = 256;
+// What comes slower than this is not held back: many slow uploads would hold all that may be held.
+const HELD_MS_MAX = 2000;
+
+type Held = { writer: PartWriter; pieces: Uint8Array[]; bytes: number };
+
+/**
+ * The files of one form that are held back, up to the size of a chunk together: whether a file is stored already is known only after its
+ * last byte, and small ones share a segment with their rows. Counted as what is held for a client that waits.
+ */
+export class HeldFiles implements Disposable {
+  readonly #inflight: InflightBytes;
+  readonly #projectId: number;
+  /** The last one may grow. */
+  #files: Held[] = [];
+  #bytes = 0;
+  #pieces = 0;
+  #isLate = false;
+  readonly #timer: NodeJS.Timeout;
+
+  constructor(inflight: InflightBytes, projectId: number) {
+    this.#inflight = inflight;
+    this.#projectId = projectId;
+    this.#timer = setTimeout(() => {
+      this.#isLate = true;
+      this.write();
+    }, HELD_MS_MAX);
+  }
+
+  has(writer: PartWriter): boolean {
+    return this.#files.some((file) => file.writer === writer);
+  }
+
+  begin(writer: PartWriter): void {
+    if (!this.#isLate) this.#files.push({ writer, pieces: [], bytes: 0 });
+  }
+
+  /** Takes more of the file that began last. False when that one is too large, and is held no more. */
+  add(data: Uint8Array): boolean {
+    if (!this.#fits(data)) this.#writeOthers();
+    const file = this.#files.at(-1);
+    if (file === undefined || !this.#fits(data)) {
+      this.write();
+      return false;
+    }
+    // Nobody writes into what the network delivered.
+    file.pieces.push(data);
+    file.bytes += data.length;
+    this.#pieces++;
+    this.#bytes += data.length;
+    this.#inflight.add(this.#projectId, data.length);
+    return true;
+  }
+
+  /** Forgets the file that began last. */
+  drop(): void {
+    const file = this.#files.pop();
+    if (file !== undefined) this.#letGo(file);
+  }
+
+  /** Lets all of them go into segments. */
+  write(): void {
+    for (const file of this.#files.splice(0)) this.#writeOne(file);
+  }
+
+  [Symbol.dispose](): void {
+    clearTimeout(this.#timer);
+    for (const file of this.#files.splice(0)) this.#letGo(file);
+  }
+
+  #fits(data: Uint8Array): boolean {
+    return this.#bytes + data.length <= CHUNK_BYTES_MAX && this.#pieces < PIECES_MAX;
+  }
+
+  #writeOthers(): void {
+    for (const file of this.#files.splice(0, this.#files.length - 1)) this.#writeOne(file);
+  }
+
+  #writeOne(file: Held): void {
+    for (const piece of file.pieces) file.writer.write(piece);
+    file.writer.end();
+    this.#letGo(file);
+  }
+
+  #letGo({ pieces, bytes }: Held): void {
+    this.#pieces -= pieces.length;
+    this.#bytes -= bytes;
+    if (bytes > 0) this.#inflight.release(this.#projectId, bytes);
+  }
+}
