@@ -6,6 +6,8 @@ import { unavailable } from "./platform/errors.ts";
 
 // Longer than what a process may read for, and both together shorter than the ten seconds that Prometheus waits.
 const TELL_MS_MAX = 4000;
+// For one that has not answered its supervisor lately, and may just go on again.
+const SILENT_MS_MAX = 1000;
 const ANSWER_MS_MAX = 5000;
 // From when a process listens until its supervisor has heard of it.
 const KEPT_MS_MAX = 1000;
@@ -34,7 +36,7 @@ export class MetricsRelay {
   readonly #isSilent: (peer: Peer) => boolean;
   #collecting: Promise<Part[]> | undefined;
 
-  /** `isSilent` tells of a process that is known not to answer, which is not waited for. */
+  /** `isSilent` tells of a process that is known not to answer, which is not waited for long. */
   constructor(isSilent: (peer: Peer) => boolean) {
     this.#isSilent = isSilent;
   }
@@ -79,11 +81,10 @@ export class MetricsRelay {
 
   /** False when the process does not answer in time. */
   async #asked(peer: Peer): Promise<boolean> {
-    if (this.#isSilent(peer)) return false;
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#telling.set(peer, resolve);
     send(peer, { metrics: "tell" });
-    const late = await isLate(promise, TELL_MS_MAX);
+    const late = await isLate(promise, this.#isSilent(peer) ? SILENT_MS_MAX : TELL_MS_MAX);
     this.#telling.delete(peer);
     return !late;
   }
