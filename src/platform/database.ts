@@ -4,7 +4,7 @@ import postgres from "postgres";
 import { UsageError } from "./errors.ts";
 import { type Log } from "./log.ts";
 import { Outage } from "./outage.ts";
-import { tlsFiles } from "./postgres-dial.ts";
+import { DialError, tlsFiles } from "./postgres-dial.ts";
 import { driverOptions } from "./postgres-options.ts";
 import { type PostgresUrl, parsePostgresUrl } from "./postgres-url.ts";
 import { Ways } from "./postgres-way.ts";
@@ -67,6 +67,8 @@ export function openDatabase(url: string, options: DatabaseOptions = {}): Sql {
         outage.refused(error);
         throw error;
       });
+      // Nobody would hear of its end any more.
+      if (socket.destroyed) throw new DialError("ECONNRESET", "the server closed the connection");
       sockets.add(socket);
       socket.once("close", () => sockets.delete(socket));
       return isBounded ? watched(socket) : socket;

@@ -16,6 +16,7 @@ setDefaultTimeout(60_000);
 const NOTICED_MS = 5000;
 const AT_ONCE_MS = 1500;
 const TIMES = 6;
+const CUT = /^(?:CONNECTION_CLOSED|ECONNRESET)$/;
 const KEY = { "x-server-key": "key-of-the-tests" };
 
 let postgres: DebianPostgres;
@@ -57,20 +58,35 @@ const OUTAGES: [what: string, begin: () => void, end: () => void][] = [
   ],
   [
     "without this database",
-    () => postgres.query(TERMINATE, "alter database app rename to elsewhere"),
-    () => postgres.query("alter database elsewhere rename to app"),
+    () =>
+      postgres.query(
+        "alter database app allow_connections false",
+        TERMINATE,
+        "select pg_sleep(0.2)",
+        "alter database app rename to elsewhere",
+      ),
+    () =>
+      postgres.query(
+        "alter database elsewhere rename to app",
+        "alter database app allow_connections true",
+      ),
   ],
   [
-    "closed to this host",
+    "closed to this role",
     () => postgres.query("alter role floodgate nologin", TERMINATE),
     () => postgres.query("alter role floodgate login"),
+  ],
+  [
+    "closed for work on it",
+    () => postgres.query("alter database app allow_connections false", TERMINATE),
+    () => postgres.query("alter database app allow_connections true"),
   ],
 ];
 const RELOAD = "select pg_reload_conf()";
 const TERMINATE =
   "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'floodgate'";
 
-test.each(OUTAGES)(
+test.each(process.env["TEST_LONG"] === undefined ? OUTAGES.slice(0, 3) : OUTAGES)(
   "a server that is %s is an outage: everything is refused at once, and taken again after it",
   async (_, begin, end) => {
     const before = backends();
@@ -110,6 +126,30 @@ test("starting on such a server may be tried again, and names it without the pas
       expect(err + command).not.toContain(text);
   } finally {
     postgres.query(`alter role floodgate password '${PASSWORD}'`);
+  }
+});
+
+test("a statement that comes after one which was cut off has an answer of its own", async () => {
+  const sql = openDatabase(env["DATABASE_URL"] ?? "", { connections: 1 });
+  try {
+    const rows = codeOf(
+      sql`select repeat('x', 10000), pg_sleep(0.02) from generate_series(1, 1000)`,
+    );
+    await eventually("it runs", isRunning);
+    await Bun.sleep(100);
+    postgres.query(TERMINATE);
+    expect(await rows).toMatch(CUT);
+    expect([...(await sql`select 1 as one`)]).toEqual([{ one: 1 }]);
+
+    const sleep = codeOf(sql`select pg_sleep(30)`);
+    await eventually("it runs", isRunning);
+    postgres.query("alter role floodgate password 'another'", TERMINATE);
+    expect(await sleep).toMatch(CUT);
+    const late = Bun.sleep(5000).then(() => "no answer");
+    expect(await Promise.race([codeOf(sql`select 1`), late])).toBe("28P01");
+  } finally {
+    postgres.query(`alter role floodgate password '${PASSWORD}'`);
+    await sql.end({ timeout: 1 });
   }
 });
 
@@ -183,4 +223,17 @@ function backends(): Set<string> {
     "select pid from pg_stat_activity where application_name = 'floodgate' and datname = 'app'",
   );
   return new Set(pids.split("\n").filter((pid) => pid !== ""));
+}
+
+function isRunning(): boolean {
+  return postgres.query("select 1 from pg_stat_activity where wait_event = 'PgSleep'") === "1";
+}
+
+async function codeOf(work: PromiseLike<unknown>): Promise<string> {
+  try {
+    await work;
+    return "";
+  } catch (error) {
+    return error instanceof Error && "code" in error ? String(error.code) : "";
+  }
 }
