@@ -9,6 +9,7 @@ import { type Log } from "../platform/log.ts";
 import { warnRarely } from "../platform/rare-warnings.ts";
 import { type Metrics, type Waiting } from "../platform/metrics.ts";
 import { type ObjectStore } from "../platform/objects.ts";
+import { readyMemory } from "../platform/streams.ts";
 import { type Outage } from "../platform/outage.ts";
 import { CarriedRecords } from "./carried-records.ts";
 import { CommitDeadline } from "./commit-deadline.ts";
@@ -75,15 +76,22 @@ export class CommitLog {
     this.#options = options;
   }
 
+  /** Memory for a record that needs a segment of its own, which `append` takes; made ready in turns of the event loop. */
+  async memoryFor(bodyBytes: number): Promise<Uint8Array | undefined> {
+    const bytes = SegmentWriter.bytesFor(bodyBytes);
+    return bytes > this.#options.bytes ? await readyMemory(bytes) : undefined;
+  }
+
   /** Copies the record into the open segment. Await the segment's `committed` before you acknowledge. Throws 503 in an outage. */
   append(
     head: RecordHead,
     body: Uint8Array,
     facts?: BatchFacts,
+    memory?: Uint8Array,
   ): { segment: PendingSegment; entry: SegmentEntry } {
     this.#deps.outage.check();
     if (this.#open !== undefined && !this.#open.writer.fits(body.length)) this.close();
-    const segment = (this.#open ??= this.#openSegment(body.length));
+    const segment = (this.#open ??= this.#openSegment(body.length, memory));
     const entry = segment.writer.append(head, body, facts);
     segment.held.set(head.projectId, (segment.held.get(head.projectId) ?? 0) + body.length);
     this.#deps.inflight.add(head.projectId, body.length);
@@ -164,14 +172,15 @@ export class CommitLog {
     await Promise.all(this.#committing);
   }
 
-  #openSegment(bodyBytes: number): OpenSegment {
+  #openSegment(bodyBytes: number, memory?: Uint8Array): OpenSegment {
     const bytes = Math.max(this.#options.bytes, SegmentWriter.bytesFor(bodyBytes));
     const pooled = bytes === this.#options.bytes ? this.#buffers.pop() : undefined;
     const timer = setTimeout(() => {
       this.#due = true;
       this.#closeIfDue();
     }, this.#options.intervalMs);
-    const segment = new OpenSegment(pooled ?? Buffer.allocUnsafeSlow(bytes), timer);
+    const own = memory?.length === bytes ? memory : pooled;
+    const segment = new OpenSegment(own ?? Buffer.allocUnsafeSlow(bytes), timer);
     this.#unsettled.add(segment);
     return segment;
   }

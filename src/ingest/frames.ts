@@ -1,4 +1,9 @@
+import { setImmediate } from "node:timers/promises";
+
 import { Cursor } from "./varint.ts";
+
+// A few milliseconds of one turn of the event loop, also before the loop is compiled.
+const TURN_FRAMES = 20_000;
 
 /** Times are epoch milliseconds as the client's clock had them, so they may be far from the server's. */
 export type Frames = { messages: number; firstAt: number; lastAt: number };
@@ -70,16 +75,41 @@ export class FrameCursor {
  * are the earliest and latest of all frames, BatchMeta's included. Throws FrameError.
  */
 export function walkFrames(bytes: Uint8Array): Frames {
-  const frame = new FrameCursor(bytes);
-  let messages = 0;
-  let firstAt = frame.timestamp;
-  let lastAt = frame.timestamp;
-  while (frame.next()) {
-    messages++;
-    if (frame.timestamp < firstAt) firstAt = frame.timestamp;
-    if (frame.timestamp > lastAt) lastAt = frame.timestamp;
+  const walk = new FrameWalk(bytes);
+  while (walk.step(bytes.length));
+  return walk.frames;
+}
+
+/** The same in turns of the event loop, for batches that may hold hundreds of thousands of frames. */
+export async function walkManyFrames(bytes: Uint8Array): Promise<Frames> {
+  const walk = new FrameWalk(bytes);
+  while (walk.step(TURN_FRAMES)) await setImmediate();
+  return walk.frames;
+}
+
+class FrameWalk {
+  readonly #frame: FrameCursor;
+  readonly frames: Frames;
+
+  constructor(bytes: Uint8Array) {
+    this.#frame = new FrameCursor(bytes);
+    const { timestamp } = this.#frame;
+    this.frames = { messages: 0, firstAt: timestamp, lastAt: timestamp };
   }
-  return { messages, firstAt, lastAt };
+
+  /** Goes on by so many frames; false at the end of the batch. */
+  step(count: number): boolean {
+    const frame = this.#frame;
+    let { messages, firstAt, lastAt } = this.frames;
+    let isMore = true;
+    for (let left = count; left > 0 && (isMore = frame.next()); left--) {
+      messages++;
+      if (frame.timestamp < firstAt) firstAt = frame.timestamp;
+      if (frame.timestamp > lastAt) lastAt = frame.timestamp;
+    }
+    Object.assign(this.frames, { messages, firstAt, lastAt });
+    return isMore;
+  }
 }
 
 /** SessionStart, SessionEnd, PerformanceAggregated and Issue have no length, so they would derail the walk. */

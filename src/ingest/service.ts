@@ -5,12 +5,14 @@ import { type KnownSession, type Sessions } from "../sessions/service.ts";
 import { type SessionToken } from "../sessions/token.ts";
 import { type CommitLog } from "./commit-log.ts";
 import { type PendingSegment } from "./open-segment.ts";
-import { FrameError, type Frames, walkFrames } from "./frames.ts";
+import { FrameError, type Frames, walkFrames, walkManyFrames } from "./frames.ts";
 import { type InflightBytes } from "./inflight-bytes.ts";
 import { FLAG, type BatchFacts } from "./segment.ts";
 
 /** A batch may grow by that much over the limit that its client was told, which counts bytes before any coding. */
 const INFLATED_SLACK_BYTES = 64 * 1024;
+// The smallest frame has three bytes.
+const WALKED_AT_ONCE_BYTES_MAX = 64 * 1024;
 const TIME_MAX_MS = Date.UTC(2100, 0);
 
 export type IngestDeps = {
@@ -52,7 +54,7 @@ export class Ingest {
     return await inflight.holding(session.projectId, async (hold) => {
       const { sent, codings, content } = await readEncoded(request, bytesMax, hold);
       if (content.length === 0) throw new AppError("invalid", "the batch is empty");
-      const frames = this.#walk(content);
+      const frames = await this.#walk(content);
       if (!session.recorded) {
         metrics.batches.inc({ outcome: "discarded" });
         return undefined;
@@ -73,14 +75,18 @@ export class Ingest {
         sessionId,
         receivedAt: Date.now(),
       } as const;
-      return commitLog.append(head, body, factsOf(content, frames)).segment;
+      const facts = factsOf(content, frames);
+      const memory = await commitLog.memoryFor(body.length);
+      return commitLog.append(head, body, facts, memory).segment;
     });
   }
 
   /** Undefined for a batch to quarantine: refusing it would make its client stop or send it for ever. */
-  #walk(inflated: Uint8Array): Frames | undefined {
+  async #walk(inflated: Uint8Array): Promise<Frames | undefined> {
     try {
-      return walkFrames(inflated);
+      return inflated.length <= WALKED_AT_ONCE_BYTES_MAX
+        ? walkFrames(inflated)
+        : await walkManyFrames(inflated);
     } catch (error) {
       if (!(error instanceof FrameError)) throw error;
       this.#deps.metrics.framingErrors.inc({ reason: error.reason });

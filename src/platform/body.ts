@@ -1,6 +1,7 @@
 import { AppError } from "./errors.ts";
 import { discarded } from "./garbage.ts";
 import { originalOf } from "./rewritten.ts";
+import { joined } from "./streams.ts";
 
 const STALL_MS = 30_000;
 const PACE_CHECK_MS = 1000;
@@ -56,7 +57,7 @@ async function collect(
     hold(chunk.length);
     chunks.push(chunk);
   }
-  return Buffer.concat(chunks, bytes);
+  return await joined(chunks, bytes);
 }
 
 async function withDeadline<T>(reading: Promise<T>, ms: number): Promise<T> {

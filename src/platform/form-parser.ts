@@ -78,6 +78,14 @@ export class FormParser {
   #readLine(bytes: Buffer, at: number, pieces: FormPiece[]): number {
     const found = bytes.indexOf(LF, at);
     const end = found === -1 ? bytes.length : found + 1;
+    // The preamble may be millions of lines.
+    if (
+      this.#state === "preamble" &&
+      this.#linesBytes === 0 &&
+      bytes[at] !== HYPHEN &&
+      found !== -1
+    )
+      return end;
     this.#linesBytes += end - at;
     const isLong = this.#linesBytes > LINES_BYTES_MAX;
     if (isLong && this.#state !== "preamble") throw new FormError("is malformed");

@@ -1,16 +1,19 @@
 import { once } from "node:events";
 import { type Transform } from "node:stream";
-import { promisify } from "node:util";
+import { setImmediate } from "node:timers/promises";
 import * as zlib from "node:zlib";
 
 import { tooLarge } from "./body.ts";
 import { type Coding } from "./codings.ts";
 import { AppError } from "./errors.ts";
+import { joined } from "./streams.ts";
 import { ZstdFrames } from "./zstd-frames.ts";
 
 // Below these sizes inflating takes less than the hand-over to another thread.
 const INLINE_BYTES_MAX = 32 * 1024;
 const INLINE_INFLATED_BYTES_MAX = 2 ** 20;
+const SLICE_BYTES = 64 * 1024;
+const TURN_BYTES = 2 ** 20;
 // What tells deflate with the header of zlib, as HTTP means it, from the bare one that some clients send.
 const ZLIB_HEADER_BYTES = 2;
 
@@ -25,19 +28,13 @@ const INLINE: Record<Format, (bytes: Uint8Array, options: Options) => unknown> =
   br: zlib.brotliDecompressSync,
   zstd: zlib.zstdDecompressSync,
 };
-const ELSEWHERE: Record<Format, (bytes: Uint8Array, options: Options) => Promise<unknown>> = {
-  gzip: promisify(zlib.gunzip),
-  zlib: promisify(zlib.inflate),
-  raw: promisify(zlib.inflateRaw),
-  br: promisify(zlib.brotliDecompress),
-  zstd: promisify(zlib.zstdDecompress),
-};
+const CHUNKS = { chunkSize: SLICE_BYTES };
 const STREAMS: Record<Format, () => Engine> = {
-  gzip: zlib.createGunzip,
-  zlib: zlib.createInflate,
-  raw: zlib.createInflateRaw,
-  br: zlib.createBrotliDecompress,
-  zstd: zlib.createZstdDecompress,
+  gzip: () => zlib.createGunzip(CHUNKS),
+  zlib: () => zlib.createInflate(CHUNKS),
+  raw: () => zlib.createInflateRaw(CHUNKS),
+  br: () => zlib.createBrotliDecompress(CHUNKS),
+  zstd: () => zlib.createZstdDecompress(CHUNKS),
 };
 
 /** Takes one coding off. Behind it there may be zeros, which some clients pad with, and nothing else. Throws 413 when more than `bytesMax` would come out, 400 when it is not whole. */
@@ -49,9 +46,10 @@ export async function inflateWhole(
   try {
     const format = formatOf(coding, bytes);
     const frames = format === "zstd" ? bytes.subarray(0, frameBytes(bytes)) : bytes;
-    const { buffer, engine } = await inflated(format, frames, bytesMax);
-    checkPadding(bytes.subarray(engine.bytesWritten));
-    return buffer;
+    const known = inflatedInline(format, frames, bytesMax);
+    if (known === undefined) return await inflateElsewhere(coding, bytes, bytesMax);
+    checkPadding(bytes.subarray(known.engine.bytesWritten));
+    return known.buffer;
   } catch (cause) {
     throw refusal(coding, cause, bytesMax);
   }
@@ -103,15 +101,34 @@ function formatOf(coding: Coding, [first = 0, second = 0]: Uint8Array): Format {
 
 type Inflated = { buffer: Uint8Array; engine: { bytesWritten: number } };
 
-async function inflated(format: Format, bytes: Uint8Array, bytesMax: number): Promise<Inflated> {
-  if (bytes.length <= INLINE_BYTES_MAX)
-    try {
-      const maxOutputLength = Math.min(bytesMax, INLINE_INFLATED_BYTES_MAX);
-      return readInflated(INLINE[format](bytes, { info: true, maxOutputLength }));
-    } catch (cause) {
-      if (!isTooLarge(cause) || bytesMax <= INLINE_INFLATED_BYTES_MAX) throw cause;
-    }
-  return readInflated(await ELSEWHERE[format](bytes, { info: true, maxOutputLength: bytesMax }));
+/** Undefined for what is to be inflated by another thread. */
+function inflatedInline(format: Format, bytes: Uint8Array, bytesMax: number): Inflated | undefined {
+  if (bytes.length > INLINE_BYTES_MAX) return undefined;
+  const maxOutputLength = Math.min(bytesMax, INLINE_INFLATED_BYTES_MAX);
+  try {
+    return readInflated(INLINE[format](bytes, { info: true, maxOutputLength }));
+  } catch (cause) {
+    if (isTooLarge(cause) && maxOutputLength < bytesMax) return undefined;
+    throw cause;
+  }
+}
+
+async function inflateElsewhere(
+  coding: Coding,
+  bytes: Uint8Array,
+  bytesMax: number,
+): Promise<Uint8Array> {
+  const chunks: Uint8Array[] = [];
+  let inflatedBytes = 0;
+  for await (const chunk of inflateChunks(coding, slicesIn(bytes), bytesMax)) {
+    chunks.push(chunk);
+    inflatedBytes += chunk.length;
+  }
+  return await joined(chunks, inflatedBytes);
+}
+
+async function* slicesIn(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
+  for (let at = 0; at < bytes.length; at += SLICE_BYTES) yield bytes.subarray(at, at + SLICE_BYTES);
 }
 
 /** The result of an engine that was asked for `info`, which its types do not know. */
@@ -157,6 +174,9 @@ async function feed(engine: Engine, chunks: AsyncGenerator<Uint8Array>) {
       // A copy: the bytes are a view of what the network delivered, and the engine reads them later.
       if (!isOver() && !engine.write(new Uint8Array(chunk)))
         await Promise.race([once(engine, "drain").catch(() => undefined), over]);
+      // What comes back from the other thread at once is taken in the same turn of the event loop.
+      if (Math.trunc(fed / TURN_BYTES) > Math.trunc((fed - chunk.length) / TURN_BYTES))
+        await setImmediate();
     }
     if (!isOver()) engine.end();
     return { fed, zeros };

@@ -1,9 +1,14 @@
+import { setImmediate } from "node:timers/promises";
+
 import { contentChunks } from "./content.ts";
 import { AppError } from "./errors.ts";
 import { FormError, FormParser, type FormPiece } from "./form-parser.ts";
 import { type MediaType, parseMediaType } from "./media-type.ts";
 import { type PartHeaders } from "./part-headers.ts";
 
+// A form may be all headers, or line ends: other requests get their turn between the pieces.
+const PIECE_BYTES = 128 * 1024;
+const TURN_MS = 5;
 const PARTS_MAX = 1000;
 const FIELD_BYTES_MAX = 4096;
 // RFC 2046 allows 70 characters.
@@ -38,10 +43,16 @@ export async function* formEvents(
 ): AsyncGenerator<FormEvent[]> {
   const parser = new FormParser(boundaryOf(request));
   const form = new FormReader(fieldBytesMax);
-  for await (const chunk of contentChunks(request, inflatedBytesMax)) {
-    if (parser.isDone) continue;
-    yield form.take(parse(() => parser.write(chunk)));
-  }
+  let turnMs = performance.now();
+  for await (const chunk of contentChunks(request, inflatedBytesMax))
+    for (let at = 0; at < chunk.length && !parser.isDone; at += PIECE_BYTES) {
+      const piece = chunk.subarray(at, at + PIECE_BYTES);
+      yield form.take(parse(() => parser.write(piece)));
+      if (performance.now() - turnMs < TURN_MS) continue;
+      // Chunks that have come already would be read in one turn of the event loop.
+      await setImmediate();
+      turnMs = performance.now();
+    }
   parse(() => parser.end());
 }
 

@@ -84,8 +84,10 @@ function shortened(text: string, lengthMax: number): string {
   return text.length <= lengthMax ? text : `${text.slice(0, lengthMax)}…`;
 }
 
-/** As the logger would write it; its texts may quote what a client sent. */
+/** As the logger would write it; its texts may quote what a client sent. Errors of a usual length are left to the logger. */
 function shortenedError(error: Error): object {
+  const { message, stack = "" } = error;
+  if (message.length + stack.length <= ERROR_TEXT_LENGTH_MAX) return error;
   const entries = Object.entries(stdSerializers.err(error));
   return Object.fromEntries(
     entries.map(([name, value]: [string, unknown]) => [

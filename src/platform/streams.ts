@@ -1,8 +1,10 @@
-import { setTimeout } from "node:timers/promises";
+import { setImmediate, setTimeout } from "node:timers/promises";
 
 /** A body up to this is sent in one piece: Bun drops the `Content-Length` of a stream (oven-sh/bun#10507). */
 export const INLINE_BYTES_MAX = 2 ** 20;
 const SLICE_BYTES = 2 ** 18;
+/** What is copied in one turn of the event loop. */
+const TURN_BYTES = 2 ** 22;
 const BREAK_AFTER_MS = 100;
 
 /** A body that is produced only as fast as the client reads it. A failure half-way breaks the connection off, so that no client takes a part for the whole. */
@@ -109,4 +111,33 @@ export function slicesOf(bytes: Uint8Array): ReadableStream<Uint8Array> {
       if (at >= bytes.length) controller.close();
     },
   });
+}
+
+/** The chunks as one, copied in turns of the event loop: new memory is slow to write to. */
+export async function joined(chunks: Uint8Array[], bytes: number): Promise<Uint8Array> {
+  if (bytes <= TURN_BYTES) return Buffer.concat(chunks, bytes);
+  const whole = Buffer.allocUnsafeSlow(bytes);
+  let at = 0;
+  let turn = 0;
+  for (const chunk of chunks)
+    for (let from = 0; from < chunk.length; from += TURN_BYTES) {
+      const piece = chunk.subarray(from, from + TURN_BYTES);
+      whole.set(piece, at);
+      at += piece.length;
+      turn += piece.length;
+      if (turn < TURN_BYTES) continue;
+      turn = 0;
+      await setImmediate();
+    }
+  return whole;
+}
+
+/** Memory that was written to once, so that the next one to do so is fast. */
+export async function readyMemory(bytes: number): Promise<Uint8Array> {
+  const memory = Buffer.allocUnsafeSlow(bytes);
+  for (let at = 0; at < bytes; at += TURN_BYTES) {
+    memory.subarray(at, at + TURN_BYTES).fill(0);
+    await setImmediate();
+  }
+  return memory;
 }

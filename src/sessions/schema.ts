@@ -1,7 +1,5 @@
-import { Type } from "typebox";
-import { Value } from "typebox/value";
-
 import { AppError } from "../platform/errors.ts";
+import { isRecord } from "../platform/json.ts";
 
 const INTEGER_MAX = 2 ** 31 - 1;
 const TEXT_MAX = 255;
@@ -34,12 +32,13 @@ export type StartRequest = {
   isPerformanceDropped: boolean;
 };
 
-const Json = Type.Record(Type.String(), Type.Unknown());
-
 /** Lenient where SDKs differ: numbers are rounded and clamped, null is absent. Throws 400 for what is no JSON object or has a field of another type. */
 export function parseStartRequest(body: Uint8Array): StartRequest {
   const fields = parseJson(body);
-  const text = (name: string, max = TEXT_MAX) => optional(fields, name, "string")?.slice(0, max);
+  const text = (name: string, max = TEXT_MAX) => {
+    const value = optional(fields, name, "string");
+    return value === undefined ? undefined : storable(value).slice(0, max);
+  };
   const integer = (name: string) => {
     const value = optional(fields, name, "number");
     return value === undefined ? undefined : Math.min(INTEGER_MAX, Math.max(0, Math.round(value)));
@@ -74,7 +73,16 @@ export function parseStartRequest(body: Uint8Array): StartRequest {
 function boundedJson(value: unknown): string | undefined {
   if (!isDepthWithin(value, PERFORMANCE_DEPTH_MAX)) return undefined;
   const text = JSON.stringify(value);
-  return Buffer.byteLength(text) > PERFORMANCE_BYTES_MAX ? undefined : text;
+  return Buffer.byteLength(text) > PERFORMANCE_BYTES_MAX
+    ? undefined
+    : JSON.stringify(value, (_, one: unknown) => storableJson(one));
+}
+
+/** The same of a value's own texts, the names of its fields included. */
+function storableJson(value: unknown): unknown {
+  if (typeof value === "string") return storable(value);
+  if (!isRecord(value)) return value;
+  return Object.fromEntries(Object.entries(value).map(([name, one]) => [storable(name), one]));
 }
 
 function isDepthWithin(value: unknown, depth: number): boolean {
@@ -85,15 +93,18 @@ function isDepthWithin(value: unknown, depth: number): boolean {
 function parseJson(body: Uint8Array): Record<string, unknown> {
   let value: unknown;
   try {
-    // A database cannot keep NUL or half a surrogate pair.
-    value = JSON.parse(new TextDecoder().decode(body), (_, field: unknown) =>
-      typeof field === "string" ? field.toWellFormed().replaceAll("\0", "") : field,
-    );
+    // Without a reviver, which would be called for each of the tens of thousands of values that a body can hold.
+    value = JSON.parse(new TextDecoder().decode(body));
   } catch (cause) {
     throw new AppError("invalid", "the body is not valid JSON", { cause });
   }
-  if (!Value.Check(Json, value)) throw new AppError("invalid", "the body is not a JSON object");
+  if (!isRecord(value)) throw new AppError("invalid", "the body is not a JSON object");
   return value;
+}
+
+/** Text without NUL and half surrogate pairs, which a database cannot keep. */
+function storable(text: string): string {
+  return text.toWellFormed().replaceAll("\0", "");
 }
 
 type Types = { string: string; number: number; boolean: boolean };

@@ -61,6 +61,11 @@ export class RawConnection implements Disposable {
     return { status, headers, body: empty ? Buffer.alloc(0) : await this.#body(headers) };
   }
 
+  /** Resolves when the head of an answer has come, which is not taken, or the connection was closed without one. */
+  async answered(): Promise<void> {
+    await this.#until(() => this.#received.includes("\r\n\r\n") || this.#ended || undefined);
+  }
+
   /** Resolves when the server has closed the connection; what came until then is dropped. */
   async closed(): Promise<void> {
     await this.#until(() => (this.#ended ? true : undefined));

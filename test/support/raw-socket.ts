@@ -5,6 +5,8 @@ import { type Target } from "./presence.ts";
 
 const TEXT = 1;
 const CLOSE = 8;
+const PING = 9;
+const PONG = 10;
 
 /** A WebSocket client that stops reading, or sends what no library would. */
 export class RawSocket implements Disposable {
@@ -18,6 +20,7 @@ export class RawSocket implements Disposable {
   /** Resolves when the connection has ended. */
   readonly closed: Promise<void>;
   readonly #socket: Socket;
+  readonly #pong = Promise.withResolvers<void>();
   readonly #head = Promise.withResolvers<void>();
   #received: Buffer = Buffer.alloc(0);
 
@@ -55,6 +58,12 @@ export class RawSocket implements Disposable {
     );
     await client.#head.promise;
     return client;
+  }
+
+  /** Resolves when the server has read what was sent so far, or has closed the connection over it. */
+  async isRead(): Promise<void> {
+    this.write(maskedFrame(PING, Buffer.alloc(0)));
+    await Promise.race([this.#pong.promise, this.closed]);
   }
 
   send(frame: unknown): void {
@@ -108,6 +117,7 @@ export class RawSocket implements Disposable {
       at = from + head.length;
       const payload = this.#received.subarray(from, at);
       if (head.opcode === TEXT) this.frames.push(JSON.parse(payload.toString()));
+      if (head.opcode === PONG) this.#pong.resolve();
       if (head.opcode === CLOSE && payload.length >= 2) this.closeCode = payload.readUInt16BE(0);
     }
     this.#received = this.#received.subarray(at);
