@@ -43,7 +43,7 @@ describe.each(["files", "s3"] as const)("an image in %s whose bytes are lost", (
   /** Where a chunk of the image lies, counted from 1. */
   async function chunkOf(name: string, nth: number) {
     const [row] = await app.sql<{ id: string; offset: number }[]>`
-      select chunk_segments[${nth}] as id, chunk_offsets[${nth}] as offset from images where name = ${name}`;
+      select chunk_segments[${nth}] as id, chunk_offsets[${nth}] as offset from image_contents where name = ${name}`;
     return { key: segmentKey(row?.id ?? ""), offset: row?.offset ?? 0 };
   }
 
