@@ -97,7 +97,7 @@ test("many requests of all kinds at once are answered, and rightly", async () =>
   expect(Object.fromEntries(statuses)).toEqual({ 200: REQUESTS });
   const [stored] = await app.sql<[{ batches: number; devices: number; images: number }]>`
     select (select count(*) from batches)::integer as batches, (select count(*) from devices)::integer as devices,
-      (select count(*) from images)::integer as images`;
+      (select count(*) from image_contents)::integer as images`;
   const each = Math.ceil(REQUESTS / kinds.length);
   expect(stored).toEqual({ batches: each, devices: each, images: each });
 });
