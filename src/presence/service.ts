@@ -22,6 +22,7 @@ const SHARDS = 16;
 const WRITTEN_MS = 2500;
 // A clock that is set right by less than this loses nothing that the next ping does not bring.
 const CLOCK_STEP_MS = 1000;
+const READ_TRIES = 5;
 const DEFAULT_STATUS = "0";
 
 export type PresenceDeps = {
@@ -107,12 +108,10 @@ export class Presence {
 
   /** Users never seen are null. Throws 503 when that cannot be known. */
   async snapshot(caller: Caller, userids: string[]): Promise<Record<string, Snapshot>> {
-    const { hub, store, clock, ttlMs } = this.#deps;
+    const { hub, clock, ttlMs } = this.#deps;
     await this.#poll.refresh(userids);
     const unwatched = userids.filter((userid) => hub.find(userid) === undefined);
-    const { users, isRead } = await store.load(unwatched);
-    if (!isRead && unwatched.some((userid) => !users.has(userid)))
-      throw unavailable("presence cannot be read, try again", 2, { reason: "database" });
+    const users = await this.#read(unwatched);
     const nowMs = clock.epochMs();
     const entries = userids.map((userid): [string, Snapshot] => {
       const viewOf = caller.userid === userid ? ownView : publicView;
@@ -152,6 +151,15 @@ export class Presence {
     subscriber.seat.leave();
     metrics.presenceConnections.dec({ transport });
     if (reason !== undefined) metrics.presenceDropped.inc({ reason });
+  }
+
+  /** Asks again where an expiry could not wait: whoever asks would only come back. Throws 503 when it cannot be known. */
+  async #read(userids: string[]): Promise<Map<string, Device[]>> {
+    for (let tries = 0; tries < READ_TRIES; tries++) {
+      const { users, isRead } = await this.#deps.store.load(userids);
+      if (isRead || userids.every((userid) => users.has(userid))) return users;
+    }
+    throw unavailable("presence cannot be read, try again", 2, { reason: "database" });
   }
 
   async #pingStored(claim: Claim, status: string | undefined): Promise<void> {
