@@ -238,17 +238,12 @@ test("performance over its bounds is left out and counted, and the session start
   expect(await metric(app, series)).toBe(before + 2);
 });
 
-test("however deep the JSON is nested, it is refused or can be read back", async () => {
-  const outcomes = new Set<number>();
+test("however deep performance is nested, the session starts and can be read back", async () => {
   for (const depth of [100, 1000, 2000, 3000, 4000, 6000, 10_000, 30_000, 65_000]) {
     const performance = "[".repeat(depth) + "]".repeat(depth);
     const fields = `"projectID":${app.projectID},"trackerVersion":"1","performance":${performance}`;
-    const answer = await app.post("/v1/ios/start", `{${fields}}`);
-    outcomes.add(answer.status);
-    if (answer.status !== 200)
-      expect(await refusalOf(answer)).toEqual([400, "the body is not valid JSON"]);
-    else await sessionRow(app, { sessionID: String((await objectOf(answer))["sessionID"]) });
+    const { sessionID } = await objectOf(app.post("/v1/ios/start", `{${fields}}`));
+    await sessionRow(app, { sessionID: String(sessionID) });
   }
-  expect(outcomes).toEqual(new Set([200, 400]));
   await objectOf(app.fetch(`/v1/sessions?projectId=${app.project.id}&limit=1000`));
 });
