@@ -217,6 +217,7 @@ async function buildIngest(
       sessions,
       projects,
       unhashed,
+      clock,
       metrics,
       clients,
       limit: rateLimits.rows.image_names,

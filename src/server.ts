@@ -101,6 +101,7 @@ async function drain(
   const deaf = presence.sendAway();
   const closedMs = performance.now();
   const lingerMs = lingers ? LINGER_MS : 0;
+  commitLog.closeAll();
   // Bun's own number counts the answers, too, whose bodies are still being read.
   const isOpen = () => edge.active > 0 || server.pendingRequests > deaf;
   for (let ms = 0; ms < lingerMs || (isOpen() && ms < DRAIN_MS);) {

@@ -3,6 +3,7 @@ import { crc32 } from "node:zlib";
 import { type CommitLog } from "../ingest/commit-log.ts";
 import { type InflightBytes } from "../ingest/inflight-bytes.ts";
 import { tooLarge } from "../platform/body.ts";
+import { type Clock } from "../platform/clock.ts";
 import { type Sql } from "../platform/database.ts";
 import { AppError } from "../platform/errors.ts";
 import { type Metrics } from "../platform/metrics.ts";
@@ -34,6 +35,7 @@ export type FormDeps = {
   contents: ContentLookup;
   unhashed: Unhashed;
   metrics: Metrics;
+  clock: Clock;
 };
 export type FormOptions = {
   fileBytesMax: number;
@@ -146,7 +148,7 @@ export class Form implements Disposable {
     const { projectId } = this.#sender;
     const files = [...this.#files.values()];
     if (files.length === 0) throw new AppError("invalid", "the form has no file");
-    const storedMs = Date.now();
+    const storedMs = this.#deps.clock.epochMs();
     const known = files
       .filter(({ outcome }) => outcome === "known")
       .map((file) => this.#row(file, storedMs));

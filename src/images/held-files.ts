@@ -20,6 +20,8 @@ export class HeldFiles implements Disposable {
   #bytes = 0;
   #pieces = 0;
   #isLate = false;
+  /** The log's refusal; the upload has lost bytes by it. */
+  #failure: { error: unknown } | undefined;
   readonly #timer: NodeJS.Timeout;
 
   constructor(inflight: InflightBytes, projectId: number) {
@@ -27,11 +29,14 @@ export class HeldFiles implements Disposable {
     this.#projectId = projectId;
     this.#timer = setTimeout(() => {
       this.#isLate = true;
-      this.write();
+      // Nobody waits here: the upload is told when it goes on.
+      this.#writeAll(this.#files.splice(0));
     }, HELD_MS_MAX);
   }
 
+  /** Throws what the log threw when the files before were written. */
   has(writer: PartWriter): boolean {
+    this.#check();
     return this.#files.some((file) => file.writer === writer);
   }
 
@@ -42,6 +47,7 @@ export class HeldFiles implements Disposable {
   /** Takes more of the file that began last. False when that one is too large, and is held no more. */
   add(data: Uint8Array): boolean {
     if (!this.#fits(data)) this.#writeOthers();
+    this.#check();
     const file = this.#files.at(-1);
     if (file === undefined || !this.#fits(data)) {
       this.write();
@@ -62,9 +68,10 @@ export class HeldFiles implements Disposable {
     if (file !== undefined) this.#letGo(file);
   }
 
-  /** Lets all of them go into segments. */
+  /** Lets all of them go into segments. Throws what the log throws. */
   write(): void {
-    for (const file of this.#files.splice(0)) this.#writeOne(file);
+    this.#writeAll(this.#files.splice(0));
+    this.#check();
   }
 
   [Symbol.dispose](): void {
@@ -77,13 +84,25 @@ export class HeldFiles implements Disposable {
   }
 
   #writeOthers(): void {
-    for (const file of this.#files.splice(0, this.#files.length - 1)) this.#writeOne(file);
+    this.#writeAll(this.#files.splice(0, this.#files.length - 1));
   }
 
-  #writeOne(file: Held): void {
-    for (const piece of file.pieces) file.writer.write(piece);
-    file.writer.end();
-    this.#letGo(file);
+  /** Gives the room of all of them back, whether the log took them or not. */
+  #writeAll(files: Held[]): void {
+    try {
+      for (const { writer, pieces } of files) {
+        for (const piece of pieces) writer.write(piece);
+        writer.end();
+      }
+    } catch (error) {
+      this.#failure = { error };
+    } finally {
+      for (const file of files) this.#letGo(file);
+    }
+  }
+
+  #check(): void {
+    if (this.#failure !== undefined) throw this.#failure.error;
   }
 
   #letGo({ pieces, bytes }: Held): void {

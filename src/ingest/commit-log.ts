@@ -84,7 +84,7 @@ export class CommitLog {
 
   /** Copies the record into the open segment. Await the segment's `committed` before you acknowledge. Throws 503 in an outage. */
   append(
-    head: RecordHead,
+    head: Omit<RecordHead, "receivedAt">,
     body: Uint8Array,
     facts?: BatchFacts,
     memory?: Uint8Array,
@@ -92,7 +92,7 @@ export class CommitLog {
     this.#deps.outage.check();
     if (this.#open !== undefined && !this.#open.writer.fits(body.length)) this.close();
     const segment = (this.#open ??= this.#openSegment(body.length, memory));
-    const entry = segment.writer.append(head, body, facts);
+    const entry = segment.writer.append(this.#stamped(head), body, facts);
     segment.held.set(head.projectId, (segment.held.get(head.projectId) ?? 0) + body.length);
     this.#deps.inflight.add(head.projectId, body.length);
     this.#scheduleCheck();
@@ -111,12 +111,16 @@ export class CommitLog {
   ): PendingSegment {
     const body = pack(row);
     if (!isHeld) this.#deps.inflight.check(ids.projectId, body.length);
-    return this.append({ kind, flags: 0, receivedAt: Date.now(), ...ids }, body).segment;
+    return this.append({ kind, flags: 0, ...ids }, body).segment;
+  }
+
+  #stamped(head: Omit<RecordHead, "receivedAt">): RecordHead {
+    return { ...head, receivedAt: Math.floor(this.#deps.clock.epochMs()) };
   }
 
   /** Records a row that the database has already: the next segment takes it along, and it alone costs no PUT. */
   carryRow(kind: "image", row: object, ids: { projectId: number; sessionId: bigint }): void {
-    this.#carried.add({ kind, flags: FLAG.indexed, receivedAt: Date.now(), ...ids }, pack(row));
+    this.#carried.add(this.#stamped({ kind, flags: FLAG.indexed, ...ids }), pack(row));
     if (this.#carried.isFull) this.closeAll();
   }
 
@@ -222,10 +226,10 @@ export class CommitLog {
         attempts++;
         return objects.put(segmentKey(sealed.id), sealed.bytes, deadline.signal);
       });
-      // After a failed attempt something may still be reading the buffer.
-      reusable = attempts === 1;
       segment.waitsFor = "index";
       await this.#retry("index", deadline, metrics.indexSeconds, () => index(sealed));
+      // After a failed attempt something may still be reading the buffer, as a statement that was given up.
+      reusable = attempts === 1;
       metrics.segments.inc({ outcome: "committed" });
       metrics.segmentBytes.observe(sealed.bytes.length);
       metrics.segmentRecords.observe(sealed.entries.length);

@@ -73,7 +73,6 @@ export class Ingest {
         flags,
         projectId: session.projectId,
         sessionId,
-        receivedAt: Date.now(),
       } as const;
       const facts = factsOf(content, frames);
       const memory = await commitLog.memoryFor(body.length);

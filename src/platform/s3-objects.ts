@@ -189,7 +189,8 @@ export class S3Objects implements ObjectStore {
       });
     } catch (error) {
       if (!(error instanceof S3Failure)) throw error;
-      if (error.status === 404 && error.code !== "NoSuchBucket") throw new ObjectMissing(key);
+      // Any other 404 may be a proxy's, or the bucket's.
+      if (error.status === 404 && error.code === "NoSuchKey") throw new ObjectMissing(key);
       // The object ends before the range begins.
       if (error.status === 416) throw damaged(key, start, end, new Uint8Array(0));
       throw error;

@@ -55,7 +55,11 @@ export function buildPresence(deps: PresenceDeps) {
   const hub = new Hub({ load, clock, ttlMs, metrics });
   const connections = new Connections(clock);
   const seats = new Seats(config.presenceBounds, metrics);
-  const isKnown = async (userid: string) => (await store.load([userid])).users.has(userid);
+  // While no store answers, presence goes on: whoever asks may be known.
+  const isKnown = async (userid: string) => {
+    const { users, isRead } = await store.load([userid]);
+    return !isRead || users.has(userid);
+  };
   const newUsers = new NewUsers({ limit, isKnown });
   const presence = new Presence({
     hub,

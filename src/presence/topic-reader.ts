@@ -52,7 +52,7 @@ export class TopicReader {
     );
   }
 
-  /** By the time that has passed since its ping, by this machine's wall clock. */
+  /** By the time that has passed since its ping, by the database's clock. */
   #aliveUntil({ pingAt }: Device): number {
     const { clock, ttlMs } = this.#deps;
     const leftMs = Math.min(ttlMs, pingAt + ttlMs - clock.epochMs());

@@ -7,7 +7,8 @@ import { aBatch } from "../support/batches.ts";
 import { runCommand } from "../support/command.ts";
 import { DebianPostgres, PASSWORD } from "../support/debian-postgres.ts";
 import { eventually, timed } from "../support/eventually.ts";
-import { append, statusOf, uploadImage } from "../support/requests.ts";
+import { RawConnection } from "../support/raw-connection.ts";
+import { append, metricOf, statusOf, uploadImage } from "../support/requests.ts";
 import { ServerProcess } from "../support/server-process.ts";
 
 setDefaultTimeout(60_000);
@@ -151,6 +152,39 @@ test("a statement that comes after one which was cut off has an answer of its ow
     postgres.query(`alter role floodgate password '${PASSWORD}'`);
     await sql.end({ timeout: 1 });
   }
+});
+
+test("an upload that it meets in the middle is refused when it goes on, and the process serves on", async () => {
+  const held = async () => await metricOf(server, "floodgate_inflight_bytes");
+  using raw = await RawConnection.open(server.url);
+  const [start, end] = [
+    `--b\r\ncontent-disposition: form-data; name="projectID"\r\n\r\n${projectID}\r\n` +
+      `--b\r\ncontent-disposition: form-data; name="f"; filename="held"\r\n\r\n${"x".repeat(20_000)}`,
+    `${"x".repeat(20_000)}\r\n--b--\r\n`,
+  ];
+  raw.head("POST /v1/ios/images", {
+    authorization: `Bearer ${session.token}`,
+    "content-type": "multipart/form-data; boundary=b",
+    "content-length": start.length + end.length,
+  });
+  raw.write(start);
+  try {
+    await eventually("it is held back", async () => (await held()) >= 20_000);
+    postgres.query("alter system set default_transaction_read_only = on", RELOAD);
+    // It is noticed when something else is written.
+    const device = JSON.stringify({ external_id: "d", push_token: "t" });
+    await eventually("it is refused", async () => {
+      const put = fetch(`${server.url}/devices`, { method: "PUT", headers: KEY, body: device });
+      return (await statusOf(put)) === 503;
+    });
+    await eventually("what is held is given back", async () => (await held()) === 0);
+    raw.write(end);
+    expect((await raw.response()).status).toBe(503);
+    expect(server.isRunning).toBe(true);
+  } finally {
+    postgres.query("alter system reset default_transaction_read_only", RELOAD);
+  }
+  await lasts("200 ok");
 });
 
 test("a campaign's worker waits for the end of it", async () => {

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 
-import { metric, objectOf, refusalOf, sessionRow } from "../support/answers.ts";
+import { metric, objectOf, sessionRow } from "../support/answers.ts";
 import { TestApp } from "../support/app.ts";
 
 const HOUR_MS = 3_600_000;
