@@ -250,7 +250,8 @@ export class Harness implements AsyncDisposable {
       DATA_DIR: this.folder,
       TOKEN_SECRET,
       SERVER_KEYS: SERVER_KEY,
-      // The generator claims to be whom it pings for.
+      // The load generator claims the identity of each user that it pings for, which only a trusted
+      // proxy may.
       TRUSTED_PROXIES: "127.0.0.1/32",
       LOG_LEVEL: "warn",
     };

@@ -1,6 +1,6 @@
 import type postgres from "postgres";
 
-// Another checkout's server may not have all of them.
+// An older checkout's server may not have all of these tables.
 const TABLES = [
   "batches",
   "images",
@@ -14,7 +14,7 @@ const TABLES = [
 ];
 const COUNTED = { batches: ["batches"], images: ["images", "image_contents"] };
 
-/** How many batches or images PostgreSQL knows: what was acknowledged must be among them. */
+/** Number of batches or images in PostgreSQL: every acknowledged one must be among them. */
 export async function countRows(sql: postgres.Sql, what: keyof typeof COUNTED): Promise<number> {
   let rows = 0;
   for (const table of await present(sql, COUNTED[what])) {
@@ -26,7 +26,7 @@ export async function countRows(sql: postgres.Sql, what: keyof typeof COUNTED): 
   return rows;
 }
 
-/** What a measurement has left. */
+/** Deletes the rows that a measurement left behind. */
 export async function emptyTables(sql: postgres.Sql): Promise<void> {
   for (const table of await present(sql, TABLES)) await sql`truncate ${sql(table)}`;
 }

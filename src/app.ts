@@ -59,7 +59,7 @@ import { Users } from "./users/service.ts";
 
 // The web SDK retries for 13.75 s; what a store cannot do by then is not worth holding memory for.
 const COMMIT_DEADLINE_MS = 15_000;
-// Of an upload that is slow, until its pieces are in a segment.
+// Bytes of a slow upload held until its pieces are in a segment.
 const UPLOAD_BYTES = 64 * 1024;
 
 /** What the outside world gives; tests put faults between. */
@@ -272,7 +272,7 @@ function buildPush({ config, sql, clock = SYSTEM_CLOCK }: Platform, { serverKeys
     .use(internalRoutes({ notifications, serverKeys }));
 }
 
-/** Uploads at once: what they gather counts in no segment yet. */
+/** Concurrent uploads at most: the bytes that they gather are not yet counted in any segment. */
 function uploadsMax({ inflightBytesMax }: Config): number {
   return Math.floor(inflightBytesMax / UPLOAD_BYTES);
 }

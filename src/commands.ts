@@ -74,7 +74,7 @@ export async function serve(config: Config, { kept, reusePort }: ServeOptions): 
   const stopped = untilStopped();
   await checkHost(config.host);
   const log = openLog(config.logLevel);
-  // The `start` that keeps this process has warned for all of them.
+  // With `start`, the supervisor has already warned for all its processes.
   if (kept !== true) warnWithoutKeys(config, log);
   const server = await startServer(config, config.databaseUrl, {
     log,
@@ -172,7 +172,10 @@ async function demoProject(projects: Projects): Promise<Project> {
   return first ?? (await projects.create({ name: "demo", platform: "ios" }));
 }
 
-/** The key that `start` makes beside its own database; undefined where keys are the operator's. */
+/**
+ * Returns the key that `start` makes beside its own database, or undefined if the operator
+ * configures the keys.
+ */
 function embeddedServerKey({ databaseUrl, serverKeys, dataDir }: Config): ServerKey | undefined {
   const isOperators = databaseUrl !== undefined || serverKeys.length > 0;
   return isOperators ? undefined : readServerKey(dataDir);
@@ -197,7 +200,7 @@ Start a session:
 `;
 }
 
-/** The key itself is shown once. */
+/** Shows the key itself only once. */
 function describeKey(made: ServerKey | undefined): string {
   if (made === undefined) return "Server keys: those of SERVER_KEYS";
   return made.isNew
@@ -210,12 +213,12 @@ async function untilStopped(): Promise<void> {
   process.on("SIGTERM", () => undefined);
   process.on("SIGINT", () => undefined);
   answerHeartbeats();
-  // The supervisor has gone before this process could listen for that.
+  // The supervisor exited before this process could listen for "disconnect".
   if (process.send !== undefined && !process.connected) return;
   await Promise.race([
     once(process, "SIGTERM"),
     once(process, "SIGINT"),
-    // The supervisor has gone, however it ended.
+    // The IPC channel closed: the supervisor has exited.
     once(process, "disconnect"),
   ]);
 }

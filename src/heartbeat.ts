@@ -8,14 +8,15 @@ import { type Log } from "./platform/log.ts";
 const TIMES = {
   tickMs: 1000,
   silentMsMax: 10_000,
-  // A process that loads its program for the first time on a slow disk cannot answer yet.
+  // Longer for the first answer: a process that loads its program from a slow disk cannot answer
+  // yet.
   firstMsMax: 60_000,
 };
 
 const Beat = Type.Object({ beat: Type.Literal(true) });
 const BEAT: Type.Static<typeof Beat> = { beat: true };
 
-/** A process that a supervisor keeps. */
+/** A child process of the supervisor. */
 type Peer = { pid: number; send: (message: unknown) => unknown; kill: (signal: "SIGKILL") => void };
 type Pulse = {
   peer: Peer;
@@ -29,9 +30,10 @@ type Pulse = {
 export type HeartbeatOptions = Partial<typeof TIMES> & { waitedMs?: (pid: number) => number };
 
 /**
- * In the supervisor: kills processes whose event loop does not turn, so that they are started again. Asked over the channel of each, because
- * on a shared port any process may answer. Time in which a process wanted to run and got no core does not count against it, nor does time in
- * which the supervisor itself did not run.
+ * Watchdog of the supervisor: kills child processes whose event loop is blocked, so that they are
+ * restarted. Asks each one over its IPC channel, because any process may answer on a shared port.
+ * Time in which a process was starved of CPU, or in which the supervisor itself did not run, does
+ * not count.
  */
 export class Heartbeats implements Disposable {
   readonly #log: Log;
@@ -63,7 +65,10 @@ export class Heartbeats implements Disposable {
     this.#pulses.delete(peer);
   }
 
-  /** Whatever a process says shows that its event loop turns. True for an answer, which says nothing else. */
+  /**
+   * Records that the process's event loop runs, which any message proves. Returns whether the
+   * message was only a heartbeat.
+   */
   take(peer: Peer, message: unknown): boolean {
     const pulse = this.#pulses.get(peer);
     if (pulse !== undefined)
@@ -71,14 +76,14 @@ export class Heartbeats implements Disposable {
     return Value.Check(Beat, message);
   }
 
-  /** True for a process that has missed beats, so that nobody should wait for it. */
+  /** True if the process has missed heartbeats; callers should not wait for it. */
   isSilent(peer: object): boolean {
     return (this.#pulses.get(peer)?.silentMs ?? 0) > 2 * this.#times.tickMs;
   }
 
   #tick(): void {
     const nowMs = performance.now();
-    // More has passed only where this process was frozen or starved: answers may lie unread.
+    // A longer gap means that the supervisor itself was frozen or starved: answers may be unread.
     const passedMs = Math.min(nowMs - this.#tickedMs, 1.5 * this.#times.tickMs);
     this.#tickedMs = nowMs;
     for (const pulse of this.#pulses.values()) this.#ask(pulse, passedMs);
@@ -105,7 +110,9 @@ export class Heartbeats implements Disposable {
   }
 }
 
-/** In a process: answers its supervisor, if it has one, for as long as the event loop turns. */
+/**
+ * Answers the supervisor's heartbeats, if this process has a supervisor, while the event loop runs.
+ */
 export function answerHeartbeats(): void {
   if (process.send === undefined) return;
   process.on("message", (message) => {
@@ -113,7 +120,10 @@ export function answerHeartbeats(): void {
   });
 }
 
-/** How long a process's main thread wanted to run and got no core; 0 where Linux does not tell. */
+/**
+ * Time for which a process's main thread was runnable but got no CPU; 0 if Linux does not report
+ * it.
+ */
 function waitedForCoreMs(pid: number): number {
   try {
     const [, waitedNs = "0"] = readFileSync(`/proc/${pid}/schedstat`, "utf8").split(" ");
@@ -127,6 +137,6 @@ function send(peer: Peer): void {
   try {
     peer.send(BEAT);
   } catch {
-    // It has just ended, which is told separately.
+    // The process has just exited, which is reported separately.
   }
 }

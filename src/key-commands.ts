@@ -7,7 +7,7 @@ import { type Config } from "./platform/config.ts";
 import { keptServerKey } from "./platform/data-dir.ts";
 import { UsageError } from "./platform/errors.ts";
 
-/** `key show`, which works with the server running or not. */
+/** Adds `key show`, which works whether the server is running or not. */
 export function addKeyCommands(root: Command, config: () => Config): void {
   root
     .command("show")
@@ -19,7 +19,10 @@ export function addKeyCommands(root: Command, config: () => Config): void {
     });
 }
 
-/** Throws UsageError where the keys are the operator's, or none was made yet. */
+/**
+ * Returns the generated key. Throws UsageError if the operator configures the keys, or none was
+ * generated yet.
+ */
 function madeKey({ databaseUrl, serverKeys, dataDir }: Config): string {
   if (serverKeys.length > 0)
     throw new UsageError("the server keys are those of SERVER_KEYS: no other one counts");

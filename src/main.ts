@@ -65,7 +65,10 @@ function loadConfig(): Config {
   return config;
 }
 
-/** Resolves when readers have what was written: an exit would drop what a slow reader of a pipe has not taken yet. Services wait for none long. */
+/**
+ * Resolves when readers have taken all output: exiting would drop what a slow reader of a pipe has
+ * not read yet. Services do not wait long for this.
+ */
 async function taken(): Promise<void> {
   await Promise.all([STDOUT.close(SERVICE_OUTPUT_MS), STDERR.close(SERVICE_OUTPUT_MS)]);
   await new Promise<void>((written) => {
@@ -82,10 +85,11 @@ function describeError(error: unknown): string {
   return error.message === "" ? code : error.message.trim().replaceAll(/\s*\n\s*/g, " | ");
 }
 
-// What an operator says to other programs of PostgreSQL: its driver and its server would follow these, too.
+// Removes PG* variables, which are meant for other PostgreSQL programs: the driver and the embedded
+// server would follow them.
 for (const name of Object.keys(process.env)) if (name.startsWith("PG")) delete process.env[name];
 
-// A reader that has gone is no reason to end what serves others.
+// A reader that closed its end (EPIPE) must not end a process that serves others.
 process.stdout.on("error", () => undefined);
 
 try {

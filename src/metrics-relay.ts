@@ -6,7 +6,7 @@ import { unavailable } from "./platform/errors.ts";
 
 // Longer than what a process may read for, and both together shorter than the ten seconds that Prometheus waits.
 const TELL_MS_MAX = 4000;
-// For one that has not answered its supervisor lately, and may just go on again.
+// Wait for a process that has missed heartbeats: it may just recover.
 const SILENT_MS_MAX = 1000;
 const ANSWER_MS_MAX = 5000;
 // From when a process listens until its supervisor has heard of it.
@@ -36,7 +36,7 @@ export class MetricsRelay {
   readonly #isSilent: (peer: Peer) => boolean;
   #collecting: Promise<Part[]> | undefined;
 
-  /** `isSilent` tells of a process that is known not to answer, which is not waited for long. */
+  /** `isSilent` returns whether a process has missed heartbeats and is not worth a long wait. */
   constructor(isSilent: (peer: Peer) => boolean) {
     this.#isSilent = isSilent;
   }

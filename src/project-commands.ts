@@ -103,7 +103,7 @@ function lineOf({ id, platform, projectID, projectKey, name, ...settings }: Show
   ].join("\t");
 }
 
-/** A name is shown in lists, one line each. */
+/** Validates a name, which lists show on one line. */
 function projectName(text: string): string {
   const isShown = text.trim() !== "" && !/\p{Cc}/u.test(text) && text.isWellFormed();
   if (!isShown || text.length > NAME_LENGTH_MAX)

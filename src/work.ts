@@ -19,7 +19,10 @@ import { tellReady } from "./supervisor.ts";
 import { BuildGarbage } from "./updates/garbage.ts";
 import { listenForOperators } from "./work-listener.ts";
 
-/** Sends campaigns, removes builds that nothing refers to, takes care of orphans, and hashes images of the version before, until the signal. */
+/**
+ * Runs the background work until the signal: sends campaigns, deletes unreferenced builds, handles
+ * orphans, and hashes images of the previous version.
+ */
 export async function runWork(
   config: Config,
   databaseUrl: string,

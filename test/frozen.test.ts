@@ -5,7 +5,7 @@ import { pidsOf } from "./support/children.ts";
 import { eventually, timed } from "./support/eventually.ts";
 import { ServerProcess, envOf } from "./support/server-process.ts";
 
-// Ten seconds, and what a busy machine needs beyond them.
+// Ten seconds, plus slack for a busy machine.
 const REPLACED_MS_MAX = 60_000;
 
 describe.skipIf(!process.env["TEST_LONG"])("a process that is frozen", () => {

@@ -7,7 +7,7 @@ import { type HeartbeatOptions, Heartbeats } from "../src/heartbeat.ts";
 import { eventually } from "./support/eventually.ts";
 
 const MODULE = join(import.meta.dir, "../src/heartbeat.ts");
-// It says that it is up once it has answered.
+// Script of a process that reports readiness once it has answered a heartbeat.
 const ANSWERS = `
   import { answerHeartbeats } from "${MODULE}";
   answerHeartbeats();
@@ -15,7 +15,7 @@ const ANSWERS = `
 `;
 const FAST = { tickMs: 50, silentMsMax: 500, firstMsMax: 20_000, waitedMs: () => 0 };
 
-/** One whose event loop stands still once it has answered. */
+/** Script of a process that answers once and then blocks its event loop. */
 function busyFor(ms: number): string {
   const busy = `const until = Date.now() + ${ms}; while (Date.now() < until);`;
   return `${ANSWERS} process.once("message", () => { ${busy} });`;
@@ -29,7 +29,7 @@ afterEach(() => {
   running.clear();
 });
 
-/** A process that a supervisor asks, with the supervisor's log. */
+/** Supervises test processes with heartbeats, and collects the supervisor's log. */
 function keeping(options: HeartbeatOptions = {}) {
   const lines: string[] = [];
   const log = pino({ level: "error" }, { write: (line: string) => void lines.push(line) });
@@ -81,7 +81,7 @@ test("time in which a process waits for a core does not count", async () => {
   const { keep, lines } = kept;
   const { child, isUp } = keep();
   await isUp;
-  // It is shown as one that the machine gives nothing.
+  // Pretend that the process is starved of CPU.
   const starving = setInterval(() => (waitedMs += 100), 10);
   child.kill("SIGSTOP");
   await Bun.sleep(1500);

@@ -15,7 +15,7 @@ let folder: string;
 let server: ServerProcess;
 let env: Record<string, string>;
 
-/** A fresh start, and a folder that looks like the checkout. */
+/** Starts a fresh server, and a folder that looks like the checkout. */
 beforeAll(async () => {
   await needPrograms({
     programs: ["curl", "xxd"],
@@ -51,7 +51,7 @@ test(
     expect(commands.length).toBeGreaterThan(15);
     const said = lines.filter((line) => line !== "" && !line.startsWith("$ ")).map(shapeOf);
 
-    // Answers end without a line break.
+    // Responses end without a line break.
     const script = commands
       .join("\necho\n")
       .replaceAll("localhost:8080", `localhost:${env["PORT"]}`);
@@ -68,7 +68,10 @@ test(
   START_MS_MAX,
 );
 
-/** A line without what differs from run to run: of JSON the names, of other text the words. */
+/**
+ * Returns a line without the parts that differ between runs: only the field names of JSON, only the
+ * words of other text.
+ */
 function shapeOf(line: string): string {
   const json = line.replace(/^data: /, "");
   try {

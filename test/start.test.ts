@@ -44,7 +44,7 @@ test(
     const answer = await runShell(curl);
     expect(JSON.parse(answer)).toMatchObject({ projectID: "1" });
 
-    // The key that it shows opens on every process, and nothing else does.
+    // The server key in the greeting works on every process, and no other key does.
     const [, serverKey = "none"] = greeting.match(/X-Server-Key: (\S+)$/m) ?? [];
     const sessions = `${greeting.match(/http\S+(?=,)/)?.[0]}/v1/sessions?projectId=1`;
     for (let nth = 0; nth < 8; nth++) {
@@ -81,10 +81,10 @@ test(
 
     server.kill("SIGTERM");
     expect(await server.exited).toBe(0);
-    // The embedded database has ended with it; the command line starts it for itself.
+    // The embedded database stopped with the server; the command line starts it for itself.
     expect((await runCommand(["project", "list"], env)).out).toContain("demo");
 
-    // It keeps its key and shows it no more.
+    // A second start keeps the key and does not show it.
     const later = begin();
     const text = await readUntil(later.stdout, "trackerVersion");
     expect(text).toContain("`floodgate key show` prints it");

@@ -11,15 +11,18 @@ import {
 import { isRecord } from "../platform/json.ts";
 
 const EXTERNAL_IDS_MAX = 10_000;
-/** Longer ids name no device, since none may be made with one. */
+/** Longest external id that is looked up: no device can be created with a longer one. */
 export const EXTERNAL_ID_TEXT_MAX = 1024;
 
-/** The devices that a campaign goes to: those that meet the conditions and, where ids are named, are among these. */
+/**
+ * Devices that a campaign is sent to: those that meet the conditions and, if ids are given, have
+ * one of these ids.
+ */
 export type Recipients = { conditions: Condition; externalIds: string[] | undefined };
 
 /**
- * Reads recipients from a request. An empty list of ids is refused: for a search it means any device, while its author may have
- * meant none. Throws 400.
+ * Reads recipients from a request. Throws 400, also for an empty list of ids: in a search that
+ * means any device, while the author of a campaign may mean none.
  */
 export function parseRecipients(given: { conditions: unknown; external_ids: unknown }): Recipients {
   const conditions = parseConditions(given.conditions);
@@ -35,12 +38,16 @@ export function parseRecipients(given: { conditions: unknown; external_ids: unkn
   return { conditions, externalIds: [...new Set(ids)] };
 }
 
-/** How recipients are stored: as their conditions or, where ids are named, as an object with both. */
+/**
+ * Recipients as the database stores them: only the conditions or, if ids are given, an object with
+ * both.
+ */
 type StoredRecipients = ConditionNode | { conditions: ConditionNode; external_ids: string[] };
 
 /**
- * The stored form. One with ids is no condition tree, so that a worker which does not know of ids refuses to send it instead of
- * sending it to everybody who meets the conditions.
+ * Returns the form to store. With ids it is deliberately not a condition tree, so that a worker
+ * that does not support ids refuses the campaign instead of sending it to everybody who meets the
+ * conditions.
  */
 export function storeRecipients({ conditions, externalIds }: Recipients): StoredRecipients {
   const tree = normaliseConditions(conditions);
@@ -53,7 +60,9 @@ export function readRecipients(stored: unknown): Recipients {
     : { conditions: parseConditions(stored), externalIds: undefined };
 }
 
-/** A where clause for the recipients among devices `d`; `mode` as for `whereSql`. */
+/**
+ * Returns a WHERE clause that selects the recipients among devices `d`; `mode` as for `whereSql`.
+ */
 export function recipientsSql(
   sql: Queryable,
   { conditions, externalIds }: Recipients,

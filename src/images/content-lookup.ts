@@ -3,20 +3,22 @@ import { type Digest } from "./contents.ts";
 
 const FILES_MAX = 1000;
 
-/** What is stored under a file's name. */
+/** Result of a lookup by file name. */
 export type Found = {
-  /** whether its bytes are */
+  /** True if the file's own bytes are stored under its name. */
   known: boolean;
-  /** whether others are */
+  /** True if other bytes are stored under its name. */
   others: boolean;
-  /** whether bytes are of which only the length and the CRC-32 are known, and are the file's */
+  /** True if bytes without a hash are stored that have the file's length and CRC-32. */
   maybe: boolean;
 };
 
 type Question = { project: number; name: string } & Digest;
 type Asked = { question: Question; answer: PromiseWithResolvers<Found> };
 
-/** Looks up what is stored under the names of files. Those that end while a query is running share the next one. */
+/**
+ * Looks up files by name and content. Files that end while a query is running share the next query.
+ */
 export class ContentLookup {
   readonly #sql: Sql;
   #waiting: Asked[] = [];

@@ -1,10 +1,10 @@
 import { type Sql } from "../platform/database.ts";
 import { unavailable } from "../platform/errors.ts";
 
-/** The bytes of a file, as far as they tell it from others. */
+/** Identifies the bytes of a file: length, CRC-32 and SHA-256. */
 export type Digest = { bytes: number; crc32: number; sha256: string };
 
-/** An image as it was sent: the columns of its record, but where its bytes lie. */
+/** An image as it was sent: the columns of its record, except where its bytes are stored. */
 export type SentImage = Digest & {
   project_id: number;
   name: string;
@@ -22,7 +22,10 @@ export type Chunks = {
   chunk_lengths: number[];
 };
 
-/** Makes known contents the session's, and returns where each one's bytes lie. Throws 503 when one of them is gone. */
+/**
+ * Adds known contents to the session, and returns where the bytes of each are stored. Throws 503 if
+ * one was deleted meanwhile.
+ */
 export async function useContents(
   sql: Sql,
   projectId: number,

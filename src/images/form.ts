@@ -40,10 +40,12 @@ export type FormDeps = {
 export type FormOptions = {
   fileBytesMax: number;
   recorded: boolean;
-  /** Called before an image is stored that the project does not have; throws 429 when there are too many. */
+  /**
+   * Called before an image is stored that is new to the project; throws 429 if there are too many.
+   */
   admitName: () => void;
 };
-/** `network` is where the form comes from, as `networkMark` has it. */
+/** Owner of an upload; `network` is the hash of the client's network (see `networkMark`). */
 export type Sender = Owner & { network: number | null };
 
 type Outcome = "stored" | "known" | "conflict" | "discarded";
@@ -51,14 +53,14 @@ type Outcome = "stored" | "known" | "conflict" | "discarded";
 class File implements Digest {
   readonly name: string;
   readonly contentType: string;
-  /** absent when nothing is to be stored, because the session is not recorded */
+  /** Undefined if the file is not stored because the session is not recorded. */
   readonly writer: PartWriter | undefined;
   readonly archive: ArchiveCheck | undefined;
   readonly #hasher = new Bun.CryptoHasher("sha256");
   bytes = 0;
   crc32 = 0;
   sha256 = "";
-  /** how often it is in the form, and its last place there */
+  /** Number of times that the file is in the form; `place` is its last position. */
   times = 1;
   place = 0;
   outcome: Outcome = "discarded";
@@ -93,7 +95,7 @@ export class Form implements Disposable {
   readonly #sender: Sender;
   readonly #options: FormOptions;
   readonly #fields = new Map<string, string>();
-  /** by name and hash */
+  /** Files by name and hash. */
   readonly #files = new Map<string, File>();
   readonly #held: HeldFiles;
   #places = 0;
@@ -114,12 +116,15 @@ export class Form implements Disposable {
     else await this.#end(this.#file);
   }
 
-  /** Whatever else a client sends must not pile up while its upload goes on. */
+  /** Keeps known fields only: others would use memory for as long as the upload lasts. */
   #keep(name: string, value: string): void {
     if (FIELDS.has(name)) this.#fields.set(name, value);
   }
 
-  /** Resolves when there is room for so many bytes more. Who has to wait holds nothing back: others may be waiting for its bytes. */
+  /**
+   * Resolves when there is room for that many more bytes. While it has to wait, the upload first
+   * writes its held files to segments, because others may be waiting for those bytes.
+   */
   async hold(bytes: number): Promise<void> {
     const { inflight } = this.#deps;
     const { projectId } = this.#sender;
@@ -142,7 +147,7 @@ export class Form implements Disposable {
       throw new AppError("forbidden", "the session belongs to another project");
   }
 
-  /** Resolved means that the session can read every file of the form back. */
+  /** Stores the form; once it resolves, the session can read every file back. */
   async store(): Promise<void> {
     const { sql, commitLog, inflight, metrics } = this.#deps;
     const { projectId } = this.#sender;
@@ -158,7 +163,7 @@ export class Form implements Disposable {
         : [{ writer: file.writer, row: this.#row(file, storedMs) }],
     );
     const rowBytes = rowBytesMax(fresh);
-    // All of the form was read: it waits for room instead of being sent again.
+    // The whole form has been read: wait for room rather than make the client send it again.
     await this.hold(rowBytes);
     try {
       this.#held.write();
@@ -221,7 +226,7 @@ export class Form implements Disposable {
   }
 
   async #outcome(file: File, writer: PartWriter): Promise<Outcome> {
-    // What is stored under no project may get another one any time.
+    // A session without a project may get one at any time, so nothing counts as known.
     if (this.#sender.projectId === 0) return "stored";
     const found = await this.#find(file, writer);
     if (found.known) return "known";
@@ -232,7 +237,7 @@ export class Form implements Disposable {
     const { contents, unhashed } = this.#deps;
     const { projectId } = this.#sender;
     const found = await contents.find(projectId, file.name, file);
-    // What is in segments already need not be looked for so hard.
+    // A file whose bytes are already in segments is not worth hashing stored images for.
     if (found.known || !found.maybe || !this.#held.has(writer)) return found;
     await unhashed.hash(projectId, file.name);
     return await contents.find(projectId, file.name, file);
@@ -250,7 +255,7 @@ export class Form implements Disposable {
       bytes,
       crc32: sum,
       sha256,
-      // Frames are one session's own: where they came from matters to nobody.
+      // Frames belong to a single session: their network is not needed.
       network: isFrames ? null : this.#sender.network,
       uses: times,
       stored_at: timeOf(storedMs, place),
@@ -258,7 +263,10 @@ export class Form implements Disposable {
   }
 }
 
-/** In microseconds, so that the last of the files of one name is the session's latest. A form has a thousand parts at most. */
+/**
+ * Time in microseconds: the last of several files of one name must be the session's latest. A form
+ * has at most a thousand parts.
+ */
 function timeOf(ms: number, place: number): string {
   return new Date(ms).toISOString().replace("Z", `${String(place).padStart(3, "0")}Z`);
 }

@@ -1,21 +1,22 @@
 import { type InflightBytes } from "../ingest/inflight-bytes.ts";
 import { CHUNK_BYTES_MAX, type PartWriter } from "./upload.ts";
 
-// What comes in more pieces would take more memory than its bytes do.
+// Pieces held at most: with many small ones their overhead would exceed their bytes.
 const PIECES_MAX = 256;
-// What comes slower than this is not held back: many slow uploads would hold all that may be held.
+// Time to hold files at most: many slow uploads would use up the memory for held files.
 const HELD_MS_MAX = 2000;
 
 type Held = { writer: PartWriter; pieces: Uint8Array[]; bytes: number };
 
 /**
- * The files of one form that are held back, up to the size of a chunk together: whether a file is stored already is known only after its
- * last byte, and small ones share a segment with their rows. Counted as what is held for a client that waits.
+ * Buffers the files of one form, up to the size of a chunk in total: only after its last byte is
+ * known whether a file is already stored, and small files share a segment with their rows. The
+ * bytes count as in flight.
  */
 export class HeldFiles implements Disposable {
   readonly #inflight: InflightBytes;
   readonly #projectId: number;
-  /** The last one may grow. */
+  /** Files held; only the last one may still grow. */
   #files: Held[] = [];
   #bytes = 0;
   #pieces = 0;
@@ -44,7 +45,9 @@ export class HeldFiles implements Disposable {
     if (!this.#isLate) this.#files.push({ writer, pieces: [], bytes: 0 });
   }
 
-  /** Takes more of the file that began last. False when that one is too large, and is held no more. */
+  /**
+   * Adds bytes to the current file. Returns false if it has become too large and is no longer held.
+   */
   add(data: Uint8Array): boolean {
     if (!this.#fits(data)) this.#writeOthers();
     this.#check();
@@ -53,7 +56,7 @@ export class HeldFiles implements Disposable {
       this.write();
       return false;
     }
-    // Nobody writes into what the network delivered.
+    // No copy needed: nothing writes into received network buffers.
     file.pieces.push(data);
     file.bytes += data.length;
     this.#pieces++;
@@ -62,13 +65,13 @@ export class HeldFiles implements Disposable {
     return true;
   }
 
-  /** Forgets the file that began last. */
+  /** Drops the current file. */
   drop(): void {
     const file = this.#files.pop();
     if (file !== undefined) this.#letGo(file);
   }
 
-  /** Lets all of them go into segments. Throws what the log throws. */
+  /** Writes all held files to segments. Throws what the log throws. */
   write(): void {
     this.#writeAll(this.#files.splice(0));
     this.#check();

@@ -10,7 +10,7 @@ export type ImageRow = {
   bytes: number;
   /** of the whole file, in hex */
   crc32: string;
-  /** in hex; null while that of an image of the version before is not known yet */
+  /** SHA-256 in hex; null for an image of the previous version that is not hashed yet. */
   sha256: string | null;
   storedAt: Date;
 };
@@ -18,7 +18,7 @@ type ImageList = { images: ImageRow[]; nextCursor: string | null };
 type Chunks = { segments: string[]; offsets: number[]; lengths: number[] };
 export type StoredImage = ImageRow & Chunks;
 
-/** The images that the session sent, in order of name, each content of a name once. */
+/** Lists the images that the session sent in order of name, each content of a name once. */
 export async function listImages(
   sql: Sql,
   sessionId: bigint,
@@ -66,10 +66,13 @@ export async function countImages(sql: Sql, sessionId: bigint): Promise<number> 
   return row.count;
 }
 
-/** What else is said of an image than its project and name. */
+/** Selects one of the images of a name: by the session that sent it, or by its hash. */
 export type Selection = { session?: bigint | undefined; sha256?: string | undefined };
 
-/** The first image of that name, or the one that a session sent last, or the one of that hash. Throws 404. */
+/**
+ * Returns the first image of that name, the one that a session sent last, or the one with that
+ * hash. Throws 404.
+ */
 export async function findImage(
   sql: Sql,
   projectId: number,
@@ -105,7 +108,10 @@ export async function findImage(
   return image;
 }
 
-/** What a session stored by the version before, unless it has the same among its hashed ones: equal length and CRC-32 tell until the hash does. */
+/**
+ * Selects a session's images without a hash (stored by the previous version), except those that
+ * equal a hashed one in length and CRC-32.
+ */
 function unhashedOf(sql: Sql, sessionId: bigint) {
   return sql`session_id = ${sessionId} and sha256 is null and not exists (
       select from image_uses as used
@@ -115,7 +121,10 @@ function unhashedOf(sql: Sql, sessionId: bigint) {
     )`;
 }
 
-/** The image's bytes from `start` up to but without `end`. Throws Lost when one of its chunks is. */
+/**
+ * Yields the image's bytes from `start` up to but without `end`. Throws Lost if one of its chunks
+ * is lost.
+ */
 export async function* imageBytes(
   reader: SegmentReader,
   image: Chunks & Pick<ImageRow, "name">,
@@ -137,7 +146,10 @@ function* chunksWithin({ segments, offsets, lengths }: Chunks, start: number, en
   }
 }
 
-/** The name, which the version before understands, too, and the hash only between two contents of one name. */
+/**
+ * Encodes a page cursor: the name, which the previous version understands, too, plus the hash if
+ * the page ends between two contents of one name.
+ */
 function cursorBetween(last: ImageRow, next: ImageRow): string {
   const hash = last.name === next.name ? `\0${last.sha256 ?? ""}` : "";
   return Buffer.from(last.name + hash).toString("base64url");

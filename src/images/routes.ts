@@ -14,7 +14,7 @@ import { type SessionToken } from "../sessions/token.ts";
 import { type StoredImage, findImage, imageBytes, listImages } from "./reading.ts";
 import { type Images } from "./service.ts";
 
-// What is sent in one piece may take as long to read; a long image is sent as it is read.
+// Timeout for reading an image that is sent in one piece; a longer image is streamed as it is read.
 const INLINE_MS_MAX = 10_000;
 
 export type UploadRoutesDeps = { images: Images; authorize: (request: Request) => SessionToken };
@@ -110,7 +110,7 @@ export function imageRoutes({ sql, reader, serverKeys, findSession }: ImageRoute
     );
 }
 
-/** Throws 400 for what cannot be one. */
+/** Throws 400 if the text cannot be a session id. */
 function parseSession(given: string | undefined): bigint | undefined {
   if (given === undefined) return undefined;
   if (!/^\d{1,19}$/.test(given) || BigInt(given) >= 2n ** 63n)
@@ -127,7 +127,7 @@ async function serve(
   const etag = `"${image.sha256 ?? `${image.bytes.toString(16)}-${image.crc32}`}"`;
   const headers = new Headers({
     "content-type": image.contentType,
-    // A session can send other bytes under a name that it used before.
+    // A session can send other bytes under the same name later.
     "cache-control": isFixed ? "private, immutable, max-age=2628000" : "private, no-cache",
     // A client named the type and made the bytes: no browser may run them.
     "content-security-policy": "default-src 'none'; sandbox",

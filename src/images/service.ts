@@ -12,9 +12,9 @@ import { networkMark } from "./network.ts";
 import { type FormEvent, formEvents } from "../platform/multipart.ts";
 
 const LISTED_MAX = 40;
-// A name can have several contents.
+// Rows read for a list at most: a name can have several contents.
 const CONTENTS_LISTED_MAX = 160;
-// A form with a content coding may hold as much as that many of the largest files.
+// A form with a content coding may inflate to this many times the largest file.
 const FORM_FILES_MAX = 4;
 // A new image must be listed within a second.
 const LIST_FRESH_MS = 500;
@@ -23,7 +23,7 @@ const LISTS_CACHED_MAX = 10_000;
 export type ImagesDeps = Omit<FormDeps, "contents"> & {
   sessions: Sessions;
   clients: Clients;
-  /** of images that are new to a project */
+  /** Rate limit for images that are new to a project. */
   limit: RowLimit;
 };
 export type ImagesOptions = { fileBytesMax: number; uploadsMax: number };
@@ -72,7 +72,8 @@ export class Images {
     for await (const events of formEvents(request, {
       inflatedBytesMax: FORM_FILES_MAX * this.#options.fileBytesMax,
     })) {
-      // Before it is copied into segments, so that many uploads cannot fill the room that one of them found.
+      // Reserves room before bytes are copied into segments, so that concurrent uploads cannot
+      // exceed it.
       const bytes = dataBytes(events);
       await form.hold(bytes);
       try {
@@ -92,8 +93,9 @@ function dataBytes(events: FormEvent[]): number {
 }
 
 /**
- * The names of a project's most used images, newest first among equals: what clients need not send again. Only what two sessions sent
- * from different networks is among them: a client that is told of a name keeps its own image to itself.
+ * Names of a project's most used images, newest first among equals: clients need not send these
+ * again. Lists only images that two sessions sent from different networks, so that a client cannot
+ * learn the name of an image that only one other client has.
  */
 export class ImageNames {
   readonly #lists: LRUCache<number, string[]> | undefined;

@@ -2,11 +2,12 @@ import { Writable } from "node:stream";
 
 const BLOCK_BYTES = 512;
 const ENTRIES_MAX = 1000;
-// Long names and attributes: a path of 4 KiB fits several times.
+// Extension headers (long names and attributes): their number at most, and the bytes of each; a
+// path of 4 KiB fits several times.
 const EXTENSIONS_MAX = 2 * ENTRIES_MAX;
 const EXTENSION_BYTES_MAX = 16 * 1024;
 
-// Places in a header: pax(1), "ustar interchange format".
+// Positions of header fields: pax(1), "ustar interchange format".
 const SIZE = { at: 124, bytes: 12 };
 const CHECKSUM = { at: 148, bytes: 8 };
 const TYPE_AT = 156;
@@ -19,7 +20,10 @@ const LENGTH = /^\d+(?= )/;
 const LENGTH_DIGITS_MAX = 8;
 const PAX_SIZE = /^size=(\d{1,15})$/;
 
-/** Walks a tar from header to header, and holds nothing but the one it is in: fails for what is none, and for one of too many or too large headers. */
+/**
+ * Checks a tar archive header by header, without buffering the files. Fails if it is not a tar
+ * archive, or has too many or too large headers.
+ */
 export function tarEntries(): Writable {
   const walk = new TarWalk();
   return new Writable({
@@ -44,9 +48,9 @@ type Pax = { bytes: Buffer; have: number; padding: number };
 class TarWalk {
   readonly #block = Buffer.alloc(BLOCK_BYTES);
   #have = 0;
-  /** bytes of an entry that are passed over */
+  /** Bytes of the current entry still to skip. */
   #skip = 0;
-  /** a PAX header that is being read: the size of the next entry may stand in it */
+  /** PAX header being read: it may contain the size of the next entry. */
   #pax: Pax | undefined;
   #paxSize: number | undefined;
   #entries = 0;
@@ -75,7 +79,7 @@ class TarWalk {
   #readHeader(): void {
     this.#have = 0;
     const block = this.#block;
-    // Such blocks are the end, and fill it up.
+    // Zero blocks mark the end of the archive and pad it.
     if (block.every((byte) => byte === 0)) return;
     if (numberIn(block, CHECKSUM) !== checksumOf(block)) throw new Error("no tar header");
     const type = String.fromCharCode(block[TYPE_AT] ?? 0);
@@ -99,7 +103,7 @@ class TarWalk {
     this.#skip = type === FOLDER ? 0 : size + paddingOf(size);
   }
 
-  /** Returns how many bytes it has taken. */
+  /** Returns the number of bytes consumed. */
   #readPax(pax: Pax, chunk: Buffer): number {
     const copied = chunk.copy(pax.bytes, pax.have);
     pax.have += copied;
@@ -112,7 +116,10 @@ class TarWalk {
   }
 }
 
-/** Octal digits; or, of GNU, a binary number behind a set bit. Throws where it is neither or no size that a file may have. */
+/**
+ * Reads octal digits or GNU's binary format, which has the first bit set. Throws if the field is
+ * neither, or too large for a file.
+ */
 function numberIn(block: Buffer, { at, bytes }: { at: number; bytes: number }): number {
   const field = block.subarray(at, at + bytes);
   if (field[0] === 0x80) {
@@ -126,7 +133,7 @@ function numberIn(block: Buffer, { at, bytes }: { at: number; bytes: number }): 
   return Number.parseInt(found[1] ?? "0", 8);
 }
 
-/** The sum of all bytes, the checksum's own taken for spaces. */
+/** Sums all bytes, with the checksum field itself taken as spaces. */
 function checksumOf(block: Buffer): number {
   const end = CHECKSUM.at + CHECKSUM.bytes;
   let sum = CHECKSUM.bytes * 0x20;
@@ -135,7 +142,7 @@ function checksumOf(block: Buffer): number {
   return sum;
 }
 
-/** The size in records like `18 size=1234567\n`; undefined where there is none. */
+/** Reads the size from PAX records like `18 size=1234567\n`; undefined if there is none. */
 function paxSizeOf(bytes: Buffer): number | undefined {
   let size: number | undefined;
   for (let at = 0; at < bytes.length;) {

@@ -7,11 +7,11 @@ import { imageBytes } from "./reading.ts";
 
 const STEP_IMAGES = 20;
 const REST_MS = 60_000;
-// A row that a process took up and did not hash was too much for it, or is damaged.
+// Retry time for a row that a process claimed and did not hash: it was too expensive or is damaged.
 const AGAIN_S = 3600;
-// An upload is stored once more instead of waiting longer.
+// Time an upload waits for hashing at most; then the image is stored a second time.
 const UPLOAD_MS_MAX = 2000;
-// Processes of the version before read hashed rows, too.
+// Time hashed rows are kept, because processes of the previous version read them.
 const KEPT_S = 86_400;
 
 export type UnhashedDeps = { sql: Sql; reader: SegmentReader; log: Log };
@@ -25,17 +25,19 @@ type Row = {
   lengths: number[];
 };
 
-/** Images of the version before, whose rows have no hash: they are read, and become contents like any other. */
+/** Hashes images of the previous version, whose rows have no hash, and turns them into contents. */
 export class Unhashed {
   readonly #deps: UnhashedDeps;
-  /** by project and name, what is being read for uploads */
+  /** Hashing in progress for uploads, by project and name. */
   readonly #hashing = new Map<string, Promise<void>>();
 
   constructor(deps: UnhashedDeps) {
     this.#deps = deps;
   }
 
-  /** Goes through all rows again and again until the signal; several processes may do so side by side. */
+  /**
+   * Goes through all rows repeatedly until the signal; several processes may run it concurrently.
+   */
   async run(signal: AbortSignal): Promise<void> {
     let after = { projectId: -1, name: "" };
     while (!signal.aborted) {
@@ -61,7 +63,10 @@ export class Unhashed {
     if (left.length > 0) await unclaim(this.#deps.sql, left);
   }
 
-  /** Hashes what is stored under the name, for an upload that may be the same; nothing happens when it cannot be read. */
+  /**
+   * Hashes the images stored under the name, for an upload that may be one of them. Does nothing if
+   * they cannot be read.
+   */
   async hash(projectId: number, name: string): Promise<void> {
     const key = `${projectId}/${name}`;
     let hashing = this.#hashing.get(key);
@@ -82,7 +87,10 @@ export class Unhashed {
     await setTimeout(REST_MS, undefined, { signal }).catch(() => undefined);
   }
 
-  /** The next rows, which no other process takes up for a while. Nothing is locked while they are read: their writers go on. */
+  /**
+   * Claims the next rows so that no other process takes them for a while. Uses no row locks while
+   * they are read, so writers are not blocked.
+   */
   async #claim(after: { projectId: number; name: string }): Promise<Row[]> {
     const { sql } = this.#deps;
     return await sql<Row[]>`
@@ -125,7 +133,7 @@ export class Unhashed {
   }
 }
 
-/** Lets another process take the rows up at once. */
+/** Releases the claim so that another process can take the rows at once. */
 async function unclaim(sql: Sql, rows: Row[]): Promise<void> {
   const [ids, names] = [rows.map(({ projectId }) => projectId), rows.map(({ name }) => name)];
   await sql`
@@ -139,8 +147,9 @@ function columns(sql: Sql) {
 }
 
 /**
- * Makes a content of the row, and a use of the session that stored it, unless the row is another by now. The row stays, marked by its
- * hash. If its session has a project meanwhile, that is the content's.
+ * Inserts the row as a content and as a use by its session, unless the row has changed meanwhile.
+ * Keeps the row and stores its hash in it. If the session has a project by now, the content gets
+ * that project.
  */
 async function insertHashed(sql: Sql, row: Row, sha256: string): Promise<void> {
   await sql`

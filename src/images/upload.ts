@@ -63,7 +63,7 @@ export class PartWriter {
     this.#gathered = undefined;
   }
 
-  /** Gives up what is not in a segment yet. */
+  /** Discards bytes that are not in a segment yet. */
   drop(): void {
     this.#gathered = undefined;
     this.#gatheredBytes = 0;
@@ -99,7 +99,7 @@ export class PartWriter {
 
 export type StoredPart = { writer: PartWriter; row: SentImage };
 
-/** The most that the rows of files take. */
+/** Upper bound of the bytes that the rows of these files take. */
 export function rowBytesMax(parts: StoredPart[]): number {
   return parts.reduce(
     (sum, { writer }) => sum + ROW_BYTES_MAX + writer.chunks.length * ROW_CHUNK_BYTES_MAX,
@@ -107,7 +107,10 @@ export function rowBytesMax(parts: StoredPart[]): number {
   );
 }
 
-/** Records the rows of files whose chunks are appended, for which the caller holds room: in the chunks' own open segment, or after the chunks are durable. */
+/**
+ * Records the rows of files whose chunks are appended: in the same open segment, or after the
+ * chunks are durable. The caller has reserved room for them.
+ */
 export async function storeRows(
   commitLog: CommitLog,
   parts: StoredPart[],
@@ -132,7 +135,10 @@ export async function storeRows(
   await Promise.all(rows.map(({ committed }) => committed));
 }
 
-/** Has the next segment take along that the session sent what was stored before: the database knows, and can be rebuilt with it. */
+/**
+ * Lets the next segment record that the session sent images that were already stored: the database
+ * has the rows, and can be rebuilt from the record.
+ */
 export function carryRows(
   commitLog: CommitLog,
   images: SentImage[],

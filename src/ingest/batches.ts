@@ -10,7 +10,8 @@ import { FLAG } from "./segment.ts";
 
 const PAGE_ROWS = 500;
 const JSON_PIECE_LENGTH = 64 * 1024;
-// What there is of the document is sent after this time: the store may be slow.
+// Time until the buffered part of a JSON document is flushed even if it is short: the store may be
+// slow.
 const JSON_PIECE_MS = 1000;
 
 export type BatchFormat = "application/json" | "application/octet-stream" | "application/msgpack";
@@ -27,13 +28,16 @@ export type BatchSummary = {
 
 type BatchRow = Place & { flags: number; bytes: number; messages: number; receivedAt: Date };
 type Batch = { row: BatchRow; body: Uint8Array };
-/** Batches that cannot be read, one after the other; the times are those of their receipt. */
+/** Run of batches that cannot be read; the times are when they were received. */
 type Missing = { missing: { batches: number; from: Date; to: Date } };
 
 export type BatchOptions = {
-  /** the batches whose framing was malformed, instead of the others */
+  /** Returns the batches with malformed framing instead of the others. */
   quarantined: boolean;
-  /** Leaves out of a binary answer what cannot be read; otherwise that throws Lost. JSON names it in any case. */
+  /**
+   * Omits unreadable batches from a binary response instead of throwing Lost. JSON always lists
+   * them.
+   */
   skipMissing: boolean;
 };
 
@@ -109,7 +113,7 @@ async function selectPage(
     order by segment_id, "offset" limit ${PAGE_ROWS}`;
 }
 
-/** The body as the client encoded it. Throws when it does not inflate. */
+/** Inflates the body to what the client encoded. Throws if it does not inflate. */
 function inflated(body: Uint8Array, { flags, bytes }: BatchRow): Uint8Array {
   return (flags & FLAG.gzip) === 0 ? body : gunzipSync(body, { maxOutputLength: bytes });
 }
@@ -153,7 +157,7 @@ async function* jsonDocument(
   yield Buffer.from(`${text}]}`);
 }
 
-/** The batches, and between them an entry for each run of those that are lost. */
+/** Yields the batches, and between them an entry for each run of lost batches. */
 async function* withGaps(
   batches: AsyncGenerator<{ row: BatchRow; body: Uint8Array | Lost }>,
 ): AsyncGenerator<Batch | Missing> {
@@ -168,7 +172,9 @@ async function* withGaps(
   if (gap !== undefined) yield gap;
 }
 
-/** Batches of several processes may have been received in another order than they were committed in. */
+/**
+ * Extends the time range: batches of several processes may be committed out of order of receipt.
+ */
 function widened(gap: Missing | undefined, receivedAt: Date): Missing {
   if (gap === undefined) return { missing: { batches: 1, from: receivedAt, to: receivedAt } };
   const { batches, from, to } = gap.missing;

@@ -2,7 +2,10 @@ import { type RecordHead, type SegmentWriter } from "./segment.ts";
 
 const BYTES_MAX = 64 * 1024;
 
-/** Records that nobody waits for: the next segment takes them along, whoever it is written for. They are lost with the process, or with that segment. */
+/**
+ * Queue of records that no request waits for: the next segment carries them, whatever it is written
+ * for. They are lost if the process dies or that segment fails.
+ */
 export class CarriedRecords {
   readonly #records: { head: RecordHead; body: Uint8Array }[] = [];
   #bytes = 0;
@@ -11,7 +14,7 @@ export class CarriedRecords {
     return this.#records.length === 0;
   }
 
-  /** Whether there are so many that a PUT is nothing to each. */
+  /** True if there are enough records to be worth a PUT of their own. */
   get isFull(): boolean {
     return this.#bytes > BYTES_MAX;
   }
@@ -21,11 +24,11 @@ export class CarriedRecords {
     this.#bytes += body.length;
   }
 
-  /** Appends as many as fit. */
+  /** Appends as many records as fit. */
   appendTo(writer: SegmentWriter): void {
     for (let next = this.#records[0]; next !== undefined; next = this.#records[0]) {
       if (writer.fits(next.body.length)) writer.append(next.head, next.body);
-      // What does not fit into an empty segment would wait for ever.
+      // Drops a record that does not even fit into an empty segment: it would wait forever.
       else if (writer.entries.length > 0) return;
       this.#records.shift();
       this.#bytes -= next.body.length;

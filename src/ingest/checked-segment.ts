@@ -21,19 +21,22 @@ import {
   readEnd,
 } from "./stored-segment.ts";
 
-// Read in one piece, unless a single record is longer.
+// Bytes read at once, unless a single record is longer.
 const WINDOW_BYTES = 8 * 2 ** 20 + 64 * 1024;
 const MAGIC_BYTES = 8;
 
-/** A segment of which every byte was looked at. */
+/** A segment whose bytes have all been verified. */
 export type CheckedSegment = StoredSegment & {
-  /** the entries of records that cannot be read */
+  /** Entries of records that cannot be read. */
   damaged: SegmentEntry[];
-  /** what is wrong with the object, also where it can be read */
+  /** Description of the damage, even if the records can still be read. */
   problem: string | undefined;
 };
 
-/** Throws SegmentError when the object has no footer of ours, so that nothing of it can be told apart. */
+/**
+ * Reads and verifies a segment. Throws SegmentError if the object has no valid footer, so that its
+ * records cannot be located.
+ */
 export async function readChecked(objects: ObjectStore, listed: Listed): Promise<CheckedSegment> {
   const { key, bytes } = listed;
   const { footer, tail } = await readEnd(objects, listed, WINDOW_BYTES);
@@ -56,17 +59,17 @@ export async function readChecked(objects: ObjectStore, listed: Listed): Promise
   return { ...segment, damaged, problem };
 }
 
-/** Reads once more what does not match: it may have been damaged on its way. */
+/** Reads a record, and once more if it does not match: it may have been damaged in transit. */
 async function recordOf(window: Window, entry: SegmentEntry, bytes: number): Promise<Uint8Array> {
   const start = entry.offset - RECORD_HEADER_BYTES;
   const end = entry.offset + entry.length;
-  // Of an object that has lost bytes.
+  // The object is truncated before the end of the record.
   if (end > bytes) return new Uint8Array(0);
   const record = await window.read(start, end, bytes);
   return compareRecord(record, entry) === "whole" ? record : await window.readAgain(start, end);
 }
 
-/** What is wrong beside the records. */
+/** Returns what is wrong with the object outside of its records, if anything. */
 async function frameProblem(
   window: Window,
   footer: Footer,
@@ -88,7 +91,7 @@ function countOf(mismatched: number, { entries }: Footer): string | undefined {
   return `${mismatched} of ${entries.length} records are not what was written`;
 }
 
-/** The row of a session whose record is lost: without it its batches could not be asked for. */
+/** Makes a minimal row for a session whose record is lost: its batches need one to be listed. */
 function bareSession({ sessionId, projectId, receivedAt }: SegmentEntry): SessionRecord {
   const row = {
     id: String(sessionId),
@@ -102,7 +105,7 @@ function bareSession({ sessionId, projectId, receivedAt }: SegmentEntry): Sessio
   return row;
 }
 
-/** The part of an object that is in memory. */
+/** The part of an object that is buffered in memory. */
 class Window {
   readonly #objects: ObjectStore;
   readonly #key: string;
@@ -116,7 +119,7 @@ class Window {
     this.#bytes = bytes;
   }
 
-  /** Reads on up to `last` if it has to. */
+  /** Reads ahead up to `last` if needed. */
   async read(start: number, end: number, last: number): Promise<Uint8Array> {
     if (start < this.#start || end > this.#start + this.#bytes.length) {
       const to = Math.min(last, Math.max(end, start + WINDOW_BYTES));

@@ -35,7 +35,7 @@ export type CommitLogDeps = {
   /** Makes the records of a stored segment findable, once, however often it is called. Throws SegmentDeleted. */
   index: (segment: Segment) => Promise<void>;
   inflight: InflightBytes;
-  /** Nothing is taken while what is stored could not be indexed. */
+  /** Refuses new records while stored ones could not be indexed. */
   outage: Pick<Outage, "check">;
   clock: Clock;
   metrics: Metrics;
@@ -76,7 +76,10 @@ export class CommitLog {
     this.#options = options;
   }
 
-  /** Memory for a record that needs a segment of its own, which `append` takes; made ready in turns of the event loop. */
+  /**
+   * Allocates memory for a record that needs a segment of its own, to be passed to `append`; yields
+   * to the event loop while it does.
+   */
   async memoryFor(bodyBytes: number): Promise<Uint8Array | undefined> {
     const bytes = SegmentWriter.bytesFor(bodyBytes);
     return bytes > this.#options.bytes ? await readyMemory(bytes) : undefined;
@@ -100,8 +103,8 @@ export class CommitLog {
   }
 
   /**
-   * Records a row of the database, so that it can be rebuilt from the segments: field names are the column names. Throws 503 when there
-   * is no room for it, unless `isHeld`: the caller has waited for room.
+   * Records a row of the database, so that it can be rebuilt from the segments: field names are the
+   * column names. Throws 503 if there is no room, unless `isHeld`: the caller has reserved room.
    */
   appendRow(
     kind: "session" | "image" | "project",
@@ -118,7 +121,10 @@ export class CommitLog {
     return { ...head, receivedAt: Math.floor(this.#deps.clock.epochMs()) };
   }
 
-  /** Records a row that the database has already: the next segment takes it along, and it alone costs no PUT. */
+  /**
+   * Records a row that is already in the database: the next segment carries it, it causes no PUT of
+   * its own.
+   */
   carryRow(kind: "image", row: object, ids: { projectId: number; sessionId: bigint }): void {
     this.#carried.add(this.#stamped({ kind, flags: FLAG.indexed, ...ids }), pack(row));
     if (this.#carried.isFull) this.closeAll();
@@ -137,7 +143,7 @@ export class CommitLog {
     return { segments, oldestMs: oldest === undefined ? 0 : performance.now() - oldest.openedMs };
   }
 
-  /** Starts the commit of what is open, and of what waits to be taken along. */
+  /** Starts the commit of the open segment and of the carried records. */
   closeAll(): void {
     if (!this.#carried.isEmpty) this.#open ??= this.#openSegment(0);
     this.close();

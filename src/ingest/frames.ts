@@ -2,7 +2,7 @@ import { setImmediate } from "node:timers/promises";
 
 import { Cursor } from "./varint.ts";
 
-// A few milliseconds of one turn of the event loop, also before the loop is compiled.
+// Frames per turn of the event loop: a few milliseconds even before the JIT compiles the loop.
 const TURN_FRAMES = 20_000;
 
 /** Times are epoch milliseconds as the client's clock had them, so they may be far from the server's. */
@@ -80,7 +80,10 @@ export function walkFrames(bytes: Uint8Array): Frames {
   return walk.frames;
 }
 
-/** The same in turns of the event loop, for batches that may hold hundreds of thousands of frames. */
+/**
+ * Like `walkFrames`, but yields to the event loop: a batch may hold hundreds of thousands of
+ * frames.
+ */
 export async function walkManyFrames(bytes: Uint8Array): Promise<Frames> {
   const walk = new FrameWalk(bytes);
   while (walk.step(TURN_FRAMES)) await setImmediate();
@@ -97,7 +100,7 @@ class FrameWalk {
     this.frames = { messages: 0, firstAt: timestamp, lastAt: timestamp };
   }
 
-  /** Goes on by so many frames; false at the end of the batch. */
+  /** Advances by up to that many frames; returns false at the end of the batch. */
   step(count: number): boolean {
     const frame = this.#frame;
     let { messages, firstAt, lastAt } = this.frames;

@@ -5,7 +5,7 @@ import { COLUMNS } from "./stored-segment.ts";
 const CONTENT = `name, sha256, kind, content_type, bytes, crc32, uses, stored_at, network, network_session, shared,
   chunk_segments, chunk_offsets, chunk_lengths`;
 
-/** The sessions of images that came while nothing was known of them. */
+/** Returns the sessions of images that arrived while the session's project was unknown. */
 export function homelessOf({ entries }: Footer): bigint[] {
   return entries
     .filter(({ kind, projectId }) => kind === "image" && projectId === 0)
@@ -13,14 +13,15 @@ export function homelessOf({ entries }: Footer): bigint[] {
 }
 
 /**
- * Gives the sessions' images that are of no project to the sessions' projects, as far as these are known by now. In a transaction.
- * A content of no project can be several sessions': it goes when the last of them has a project.
+ * Assigns the sessions' images that have no project to the sessions' projects, as far as these are
+ * known. Must run in a transaction. Several sessions may share such a content: it is deleted once
+ * the last of them has a project.
  */
 export async function moveImages(sql: Queryable, sessionIds: (bigint | string)[]): Promise<void> {
   if (sessionIds.length === 0) return;
   const ids = `{${sessionIds.join()}}`;
   await moveUnhashed(sql, ids);
-  // No use of these can be added until the end of the transaction.
+  // The row locks keep others from adding uses of these contents until the transaction ends.
   const contents = await sql<{ name: string; sha256: Uint8Array }[]>`
     select name, sha256 from image_contents
     where project_id = 0 and (name, sha256) in (
@@ -56,7 +57,10 @@ export async function moveImages(sql: Queryable, sessionIds: (bigint | string)[]
       )`;
 }
 
-/** Those whose name their project has already wait until their hash is known, and tells the two apart. */
+/**
+ * Moves images without a hash. If the project already has the name, the row stays until its hash
+ * tells the two apart.
+ */
 async function moveUnhashed(sql: Queryable, ids: string): Promise<void> {
   await sql`
     with moved as (

@@ -4,12 +4,16 @@ import { type HashedImage } from "./stored-segment.ts";
 type Content = HashedImage & { network_session: string | null; shared: boolean };
 type Records = { id: string; images: HashedImage[] }[];
 
-/** Which of two equal contents tells where the bytes lie: the one that is there, or that which was stored earlier. */
+/**
+ * Which of two equal contents decides where the bytes are read from: the existing row, or the one
+ * that was stored earlier.
+ */
 export type Precedence = "stays" | "earlier";
 
 /**
- * The CTEs `contents` and `uses`, which make the rows of images whose hash is known; `added` tells of each whether it is new. Locks are taken
- * in one order everywhere, contents before uses, so that two processes cannot deadlock over the same rows.
+ * Returns the CTEs `contents` and `uses`, which insert the rows of hashed images; `added` tells
+ * whether a row is new. Row locks are always taken in the same order, contents before uses, so that
+ * concurrent processes cannot deadlock.
  */
 export function insertImages(sql: Queryable, segments: Records, precedence: Precedence) {
   const { contents, uses } = mergeImages(segments);
@@ -44,7 +48,10 @@ export function insertImages(sql: Queryable, segments: Records, precedence: Prec
     )`;
 }
 
-/** Of a content that is there: it is shared once another session sent it from another network than the first one. */
+/**
+ * Merges into an existing content, which becomes shared once another session sends it from another
+ * network than the first.
+ */
 function joinContent(sql: Queryable, precedence: Precedence) {
   return sql`uses = known.uses + excluded.uses,
         shared = known.shared or excluded.shared
@@ -69,7 +76,10 @@ function takeEarlier(sql: Queryable) {
           ) as either (kind, content_type, stored_at, chunk_segments, chunk_offsets, chunk_lengths) order by stored_at limit 1)`;
 }
 
-/** A content, or a use, can be recorded several times, and a row can be updated only once in a statement. */
+/**
+ * Merges duplicates: a content or use can be recorded several times, and one statement can update a
+ * row only once.
+ */
 function mergeImages(segments: Records) {
   const contents = new Map<string, Content>();
   const uses = new Map<string, HashedImage>();
@@ -88,7 +98,7 @@ function mergeImages(segments: Records) {
 function contentOf(image: HashedImage, id: string): Content {
   return {
     ...image,
-    // A chunk beside the image's record was written before the segment had its id.
+    // A chunk in the same segment as the image's record was written before the segment had an id.
     chunk_segments: image.chunk_segments.map((chunk) => chunk ?? id),
     network_session: image.network === null ? null : image.session_id,
     shared: false,

@@ -17,7 +17,7 @@ export class InflightBytes {
   #limit: number;
   /** By project; who holds nothing has no entry. */
   readonly #held = new Map<number, number>();
-  /** The first one to come is the first one. */
+  /** Waiting uploads, first in, first out. */
   #waiting: Waiting[] = [];
   bytes = 0;
 
@@ -38,7 +38,10 @@ export class InflightBytes {
     this.add(projectId, bytes);
   }
 
-  /** Throws 503 when there is no room for so many bytes, which the caller adds in the same turn. */
+  /**
+   * Throws 503 if there is no room for that many bytes, which the caller must add in the same turn
+   * of the event loop.
+   */
   check(projectId: number, bytes: number): void {
     if (this.bytes > 0 && !this.#fits(projectId, bytes))
       throw unavailable("too much is being stored at the moment, send it again", 1, {
@@ -51,7 +54,7 @@ export class InflightBytes {
     if (this.bytes < this.#limit) this.#resume();
   }
 
-  /** Runs `work`, which reserves what it reads by `hold`, and gives all of it back in the end. */
+  /** Runs `work`, which reserves bytes with `hold`, and releases them all at the end. */
   async holding<T>(
     projectId: number,
     work: (hold: (bytes: number) => void) => Promise<T>,
@@ -84,14 +87,18 @@ export class InflightBytes {
     this.#resume();
   }
 
-  /** Whether `hold` resolves at once: nobody overtakes others of the same project. */
+  /**
+   * Returns whether `hold` would resolve at once; uploads of one project do not overtake each
+   * other.
+   */
   admits(projectId: number): boolean {
     return this.#fits(projectId, 1) && !this.#waiting.some((one) => one.projectId === projectId);
   }
 
   /**
-   * Resolves when there is any room, and reserves the bytes: an upload that has begun stops reading instead of failing. They may be more
-   * than there is room for, so that nothing waits for ever; then the next one waits. Give them back with `release`.
+   * Reserves the bytes as soon as there is any room, so that an upload that has begun pauses
+   * instead of failing. They may exceed the room that is left, so that no upload waits forever; the
+   * next one then waits. Release the bytes with `release`.
    */
   async hold(projectId: number, bytes: number): Promise<void> {
     if (bytes === 0) return;
@@ -119,7 +126,10 @@ export class InflightBytes {
     else this.#held.delete(projectId);
   }
 
-  /** Lets in those who wait and have room now, one after the other, so that they do not fill it all at once. */
+  /**
+   * Resumes waiting uploads one by one while there is room, so that they do not fill it all at
+   * once.
+   */
   #resume(): void {
     if (this.#waiting.length === 0) return;
     const full = new Set<number>();

@@ -8,10 +8,13 @@ import { throughOutage } from "./through-outage.ts";
 const PAGE_ROWS = 1000;
 const READS_AT_A_TIME = 16;
 
-/** The segments with ids beyond `after` up to `last`, except those whose objects were just listed. */
+/**
+ * Range of segment ids beyond `after` up to `last`, without the segments whose objects were just
+ * listed.
+ */
 export type RowRange = { after: string; last: string; listed: string[] };
 
-/** The keys of objects that are gone although their segments have rows and are not deleted. */
+/** Yields the keys of missing objects whose segments have rows that are not marked as deleted. */
 export async function* missingObjects(
   { sql, objects }: { sql: Sql; objects: ObjectStore },
   { after, last, listed }: RowRange,
@@ -26,7 +29,8 @@ export async function* missingObjects(
           order by id limit ${PAGE_ROWS}`,
     );
     const keys = rows.map(({ id }) => segmentKey(id));
-    // What was stored after the list was made is there; what was deleted since has a tombstone.
+    // Check each one again: it may have been stored, or deleted with a tombstone, since the list
+    // was made.
     const gone = await limit.map(
       keys,
       async (key) => (await isGone(objects, key)) && (await isLive(sql, key)),
@@ -38,7 +42,7 @@ export async function* missingObjects(
   }
 }
 
-/** Whether the object's segment has a row that is no tombstone. */
+/** Returns whether the object's segment has a row that is not a tombstone. */
 export async function isLive(sql: Sql, key: string): Promise<boolean> {
   const rows = await throughOutage(
     async () =>

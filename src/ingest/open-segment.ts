@@ -1,17 +1,20 @@
 import { type Waiting } from "../platform/metrics.ts";
 import { SegmentWriter } from "./segment.ts";
 
-/** A segment on its way: `committed` settles when its records are durable and findable, or cannot be. Holds none of its bytes. */
+/**
+ * A segment being committed: `committed` resolves when its records are durable and indexed, or
+ * rejects when they cannot be. Does not hold its bytes.
+ */
 export class PendingSegment {
   readonly #outcome = Promise.withResolvers<void>();
   readonly committed = this.#outcome.promise;
   readonly resolve = this.#outcome.resolve;
   readonly reject = this.#outcome.reject;
-  /** undefined while the segment is open */
+  /** Undefined while the segment is open. */
   id: string | undefined;
 
   constructor() {
-    // An upload that was given up leaves records that nobody waits for.
+    // Avoid an unhandled rejection: records of an aborted upload have no one waiting for them.
     this.committed.catch(() => undefined);
   }
 }
@@ -22,7 +25,7 @@ export class OpenSegment {
   readonly openedMs = performance.now();
   readonly writer: SegmentWriter;
   readonly timer: NodeJS.Timeout;
-  /** bytes by project */
+  /** Bytes held, by project. */
   readonly held = new Map<number, number>();
   waitsFor: keyof Waiting["segments"] = "open";
 

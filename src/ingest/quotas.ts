@@ -10,7 +10,7 @@ import { type Kind, type Segment } from "./segment.ts";
 const SYNC_MS = 1000;
 const STOP_MS = 500;
 const DAY_MS = 86_400_000;
-/** The kinds of records that clients make as large as they like. */
+/** Kinds of records whose size clients choose. */
 const COUNTED = new Set<Kind>(["batch", "chunk", "session"]);
 // A quota can be raised meanwhile.
 const RETRY_AFTER_S_MAX = 3600;

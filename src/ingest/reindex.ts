@@ -11,7 +11,7 @@ import { type Listed } from "./stored-segment.ts";
 import { throughOutage } from "./through-outage.ts";
 
 const PAGE_OBJECTS = 1000;
-// What is read ahead: objects of these bytes together, and no more than so many.
+// Objects and bytes read ahead at most.
 const AHEAD_BYTES = 32 * 2 ** 20;
 const AHEAD_OBJECTS = 32;
 // What one transaction restores.
@@ -32,27 +32,32 @@ export type Reindexed = {
   known: number;
   /** what was indexed */
   segments: number;
-  /** without those that are damaged */
+  /** Number of records, without damaged ones. */
   records: number;
-  /** objects that are no segments, or of which something is not what was written, known or not */
+  /**
+   * Number of objects that are not segments or differ from what was written, whether they had a row
+   * or not.
+   */
   damaged: number;
-  /** segments with a row whose object is gone */
+  /** Number of segments with a row whose object is missing. */
   missing: number;
-  /** what is damaged or missing, as far as it can be kept */
+  /** Damaged and missing objects, up to a maximum. */
   problems: Problem[];
   /** ids of projects of which there were two, so that the younger one gave way */
   contested: number[];
 };
 
-/** An object to look at; `known`: its segment has a row, and is not deleted. */
+/** An object to check; `known` if its segment has a row that is not marked as deleted. */
 type Found = Listed & { known: boolean };
 
 /**
- * Looks at every byte of every segment, and makes the rows of everything that is in the store and not indexed: projects, sessions, batches,
- * images, segments, with their ids. Servers may go on meanwhile. It can be broken off anywhere and called again.
+ * Verifies every byte of every segment, and recreates the rows of everything in the store that is
+ * not indexed: projects, sessions, batches, images and segments, with their ids. Servers may keep
+ * running. It can be interrupted at any time and run again.
  *
- * Of a damaged segment what is whole is restored. The rows of its damaged batches are made, too, as far as no other copy is there, so that
- * readers name them as missing instead of taking the rest for the whole.
+ * Restores the undamaged records of a damaged segment. Also creates the rows of its damaged
+ * batches, unless another copy exists, so that readers report them as missing instead of silently
+ * skipping them.
  */
 export class Reindex {
   readonly #deps: ReindexDeps;
@@ -72,7 +77,10 @@ export class Reindex {
     this.#deps = deps;
   }
 
-  /** `onProgress` hears of each object that was looked at. Rejects when the database or the store stays away. */
+  /**
+   * Runs over the store; `onProgress` is called for each checked object. Rejects if the database or
+   * the store stays unavailable.
+   */
   async run(
     onProgress: (objects: number, records: number) => void = () => undefined,
   ): Promise<Reindexed> {
@@ -107,7 +115,7 @@ export class Reindex {
       this.#done.known += deleted.size;
       for (const object of page) {
         const isDeleted = deleted.get(segmentIdOf(object.key) ?? "");
-        // A deleted one is about to go.
+        // A segment marked as deleted is about to be removed.
         if (isDeleted !== true) yield { ...object, known: isDeleted === false };
         else this.#checked++;
       }
@@ -119,7 +127,7 @@ export class Reindex {
     await this.#reportMissing({ after, last: LAST_ID, listed: [] });
   }
 
-  /** Undefined for what is not to be restored. */
+  /** Returns undefined if there is nothing to restore. */
   async #read(found: Found): Promise<CheckedSegment | undefined> {
     const { objects, log } = this.#deps;
     try {
@@ -128,7 +136,7 @@ export class Reindex {
       return found.known ? undefined : segment;
     } catch (error) {
       if (error instanceof ObjectMissing) {
-        // Without a row it was collected as an orphan in the meantime.
+        // An object without a row was garbage collected as an orphan meanwhile.
         if (found.known && (await isLive(this.#deps.sql, found.key))) this.#countMissing(found.key);
         return undefined;
       }
@@ -190,7 +198,7 @@ export class Reindex {
   }
 }
 
-/** Without the records that are damaged. */
+/** Returns the segment without its damaged records. */
 function wholeOf(segment: CheckedSegment): CheckedSegment {
   if (segment.damaged.length === 0) return segment;
   const damaged = new Set(segment.damaged);
@@ -207,7 +215,7 @@ async function* pages(listed: AsyncIterable<Listed>): AsyncGenerator<Listed[]> {
   if (page.length > 0) yield page;
 }
 
-/** In the order of `found`, with as much under way as the bounds allow. */
+/** Reads ahead within the bounds, and yields in the order of `found`. */
 async function* readAhead(
   found: AsyncIterable<Found>,
   read: (object: Found) => Promise<CheckedSegment | undefined>,

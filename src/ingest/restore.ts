@@ -95,7 +95,7 @@ async function restoreUnhashedImages(
   return await restoreUnhashed(sql, unhashed, options);
 }
 
-/** The rows of their batches. */
+/** Inserts the rows of the segments' batches. */
 export async function restoreBatches(
   sql: Queryable,
   segments: Pick<StoredSegment, "id" | "entries">[],
@@ -121,8 +121,9 @@ export async function restoreBatches(
 }
 
 /**
- * Whether the segment must stay although none of it is new: rows lie in it, or a row that is there may have come from no other one. A
- * start is recorded only once; of images, the row is this very record, or came without a hash and with other bytes.
+ * Returns whether a segment without new records must be kept: rows refer to it, or an existing row
+ * may come from this segment alone. A session start is recorded only once; an image row comes from
+ * this very record, or from one without a hash and with other bytes.
  */
 export async function isNeeded(sql: Queryable, segment: StoredSegment): Promise<boolean> {
   const { id, entries, projects, sessions, images } = segment;

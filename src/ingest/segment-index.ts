@@ -111,7 +111,7 @@ function rows(segment: Segment, kind: Kind): string {
   return JSON.stringify(records(segment, kind));
 }
 
-/** Those that the database does not have yet. */
+/** Returns the records that the database does not have yet. */
 function records<Row>(segment: Segment, kind: Kind): Row[] {
   return segment.entries
     .filter((entry) => entry.kind === kind && (entry.flags & FLAG.indexed) === 0)

@@ -10,13 +10,13 @@ const GAP_BYTES_MAX = 64 * 1024;
 export type Place = { segmentId: string; offset: number; length: number };
 
 type Span<P> = { segmentId: string; start: number; end: number; places: P[] };
-/** The bytes of a span, or of its beginning when its object is damaged. */
+/** Bytes of a span, cut short if its object is damaged. */
 type Fetched = Uint8Array | Lost;
 
 export type ReadOptions<P> = {
-  /** Makes of a stored body what is wanted; throws when that cannot be made of it. */
+  /** Converts a stored body; throws if that is impossible. */
   decode?: (body: Uint8Array, place: P) => Uint8Array;
-  /** for the log */
+  /** Fields for log lines. */
   about?: object;
   signal?: AbortSignal | undefined;
 };
@@ -26,13 +26,18 @@ export class SegmentReader {
   readonly #objects: ObjectStore;
   readonly #faults: ReadFaults | undefined;
 
-  /** `faults` hears of what cannot be read; with it a store that is away is 503. */
+  /**
+   * With `faults`, unreadable objects are reported there, and an unavailable store becomes a 503.
+   */
   constructor(objects: ObjectStore, faults?: ReadFaults) {
     this.#objects = objects;
     this.#faults = faults;
   }
 
-  /** In the order of `places`: each body, or that it is lost. Throws while the store is away. */
+  /**
+   * Yields each body in the order of `places`, or Lost if it cannot be read. Throws while the store
+   * is unavailable.
+   */
   async *read<P extends Place>(
     places: AsyncIterable<P> | Iterable<P>,
     options: ReadOptions<P> = {},
@@ -52,7 +57,8 @@ export class SegmentReader {
     let again: Fetched | undefined;
     for (const place of span.places) {
       let body = bodyIn(fetched, span, place, options);
-      // It may have been damaged on its way: only what is so twice is lost.
+      // Read again: it may have been damaged in transit, and counts as lost only if both reads
+      // fail.
       if (body instanceof Lost && body.reason === "damaged") {
         again ??= await this.#fetch(span, options.signal);
         body = bodyIn(again, span, place, options);

@@ -21,7 +21,10 @@ const FOOTER_BYTES_MIN = 256;
 const KINDS = ["batch", "session", "chunk", "image", "project"] as const;
 export type Kind = (typeof KINDS)[number];
 
-/** `indexed`: a row that the database had before the record was written; it is there for the day when the database is rebuilt. */
+/**
+ * Flags of a record. `indexed`: its row was in the database before the record was written; it is
+ * there for rebuilding the database.
+ */
 export const FLAG = { gzip: 1, late: 2, quarantined: 4, indexed: 8 } as const;
 
 /** A project or session of 0 means none is known. */
@@ -188,12 +191,12 @@ export function recordBody(record: Uint8Array): Uint8Array {
   return body;
 }
 
-/** Throws SegmentError unless the object begins as a segment does. */
+/** Throws SegmentError if the object does not begin like a segment. */
 export function checkMagic(start: Uint8Array): void {
   if (!hasMagic(start, 0)) throw new SegmentError("no segment: the magic is missing");
 }
 
-/** Throws SegmentError unless the records fill the object up to its footer. */
+/** Throws SegmentError if the records do not fill the object up to its footer. */
 export function checkLength({ entries }: Footer, bytes: number, footer: number): void {
   let end = MAGIC.length;
   let isFilled = true;
@@ -205,7 +208,10 @@ export function checkLength({ entries }: Footer, bytes: number, footer: number):
     throw new SegmentError("the records do not fill the segment");
 }
 
-/** What is left of a record beside what the footer says of it: with a wrong header its body can be read nevertheless. */
+/**
+ * Compares a record with its footer entry. "readable": the record's header is wrong, but its body
+ * is intact.
+ */
 export function compareRecord(
   record: Uint8Array,
   entry: SegmentEntry,

@@ -9,9 +9,12 @@ import { FrameError, type Frames, walkFrames, walkManyFrames } from "./frames.ts
 import { type InflightBytes } from "./inflight-bytes.ts";
 import { FLAG, type BatchFacts } from "./segment.ts";
 
-/** A batch may grow by that much over the limit that its client was told, which counts bytes before any coding. */
+/**
+ * Bytes by which an inflated batch may exceed the size limit, which clients apply before any
+ * coding.
+ */
 const INFLATED_SLACK_BYTES = 64 * 1024;
-// The smallest frame has three bytes.
+// Bytes walked in one turn of the event loop at most; the smallest frame has three bytes.
 const WALKED_AT_ONCE_BYTES_MAX = 64 * 1024;
 const TIME_MAX_MS = Date.UTC(2100, 0);
 
@@ -60,7 +63,8 @@ export class Ingest {
         return undefined;
       }
       metrics.batchBytes.inc(sent.length);
-      // As it was sent where every reader of segments can take it: without a coding, or as gzip alone.
+      // Stored as sent if every reader of segments can decode it: without a content coding, or as
+      // gzip alone.
       const isGzip = codings.length === 1 && codings[0] === "gzip";
       const body = isGzip ? sent : content;
       if (body !== sent) hold(body.length);

@@ -24,7 +24,7 @@ export const COLUMNS = {
   session: `id, project_id, recorded, started_at, platform, tracker_version, rev_id, user_uuid, user_id, user_os, user_os_version,
     user_browser, user_browser_version, user_device, user_device_type, user_country, user_state, user_city, timezone,
     device_memory_kib, screen_width, screen_height, performance`,
-  // Beside project_id, of an image without a hash.
+  // Columns of an image without a hash, in addition to project_id.
   image: `name, session_id, kind, content_type, bytes, crc32, uses, stored_at, chunk_segments, chunk_offsets, chunk_lengths`,
 };
 
@@ -54,10 +54,13 @@ export type ImageRecord = {
   stored_at: string;
   /** null: the segment that the record is in */
   chunk_segments: (string | null)[];
-  /** in hex; those of earlier versions have none */
+  /** SHA-256 in hex; undefined for images of earlier versions. */
   sha256?: string;
 };
-/** `network` is a short hash of where it came from; null when that is not known, or it is no image. */
+/**
+ * An image record with a hash; `network` is a short hash of the client's network, or null if it is
+ * unknown or the record is not an image.
+ */
 export type HashedImage = ImageRecord & { sha256: string; network: number | null };
 
 export function isHashed(image: ImageRecord): image is HashedImage {
@@ -84,7 +87,10 @@ export function emptySegment(footer: Footer, { key, bytes }: Listed): StoredSegm
   return { ...footer, key, bytes, projects: [], sessions: [], images: [] };
 }
 
-/** The footer, and the object's last bytes with at least that. Throws SegmentError when the object has no footer of ours. */
+/**
+ * Reads the footer, and at least that much of the object's end. Throws SegmentError if the object
+ * has no valid footer.
+ */
 export async function readEnd(
   objects: ObjectStore,
   { key, bytes }: Listed,

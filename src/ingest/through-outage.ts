@@ -4,7 +4,10 @@ import { isOutage } from "../platform/database.ts";
 
 const RETRIES = 15;
 
-/** Tries again through an outage of the database of some 20 seconds; a commit whose answer was lost is found when it is tried again. */
+/**
+ * Retries `work` through a database outage of some 20 seconds. `work` must be idempotent: a commit
+ * may have succeeded although its answer was lost.
+ */
 export async function throughOutage<T>(work: () => Promise<T>): Promise<T> {
   return await pRetry(work, {
     retries: RETRIES,

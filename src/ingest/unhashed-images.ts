@@ -1,12 +1,13 @@
 import { type Queryable } from "../platform/database.ts";
 import { COLUMNS, type ImageRecord } from "./stored-segment.ts";
 
-/** `recorded_in` is the segment that the record is in. */
+/** An image record; `recorded_in` is the id of the segment that contains the record. */
 type FirstImage = ImageRecord & { recorded_in: string };
 
 /**
- * Restores what versions before recorded of images, in the table where they look for it. A name is one image there: the first record
- * counts, and is used as often as all of them say. Returns how many rows are new.
+ * Restores image records of previous versions into the table where those versions look for them.
+ * There a name is one image: the first record wins, its uses are the sum of all. Returns the number
+ * of new rows.
  */
 export async function restoreUnhashed(
   sql: Queryable,
@@ -29,14 +30,14 @@ export async function restoreUnhashed(
   return rows.filter(({ added }) => added).length;
 }
 
-/** A row can be updated only once in a statement. */
+/** Keeps one record per name: one statement can update a row only once. */
 function firstImages(segments: { id: string; images: ImageRecord[] }[]): Map<string, FirstImage> {
   const byName = new Map<string, FirstImage>();
   for (const { id, images } of segments)
     for (const row of images) {
       const key = `${row.project_id}/${row.name}`;
       const first = byName.get(key);
-      // A chunk beside the image's record was written before the segment had its id.
+      // A chunk in the same segment as the image's record was written before the segment had an id.
       const chunks = row.chunk_segments.map((chunk) => chunk ?? id);
       if (first !== undefined) first.uses += row.uses;
       else byName.set(key, { ...row, chunk_segments: chunks, recorded_in: id });
@@ -44,7 +45,10 @@ function firstImages(segments: { id: string; images: ImageRecord[] }[]): Map<str
   return byName;
 }
 
-/** An image's record is never older than its last chunk: where that is newer, so is the record. */
+/**
+ * Removes rows that are newer than a record. An image's record is never older than its last chunk,
+ * so a row with a newer chunk is newer, too.
+ */
 async function removeNewer(sql: Queryable, records: FirstImage[]) {
   return await sql<{ key: string; uses: number }[]>`
     delete from images using jsonb_to_recordset(${JSON.stringify(records)}::text::jsonb)

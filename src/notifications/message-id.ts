@@ -1,6 +1,9 @@
 import { type Campaign as Message } from "../push/message.ts";
 
-/** A UUID (version 8) that is the same whenever this launch is sent to this device. */
+/**
+ * Returns a UUID (version 8) that is the same each time this launch is sent to this device, for
+ * deduplication.
+ */
 export function messageId(
   { uuid, launch }: Pick<Message, "uuid" | "launch">,
   deviceId: number,

@@ -34,14 +34,14 @@ const LIST_ORDER = {
 export type NotificationRoutesDeps = {
   notifications: Notifications;
   serverKeys: ServerKeys;
-  /** How many devices a campaign would go to. Throws 400 for what are no recipients. */
+  /** Counts the devices that a campaign would be sent to. Throws 400 for invalid recipients. */
   estimate: (given: { conditions: unknown; external_ids: unknown }) => Promise<number>;
   clock: Clock;
 };
 
 export function notificationRoutes(deps: NotificationRoutesDeps) {
   const { notifications, serverKeys, estimate, clock } = deps;
-  /** The router takes both actions for one route. */
+  /** Handles both actions, because the router treats them as one route. */
   const launchOrEstimate = async (params: { uuid: string; launch: string }, request: Request) => {
     if (params.uuid !== "-") {
       literal(params.launch, ":launch");
@@ -108,7 +108,7 @@ export function notificationRoutes(deps: NotificationRoutesDeps) {
     );
 }
 
-/** For workers of one's own, which know another text of the refusal. */
+/** Builds the routes for external workers, which expect their own text when a key is refused. */
 export function internalRoutes({
   notifications,
   serverKeys,
@@ -171,7 +171,9 @@ function parseEstimate(body: unknown) {
   return { conditions: fields.get("conditions"), external_ids: fields.get("external_ids") };
 }
 
-/** A launch has no body. One that is sent is ignored, unless it says to whom or when. Throws 400. */
+/**
+ * Throws 400 if the launch has a body that names recipients or a time; any other body is ignored.
+ */
 async function checkLaunch(request: Request): Promise<void> {
   const body: unknown = await readJson(request).catch(() => undefined);
   if (isRecord(body)) fieldsOf(body, ["status"]);

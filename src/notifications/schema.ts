@@ -11,7 +11,7 @@ const EVENT_NAMES: DeviceEventName[] = [
   "invalid_token",
   "undeliverable",
 ];
-// A status comes back with what a client was answered.
+// Fields of a notification. `status` is accepted because clients send back what they were answered.
 const NOTIFICATION_FIELDS = [
   "title",
   "body",
@@ -43,7 +43,9 @@ export type NewNotification = {
   scheduledAt: Date;
 };
 
-/** A draft from outside; its conditions and external ids are not yet looked at. Throws 400. */
+/**
+ * Parses a draft from a client; its conditions and external ids are not validated yet. Throws 400.
+ */
 export function parseNotification(value: unknown, now: Date): NewNotification {
   const fields = fieldsOf(value, NOTIFICATION_FIELDS);
   return {
@@ -59,7 +61,7 @@ export function parseNotification(value: unknown, now: Date): NewNotification {
   };
 }
 
-/** Throws 400. */
+/** Parses a change of status. Throws 400. */
 export function parseStatusChange(value: unknown): Status {
   return parseStatus(fieldsOf(value, NOTIFICATION_FIELDS).get("status"));
 }

@@ -14,11 +14,11 @@ import { type NewNotification } from "./schema.ts";
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 
-/** What campaigns need of devices, whose own language the conditions are. */
+/** Dependency on devices, which define the condition language. */
 export type Audience = {
-  /** Throws 400. */
+  /** Parses recipients. Throws 400. */
   parse: (given: { conditions: unknown; external_ids: unknown }) => Recipients;
-  /** The form to keep in the database. */
+  /** Returns the recipients in the form that the database stores. */
   store: (recipients: Recipients) => object;
   /** Whether there is one that is sent to by that platform. */
   has: (recipients: Recipients, sendPlatform: number) => Promise<boolean>;
@@ -42,7 +42,7 @@ type Row = {
   icon_url: string | null;
   deep_link: string | null;
   conditions: object;
-  /** null or left out: whoever meets the conditions */
+  /** Null or undefined: every device that meets the conditions. */
   external_ids?: string[] | null;
   status: Status;
   scheduled_at: Date;
@@ -149,7 +149,10 @@ export class Notifications {
     return row;
   }
 
-  /** Logs that devices were targeted by an external worker, and returns how many: unknown ones are left out. Throws 400 for an unknown notification. */
+  /**
+   * Logs that an external worker targeted devices, and returns how many; skips unknown device ids.
+   * Throws 400 for an unknown notification.
+   */
   async logTargets(notificationId: number, deviceIds: number[]): Promise<number> {
     const { sql } = this.#deps;
     const [known] = await sql`select 1 from notifications where id = ${notificationId}`;
@@ -216,7 +219,10 @@ function isLaunchable(sql: Sql) {
     or status in (${STATUS.queued}, ${STATUS.launched}) and launch = 0)`;
 }
 
-/** For answers about one campaign. Lists leave out the external ids, of which each may have thousands. */
+/**
+ * Columns for an answer about one campaign. Lists omit the external ids: a campaign may have
+ * thousands.
+ */
 function columnsOfOne(sql: Sql) {
   return sql`${columns(sql)}, n.conditions -> 'external_ids' as external_ids`;
 }

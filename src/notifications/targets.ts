@@ -21,7 +21,7 @@ export class LeaseLost extends Error {
   override readonly name = "LeaseLost";
 }
 
-/** What the walk needs of devices: a predicate on the row `d` for recipients. */
+/** Builds a SQL predicate on the device row `d` that selects the recipients. */
 export type Filter = (sql: Sql, recipients: Recipients) => Fragment;
 type Fragment = postgres.PendingQuery<postgres.Row[]> | postgres.Fragment;
 
@@ -61,7 +61,10 @@ export async function* unfinished(
     yield { until, devices: await unfinishedOf(sql, lease, after, until) };
 }
 
-/** The ids above the first and up to the last, in ranges of a chunk each: ids may have wide gaps. With external ids only those devices make up chunks. */
+/**
+ * Yields id ranges of one chunk of devices each, from above `first` up to `last`: ids may have wide
+ * gaps. With external ids a chunk counts only those devices.
+ */
 async function* ranges(
   sql: Sql,
   first: number,

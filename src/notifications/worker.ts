@@ -19,7 +19,7 @@ export type WorkerDeps<Prepared> = {
   sql: Sql;
   sender: Sender<Prepared>;
   filter: Filter;
-  /** Reads the stored form of recipients. */
+  /** Parses recipients as the database stores them. */
   recipientsOf: (stored: unknown) => Recipients;
   metrics: WorkMetrics;
   log: Log;

@@ -1,25 +1,26 @@
 import { Type } from "typebox";
 
-/** A number of one up, or `off`. */
+/** Schema of a positive number or `off`. */
 const bound = (usual: number) =>
   Type.String({ pattern: "^(off|[1-9][0-9]{0,8})$", default: String(usual) });
 
 /**
- * What keeps strangers from making a process or a database grow, by its variable. An honest fleet meets none of the defaults: a carrier's
- * NAT with a hundred session starts a second is one address.
+ * Limits that keep untrusted clients from growing a process or a database, by variable. The
+ * defaults are too high for real apps to reach: a carrier's NAT with a hundred session starts a
+ * second is one address.
  */
 export const BOUNDS = {
   RATE_LIMIT_STARTS: bound(1000),
   RATE_LIMIT_STARTS_ADDRESS: bound(100),
   RATE_LIMIT_INSTALLS: bound(1000),
   RATE_LIMIT_INSTALLS_ADDRESS: bound(100),
-  // Each session that is recorded sends an image or more every ten seconds.
+  // Each recorded session sends at least one image every ten seconds.
   RATE_LIMIT_IMAGE_NAMES: bound(10_000),
   RATE_LIMIT_IMAGE_NAMES_ADDRESS: bound(1000),
-  // A process that begins knows nobody yet: everybody's first ping counts.
+  // A newly started process knows no users: the first ping of every user counts.
   RATE_LIMIT_PRESENCE_USERS: bound(5000),
   RATE_LIMIT_PRESENCE_USERS_ADDRESS: bound(500),
-  // More than wait in fifteen seconds of a store that stands still, at 16 KiB each.
+  // More requests than arrive in fifteen seconds while the store is stuck, at 16 KiB each.
   REQUESTS_MAX: bound(30_000),
   PRESENCE_CONNECTIONS: bound(50_000),
   PRESENCE_CONNECTIONS_ADDRESS: bound(10_000),
@@ -33,7 +34,7 @@ type Values = Record<keyof typeof BOUNDS, string>;
 export type RowLimitOptions = { perSecond: number | undefined; perAddress: number | undefined };
 export type PresenceBounds = ReturnType<typeof presenceBounds>;
 
-/** Rows a second of one process and of one client address; undefined is no limit. */
+/** Rows per second, per process and per client address; undefined means no limit. */
 export function rowLimits(values: Values) {
   const of = (kind: "STARTS" | "INSTALLS" | "IMAGE_NAMES" | "PRESENCE_USERS"): RowLimitOptions => ({
     perSecond: numberOf(values[`RATE_LIMIT_${kind}`]),
@@ -47,7 +48,7 @@ export function rowLimits(values: Values) {
   };
 }
 
-/** Of one process; undefined is no bound. */
+/** Presence limits per process; undefined means no limit. */
 export function presenceBounds(values: Values) {
   return {
     connections: numberOf(values.PRESENCE_CONNECTIONS),
@@ -58,7 +59,7 @@ export function presenceBounds(values: Values) {
   };
 }
 
-/** Undefined is no bound. */
+/** Returns undefined for `off`. */
 export function numberOf(bounded: string): number | undefined {
   return bounded === "off" ? undefined : Number(bounded);
 }

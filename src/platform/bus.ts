@@ -11,9 +11,12 @@ export type BusListener = {
 /** What processes tell one another at once and at most once; whoever needs certainty reads the database. */
 export interface Bus extends AsyncDisposable {
   readonly name: "redis" | "postgres";
-  /** Whether this process is heard by others, and hears them. */
+  /** True if this process can send to and receive from the other processes. */
   readonly isUp: boolean;
-  /** Whether every process is heard that was heard lately. While one is not, what it says must be read from the database. */
+  /**
+   * True if every recently known process is heard. While one is not, its changes must be read from
+   * the database.
+   */
   readonly hearsAll: boolean;
   /** Sends JSON to the other processes, within milliseconds; dropped while the bus is away. */
   publish: (channel: string, message: unknown) => void;
@@ -58,19 +61,23 @@ export class Outbox {
   }
 }
 
-/** The channel on which each process says that it is there. */
+/** Channel of the heartbeats by which each process announces itself. */
 export const PULSE = "pulse";
 const PEER_SILENT_MS = 3000;
-// What ended without a farewell was killed: by then its devices are known from the database.
+// Time until a silent process is forgotten: it was killed, and its devices are in the database by
+// then.
 const PEER_FORGOTTEN_MS = 30_000;
-/** The last pulse of a process that ends. */
+/** Heartbeat of a process that shuts down. */
 export const FAREWELL = -1;
 
-/** The other processes, by their pulse. */
+/** The other processes, tracked by their heartbeats. */
 class Peers {
   readonly #known = new Map<string, { heardMs: number; losses: number }>();
 
-  /** `losses` counts how often the peer may have lost messages of its own. Returns whether some are missing here. */
+  /**
+   * Records a heartbeat; `losses` counts how often the peer may have lost its own messages. Returns
+   * whether messages of the peer may have been missed here.
+   */
   hear(origin: string, losses: number): boolean {
     if (losses === FAREWELL) {
       this.#known.delete(origin);
@@ -124,12 +131,15 @@ export class Listeners {
     for (const listener of all) listener.missed();
   }
 
-  /** Something that was published may not have arrived: with the next pulse the others know. */
+  /**
+   * Counts a published message that may not have arrived; the next heartbeat tells the other
+   * processes.
+   */
   lost(): void {
     this.#losses++;
   }
 
-  /** What is to be published on PULSE. */
+  /** Value of the next heartbeat, to be published on PULSE. */
   get pulse(): number {
     return this.#losses;
   }
@@ -139,7 +149,7 @@ export class Listeners {
     return `["${this.#origin}",${texts.join(",")}]`;
   }
 
-  /** Returns whether the message is this process's own. */
+  /** Delivers a message to its listeners. Returns whether it is this process's own. */
   unpack(channel: string, packed: string): boolean {
     if (packed.startsWith(this.#origin, 2)) return true;
     const [origin, ...messages] = this.#parse(packed);

@@ -68,7 +68,7 @@ export class Clients {
     const forwarded = request.headers.get("x-forwarded-for")?.split(",").toReversed() ?? [];
     for (const hop of forwarded) {
       if (address === "" || !this.#isTrusted(address)) break;
-      // As in any list of HTTP, an empty item says nothing.
+      // An empty list item is ignored, as in any HTTP list header.
       if (hop.trim() === "") continue;
       const next = canonical(addressOf(hop.trim()));
       if (next === "") break;
@@ -78,8 +78,9 @@ export class Clients {
   }
 
   /**
-   * The client's network, which bounds of one client count by. Undefined where the address may stand for many: a trusted proxy's that
-   * names no client, and a private one of which no trusted proxy has said that it is the client's.
+   * Returns the client's network, by which limits per client count. Undefined if the address may be
+   * shared by many clients: the address of a trusted proxy that does not name the client, or a
+   * private address that no trusted proxy confirmed.
    */
   network(request: Request): string | undefined {
     const peer = canonical(this.peer(request));
@@ -104,16 +105,20 @@ function isPublic(address: string): boolean {
 const IN_BRACKETS = /^\[([^\]]*)\](?::\d*)?$/;
 const WITH_PORT = /^([^:]*):\d*$/;
 
-/** The address of a hop without the quotes, brackets and port that some proxies write. */
+/** Strips the quotes, brackets and port that some proxies write around a hop's address. */
 function addressOf(hop: string): string {
   const plain = hop.replace(/^"(.*)"$/, "$1").trim();
   const [, address = plain] = IN_BRACKETS.exec(plain) ?? WITH_PORT.exec(plain) ?? [];
   return address;
 }
 
-/** IPv4 written as IPv6 becomes IPv4, and a zone is left out; what is no address becomes "". */
+/**
+ * Normalizes an address: IPv4-mapped IPv6 becomes IPv4, and a zone is dropped. Returns "" if it is
+ * not an IP address.
+ */
 function canonical(address: string): string {
   const [plain = ""] = address.split("%");
-  // The library also takes old forms, such as octal numbers, which others read as another address.
+  // Check first: the library also accepts legacy forms, such as octal numbers, which others read as
+  // another address.
   return isIP(plain) === 0 ? "" : ipaddr.process(plain).toString();
 }

@@ -4,7 +4,7 @@ export type Clock = {
   epochMs: () => number;
   /** milliseconds that only ever grow */
   elapsedMs: () => number;
-  /** how far this machine's wall clock is ahead of the time that is told, if that is another one */
+  /** Milliseconds by which this machine's wall clock is ahead of `epochMs`, if they can differ. */
   skewMs?: () => number;
 };
 

@@ -8,13 +8,17 @@ const NAMES = new Map([
   ["zstd", "zstd"],
 ] as const);
 const ACCEPTED = "gzip, deflate, br, zstd";
-// Nobody compresses twice on purpose; a chain of codings would multiply what a few bytes can grow to.
+// Content codings per body at most: real clients never compress twice, and a chain would multiply
+// how much a decompression bomb grows.
 const CODINGS_MAX = 2;
 const GZIP_MAGIC = [0x1f, 0x8b];
 
 export type Coding = "gzip" | "deflate" | "br" | "zstd";
 
-/** The content codings of the body, the one that was applied last first. Throws 415, which names the codings that are accepted. */
+/**
+ * Returns the content codings of the body, the last applied first. Throws 415 with the supported
+ * codings.
+ */
 export function codingsOf({ headers }: Request): Coding[] {
   const header = headers.get("content-encoding");
   if (header === null) return [];
@@ -27,7 +31,10 @@ export function codingsOf({ headers }: Request): Coding[] {
   return names.map(codingOf).toReversed();
 }
 
-/** Whether bytes begin like gzip, as no batch, form or JSON text does. */
+/**
+ * Returns whether the bytes begin with the gzip magic number, which no batch, form or JSON text
+ * begins with.
+ */
 export function beginsLikeGzip(bytes: Uint8Array): boolean {
   return GZIP_MAGIC.every((byte, at) => bytes[at] === byte);
 }

@@ -82,20 +82,20 @@ const Env = Type.Object({
   }),
 });
 
-/** The names of all variables. */
+/** Names of all environment variables. */
 export const VARIABLES = Object.keys(Env.properties);
 
-/** What two of them must be to be compared, whatever the others are. */
+/** Schema of two variables that are compared: both must be valid, whatever the others are. */
 const COMMIT = Type.Pick(Env, ["COMMIT_BYTES", "INFLIGHT_BYTES_MAX"]);
 
 export type S3Config = {
   bucket: string;
-  /** undefined: that of AWS_PROFILE, else us-east-1 */
+  /** Undefined: the region of AWS_PROFILE, or else us-east-1. */
   region?: string | undefined;
   endpoint?: string | undefined;
-  /** undefined: where an endpoint is named */
+  /** Undefined: path style if an endpoint is set. */
   forcePathStyle?: boolean | undefined;
-  /** without a key the SDK looks for credentials by itself, and renews them */
+  /** Undefined: the SDK looks for credentials itself, and renews them. */
   accessKeyId?: string | undefined;
   secretAccessKey?: string | undefined;
   sessionToken?: string | undefined;
@@ -110,7 +110,7 @@ export function readConfig(env: Record<string, string | undefined> = process.env
   const isValid = Value.Check(Env, values);
   const problems = problemsOf(values);
   const tokenSecrets = list(env["TOKEN_SECRET"]);
-  // By the variables themselves, so that one bad value hides no other problem.
+  // Checks the variables themselves, so that one invalid value does not hide other problems.
   if (env["DATABASE_URL"] && tokenSecrets.length === 0)
     problems.push("TOKEN_SECRET is required once DATABASE_URL is set");
   if (env["S3_ENDPOINT"] && !env["S3_BUCKET"])
@@ -170,7 +170,7 @@ export function readConfig(env: Record<string, string | undefined> = process.env
 
 function s3Config(values: Type.Static<typeof Env>, bucket: string): S3Config {
   const given = {
-    // The tools of AWS read one or the other.
+    // AWS tools read either of the two variables.
     region: values.S3_REGION ?? values.AWS_REGION ?? values.AWS_DEFAULT_REGION,
     endpoint: values.S3_ENDPOINT,
     forcePathStyle: values.S3_FORCE_PATH_STYLE,
@@ -202,7 +202,9 @@ function apnsProblems(env: Record<string, string | undefined>): string[] {
     : [];
 }
 
-/** With half of a pair other credentials than those that were meant would be looked for. */
+/**
+ * Reports an incomplete key pair: the SDK would silently use other credentials than the ones meant.
+ */
 function s3KeyProblems(env: Record<string, string | undefined>): string[] {
   const [id, secret] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
   if (!env["S3_BUCKET"] || (env[id] && env[secret])) return [];
@@ -256,7 +258,10 @@ function splitAddress(address: string): { host: string; port: number } {
   };
 }
 
-/** One line for each bad variable. Each is checked by itself, because the library stops at the eighth error. */
+/**
+ * Returns one line per invalid variable. Validates each separately, because the library stops after
+ * eight errors.
+ */
 function problemsOf(values: unknown): string[] {
   const given = Value.Parse(Type.Record(Type.String(), Type.Unknown()), values);
   return Object.entries(Env.properties).flatMap(([name, schema]) =>

@@ -7,14 +7,14 @@ import { originalOf } from "./rewritten.ts";
 const GZIP_MAGIC_BYTES = 2;
 
 export type Encoded = {
-  /** as it came */
+  /** The body as it was sent. */
   sent: Uint8Array;
-  /** what was taken off, in that order */
+  /** Content codings that were removed, in this order. */
   codings: Coding[];
   content: Uint8Array;
 };
 
-/** The body without its content codings. Throws what `readEncoded` throws. */
+/** Returns the body without its content codings. Throws like `readEncoded`. */
 export async function readContent(
   request: Request,
   bytesMax: number,
@@ -24,9 +24,10 @@ export async function readContent(
 }
 
 /**
- * The body as it was sent, and without its content codings; gzip is also recognised where no header tells of it. `hold` is told of
- * bytes as by `readBody`. Throws 415 for codings that are not known, 413 when more than `bytesMax` is sent or comes out, 400 when it is
- * not whole, and what `readBody` throws.
+ * Returns the body as it was sent and without its content codings; recognizes gzip even without a
+ * header. `hold` is called with byte counts as by `readBody`. Throws 415 for unknown codings, 413
+ * if more than `bytesMax` is sent or would be inflated, 400 if the body is truncated or corrupt,
+ * and what `readBody` throws.
  */
 export async function readEncoded(
   request: Request,
@@ -43,13 +44,16 @@ export async function readEncoded(
     const inflated = await inflateWhole("gzip", content, bytesMax);
     return { sent, codings: [...codings, "gzip"], content: inflated };
   } catch (error) {
-    // Nobody said that it is gzip, so it need not be.
+    // Without a header the gzip magic may be a coincidence: keep the body as it is.
     if (error instanceof AppError && error.code === "invalid") return { sent, codings, content };
     throw error;
   }
 }
 
-/** The same as it arrives; throws 413 only when more than `bytesMax` would come out. */
+/**
+ * Yields the body without its content codings as it arrives; throws 413 only if more than
+ * `bytesMax` would be inflated.
+ */
 export async function* contentChunks(
   request: Request,
   bytesMax: number,

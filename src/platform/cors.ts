@@ -1,14 +1,16 @@
 const CLIENT_PATHS =
   /^\/(?:v1\/(?:ios|mobile|web)\/|ping$|subscribe(?:\/|$)|presence$|presence\/ws$)/;
 
-/** Which pages may call a route, and with which request headers beside those that every route takes. */
+/**
+ * CORS policy of a route: the allowed origins, and request headers in addition to the common ones.
+ */
 export type CorsPolicy = { origins: "any" | "configured"; headers: string[] };
 
-/** Where a route's `detail` has its policy. */
+/** Key of the CORS policy in a route's `detail`. */
 const DETAIL = "x-cors";
 const COMMON_HEADERS = ["content-type", "cache-control", "x-request-id"];
 
-/** The headers by which a client goes on with a file, or finds that it has it. */
+/** Request headers with which a client resumes a download or revalidates a cached file. */
 export const CONDITIONAL_HEADERS = [
   "range",
   "if-range",
@@ -18,7 +20,7 @@ export const CONDITIONAL_HEADERS = [
   "if-unmodified-since",
 ];
 
-/** The policy of routes that declare none, and of paths that do not exist. */
+/** Policy of routes that declare none, and of unknown paths. */
 export const BACKEND: CorsPolicy = {
   origins: "configured",
   headers: ["x-server-key", ...CONDITIONAL_HEADERS],
@@ -29,7 +31,7 @@ const METHODS = {
   configured: "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS",
 };
 const PREFLIGHT_SECONDS = "86400";
-// What scripts may read beside the headers that they always may.
+// Response headers that scripts may read in addition to the CORS-safelisted ones.
 const EXPOSED = [
   "accept-encoding",
   "accept-ranges",
@@ -44,22 +46,22 @@ const EXPOSED = [
   "x-total-count",
 ].join(", ");
 
-/** For the `detail` of a route that apps and pages call from anywhere, without cookies. */
+/** Returns the `detail` of a route that any origin may call, without cookies. */
 export function anyOrigin(...headers: string[]): { [DETAIL]: CorsPolicy } {
   return { [DETAIL]: { origins: "any", headers } };
 }
 
-/** The same of what SDKs call, with what those for the web send. */
+/** Like `anyOrigin`, with the headers that web SDKs send. */
 export function forSdks() {
   return anyOrigin("authorization", "content-encoding", "datatype", "x-openreplay-batch");
 }
 
-/** For the `detail` of a route that only pages of CORS_ORIGINS call. */
+/** Returns the `detail` of a route that only pages of CORS_ORIGINS may call. */
 export function configuredOrigins(...headers: string[]): { [DETAIL]: CorsPolicy } {
   return { [DETAIL]: { origins: "configured", headers } };
 }
 
-/** The policy that a route's `detail` declares. */
+/** Returns the policy that a route's `detail` declares. */
 export function policyOf(detail: { [DETAIL]?: CorsPolicy } | undefined): CorsPolicy {
   return detail?.[DETAIL] ?? BACKEND;
 }
@@ -70,19 +72,19 @@ export function isClientPath(path: string): boolean {
 }
 
 /**
- * An origin as browsers send it: lower case, without the default port of its scheme. Returns undefined for anything else: a path, a
- * pattern, `null`, a host alone.
+ * Normalizes an origin as browsers send it: lower case, without the default port of its scheme.
+ * Returns undefined for anything else: a path, a pattern, `null`, a host alone.
  */
 export function parseOrigin(text: string): string | undefined {
   const url = /^[a-z][a-z0-9+.-]*:\/\/[^/?#@*\\\s]+\/?$/i.test(text) ? URL.parse(text) : null;
   return url === null || url.host === "" ? undefined : `${url.protocol}//${url.host.toLowerCase()}`;
 }
 
-/** CORS headers by the policies of routes. Answers never allow credentials. */
+/** Sets CORS headers by the policies of the routes. Responses never allow credentials. */
 export class Cors {
   readonly #configured: Set<string>;
 
-  /** Each is one origin as browsers send it, or `*` for all. */
+  /** Takes origins as browsers send them, or `*` for all. */
   constructor(origins: string[]) {
     this.#configured = new Set(origins);
   }

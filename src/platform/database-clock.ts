@@ -3,23 +3,24 @@ import { type Log } from "./log.ts";
 
 const MEASURE_MS = 5000;
 const FIRST_MEASURES = 3;
-// What machines that are set right differ by, and what is not worth a step.
+// Smallest difference that is corrected: clocks that are in sync differ by less.
 const STEP_MS_MIN = 200;
-/** From here on an operator should know. */
+/** Difference from which on the operator is warned. */
 export const SKEW_MS_TOLD = 2000;
-// A smaller step back is waited out: time stands still for as long.
+// Largest step back that is bridged by standing still; a larger one is applied.
 const BACK_MS_MAX = 1000;
 
 /**
- * The time of the database, so that processes on machines whose clocks differ mean the same by it. It goes on by this machine's
- * monotonic clock: steps of its wall clock do not matter, and nobody is asked for the time.
+ * Clock that follows the time of the database, so that processes on machines with different clocks
+ * agree. Between measurements it advances by the monotonic clock, so steps of this machine's wall
+ * clock do not matter, and reading it is local.
  */
 export class DatabaseClock implements Clock, Disposable {
   readonly #ping: () => Promise<number>;
   readonly #log: Log;
-  /** what the monotonic clock lacks to the epoch */
+  /** Offset from the monotonic clock to epoch time. */
   #baseMs = Date.now() - performance.now();
-  /** how wrong the database's time may have been read; nothing while this machine's own does */
+  /** Uncertainty of the measured offset; 0 while the offset is that of this machine's own clock. */
   #doubtMs = 0;
   #lastMs = 0;
   #skewMs = 0;
@@ -31,16 +32,19 @@ export class DatabaseClock implements Clock, Disposable {
     this.#log = log;
   }
 
-  /** Resolves when it has the database's time. `ping` asks for that, in epoch ms; while it throws the time just goes on. */
+  /**
+   * Resolves once the database's time is known. `ping` returns it in epoch ms; while `ping` throws
+   * the clock just keeps running.
+   */
   static async open(ping: () => Promise<number>, log: Log): Promise<DatabaseClock> {
     const clock = new DatabaseClock(ping, log);
-    // The first waits for a connection to be made.
+    // Measure several times: the first includes the time to connect.
     for (let times = 0; times < FIRST_MEASURES; times++) await clock.#measure();
     clock.#keepOn();
     return clock;
   }
 
-  /** The same, but it begins with this machine's time, whether the database is there or not. */
+  /** Starts with this machine's time, whether the database is available or not. */
   static start(ping: () => Promise<number>, log: Log): DatabaseClock {
     const clock = new DatabaseClock(ping, log);
     clock.#measure().catch(() => undefined);
@@ -73,7 +77,7 @@ export class DatabaseClock implements Clock, Disposable {
     const askedMs = performance.now();
     const databaseMs = await this.#ping();
     const answeredMs = performance.now();
-    // It was read at some moment between.
+    // The database read its clock at some moment in between.
     const doubtMs = (answeredMs - askedMs) / 2;
     const baseMs = databaseMs - askedMs - doubtMs;
     const isWrong = Math.abs(baseMs - this.#baseMs) - doubtMs > STEP_MS_MIN;
@@ -82,12 +86,12 @@ export class DatabaseClock implements Clock, Disposable {
       this.#doubtMs = doubtMs;
     }
     const skewMs = Date.now() - answeredMs - baseMs;
-    // A slow answer tells nothing new.
+    // Ignore changes within the uncertainty of a slow answer.
     if (Math.abs(skewMs - this.#skewMs) > doubtMs) this.#skewMs = skewMs;
     this.#tell();
   }
 
-  /** Once for each time that it goes wrong. */
+  /** Warns once each time that the clocks begin to differ. */
   #tell(): void {
     const isWrong = Math.abs(this.#skewMs) >= SKEW_MS_TOLD;
     if (isWrong && !this.#isTold)

@@ -4,13 +4,13 @@ import { type PostgresUrl, parsePostgresUrl } from "./postgres-url.ts";
 
 export type DatabaseConfig = {
   url: string | undefined;
-  /** where nothing pools transactions, for what needs a session of its own */
+  /** URL without a transaction pooler, for features that need a session of their own. */
   directUrl: string | undefined;
   problems: string[];
   warnings: string[];
 };
 
-/** Reads where the database is. A pooler is only what is said to be one; from here on its URL says so itself. */
+/** Reads the database URLs. A pooler must be declared; from here on the URL itself says so. */
 export function readDatabase(env: Record<string, string | undefined>): DatabaseConfig {
   const problems: string[] = [];
   const warnings: string[] = [];
@@ -57,7 +57,9 @@ function readOne(
   }
 }
 
-/** As it is handed on to other processes, which need not warn again. */
+/**
+ * Returns the URL without ignored parameters for child processes, which then need not warn again.
+ */
 function withoutDropped(
   url: string | undefined,
   read: PostgresUrl | undefined,

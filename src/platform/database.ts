@@ -20,16 +20,16 @@ const types = {
 
 export { isAway, isOutage } from "./postgres-errors.ts";
 
-/** A pool, which knows whether its server refuses it. */
+/** Connection pool that knows whether its server refuses work. */
 export type Sql = postgres.Sql<{ bigint: bigint }> & { readonly outage: Outage };
 /** Either a pool or a transaction of it: what a private query function takes. */
 export type Queryable = Sql | postgres.TransactionSql<{ bigint: bigint }>;
 
 export type DatabaseOptions = {
   connections?: number;
-  /** statements may take as long as they need */
+  /** True: statements have no timeout. */
   unbounded?: boolean;
-  /** how long a statement may take, otherwise */
+  /** Timeout of a statement, otherwise. */
   statementMs?: number;
   log?: Log;
 };
@@ -39,7 +39,10 @@ const STATEMENT_MS = 10_000;
 const SILENCE_MS = STATEMENT_MS + 1000;
 const SILENCE_CHECK_MS = 1000;
 
-/** A pool whose statements end by themselves: nothing waits for ever on a lock or a dead server. Throws UsageError for a malformed URL. */
+/**
+ * Opens a pool whose statements time out: none waits forever for a lock or a dead server. Throws
+ * UsageError for a malformed URL.
+ */
 export function openDatabase(url: string, options: DatabaseOptions = {}): Sql {
   const address = readUrl(url);
   const ways = new Ways(address);
@@ -49,13 +52,14 @@ export function openDatabase(url: string, options: DatabaseOptions = {}): Sql {
   const outage = new Outage({
     drop: () => {
       ways.forget();
-      // Without an error: after one the driver forgets the statements that came before the close.
+      // Destroyed without an error: after one the driver forgets the statements that came before
+      // the close.
       for (const socket of sockets) socket.destroy();
     },
     log: options.log,
   });
   const { connection, ...driver } = driverOptions(address, () => ways.host);
-  // A constant of its own, because the driver's types do not know all of it.
+  // A separate constant, because the driver's types do not know all options.
   const settings = {
     ...driver,
     max: options.connections ?? 10,
@@ -67,14 +71,15 @@ export function openDatabase(url: string, options: DatabaseOptions = {}): Sql {
         outage.refused(error);
         throw error;
       });
-      // Nobody would hear of its end any more.
+      // Its "close" event has already fired, and the driver would never learn of it.
       if (socket.destroyed) throw new DialError("ECONNRESET", "the server closed the connection");
       sockets.add(socket);
       socket.once("close", () => sockets.delete(socket));
       return isBounded ? watched(socket) : socket;
     },
     onrefusal: (error: unknown) => outage.refused(error),
-    // A pooler takes no statement_timeout for a session: the driver cancels what takes too long.
+    // A pooler does not accept statement_timeout for a session: let the driver cancel slow
+    // statements.
     query_timeout: isBounded && address.isPooled ? statementMs / 1000 : undefined,
     connection: {
       ...connection,
@@ -89,7 +94,7 @@ export function openDatabase(url: string, options: DatabaseOptions = {}): Sql {
 function readUrl(url: string): PostgresUrl {
   try {
     const address = parsePostgresUrl(url);
-    // Now rather than with the first connection, whose failure is taken for an outage.
+    // Read now: on the first connection a bad file would look like an outage.
     tlsFiles(address.tls);
     return address;
   } catch (error) {
@@ -108,7 +113,7 @@ function watched(socket: Socket): Socket {
   const watch = setInterval(() => {
     if (socket.bytesRead !== heard.bytes)
       heard = { bytes: socket.bytesRead, ms: performance.now() };
-    // Without an error, too.
+    // Destroyed without an error, as above.
     else if (performance.now() - heard.ms > SILENCE_MS) socket.destroy();
     if (socket.destroyed) clearInterval(watch);
   }, SILENCE_CHECK_MS);

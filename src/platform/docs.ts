@@ -7,7 +7,7 @@ import { Value } from "typebox/value";
 import { version } from "../../package.json" with { type: "json" };
 
 const SPEC = "/docs/json";
-/** As much of a document as is changed. */
+/** The part of an OpenAPI document that is changed. */
 const Documents = Type.Object({
   paths: Type.Record(
     Type.String(),
@@ -65,7 +65,10 @@ export function errors(...statuses: number[]) {
   return errorsLike({ error: "what is wrong" }, statuses);
 }
 
-/** The same for routes whose errors look like the example. Whoever bounds a body takes it in a few content codings only. */
+/**
+ * Error answers for routes whose errors look like the example. A route that limits its body (413)
+ * also refuses unknown content codings (415).
+ */
 export function errorsLike(example: object, statuses: number[]) {
   const all = statuses.includes(413) ? new Set([...statuses, 415]) : statuses;
   return Object.fromEntries(
@@ -134,7 +137,7 @@ export function docs() {
     });
 }
 
-/** Nobody must send what has a default; the plugin takes those parameters for required, as their validator does. */
+/** Marks parameters with a default as optional; the plugin lists them as required. */
 function withoutDefaults(document: unknown): unknown {
   const { paths } = Value.Parse(Documents, document);
   const operations = Object.values(paths).flatMap((methods) => Object.values(methods));

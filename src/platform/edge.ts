@@ -25,7 +25,10 @@ export type EdgeDeps = {
   log: Log;
   /** Of each client address on the routes that anybody can call. */
   rateLimit?: RateLimit | undefined;
-  /** Requests on those routes that may wait for their answers at a time: each takes some 10 KiB, however small it is. */
+  /**
+   * Concurrent requests at most on those routes: each waiting one takes some 10 KiB, however small
+   * it is.
+   */
   requestsMax?: number | undefined;
   /** Whose errors look otherwise. */
   formats?: { paths: RegExp; render: (error: unknown) => Response }[];
@@ -92,7 +95,7 @@ export class Edge {
       : this.#dispatch(request, url);
   }
 
-  /** What anybody may call. Throws 503 while too many requests wait. */
+  /** Handles routes that anybody may call. Throws 503 if too many requests are in progress. */
   #bounded(request: Request, url: Split): Response | Promise<Response> {
     const { rateLimit, requestsMax } = this.#deps;
     if (requestsMax !== undefined && this.#active > requestsMax)
@@ -167,7 +170,7 @@ function splitUrl(url: string): Split {
   return { path, start, rest: url.slice(end) };
 }
 
-/** The method that a preflight asks for, or that of the request itself. */
+/** Returns the method that a preflight asks for, or else the request's own. */
 function askedMethod({ method, headers }: Request): string {
   return method === "OPTIONS" ? (headers.get("access-control-request-method") ?? method) : method;
 }

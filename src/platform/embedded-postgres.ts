@@ -20,7 +20,7 @@ const LOOK_MS = 1000;
 const PID_FILE = "postmaster.pid";
 // PostgreSQL refuses to run as root; this user exists everywhere.
 const NOBODY = 65_534;
-// In the words of initdb, which alone among its programs asks for the user's name.
+// Error text of initdb, which alone among PostgreSQL's programs needs the user to have a name.
 const NAMELESS = "could not look up effective user ID";
 // Where root keeps a copy of the binaries that the unprivileged user can reach when the checkout is in root's own home.
 const REACHABLE_COPY = "/var/lib/floodgate/postgres-18.4";

@@ -27,7 +27,7 @@ export async function readJson(request: Request): Promise<unknown> {
   return await readPlainJson(request, BODY_BYTES_MAX, "Not JSON type");
 }
 
-// What some route of devices and notifications takes in its body.
+// Fields that at least one route of devices or notifications accepts in its body.
 const KNOWN_FIELDS = [
   "external_id",
   "push_token",
@@ -54,8 +54,9 @@ const KNOWN_FIELDS = [
 ];
 
 /**
- * The fields of a JSON body. Unknown ones are ignored; one that only other routes take is refused, because its sender believes that it
- * counts. `taken` names those that count here, and those that a client may send back as it got them. Throws 400.
+ * Reads the fields of a JSON body. Ignores unknown fields, but refuses fields that only other
+ * routes use, because the client believes that they have an effect. `taken` lists the fields that
+ * are used here or that clients may send back unchanged. Throws 400.
  */
 export function fieldsOf(body: unknown, taken: string[]): Fields {
   const fields = new Fields(body);

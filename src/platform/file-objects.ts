@@ -138,7 +138,10 @@ export class FileObjects implements ObjectStore {
 
   async [Symbol.asyncDispose](): Promise<void> {}
 
-  /** A disk that is not mounted has lost every object, which says nothing about one of them. */
+  /**
+   * Distinguishes a missing object from an unmounted disk, which says nothing about a single
+   * object.
+   */
   async #missing(key: string): Promise<Error> {
     const isThere = await access(this.#temporary).then(
       () => true,

@@ -7,7 +7,7 @@ const TAB = 0x09;
 const HYPHEN = 0x2d;
 const CRLF = "\r\n";
 const BLANKS = /^[ \t]*/;
-// All headers of a part; or the line of a boundary, which may be padded.
+// Size of a part's headers, or of a boundary line, which may be padded.
 const LINES_BYTES_MAX = 16 * 1024;
 const NOTHING = Buffer.alloc(0);
 
@@ -20,26 +20,31 @@ export class FormError extends Error {
   override readonly name = "FormError";
 }
 
-/** Cuts a multipart body into its parts as its bytes arrive, at the places where Go's `mime/multipart` does. Throws FormError. */
+/**
+ * Streaming parser that splits a multipart body at the same places as Go's `mime/multipart`. Throws
+ * FormError.
+ */
 export class FormParser {
   readonly #dashes: Buffer;
-  /** what lines end in: CRLF, unless the first boundary ends in a bare LF */
+  /** Line ending: CRLF, unless the first boundary ends with a bare LF. */
   #newline = CRLF;
-  /** what ends the body of a part */
+  /** Delimiter that ends the body of a part. */
   #delimiter: Buffer;
   #state: "preamble" | "headers" | "body" | "boundary" | "done" = "preamble";
   #parts = 0;
   #headers = new PartHeaders();
-  /** Nothing of the body was passed on yet: a boundary then needs no line's end before it. */
+  /**
+   * True until data of the part's body is emitted: a boundary may then follow without a line break.
+   */
   #isEmpty = true;
-  /** The line's end before a boundary may still come. */
+  /** True while the line break before a boundary may still come. */
   #mayEndLine = true;
-  /** The end of a body that may be the beginning of a boundary. */
+  /** End of the last chunk that may be the beginning of a boundary. */
   #held = NOTHING;
-  /** a line whose end has not come */
+  /** Line whose end has not arrived yet. */
   readonly #line = Buffer.allocUnsafe(LINES_BYTES_MAX);
   #lineBytes = 0;
-  /** of the part's headers, or of the boundary's line */
+  /** Bytes of the part's headers, or of the boundary line. */
   #linesBytes = 0;
 
   constructor(boundary: string) {
@@ -47,12 +52,12 @@ export class FormParser {
     this.#delimiter = Buffer.from(`${CRLF}--${boundary}`);
   }
 
-  /** The closing boundary was read; nothing behind it is part of the form. */
+  /** True once the closing boundary was read; anything behind it is ignored. */
   get isDone(): boolean {
     return this.#state === "done";
   }
 
-  /** What the chunk adds to the form; data views the chunk, if it can. */
+  /** Parses the next chunk; the returned data references the chunk where possible. */
   write(chunk: Uint8Array): FormPiece[] {
     const own = Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength);
     const bytes = this.#held.length === 0 ? own : Buffer.concat([this.#held, own]);
@@ -66,10 +71,10 @@ export class FormParser {
     return pieces;
   }
 
-  /** Throws FormError unless the form is whole. */
+  /** Throws FormError if the form is incomplete. */
   end(): void {
     const isBetween = this.#state === "preamble" || this.#state === "boundary";
-    // The last line needs no end.
+    // The last line may end without a line break.
     if (isBetween && this.#isClosing(this.#line.toString("latin1", 0, this.#lineBytes)))
       this.#state = "done";
     if (!this.isDone) throw new FormError("was cut short");
@@ -78,7 +83,7 @@ export class FormParser {
   #readLine(bytes: Buffer, at: number, pieces: FormPiece[]): number {
     const found = bytes.indexOf(LF, at);
     const end = found === -1 ? bytes.length : found + 1;
-    // The preamble may be millions of lines.
+    // Skips the preamble fast: it may have millions of lines.
     if (
       this.#state === "preamble" &&
       this.#linesBytes === 0 &&
@@ -89,7 +94,7 @@ export class FormParser {
     this.#linesBytes += end - at;
     const isLong = this.#linesBytes > LINES_BYTES_MAX;
     if (isLong && this.#state !== "preamble") throw new FormError("is malformed");
-    // A line of the preamble that is so long is no boundary, so what it holds does not matter.
+    // A preamble line that is too long cannot be a boundary: ignore its content.
     if (!isLong) this.#lineBytes += bytes.copy(this.#line, this.#lineBytes, at, end);
     if (found === -1) return end;
     const line = this.#line.subarray(0, isLong ? 0 : this.#lineBytes);
@@ -126,7 +131,10 @@ export class FormParser {
     return rest === "" || rest === this.#newline;
   }
 
-  /** What is behind the boundary and its padding; undefined for a line that is none. */
+  /**
+   * Returns the text behind the boundary and its padding, or undefined if the line is not a
+   * boundary.
+   */
   #behind(line: string, dashes: string): string | undefined {
     const boundary = this.#dashes.toString("latin1") + dashes;
     return line.startsWith(boundary) ? line.slice(boundary.length).replace(BLANKS, "") : undefined;
@@ -164,7 +172,10 @@ export class FormParser {
     return this.#hold(bytes, end);
   }
 
-  /** Whether a boundary without a line's end begins there; undefined where more bytes must tell. */
+  /**
+   * Returns whether a boundary (without a preceding line break) begins here, or undefined if more
+   * bytes are needed.
+   */
   #isAt(bytes: Buffer, at: number): boolean | undefined {
     const start = bytes.subarray(at, at + this.#dashes.length);
     if (!start.equals(this.#dashes.subarray(0, start.length))) return false;
@@ -180,12 +191,12 @@ export class FormParser {
   }
 
   #hold(bytes: Buffer, from: number): number {
-    // A copy: the chunk is its sender's again when it was written.
+    // Copied: the caller may reuse the chunk after `write`.
     this.#held = Buffer.from(bytes.subarray(from));
     return bytes.length;
   }
 
-  /** Where at the end of the bytes a delimiter may begin; their length if it cannot. */
+  /** Returns where at the end of the bytes a delimiter may begin, or their length if none can. */
   #beginningOfDelimiter(bytes: Buffer, from: number): number {
     const start = Math.max(from, bytes.length - this.#delimiter.length + 1);
     const at = start + bytes.subarray(start).lastIndexOf(this.#delimiter[0] ?? LF);
@@ -194,7 +205,10 @@ export class FormParser {
   }
 }
 
-/** Whether the bytes at that place, behind the text of a boundary, make it one; undefined where more of them must tell. */
+/**
+ * Returns whether the bytes behind a boundary's text complete the boundary, or undefined if more
+ * bytes are needed.
+ */
 function endsBoundary(bytes: Buffer, at: number): boolean | undefined {
   const next = bytes[at];
   if (next === undefined) return undefined;

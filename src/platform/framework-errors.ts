@@ -3,7 +3,7 @@ import { ValidationError } from "elysia";
 import { isOutage } from "./database.ts";
 import { AppError, unavailable } from "./errors.ts";
 
-/** Translates errors of Elysia and of a missing database; others are returned as they are. */
+/** Translates errors of Elysia and of an unavailable database; returns others unchanged. */
 export function toAppError(code: string | number, cause: unknown): unknown {
   if (code === "VALIDATION") return new AppError("invalid", validationMessage(cause), { cause });
   if (isOutage(cause))

@@ -11,7 +11,10 @@ import { type StoreHealth } from "./store-health.ts";
 const CHECK_MS = 2000;
 
 type State = "ok" | "down";
-/** `bus` is that of a process without Redis, to which PostgreSQL carries what others say. */
+/**
+ * Result of a check; `bus` is reported without Redis, when PostgreSQL carries the messages between
+ * processes.
+ */
 export type Check = { postgres: State; objects: State; redis?: State; bus?: State };
 
 export type HealthDeps = {
@@ -50,7 +53,7 @@ export class Health {
     const clock = skewText(this.#deps.clock.skewMs?.() ?? 0);
     const body = {
       ...named,
-      // Named only where it alone is away: it is PostgreSQL.
+      // Reported only if PostgreSQL itself is up, because it carries the bus.
       ...(bus === "down" && named.postgres === "ok" && { bus }),
       ...(clock !== "" && { clock }),
     };
@@ -60,7 +63,7 @@ export class Health {
   #status(isReady: boolean, { redis, bus }: Check): string {
     if (this.stopping) return "stopping";
     if (!isReady) return "unavailable";
-    // Without a bus a process serves on, but does not hear the others.
+    // Without a bus the process still serves, but does not hear the other processes.
     return redis === "down" || bus === "down" ? "degraded" : "ok";
   }
 
@@ -87,7 +90,7 @@ export class Health {
   }
 }
 
-/** Empty for what is no trouble. */
+/** Returns "" if the clocks agree. */
 function skewText(ms: number): string {
   if (Math.abs(ms) < SKEW_MS_TOLD) return "";
   return `${Math.round(Math.abs(ms) / 1000)} s ${ms > 0 ? "ahead of" : "behind"} PostgreSQL`;

@@ -9,12 +9,13 @@ import { AppError } from "./errors.ts";
 import { joined } from "./streams.ts";
 import { ZstdFrames } from "./zstd-frames.ts";
 
-// Below these sizes inflating takes less than the hand-over to another thread.
+// Sizes below which inflating takes less time than handing the bytes to another thread.
 const INLINE_BYTES_MAX = 32 * 1024;
 const INLINE_INFLATED_BYTES_MAX = 2 ** 20;
 const SLICE_BYTES = 64 * 1024;
 const TURN_BYTES = 2 ** 20;
-// What tells deflate with the header of zlib, as HTTP means it, from the bare one that some clients send.
+// Length of the zlib header, which distinguishes deflate as HTTP defines it from raw deflate, which
+// some clients send.
 const ZLIB_HEADER_BYTES = 2;
 
 type Format = "gzip" | "zlib" | "raw" | "br" | "zstd";
@@ -37,7 +38,11 @@ const STREAMS: Record<Format, () => Engine> = {
   zstd: () => zlib.createZstdDecompress(CHUNKS),
 };
 
-/** Takes one coding off. Behind it there may be zeros, which some clients pad with, and nothing else. Throws 413 when more than `bytesMax` would come out, 400 when it is not whole. */
+/**
+ * Removes one content coding. Only zero padding, which some clients add, may follow the compressed
+ * data. Throws 413 if more than `bytesMax` would be inflated, 400 if the data is truncated or
+ * corrupt.
+ */
 export async function inflateWhole(
   coding: Coding,
   bytes: Uint8Array,
@@ -55,7 +60,7 @@ export async function inflateWhole(
   }
 }
 
-/** The same of bytes that arrive in chunks. */
+/** Streaming version of `inflateWhole`. */
 export async function* inflateChunks(
   coding: Coding,
   chunks: AsyncGenerator<Uint8Array>,
@@ -76,7 +81,10 @@ export async function* inflateChunks(
   }
 }
 
-/** The first bytes, fewer only when there are no more, and all chunks, those included. */
+/**
+ * Peeks at the first bytes (fewer only at the end of the stream); `all` yields all chunks including
+ * these.
+ */
 export async function beginning(
   chunks: AsyncGenerator<Uint8Array>,
   bytes: number,
@@ -101,7 +109,10 @@ function formatOf(coding: Coding, [first = 0, second = 0]: Uint8Array): Format {
 
 type Inflated = { buffer: Uint8Array; engine: { bytesWritten: number } };
 
-/** Undefined for what is to be inflated by another thread. */
+/**
+ * Inflates small bodies on this thread; returns undefined for those that another thread should
+ * inflate.
+ */
 function inflatedInline(format: Format, bytes: Uint8Array, bytesMax: number): Inflated | undefined {
   if (bytes.length > INLINE_BYTES_MAX) return undefined;
   const maxOutputLength = Math.min(bytesMax, INLINE_INFLATED_BYTES_MAX);
@@ -131,7 +142,7 @@ async function* slicesIn(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
   for (let at = 0; at < bytes.length; at += SLICE_BYTES) yield bytes.subarray(at, at + SLICE_BYTES);
 }
 
-/** The result of an engine that was asked for `info`, which its types do not know. */
+/** Reads the result of a zlib function called with `info`, which its types do not know. */
 function readInflated(result: unknown): Inflated {
   if (isInflated(result)) return result;
   throw new TypeError("the engine gave no info");
@@ -141,13 +152,13 @@ function isInflated(result: unknown): result is Inflated {
   return typeof result === "object" && result !== null && "engine" in result;
 }
 
-/** What comes out of an engine that is fed with the chunks. */
+/** Feeds the chunks to a zlib engine, and yields its output. */
 async function* through(
   engine: Engine,
   chunks: AsyncGenerator<Uint8Array>,
 ): AsyncGenerator<Uint8Array> {
   const feeding = feed(engine, chunks);
-  // It is awaited when everything has come out: a failure must not count as unhandled until then.
+  // Awaited below after all output: until then a failure must not be an unhandled rejection.
   feeding.catch(() => undefined);
   try {
     for await (const chunk of engine) if (chunk instanceof Uint8Array) yield chunk;
@@ -158,7 +169,10 @@ async function* through(
   }
 }
 
-/** Resolves to the number of bytes in all, and of zeros at their end. An engine that has found its end, or is gone, is given no more. */
+/**
+ * Feeds the engine; resolves to the total number of bytes and the number of trailing zeros. Stops
+ * feeding once the engine has reached the end of its data or is destroyed.
+ */
 async function feed(engine: Engine, chunks: AsyncGenerator<Uint8Array>) {
   const { promise: over, resolve } = Promise.withResolvers<void>();
   for (const event of ["end", "error", "close"]) engine.once(event, () => resolve());
@@ -171,10 +185,11 @@ async function feed(engine: Engine, chunks: AsyncGenerator<Uint8Array>) {
       fed += chunk.length;
       const ending = zerosAtEnd(chunk);
       zeros = ending === chunk.length ? zeros + ending : ending;
-      // A copy: the bytes are a view of what the network delivered, and the engine reads them later.
+      // Copied: the bytes belong to a network buffer, and the engine reads them later.
       if (!isOver() && !engine.write(new Uint8Array(chunk)))
         await Promise.race([once(engine, "drain").catch(() => undefined), over]);
-      // What comes back from the other thread at once is taken in the same turn of the event loop.
+      // Yield to the event loop: results that come back at once would otherwise be handled in the
+      // same turn.
       if (Math.trunc(fed / TURN_BYTES) > Math.trunc((fed - chunk.length) / TURN_BYTES))
         await setImmediate();
     }
@@ -186,7 +201,7 @@ async function feed(engine: Engine, chunks: AsyncGenerator<Uint8Array>) {
   }
 }
 
-/** The bytes of a body's frames alone. */
+/** Yields only the bytes that belong to zstd frames. */
 async function* frameChunks(chunks: AsyncGenerator<Uint8Array>): AsyncGenerator<Uint8Array> {
   const frames = new ZstdFrames();
   for await (const chunk of chunks) {

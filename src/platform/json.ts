@@ -14,7 +14,10 @@ export function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-/** The body as JSON. Throws 400 with the `problem` if it is not JSON in UTF-8, and 413 over `bytesMax`. */
+/**
+ * Reads the body as JSON. Throws 400 with the `problem` if it is not JSON in UTF-8, and 413 over
+ * `bytesMax`.
+ */
 export async function readJson(
   request: Request,
   bytesMax: number,

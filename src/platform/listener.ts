@@ -19,7 +19,8 @@ const ACCEPT_TURNS = 3;
 
 const LISTENING = "0A";
 
-// Bun's answers to a name that does not resolve, and the system's to the address of another machine.
+// Error codes of a host that does not resolve (Bun's) or is the address of another machine (the
+// system's).
 const NOT_OURS = new Set(["EINVAL", "ENOTFOUND", "EADDRNOTAVAIL"]);
 
 const LEAVING_MS = 10_000;
@@ -66,7 +67,7 @@ export async function untilFree(host: string, port: number, log: Log): Promise<v
 
 const answerNothing = () => new Response();
 
-/** Throws UsageError for a host that nothing can listen on. */
+/** Throws UsageError if the host is not one that this machine can listen on. */
 export async function checkHost(host: string): Promise<void> {
   try {
     await Bun.serve({ hostname: host, port: 0, fetch: answerNothing }).stop(true);

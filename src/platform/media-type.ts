@@ -1,18 +1,23 @@
-/** A header like Content-Type or Content-Disposition: a type in small letters, and its parameters by their names in small letters. */
+/**
+ * Parsed header like Content-Type or Content-Disposition; the type and the parameter names are in
+ * lower case.
+ */
 export type MediaType = { type: string; parameters: Map<string, string> };
 
 const TOKEN = /[!#$%&'*+\-.^\w`{|}~]+/y;
 const TYPE = /^[!#$%&'*+\-.^\w`{|}~]+(?:\/[!#$%&'*+\-.^\w`{|}~]+)?$/;
-// Unicode's White_Space.
+// Characters with Unicode's White_Space property.
 const IS_SPACE = /[\t-\r \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]/;
 const SPACE = new RegExp(`${IS_SPACE.source}*`, "y");
-// What a backslash escapes. Before anything else it is one, as in the paths that Internet Explorer sent for file names.
+// Characters that a backslash escapes. Before any other it is literal, as in the Windows paths that
+// Internet Explorer sent as file names.
 const ESCAPABLE = new Set('()<>@,;:\\"/[]?=');
 const PERCENT = /%[0-9a-f]{2}/gi;
 
 /**
- * Reads such a header as Go's `mime.ParseMediaType` does, on which the servers stand that clients met before: spaces nearly anywhere, a
- * semicolon at the end, RFC 2231's `name*` and `name*0`. Undefined for what Go gives an error for.
+ * Parses a header like Go's `mime.ParseMediaType`, which the servers that this one replaces use:
+ * spaces nearly anywhere, a trailing semicolon, RFC 2231's `name*` and `name*0`. Returns undefined
+ * if Go returns an error.
  */
 export function parseMediaType(header: string): MediaType | undefined {
   const end = header.indexOf(";");
@@ -37,7 +42,7 @@ export function parseMediaType(header: string): MediaType | undefined {
   return { type, parameters: plain };
 }
 
-/** The parameters of a header, one after the other. */
+/** Reads the parameters of a header one by one. */
 class ParameterReader {
   readonly #text: string;
   #at: number;
@@ -96,7 +101,10 @@ function groupOf(groups: Map<string, Map<string, string>>, name: string): Map<st
   return group;
 }
 
-/** The value of `name*`, or of `name*0` and its continuations; undefined for none that can be read. */
+/**
+ * Returns the value of `name*`, or of `name*0` and its continuations; undefined if there is no
+ * valid one.
+ */
 function joined(name: string, pieces: Map<string, string>): string | undefined {
   const single = pieces.get(`${name}*`);
   if (single !== undefined) return decoded(single);
@@ -111,7 +119,7 @@ function joined(name: string, pieces: Map<string, string>): string | undefined {
   }
 }
 
-/** RFC 2231's `charset'language'text`. */
+/** Decodes RFC 2231's `charset'language'text`. */
 function decoded(text: string): string | undefined {
   const [charset, , ...rest] = text.split("'");
   const isKnown = /^(?:utf-8|us-ascii)$/i.test(charset ?? "");

@@ -6,12 +6,13 @@ import { FormError, FormParser, type FormPiece } from "./form-parser.ts";
 import { type MediaType, parseMediaType } from "./media-type.ts";
 import { type PartHeaders } from "./part-headers.ts";
 
-// A form may be all headers, or line ends: other requests get their turn between the pieces.
+// Bytes parsed at a time: a form may consist of headers or line breaks only, and other requests
+// must get their turn in between.
 const PIECE_BYTES = 128 * 1024;
 const TURN_MS = 5;
 const PARTS_MAX = 1000;
 const FIELD_BYTES_MAX = 4096;
-// RFC 2046 allows 70 characters.
+// Longest boundary accepted; RFC 2046 allows 70 characters.
 const BOUNDARY_LENGTH_MAX = 1000;
 const NAME_BYTES_MAX = 255;
 // oxlint-disable-next-line no-control-regex -- control characters are what it looks for
@@ -28,7 +29,7 @@ export type FormEvent =
   | { type: "end" };
 
 export type FormLimits = {
-  /** of a form that has content codings */
+  /** Inflated size limit of a form with content codings. */
   inflatedBytesMax: number;
   fieldBytesMax?: number;
 };
@@ -49,14 +50,14 @@ export async function* formEvents(
       const piece = chunk.subarray(at, at + PIECE_BYTES);
       yield form.take(parse(() => parser.write(piece)));
       if (performance.now() - turnMs < TURN_MS) continue;
-      // Chunks that have come already would be read in one turn of the event loop.
+      // Yield: chunks that are already buffered would all be parsed in one turn of the event loop.
       await setImmediate();
       turnMs = performance.now();
     }
   parse(() => parser.end());
 }
 
-/** Throws 415. */
+/** Returns the boundary. Throws 415 if the request is not a multipart form. */
 function boundaryOf({ headers }: Request): string {
   const mediaType = parseMediaType(headers.get("content-type") ?? "");
   if (mediaType?.type !== "multipart/form-data")
@@ -78,7 +79,7 @@ function parse<T>(step: () => T): T {
 
 type Field = { name: string; chunks: Uint8Array[] };
 
-/** Makes events of a form's pieces, and keeps the fields until they are whole. */
+/** Converts parser output to events; buffers fields until they are complete. */
 class FormReader {
   readonly #fieldBytesMax: number;
   #parts = 0;
@@ -128,7 +129,10 @@ class FormReader {
   }
 }
 
-/** The names in a part's Content-Disposition; without a file name it is a field. Throws 400 where it has none that can be read: a file would be lost. */
+/**
+ * Returns the names in a part's Content-Disposition; without a file name the part is a field.
+ * Throws 400 if it is missing or invalid: a file would be lost.
+ */
 function dispositionOf(headers: PartHeaders): { name: string; filename: string | undefined } {
   const header = headers.get("content-disposition") ?? "";
   const { type, parameters } = parseMediaType(header) ?? NO_TYPE;
@@ -140,7 +144,7 @@ function dispositionOf(headers: PartHeaders): { name: string; filename: string |
   return { name, filename };
 }
 
-/** Throws 400 unless a file's name is one that can neither lead out of a folder nor be misread. */
+/** Throws 400 if a file name could escape its folder or be misread. */
 export function checkFileName(name: string): void {
   const isPlain = name !== "" && !UNSAFE_NAME.test(name) && name.isWellFormed();
   if (!isPlain || Buffer.byteLength(name) > NAME_BYTES_MAX)

@@ -1,7 +1,8 @@
 /**
- * Where segments and builds live. In a driver one call is one attempt, except `upload`. `openObjects` puts RetryingObjects before it, which
- * tries reads again; retries and deadlines of everything else belong to the caller, who knows what is at stake.
- * Keys are relative paths of `[A-Za-z0-9._-]` parts joined by `/`.
+ * Object store of segments and builds. In a driver one call is one attempt, except `upload`.
+ * `openObjects` wraps the driver in RetryingObjects, which retries reads; retries and deadlines of
+ * everything else belong to the caller, who knows what is at stake. Keys are relative paths of
+ * `[A-Za-z0-9._-]` parts joined by `/`.
  */
 export interface ObjectStore extends AsyncDisposable {
   /** What the store is, for logs and health: `files` or `s3`. */
@@ -14,8 +15,9 @@ export interface ObjectStore extends AsyncDisposable {
    */
   put(key: string, body: Uint8Array, signal?: AbortSignal): Promise<void>;
   /**
-   * The bytes from `start` up to but without `end`. Throws ObjectMissing or ObjectDamaged when they cannot be had, ReadBroken when only some
-   * of them arrived, and another Error while the store is away.
+   * Reads the bytes from `start` up to but without `end`. Throws ObjectMissing or ObjectDamaged if
+   * they are lost, ReadBroken if only some of them arrived, and another Error while the store is
+   * unavailable.
    */
   read(key: string, start: number, end: number, signal?: AbortSignal): Promise<Uint8Array>;
   /**
@@ -38,9 +40,12 @@ export interface ObjectStore extends AsyncDisposable {
     | undefined;
   /** Every object under `prefix` in key order, only those beyond the key `after` if it is given, a page in memory at a time. */
   list(prefix: string, after?: string): AsyncIterable<{ key: string; bytes: number }>;
-  /** Rejects when the store does not answer, or not as it should. Changes nothing. */
+  /** Rejects if the store does not answer, or not as it should. Changes nothing. */
   ping(signal?: AbortSignal): Promise<void>;
-  /** Writes something small, which no other call meets; rejects when the store does not take it. May cost as much as a PUT. */
+  /**
+   * Writes a small object that other calls never see; rejects if the store does not accept it. May
+   * cost as much as a PUT.
+   */
   probe(signal?: AbortSignal): Promise<void>;
 }
 
@@ -52,7 +57,10 @@ export class ObjectMissing extends Error {
   override readonly name = "ObjectMissing";
 }
 
-/** The object ends before the range does, or its disk cannot read it. `bytes` is what could be read of the range's beginning. */
+/**
+ * Thrown if the object is shorter than the range, or its disk cannot read it. `bytes` is the
+ * readable beginning of the range.
+ */
 export class ObjectDamaged extends Error {
   override readonly name = "ObjectDamaged";
   readonly bytes: Uint8Array;
@@ -63,7 +71,7 @@ export class ObjectDamaged extends Error {
   }
 }
 
-/** The answer broke off; `bytes` is the beginning of the range that had arrived by then. */
+/** Thrown if the answer was cut off; `bytes` is the beginning of the range that had arrived. */
 export class ReadBroken extends Error {
   override readonly name = "ReadBroken";
   readonly bytes: Uint8Array;

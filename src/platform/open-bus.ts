@@ -27,7 +27,10 @@ export async function openBus(config: Config, sql: Sql, log: Log): Promise<OpenB
   };
 }
 
-/** A pooler of transactions would give the listening session to somebody else. */
+/**
+ * Opens a bus over PostgreSQL. Listens on a direct connection if one is configured, because a
+ * transaction pooler would give the LISTEN session to other clients.
+ */
 async function openPostgresBus(
   { databaseDirectUrl }: Config,
   sql: Sql,

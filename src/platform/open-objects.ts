@@ -5,7 +5,10 @@ import { FileObjects } from "./file-objects.ts";
 import { type ObjectStore } from "./objects.ts";
 import { RetryingObjects } from "./retrying-objects.ts";
 
-/** The configured object store: S3 once a bucket is named, else files in the data folder. Reads are tried again. */
+/**
+ * Opens the configured object store: S3 if a bucket is set, else files in the data folder. Reads
+ * are retried.
+ */
 export async function openObjects({ s3, dataDir }: Config): Promise<ObjectStore> {
   if (s3 === undefined)
     return new RetryingObjects(await FileObjects.open(join(dataDir, "objects")));

@@ -1,6 +1,6 @@
 import { type Queryable } from "./database.ts";
 
-/** For descriptions of routes. */
+/** Explanation of ordering for the descriptions of routes. */
 export const ORDER_BYS_RULE =
   "comma-separated, a leading - means descending; other names are left out, and the id decides among equals";
 

@@ -8,30 +8,31 @@ import { isFarewell, isRefusal } from "./postgres-errors.ts";
 const PROBE_MS = 500;
 const ASK_MS = 50;
 const ASK_TRIES = 20;
-// By then whoever was refused has the answer.
+// Delay before connections are dropped, so that refused statements get their answers first.
 const DROP_MS = 20;
 
 export type OutageDeps = {
-  /** Closes all connections, and looks for the server anew. */
+  /** Closes all connections, and makes the next one look for the server again. */
   drop: () => void;
   log: Log | undefined;
 };
 
-/** PostgreSQL takes no writes here. The code is the server's own for that. */
+/** Error for a read-only PostgreSQL, with the error code that the server itself uses. */
 class ReadOnly extends Error {
   override readonly name = "ReadOnly";
   readonly code = "25006";
 }
 
 /**
- * Knows when the server is there but refuses the work, which no waiting of a request will change: then new ones are refused at once.
- * Connections are dropped, again and again, because another server may take over behind the same name.
+ * Circuit breaker for a server that is reachable but refuses the work: waiting does not help, so
+ * new requests are refused at once. Keeps dropping connections, because another server may take
+ * over under the same name.
  */
 export class Outage {
   readonly #deps: OutageDeps;
   #sql: postgres.Sql<{ bigint: bigint }> | undefined;
   #reason: unknown;
-  /** when connections were last dropped, or infinity until they are */
+  /** Time when connections were last dropped; infinity from the refusal until they are. */
   #droppedMs = 0;
   #isAsking = false;
 
@@ -39,7 +40,7 @@ export class Outage {
     this.#deps = deps;
   }
 
-  /** The pool that it is about. */
+  /** Sets the pool to watch. */
   watch(sql: postgres.Sql<{ bigint: bigint }>): void {
     this.#sql = sql;
   }
@@ -48,7 +49,7 @@ export class Outage {
     return this.#reason !== undefined;
   }
 
-  /** Throws 503 while nothing can be written. */
+  /** Throws 503 while the server refuses work. */
   check(): void {
     if (this.isKnown)
       throw unavailable("the database takes nothing at the moment, send it again", 2, {
@@ -57,7 +58,7 @@ export class Outage {
       });
   }
 
-  /** To be told of every error of the server. */
+  /** Must be called with every error of the server. */
   refused(error: unknown): void {
     if (this.isKnown) return;
     if (isFarewell(error)) void this.#ask();
@@ -68,14 +69,14 @@ export class Outage {
     void this.#waitForEnd();
   }
 
-  /** The server's time in epoch ms. Throws when it does not answer, or takes no writes. */
+  /** Returns the server's time in epoch ms. Throws if it does not answer, or is read-only. */
   async ping(): Promise<number> {
     if (this.#sql === undefined) throw new Error("no pool is watched");
     const startedMs = performance.now();
     const [row] = await this.#sql<[{ ms: number; readOnly: boolean }]>`
       select (extract(epoch from clock_timestamp()) * 1000)::float8 as ms, current_setting('transaction_read_only') = 'on' as "readOnly"`;
     if (!row.readOnly) {
-      // What a connection of before says tells nothing.
+      // Ignore answers over connections from before the drop.
       if (startedMs > this.#droppedMs) this.#end();
       return row.ms;
     }
@@ -84,7 +85,9 @@ export class Outage {
     throw error;
   }
 
-  /** Finds out whether the server that said farewell is followed by one that takes the work. */
+  /**
+   * After a server has announced its shutdown, finds out whether its successor accepts the work.
+   */
   async #ask(): Promise<void> {
     if (this.#isAsking) return;
     this.#isAsking = true;
@@ -108,7 +111,7 @@ export class Outage {
       try {
         await this.ping();
       } catch (error) {
-        // Nobody uses the pool any more.
+        // The pool was closed.
         if (error instanceof Error && "code" in error && error.code === "CONNECTION_ENDED") return;
       }
     }

@@ -1,14 +1,17 @@
 const HEADERS_MAX = 100;
-// A name with a space before its colon is another name, as Go takes it.
+// Header name. A space before the colon is part of the name, as in Go.
 const NAME = /^[!#$%&'*+\-.^\w`|~ ]+$/;
 // oxlint-disable-next-line no-control-regex -- control characters are what it excludes
 const VALUE = /^[^\u0000-\u0008\u000a-\u001f\u007f]*$/;
 
-/** The headers of a part, read line by line as Go's `net/textproto` does. */
+/** Headers of a part, parsed line by line like Go's `net/textproto`. */
 export class PartHeaders {
   readonly #lines: string[] = [];
 
-  /** Takes a line without its end; one that begins with a blank goes on with the line before. False for what is no header. */
+  /**
+   * Adds a line without its line break; one that begins with a blank continues the previous header.
+   * Returns false if it is not a header.
+   */
   add(line: string): boolean {
     const isFolded = isBlank(line.charCodeAt(0));
     const text = trimBlanks(line);
@@ -29,7 +32,7 @@ export class PartHeaders {
     });
   }
 
-  /** The first one of that name, which is given in small letters. */
+  /** Returns the first header of that name, which must be in lower case. */
   get(name: string): string | undefined {
     const isNamed = (line: string) =>
       line[name.length] === ":" && line.slice(0, name.length).toLowerCase() === name;
@@ -38,7 +41,7 @@ export class PartHeaders {
   }
 }
 
-/** Without the spaces and tabs around it. */
+/** Trims spaces and tabs. */
 function trimBlanks(text: string): string {
   let [start, end] = [0, text.length];
   while (start < end && isBlank(text.charCodeAt(start))) start++;

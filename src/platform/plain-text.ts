@@ -59,7 +59,7 @@ export function plainDetail(
   };
 }
 
-/** The errors alone, by their texts, with those of every route. */
+/** Describes the error answers, by their texts, together with those that every route has. */
 export function plainErrors(texts: Partial<Record<number, string>>) {
   const coding = 413 in texts ? CODING : {};
   const errors = Object.entries({ ...texts, ...coding, ...LIMITED }).map(([status, text]) => [

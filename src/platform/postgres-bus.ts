@@ -6,7 +6,8 @@ import { warnRarely } from "./rare-warnings.ts";
 // PostgreSQL takes payloads of less than 8,000 bytes.
 const PAYLOAD_BYTES_MAX = 7900;
 const BEAT_MS = 1000;
-// Its own pulse comes back; a listener that hears none for so long is cut off. Less than the five seconds in which a loss is to be known.
+// Silence after which a listener that does not hear its own heartbeat counts as cut off. Less than
+// five seconds, within which a loss must be noticed.
 const SILENCE_MS = 4000;
 const FAREWELL_MS = 200;
 
@@ -29,7 +30,7 @@ export class PostgresBus implements Bus {
     this.#channel = channel;
   }
 
-  /** Resolves when it listens; the `listener` has sessions of its own. */
+  /** Resolves once it listens; `listener` is a pool whose sessions are not shared. */
   static async open(
     { sql, listener }: { sql: Sql; listener: Sql },
     log: Log,

@@ -6,16 +6,19 @@ import { UsageError } from "./errors.ts";
 import { type Tls } from "./postgres-parameters.ts";
 import { type PostgresHost } from "./postgres-url.ts";
 
-// Length and code of the message that asks for TLS.
+// SSLRequest message: its length and code.
 const TLS_REQUEST = Buffer.from([0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f]);
 const YES = 0x53;
 const NO = 0x4e;
 
-/** `ask`: as the server wants it. */
+/** TLS use; `ask` follows the server's answer. */
 export type Encryption = "always" | "ask" | "never";
 export type Dialled = { socket: Socket; isEncrypted: boolean };
 
-/** A connection could not be made. The code is the socket's own, or CONNECT_TIMEOUT or CONNECT_TLS. */
+/**
+ * Thrown if a connection cannot be made. The code is the socket's own, CONNECT_TIMEOUT, CONNECT_TLS
+ * or CONNECT_SOCKET.
+ */
 export class DialError extends Error {
   override readonly name = "DialError";
   readonly code: string;
@@ -46,7 +49,7 @@ export async function dial(
     : undefined;
   try {
     await until(socket, "connect", isOver.signal).catch((cause: unknown) => {
-      // A path that is missing must not look like any other file that is.
+      // Use an own code: a missing socket must not look like any other missing file (ENOENT).
       throw isLocal ? new DialError("CONNECT_SOCKET", messageOf(cause), { cause }) : cause;
     });
     if (isLocal || encryption === "never") return { socket, isEncrypted: false };
@@ -63,7 +66,7 @@ export async function dial(
   }
 }
 
-/** Throws UsageError for files that cannot be read. */
+/** Reads the TLS files. Throws UsageError if one cannot be read. */
 export function tlsFiles({ mode, rootCert, cert, key, keyPassword }: Tls) {
   return {
     ...(rootCert !== undefined && {
@@ -80,7 +83,7 @@ export function tlsFiles({ mode, rootCert, cert, key, keyPassword }: Tls) {
 async function offersTls(socket: Socket, signal: AbortSignal): Promise<boolean> {
   socket.write(TLS_REQUEST);
   const answer = await until(socket, "data", signal);
-  // Anything behind the one letter was put there by somebody between.
+  // Exactly one byte is expected: any more was injected by a man in the middle.
   if (!Buffer.isBuffer(answer) || answer.length !== 1 || (answer[0] !== YES && answer[0] !== NO))
     throw new DialError("CONNECT_TLS", "the server did not say whether it offers TLS");
   return answer[0] === YES;
@@ -110,7 +113,7 @@ async function encrypt(
   }
 }
 
-/** Resolves at the event, with what came with it. */
+/** Resolves with the first argument of the event; rejects if the socket fails or closes first. */
 async function until(socket: Socket, event: string, signal: AbortSignal): Promise<unknown> {
   const { promise, resolve, reject } = Promise.withResolvers<unknown>();
   const onclose = () => reject(new DialError("ECONNRESET", "the server closed the connection"));

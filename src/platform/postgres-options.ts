@@ -4,11 +4,14 @@ import { type PostgresHost, type PostgresUrl } from "./postgres-url.ts";
 const APPLICATION = "floodgate";
 const LIFETIME_S_MIN = 1800;
 
-/** What the driver is told of an address. Everything that it would else take from PG variables of the environment is said. */
+/**
+ * Returns the driver's options. Sets all of them explicitly, because the driver would take the rest
+ * from PG* environment variables.
+ */
 export function driverOptions(url: PostgresUrl, host: () => PostgresHost) {
   const { connectTimeoutS } = url;
   return {
-    // Only for messages: connections are made for the driver.
+    // Used in messages only: connections are made outside of the driver.
     path: url.hosts.map(({ name, port }) => `${name}:${port}`).join(", "),
     host: "",
     port: 0,
@@ -21,13 +24,15 @@ export function driverOptions(url: PostgresUrl, host: () => PostgresHost) {
     connect_timeout: Number.isFinite(connectTimeoutS) ? connectTimeoutS : 0,
     idle_timeout: 0,
     max_lifetime: LIFETIME_S_MIN * (1 + Math.random()),
-    // The driver's own waits grow to 20 s, longer than a request waits: a short outage would still fail what comes after it.
+    // Shorter than the driver's own backoff of up to 20 s: requests would time out even after a
+    // short outage.
     backoff: () => 0.1 + Math.random() * 0.4,
     keep_alive: 60,
     fetch_types: true,
     debug: false,
     publications: "alltables",
-    // Where a statement may meet another session than the one before, none is prepared, and none is sent before the last one is answered.
+    // Transaction pooling: the next statement may run in another session, so prepared statements
+    // and pipelining are off.
     prepare: !url.isPooled,
     max_pipeline: url.isPooled ? 0 : 100,
     connection: { application_name: APPLICATION, ...url.session },

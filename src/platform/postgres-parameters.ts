@@ -15,16 +15,16 @@ export type SessionAttrs = (typeof SESSION_ATTRS)[number];
 
 export type Tls = {
   mode: SslMode;
-  /** a file, or `system` */
+  /** A file, or `system`. */
   rootCert: string | undefined;
   cert: string | undefined;
   key: string | undefined;
   keyPassword: string | undefined;
-  /** without asking the server first */
+  /** Direct TLS, without an SSLRequest first. */
   direct: boolean;
 };
 
-/** What a URL's query says. */
+/** Parameters in the query of a database URL. */
 export type Parameters = {
   host: string[] | undefined;
   hostaddr: string[] | undefined;
@@ -36,15 +36,15 @@ export type Parameters = {
   connectTimeoutS: number | undefined;
   tls: Tls;
   sessionAttrs: SessionAttrs;
-  /** what the server is told of a session when it begins */
+  /** Session parameters of the startup message. */
   session: Record<string, string>;
-  /** Whether each transaction may meet another session: a pooler is between. */
+  /** True if a transaction pooler is in between: each transaction may use another session. */
   isPooled: boolean;
-  /** names of what has no effect here */
+  /** Names of parameters that are ignored. */
   dropped: string[];
 };
 
-/** `search_path` is no name of libpq, but of many drivers. */
+/** Session parameters; `search_path` is not one of libpq's, but many drivers accept it. */
 const SESSION = ["application_name", "options", "search_path"];
 const NAMES = new Set(
   `host hostaddr port user password passfile dbname connect_timeout target_session_attrs pgbouncer
@@ -52,16 +52,18 @@ const NAMES = new Set(
     .split(/\s+/)
     .concat(SESSION),
 );
-// What could be shown in a message: other names may be pieces of a password.
+// Parameter names that may be shown in a message: others may be part of a password.
 const NAME = /^[a-z][\w.-]{0,39}$/i;
 
-/** Whether a `name=value` of a query has an effect. */
+/** Returns whether a `name=value` of a query has an effect. */
 export function isKnown(pair: string): boolean {
   const [name = ""] = pair.split("=");
   return NAMES.has(decode(name, "parameters"));
 }
 
-/** Throws UsageError. What is not known is dropped: it is for other drivers. */
+/**
+ * Parses the parameters. Throws UsageError. Drops unknown ones, which are meant for other drivers.
+ */
 export function readParameters(query: string): Parameters {
   const { values, dropped } = split(query);
   const get = (name: string) => values.get(name) || undefined;
@@ -105,7 +107,7 @@ function split(query: string): { values: Map<string, string>; dropped: string[] 
       values.set(name, decode(value, name));
       continue;
     }
-    // As it would be where a password has an unescaped question mark.
+    // Typical of a password with an unescaped question mark.
     if (pair.includes("@"))
       throw new UsageError('has an "@" among its parameters: in a user or password write ? as %3F');
     if (value === undefined) throw new UsageError('has a parameter without a "="');
@@ -137,12 +139,12 @@ function readTls(get: (name: string) => string | undefined): Tls {
     throw new UsageError(
       "has sslnegotiation=direct, which needs sslmode=require or a stricter one",
     );
-  // With a root certificate it counts, as libpq has it.
+  // As in libpq, a root certificate makes `require` verify the certificate.
   const strict = mode === "require" && rootCert !== undefined ? "verify-ca" : mode;
   return { mode: strict, rootCert, cert, key, keyPassword: get("sslpassword"), direct };
 }
 
-/** `ssl` has other drivers' names for it. */
+/** Translates `ssl`, an alternative of other drivers to sslmode. */
 function legacyMode(ssl: string | undefined): string | undefined {
   return ssl === "true" ? "require" : ssl === "false" ? "disable" : ssl;
 }
@@ -158,18 +160,18 @@ function oneOf<const Value extends string>(
   return value;
 }
 
-/** None at all is for ever, and one second is two. */
+/** Converts connect_timeout as libpq does: 0 or less is infinite, and the minimum is 2 s. */
 function seconds(given: number): number {
   return given <= 0 ? Number.POSITIVE_INFINITY : Math.max(2, given);
 }
 
-/** `part` is its name, for the message. */
+/** Percent-decodes a part of the URL; `part` is its name in the error message. */
 export function decode(text: string, part: string): string {
   try {
     const decoded = decodeURIComponent(text);
     if (!decoded.includes("\0")) return decoded;
   } catch {
-    // Told below.
+    // The error is thrown below.
   }
   throw new UsageError(
     `has a "%" in its ${part} that is not followed by the two digits of a character: write it as %25`,

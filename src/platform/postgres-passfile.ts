@@ -3,7 +3,10 @@ import { readFileSync } from "node:fs";
 import { UsageError } from "./errors.ts";
 import { type PostgresHost, type PostgresUrl } from "./postgres-url.ts";
 
-/** The URL's own password, or the first of its passfile that is for this host, database and user; "" for none. The file may change. */
+/**
+ * Returns the URL's own password, or the first match in its passfile for this host, database and
+ * user; "" if there is none. Reads the file each time, because it may change.
+ */
 export function passwordFor(url: PostgresUrl, { name, port }: PostgresHost): string {
   if (url.password !== undefined || url.passfile === undefined) return url.password ?? "";
   const wanted = [name.startsWith("/") ? "localhost" : name, String(port), url.database, url.user];
@@ -25,7 +28,7 @@ function readLines(path: string): string[] {
   }
 }
 
-/** Between colons; a backslash takes its meaning from the character after it. */
+/** Splits a line at colons; a backslash escapes the next character. */
 function fieldsOf(line: string): string[] {
   return (line.match(/(?:^|:)(?:\\.|[^:\\])*/g) ?? []).map((field, nth) =>
     (nth === 0 ? field : field.slice(1)).replaceAll(/\\(.)/g, "$1"),

@@ -9,14 +9,14 @@ const CONNECT_S_DEFAULT = 5;
 const ENCODE =
   "in a user or password write % @ : / ? # and spaces percent-encoded (@ is %40, / is %2F)";
 
-/** `name` is what a certificate is checked against; `to` is where the connection goes. */
+/** Host of a URL: `name` is checked against the certificate; `to` is where to connect. */
 export type PostgresHost = {
   name: string;
   port: number;
   to: { host: string; port: number } | { path: string };
 };
 
-/** An address of PostgreSQL, read as libpq reads it. */
+/** PostgreSQL connection settings, read as libpq reads them. */
 export type PostgresUrl = Omit<Parameters, "host" | "hostaddr" | "port" | "connectTimeoutS"> & {
   hosts: [PostgresHost, ...PostgresHost[]];
   user: string;
@@ -27,8 +27,8 @@ export type PostgresUrl = Omit<Parameters, "host" | "hostaddr" | "port" | "conne
 type Authority = Pick<Parameters, "user" | "password"> & { hosts: string[]; ports: string[] };
 
 /**
- * Reads a URI with libpq's names and meanings. Throws UsageError for a mistake, with a message that holds nothing of the URL's values:
- * a mistyped one may have its password anywhere.
+ * Parses a connection URI with libpq's names and meanings. Throws UsageError with a message that
+ * contains none of the URL's values: a mistyped URL may have its password anywhere.
  */
 export function parsePostgresUrl(url: string): PostgresUrl {
   const text = url.trim();

@@ -6,7 +6,7 @@ import { driverOptions } from "./postgres-options.ts";
 import { type SessionAttrs } from "./postgres-parameters.ts";
 import { type PostgresHost, type PostgresUrl } from "./postgres-url.ts";
 
-/** Which of the hosts is connected to, and whether with TLS. */
+/** The host to connect to, and whether with TLS. */
 export type Way = { host: PostgresHost; encryption: Encryption };
 
 type State = { recovery: boolean; readOnly: boolean };
@@ -19,19 +19,19 @@ const FITS: Record<SessionAttrs, (state: State) => boolean> = {
   standby: ({ recovery }) => recovery,
   "prefer-standby": ({ recovery }) => recovery,
 };
-// No entry for this host, user and kind of connection.
+// Code of a server without a pg_hba.conf entry for this host, user and kind of connection.
 const NO_ENTRY = "28000";
 
 /**
- * Makes connections to the first host that answers and is of the kind that is wanted. It is remembered until a connection to it fails,
- * or somebody says that it is no longer the right one.
+ * Connects to the first host that answers and is of the requested kind. Remembers it until a
+ * connection to it fails or `forget` is called.
  */
 export class Ways {
   readonly #url: PostgresUrl;
-  /** of the last connection */
+  /** Host of the last connection. */
   host: PostgresHost;
   #found: Promise<Way> | undefined;
-  /** Hosts that offer TLS and then refuse it. */
+  /** Hosts that offer TLS but then refuse encrypted sessions. */
   readonly #plain = new Set<PostgresHost>();
 
   constructor(url: PostgresUrl) {
@@ -39,20 +39,20 @@ export class Ways {
     [this.host] = url.hosts;
   }
 
-  /** The next connection looks for a host anew. */
+  /** Makes the next connection look for a host again. */
   forget(): void {
     this.#found = undefined;
     this.#plain.clear();
   }
 
-  /** Throws DialError, or what a server says against the session. */
+  /** Returns a connected socket. Throws DialError, or the server's refusal of the session. */
   async connect(): Promise<Socket> {
     const known = this.#found;
     try {
       return await this.#follow(await this.#find());
     } catch (error) {
       this.#found = undefined;
-      // It may have moved on to another of the hosts.
+      // The primary may have moved to another of the hosts.
       if (known === undefined || this.#isOnlyOne()) throw error;
       return await this.#follow(await this.#find());
     }
@@ -66,7 +66,7 @@ export class Ways {
       isRefused ? { host, encryption: "never" } : way,
     );
     if (way.encryption !== "ask" || !isEncrypted) return socket;
-    // Offered is not yet allowed: libpq then goes on without.
+    // An offer of TLS does not mean that the session is allowed; libpq then retries without TLS.
     if (await this.#isAllowed({ host, encryption: "always" })) {
       way.encryption = "always";
       return socket;
@@ -102,13 +102,13 @@ export class Ways {
           failure ??= new DialError("CONNECT_ATTRS", `no host of DATABASE_URL is ${sessionAttrs}`);
         } catch (error) {
           failure = error;
-          // As libpq does: a wrong password is wrong everywhere.
+          // Give up, as libpq does: a wrong password is wrong on every host.
           if (error instanceof postgres.PostgresError && error.code.startsWith("28")) throw error;
         }
     throw failure;
   }
 
-  /** Undefined if it is not of that kind. */
+  /** Returns undefined if the host is not of the requested kind. */
   async #firstOf(
     host: PostgresHost,
     encryption: Encryption,
@@ -134,9 +134,9 @@ export class Ways {
     }
   }
 
-  /** By a session of its own. */
+  /** Opens a short session to find out the host's state. */
   async #ask(way: Way): Promise<State> {
-    // A constant of its own, because the driver's types do not know `socket`.
+    // A separate constant, because the driver's types do not know `socket`.
     const options = {
       ...driverOptions(this.#url, () => way.host),
       max: 1,

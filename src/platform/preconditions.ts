@@ -1,22 +1,22 @@
 import { AppError } from "./errors.ts";
 import { parseHttpDate } from "./http-date.ts";
 
-// One member of a list of entity tags. A tag may hold commas, but no quotes.
+// One entity tag of a list. A tag may contain commas, but no quotes.
 const ENTITY_TAG = /(?:^|,)[ \t]*(?<weak>W\/)?(?<tag>"[\x21\x23-\x7e\x80-\xff]*")[ \t]*(?=,|$)/g;
 
-/** Tell one state of a file from another. */
+/** Validators that tell one state of a file from another. */
 export type Validators = {
-  /** strong, in its quotes */
+  /** Strong ETag, with its quotes. */
   etag: string;
-  /** The second of the last change. No two states of the file share one. */
+  /** Last-Modified in whole seconds. No two states of the file share one. */
   lastModifiedMs: number;
 };
 
 export type EntityTag = { isWeak: boolean; tag: string };
 
 /**
- * Decides by the preconditions of a GET or HEAD whether the client gets the file or has it already, in the order of RFC 9110, 13.2.2.
- * Dates that are not valid are ignored. Throws 412.
+ * Evaluates the preconditions of a GET or HEAD in the order of RFC 9110, 13.2.2: whether to send
+ * the file, or 304. Ignores invalid dates. Throws 412.
  */
 export function checkPreconditions(
   { headers }: Request,
@@ -35,7 +35,7 @@ export function checkPreconditions(
     : "proceed";
 }
 
-/** Whether a range may be sent: by `If-Range` it must be of the very file that the client has a part of. */
+/** Returns whether a range may be sent: `If-Range` must match the current state of the file. */
 export function isRangeAllowed({ headers }: Request, validators: Validators): boolean {
   const condition = headers.get("if-range");
   return (
@@ -45,7 +45,7 @@ export function isRangeAllowed({ headers }: Request, validators: Validators): bo
   );
 }
 
-/** The members of `If-Match` or `If-None-Match` that can be read. */
+/** Returns the valid entity tags of `If-Match` or `If-None-Match`. */
 export function entityTags(list: string): EntityTag[] {
   return Array.from(list.matchAll(ENTITY_TAG), ({ groups }) => ({
     isWeak: groups?.["weak"] !== undefined,

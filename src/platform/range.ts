@@ -31,12 +31,12 @@ export function selectRange(
   headers.set("last-modified", formatHttpDate(validators.lastModifiedMs));
   headers.set("accept-ranges", "bytes");
   if (checkPreconditions(request, validators) === "not_modified") {
-    // They describe a body, and a 304 has none (RFC 9110, 15.4.5).
+    // Remove headers that describe a body: a 304 has none (RFC 9110, 15.4.5).
     for (const name of ["content-type", "content-disposition"]) headers.delete(name);
     return { status: 304, start: 0, end: 0 };
   }
   const range =
-    // A HEAD has no ranges (RFC 9110, 14.2).
+    // Ranges are defined for GET only (RFC 9110, 14.2).
     originalOf(request).method === "GET" && isRangeAllowed(request, validators)
       ? parseRange(request.headers.get("range"), bytes)
       : undefined;

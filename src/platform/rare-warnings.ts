@@ -1,7 +1,7 @@
 import { type Log } from "./log.ts";
 
 const AGAIN_MS = 60_000;
-// Whoever is at the other end may give any number of reasons.
+// Distinct warnings remembered at most: the peer's error texts may vary endlessly.
 const KINDS_MAX = 100;
 
 type Told = { atMs: number; unsaid: number };
@@ -9,8 +9,8 @@ type Told = { atMs: number; unsaid: number };
 const toldBy = new WeakMap<Log, Map<string, Told>>();
 
 /**
- * Warns of trouble that goes on: at once, and then of the same once a minute, with how often it was met meanwhile. Texts that differ in
- * numbers or ids are the same.
+ * Logs a recurring problem at once, then at most once a minute with the number of repetitions.
+ * Texts that differ only in numbers or ids count as the same.
  */
 export function warnRarely(
   log: Log,
@@ -32,7 +32,7 @@ export function warnRarely(
   log.warn({ ...fields, ...repeated }, message);
 }
 
-/** Forgets what was not told for long. */
+/** Drops expired entries; returns whether there is room for another. */
 function hasRoom(kinds: Map<string, Told>, nowMs: number): boolean {
   if (kinds.size < KINDS_MAX) return true;
   for (const [kind, { atMs }] of kinds) if (nowMs - atMs >= AGAIN_MS) kinds.delete(kind);

@@ -15,13 +15,13 @@ const WINDOW_S = 5;
 const PARTS = 50;
 // And never of one alone: most sessions send one in this time, and telling of it costs a fifth of taking a batch in.
 const PART_MIN = 2;
-// Whoever has more addresses than this is not held back by a limit of each.
+// Keys counted at most. A client with more addresses than this evades the limit per address.
 const KEYS_MAX = 50_000;
 
 export type RateLimitKind = "project" | "session" | "address";
 export type RateLimits = Record<RateLimitKind, RateLimit | undefined> & { rows: RowLimits };
 
-/** What strangers can make rows of, by the name that its limit has in the metrics. */
+/** Kinds of rows that untrusted clients can create, named as in the metrics. */
 export type RowKind = "starts" | "installs" | "image_names" | "presence_users";
 export type RowLimits = Record<RowKind, RowLimit>;
 
@@ -32,7 +32,10 @@ const ROWS: Record<RowKind, string> = {
   presence_users: "new users",
 };
 
-/** The limits that are set. With Redis those of one key hold for all processes together, else for each. */
+/**
+ * Opens the configured limits. With Redis, limits per key are shared by all processes; without it
+ * each process counts alone.
+ */
 export async function openRateLimits(
   { rateLimits, rowLimits, redis: named }: Pick<Config, "rateLimits" | "rowLimits" | "redis">,
   redis: Redis | undefined,
@@ -42,7 +45,7 @@ export async function openRateLimits(
   const open = async (kind: string, perSecond: number | undefined, what: string) => {
     if (perSecond === undefined) return undefined;
     if (redis === undefined) return new RateLimit({ kind, perSecond, what }, metrics);
-    // Memory that a server without Redis need not spend.
+    // Loaded only with Redis, to save memory.
     const { RateLimiterRedis } = await import("rate-limiter-flexible");
     const limiter = new RateLimiterRedis({
       points: perSecond * WINDOW_S,
@@ -52,7 +55,7 @@ export async function openRateLimits(
       rejectIfRedisNotReady: true,
     });
     const onFailure = (error: unknown) => {
-      // The bus tells of a Redis that is away.
+      // An unreachable Redis is already reported by the bus.
       if (isReply(error))
         warnOfRedis(log, named?.prefix ?? "", error, "Redis does not share the rate limits");
     };
@@ -83,14 +86,14 @@ export async function openRateLimits(
 }
 
 type RateLimitOptions = {
-  /** as the metrics name it */
+  /** Label of the limit in the metrics. */
   kind: string;
   perSecond: number;
-  /** as the refusal names what there is too much of */
+  /** Description of the limited thing for the error message. */
   what: string;
 };
 
-/** The count of all processes together. */
+/** Counter shared by all processes. */
 type SharedLimit = { limiter: RateLimiterRedis; onFailure: (error: unknown) => void };
 
 /**
@@ -121,7 +124,7 @@ export class RateLimit {
     if (refuse !== undefined) throw refuse();
   }
 
-  /** Counts a request; when there are too many returns what makes the refusal. */
+  /** Counts a request; if there are too many returns a function that makes the error. */
   count(key: string | number): (() => AppError) | undefined {
     const { count, leftMs } = this.#here.count(key);
     if (count > this.#points)
@@ -141,13 +144,15 @@ export class RateLimit {
       if (consumedPoints > limiter.points)
         this.#here.block(key, Math.min(Math.max(msBeforeNext, 1), WINDOW_S * 1000));
     } catch (error) {
-      // What is counted here is the estimate.
+      // Fall back to this process's own count.
       onFailure(error);
     }
   }
 }
 
-/** How many rows strangers may make: from one network of a client, and in this process, whoever sends them. */
+/**
+ * Limits how many rows untrusted clients can create: per client network, and in total per process.
+ */
 export class RowLimit {
   readonly #here: RateLimit | undefined;
   readonly #ofAddress: RateLimit | undefined;
@@ -161,15 +166,18 @@ export class RowLimit {
     return this.#here === undefined && this.#ofAddress === undefined;
   }
 
-  /** Counts a row. Throws 429 when there are too many. `network` is undefined where an address may stand for many clients. */
+  /**
+   * Counts a row. Throws 429 if there are too many. `network` is undefined if many clients may
+   * share the address.
+   */
   take(network: string | undefined): void {
     const refuse = this.count(network);
     if (refuse !== undefined) throw refuse();
   }
 
-  /** Counts a row; when there are too many returns what makes the refusal. */
+  /** Counts a row; if there are too many returns a function that makes the error. */
   count(network: string | undefined): (() => AppError) | undefined {
-    // First, so that one address cannot use up what is for all.
+    // Checked first, so that one address cannot use up the total.
     const ofAddress = network === undefined ? undefined : this.#ofAddress?.count(network);
     return ofAddress ?? this.#here?.count("");
   }

@@ -1,8 +1,9 @@
 type RateWindow = { count: number; endsMs: number };
 
 /**
- * Counts by key, each in windows of a fixed length that begin with the key's first request. The number of keys is bounded, whoever makes
- * them up: windows are kept in two generations, and the older one is forgotten when all of it is over, or when there is no more room.
+ * Fixed-window counters by key; a window begins with the key's first request. The number of keys is
+ * bounded: there are two generations, and the older one is dropped when all its windows are over or
+ * there is no more room.
  */
 export class RateWindows {
   readonly #windowMs: number;
@@ -18,12 +19,12 @@ export class RateWindows {
     this.#now = now;
   }
 
-  /** How many keys it holds. */
+  /** Number of keys in memory. */
   get size(): number {
     return this.#young.size + this.#old.size;
   }
 
-  /** Counts one more; `leftMs` is how long the window lasts yet. */
+  /** Counts one more; `leftMs` is the time until the window ends. */
   count(key: string | number): { count: number; leftMs: number } {
     const nowMs = this.#now();
     let window = this.#young.get(key) ?? this.#old.get(key);
@@ -33,7 +34,10 @@ export class RateWindows {
     return { count: window.count, leftMs: window.endsMs - nowMs };
   }
 
-  /** Until then every count of the key is over any limit. `ms` is at most the length of a window. */
+  /**
+   * Makes every count of the key exceed any limit for `ms`, which is at most the length of a
+   * window.
+   */
   block(key: string | number, ms: number): void {
     const nowMs = this.#now();
     this.#begin(key, { count: Number.POSITIVE_INFINITY, endsMs: nowMs + ms }, nowMs);

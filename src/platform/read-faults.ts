@@ -9,7 +9,7 @@ const LOGGED_MS = 3_600_000;
 const LOGGED_MAX = 10_000;
 const AWAY_LOGGED_MS = 10_000;
 
-/** Stored bytes that cannot be had any more: their object is gone, or is not what was written. */
+/** Thrown if stored bytes are lost: their object is missing or damaged. */
 export class Lost extends Error {
   override readonly name = "Lost";
   readonly reason: "missing" | "damaged";
@@ -21,13 +21,16 @@ export class Lost extends Error {
     this.key = key;
   }
 
-  /** Undefined for errors of a store that is merely away. */
+  /** Returns undefined for errors of a store that is only unavailable. */
   static from(error: unknown, key: string): Lost | undefined {
     if (error instanceof ObjectMissing) return new Lost("missing", key, error);
     return error instanceof ObjectDamaged ? new Lost("damaged", key, error) : undefined;
   }
 
-  /** The answer to a request for just these bytes. A restored backup would bring them back, so nobody may keep it. */
+  /**
+   * Returns the error for a request of exactly these bytes. Not cacheable, because restoring a
+   * backup would bring them back.
+   */
   toAppError(what: string): AppError {
     const message = this.reason === "missing" ? "gone from the store" : "damaged in the store";
     return new AppError("gone", `${what} is ${message}`, {
@@ -38,7 +41,7 @@ export class Lost extends Error {
   }
 }
 
-/** Tells operators what readers meet. */
+/** Reports read failures to operators. */
 export class ReadFaults {
   readonly #metrics: Metrics;
   readonly #log: Log;
@@ -50,7 +53,9 @@ export class ReadFaults {
     this.#log = log;
   }
 
-  /** Counts it, and logs its object once an hour, however often it is asked for. `about`: what was asked for. */
+  /**
+   * Counts lost bytes, and logs their object at most once an hour. `about` says what was requested.
+   */
   lost({ reason, key, cause }: Lost, about: object): void {
     this.#metrics.missingRecords.inc({ reason });
     if (this.#logged.has(key)) return;
@@ -58,7 +63,9 @@ export class ReadFaults {
     this.#log.error({ key, reason, ...about, err: cause }, `a stored object is ${reason}`);
   }
 
-  /** The answer while the store is away. Logged every ten seconds at most: every reader meets it. */
+  /**
+   * Returns the error for a request while the store is unavailable. Logs at most every ten seconds.
+   */
   away(cause: unknown, key: string): AppError {
     const nowMs = performance.now();
     if (nowMs - this.#awayLoggedMs > AWAY_LOGGED_MS) {

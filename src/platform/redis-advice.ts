@@ -1,18 +1,18 @@
 import { type Log } from "./log.ts";
 import { warnRarely } from "./rare-warnings.ts";
 
-/** Warns, rarely, of what Redis did not do, and says what an operator can do about it where that is known. */
+/** Logs a failure of Redis at a limited rate, with advice if the cause is known. */
 export function warnOfRedis(log: Log, prefix: string, error: unknown, message: string): void {
   const advice = adviceOn(error instanceof Error ? error.message : "", prefix);
   warnRarely(log, { err: error, ...(advice !== undefined && { advice }) }, message);
 }
 
-/** Whether Redis itself refused it, rather than being away. */
+/** Returns whether Redis itself replied with an error, rather than being unreachable. */
 export function isReply(error: unknown): boolean {
   return error instanceof Error && error.name === "ReplyError";
 }
 
-/** Whether a replica answered that takes no writes, or has lost its primary. */
+/** Returns whether the reply came from a read-only replica or one that has lost its primary. */
 export function isOfReplica(message: string): boolean {
   return /\b(?:READONLY|MASTERDOWN)\b/.test(message);
 }

@@ -6,14 +6,15 @@ import { warnRarely } from "./rare-warnings.ts";
 import { isReply, warnOfRedis } from "./redis-advice.ts";
 
 const BEAT_MS = 1000;
-// Less than the five seconds in which a loss is to be known.
+// Silence after which the bus is down. Less than five seconds, within which a loss must be noticed.
 const SILENCE_MS = 3000;
 const KEPT_MS = 60_000;
 const FAREWELL_MS = 200;
 
 /**
- * The bus over Redis, with a connection of its own for listening. It is up while Redis takes writes and what is published comes back:
- * a connection alone may lead to a replica, to a server that is full, or to one that this user may do nothing with.
+ * Bus over Redis, with a separate connection for subscriptions. It is up while Redis accepts writes
+ * and its own heartbeats come back: a connection alone may lead to a replica, to a full server, or
+ * to one that denies this user everything.
  */
 export class RedisBus implements Bus {
   readonly name = "redis";
@@ -25,7 +26,7 @@ export class RedisBus implements Bus {
   readonly #outbox = new Outbox(async (byChannel) => await this.#send(byChannel));
   readonly #timer: NodeJS.Timeout;
   #isListening = false;
-  /** When the subscriber was made to connect anew. */
+  /** Time when the subscriber was last made to reconnect. */
   #movedMs = Number.NEGATIVE_INFINITY;
   #heardMs = Number.NEGATIVE_INFINITY;
   #writtenMs = Number.NEGATIVE_INFINITY;
@@ -70,7 +71,7 @@ export class RedisBus implements Bus {
     return this.isUp && this.#listeners.hearsPeers;
   }
 
-  /** Also while only writes are refused: those who listen still hear it. */
+  /** Publishes even while Redis refuses writes: subscribers still hear it. */
   publish(channel: string, message: unknown): void {
     if (this.#redis.status === "ready") this.#outbox.add(channel, message);
     else this.#listeners.lost();
@@ -95,11 +96,12 @@ export class RedisBus implements Bus {
       await this.#subscriber.subscribe(...names);
       const wasUp = this.isUp;
       this.#isListening = true;
-      // Those who were added lately may have missed something; all others are told when the bus is up.
+      // Listeners added while the bus is up may have missed messages; otherwise all are notified
+      // when it comes up.
       if (wasUp) this.#listeners.missed();
       await this.#beat();
     } catch (error) {
-      // The next beat tries again, on the same connection: one that Redis refuses this would be refused another one, too.
+      // The next heartbeat retries on the same connection: a new one would be refused, too.
       this.#warn(error);
     }
   }
@@ -110,9 +112,9 @@ export class RedisBus implements Bus {
     this.#note();
   }
 
-  /** Writes as presence does, and says that this process is there, which it must hear itself. */
+  /** Writes like presence does, and publishes a heartbeat, which this process must hear itself. */
   async #beat(): Promise<void> {
-    // An answer is due in time, or the client gives the connection up and makes a new one.
+    // Ping with a timeout: the client reconnects if no answer comes.
     this.#subscriber.ping().catch(() => undefined);
     if (this.#subscriber.status === "ready" && !this.#isListening) void this.#listen();
     this.#moveOn();
@@ -141,7 +143,10 @@ export class RedisBus implements Bus {
     await this.#redis.publish(this.#prefix + PULSE, this.#listeners.pack([String(pulse)]));
   }
 
-  /** Listens elsewhere when nothing comes back of what is published: after a failover the old server may be cut off. */
+  /**
+   * Reconnects the subscriber if its own messages do not come back: after a failover it may still
+   * be connected to the old server.
+   */
   #moveOn(): void {
     const silentSinceMs = performance.now() - SILENCE_MS;
     const isSilent = this.#isListening && this.#writtenMs > silentSinceMs;
@@ -150,7 +155,7 @@ export class RedisBus implements Bus {
     this.#subscriber.disconnect(true);
   }
 
-  /** Tells of a change. */
+  /** Logs when the bus goes up or down. */
   #note(): void {
     const { isUp } = this;
     if (this.#wasUp === isUp) return;
@@ -159,7 +164,10 @@ export class RedisBus implements Bus {
     if (isUp) this.#listeners.missed();
   }
 
-  /** One message for all of it: what is refused to listening is mostly refused to publishing as well. */
+  /**
+   * Logs all failures under one message: what a user may not subscribe to it mostly may not publish
+   * either.
+   */
   #warn(error: unknown): void {
     warnOfRedis(this.#log, this.#prefix, error, "Redis cannot be used");
   }

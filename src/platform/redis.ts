@@ -5,7 +5,8 @@ import { isOfReplica } from "./redis-advice.ts";
 const COMMAND_MS = 1000;
 const SILENCE_MS = 3000;
 const RECONNECT_MS_MAX = 1000;
-// A replica that answers in place of the primary refuses every write: once a second is often enough to look who answers now.
+// Least time between two reconnects because of a replica that answers in place of the primary and
+// refuses every write.
 const ELSEWHERE_MS = 1000;
 
 /**
@@ -22,11 +23,12 @@ export function openRedis(url: string): Redis {
     maxRetriesPerRequest: 0,
     enableOfflineQueue: false,
     autoResendUnfulfilledCommands: false,
-    // It asks for INFO, which a user may be denied. Whether Redis is of use is told by a write.
+    // Off: the ready check needs INFO, which a user may be denied. The bus checks with a write
+    // instead.
     enableReadyCheck: false,
     retryStrategy: (attempt) =>
       Math.min(50 * 2 ** attempt, RECONNECT_MS_MAX) * (0.5 + Math.random() / 2),
-    // After a failover the name or the address leads to another server.
+    // After a failover the name or address leads to another server.
     reconnectOnError: ({ message }) => {
       const nowMs = performance.now();
       if (!isOfReplica(message) || nowMs - leftMs < ELSEWHERE_MS) return false;

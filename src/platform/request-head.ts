@@ -1,13 +1,14 @@
 import { AppError } from "./errors.ts";
 
-// A name, or an address in brackets, and a port. Bun joins several of them with ", ", so a comma is none of it.
+// A name, or an address in brackets, and a port. Bun joins several headers with ", ", so a comma is
+// not allowed.
 const HOST = /^(?:\[[\da-f:.]+\]|[\w.~!$&'()*+;=%-]*)(?::\d{0,5})?$/i;
 const HOST_LENGTH_MAX = 255 + ":65535".length;
 const LENGTH = /^\d{1,15}$/;
 
 /**
- * Refuses heads that two programs may read differently, a proxy before this server and this server, and that Bun lets pass: two `Host`
- * headers or one that names no host, and two `Content-Length`. Throws 400.
+ * Refuses ambiguous heads (request smuggling) that a proxy and this server may read differently,
+ * and that Bun accepts: two `Host` headers or an invalid one, and two `Content-Length`. Throws 400.
  */
 export function checkHead({ headers }: Request): void {
   const host = headers.get("host");
@@ -16,7 +17,7 @@ export function checkHead({ headers }: Request): void {
   if (length !== null && !LENGTH.test(length)) throw malformed("Content-Length");
 }
 
-/** The connection is closed with it: what follows on it may not be what it seems. */
+/** Makes the error, which closes the connection: what follows on it cannot be trusted. */
 function malformed(name: string): AppError {
   return new AppError("invalid", `the ${name} header is malformed`, {
     headers: { connection: "close" },

@@ -6,7 +6,7 @@ const LINES_PER_S = 20;
 const TELL_MS = 10_000;
 const PATH_LENGTH_MAX = 200;
 const ERROR_TEXT_LENGTH_MAX = 4000;
-// Routes that need a server key: their answers to whoever has it are logged one by one.
+// Routes that need a server key: answers to its owner are logged without a limit.
 const KEYED_PATHS =
   /^\/(?:v1\/(?:sessions|images)|devices|notifications|internal|presence\/tokens)(?:\/|$)/;
 
@@ -19,7 +19,10 @@ export type RequestLine = {
   address: string;
 };
 
-/** Writes the lines of requests and of their faults. Of what anybody can cause it writes as many as can be read, so that a flood cannot fill the disk. */
+/**
+ * Logs requests and faults. Limits lines that anybody can cause, so that a flood cannot fill the
+ * disk.
+ */
 export class RequestLog {
   readonly #log: Log;
   readonly #requests: LineLimit;
@@ -42,7 +45,7 @@ export class RequestLog {
       this.#log.info({ ...line(), path: shortened(path, PATH_LENGTH_MAX) }, "request");
   }
 
-  /** The path comes without its query, which may hold a token. */
+  /** Logs an error; `path` has no query, which may contain a token. */
   fault(error: unknown, { method }: Request, path: string): void {
     if (!this.#faults.take()) return;
     const err = error instanceof Error ? shortenedError(error) : error;
@@ -50,7 +53,7 @@ export class RequestLog {
   }
 }
 
-/** Lets so many lines through in a second, and tells some time later how many it did not. */
+/** Rate limiter for log lines; reports later how many it dropped. */
 class LineLimit {
   readonly #tellMs: number;
   readonly #tell: (lines: number) => void;
@@ -84,7 +87,10 @@ function shortened(text: string, lengthMax: number): string {
   return text.length <= lengthMax ? text : `${text.slice(0, lengthMax)}…`;
 }
 
-/** As the logger would write it; its texts may quote what a client sent. Errors of a usual length are left to the logger. */
+/**
+ * Returns the error as the logger would write it, with long texts cut: they may quote what a client
+ * sent. Short errors are returned unchanged.
+ */
 function shortenedError(error: Error): object {
   const { message, stack = "" } = error;
   if (message.length + stack.length <= ERROR_TEXT_LENGTH_MAX) return error;

@@ -7,17 +7,17 @@ const WAIT_MS_MIN = 20;
 const WAIT_MS_MAX = 300;
 
 export type RetryingOptions = {
-  /** no new attempt is made after this time */
+  /** Time after which no new attempt is made. */
   giveUpMs: number;
-  /** the longest silence between two pieces of a streamed body */
+  /** Longest silence between two chunks of a streamed body. */
   stallMs: number;
 };
 
 type Body = Blob | ReadableStream<Uint8Array<ArrayBuffer>>;
 
 /**
- * A store whose reads and lists are tried again for some seconds while it fails, times out or breaks off, and go on where they stopped. What
- * is missing or damaged is told at once: asking again does not mend it.
+ * Object store that retries reads and lists for some seconds while they fail, time out or break
+ * off, and resumes where they stopped. Does not retry missing or damaged objects.
  */
 export class RetryingObjects implements ObjectStore {
   readonly link?: NonNullable<ObjectStore["link"]>;
@@ -108,7 +108,7 @@ export class RetryingObjects implements ObjectStore {
     await this.#inner[Symbol.asyncDispose]();
   }
 
-  /** A long body, whose rest is asked for again when the answer breaks off or stalls. */
+  /** Streams a long body, and requests the rest if the answer breaks off or stalls. */
   #stream(
     key: string,
     first: ReadableStream<Uint8Array<ArrayBuffer>>,
@@ -119,7 +119,8 @@ export class RetryingObjects implements ObjectStore {
     let reader = readerOf(first);
     let isBroken = false;
     let isWaiting = false;
-    // One timer for all pieces. A reader that is cancelled ends, as if its answer had been cut.
+    // One timer for all chunks. Canceling a reader looks like an answer that was cut off, so the
+    // rest is requested.
     const silence = setTimeout(() => {
       if (isWaiting) reader.cancel().catch(() => undefined);
     }, this.#options.stallMs);
@@ -172,7 +173,7 @@ export class RetryingObjects implements ObjectStore {
   }
 }
 
-/** A range of which some may have arrived. */
+/** A range of which a part may have arrived. */
 class Range {
   readonly parts: Uint8Array<ArrayBuffer>[] = [];
   #at: number;
@@ -185,7 +186,7 @@ class Range {
     return this.parts.length > 0;
   }
 
-  /** Reads what is left. */
+  /** Reads the missing rest. */
   async next<T>(read: (at: number) => Promise<T>): Promise<T> {
     try {
       return await read(this.#at);
@@ -205,7 +206,7 @@ function readerOf(body: Body) {
   return (body instanceof Blob ? body.stream() : body).getReader();
 }
 
-/** False for errors that another attempt meets as well. */
+/** Returns false for permanent errors, which retries cannot fix. */
 function mayPass(error: unknown): boolean {
   return !(
     error instanceof ObjectMissing ||

@@ -8,11 +8,11 @@ type Route = {
 export type Match = {
   template: string;
   methods: Set<string>;
-  /** by method */
+  /** CORS policies by method. */
   policies: Map<string, CorsPolicy>;
 };
 
-// Unknown paths may be long; no route has more segments.
+// Segments looked at in an unknown path, which may be long; no route has more.
 const SEGMENTS_MAX = 8;
 
 /** Which paths exist, with which methods: for 405, for CORS and for metric labels of bounded number. */
@@ -20,7 +20,7 @@ export class RouteTable {
   readonly #literal = new Map<string, Match>();
   /** by their first segment: one after another is slow where there are many */
   readonly #patterns = new Map<string, { pattern: RegExp; match: Match }[]>();
-  /** The policy of unknown paths, by the folders that routes are in. */
+  /** CORS policies of unknown paths, by the path prefixes of routes. */
   readonly #folders = new Map<string, CorsPolicy>();
 
   constructor(routes: Iterable<Route>) {
@@ -41,7 +41,10 @@ export class RouteTable {
     );
   }
 
-  /** The policy of a route's method, or else of its path, or else of the nearest folder that has routes. */
+  /**
+   * Returns the policy of the route's method, else of its path, else of the longest path prefix
+   * with routes.
+   */
   policy(match: Match | undefined, method: string, path: string): CorsPolicy {
     if (match === undefined)
       return widest(
@@ -83,7 +86,7 @@ function firstSegment(path: string): string {
   return end === -1 ? path : path.slice(0, end);
 }
 
-/** `/a` and `/a/b` of `/a/b/c`. */
+/** Returns the path prefixes: `/a` and `/a/b` of `/a/b/c`. */
 function foldersOf(path: string): string[] {
   const folders: string[] = [];
   for (let end = path.indexOf("/", 1); end !== -1; end = path.indexOf("/", end + 1)) {

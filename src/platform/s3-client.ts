@@ -33,7 +33,10 @@ export function openClient(config: S3Config): S3Client {
   return client;
 }
 
-/** Keys that are named win. Without them the SDK's own chain finds a profile, a web identity, or the role of a container or instance. */
+/**
+ * Returns the configured keys. Without them the SDK's credential chain applies: a profile, a web
+ * identity, or the role of a container or instance.
+ */
 function credentialsOf({ accessKeyId, secretAccessKey, sessionToken }: S3Config) {
   if (accessKeyId === undefined || secretAccessKey === undefined) return {};
   const token = sessionToken !== undefined && { sessionToken };

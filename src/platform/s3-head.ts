@@ -14,7 +14,10 @@ type Head = Pick<
 
 const REFUSES_HEAD = new Set([403, 405, 501]);
 
-/** Size and checksum of an object. Where the store refuses HEAD its first byte is read, whose headers tell the same. */
+/**
+ * Returns the size and checksum of an object. If the store refuses HEAD, reads its first byte,
+ * whose response has the same headers.
+ */
 export async function headObject(
   client: S3Client,
   target: { Bucket: string; Key: string },

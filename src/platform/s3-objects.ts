@@ -19,7 +19,7 @@ import { abortUploads, type S3Place, S3Upload } from "./s3-multipart.ts";
 import { RangeBody, rangeBytes } from "./s3-range.ts";
 import { INLINE_BYTES_MAX } from "./streams.ts";
 
-// Where nothing else is kept, so that whoever lists what is stored does not meet it.
+// Key in a prefix of its own, so that listings of segments and builds do not include it.
 const PROBE_KEY = "health/probe";
 const PROBE = Buffer.from("Written now and then to see whether the store takes writes.\n");
 
@@ -30,7 +30,7 @@ export type S3Options = S3Config & {
   putTimeoutMs?: number;
   /** For everything else, the longest silence: until connected and answered, then between two pieces of a body. A long read may go on. */
   stallTimeoutMs?: number;
-  /** The same for a GET: shorter, because it is tried again while somebody waits for the answer. */
+  /** The same for a GET: shorter, because reads are retried while a client waits. */
   readTimeoutMs?: number;
 };
 
@@ -123,7 +123,7 @@ export class S3Objects implements ObjectStore {
       throw damaged(key, start, end, new Uint8Array(0));
     }
     if (answer.stream === undefined) throw new Error(`s3: GET ${key}: the answer has no body`);
-    // Passed on as it is, at the speed of who reads it.
+    // Streamed from here on at the speed of the client, without a timeout.
     deadline.lift();
     return answer.stream;
   }
@@ -153,14 +153,18 @@ export class S3Objects implements ObjectStore {
     } while (token !== undefined);
   }
 
-  // Not by HEAD of the bucket: a key that may only read and write objects is all that is needed.
+  // Reads an object rather than using HEAD on the bucket: permission to read and write objects must
+  // suffice.
   async ping(signal?: AbortSignal): Promise<void> {
     await this.read(PROBE_KEY, 0, 1, signal).catch((error: unknown) => {
       if (!(error instanceof ObjectMissing)) throw error;
     });
   }
 
-  /** Replaces the object each time: with a condition a store could refuse it before it looked for room. */
+  /**
+   * Overwrites the object unconditionally: a store could refuse a conditional PUT before it notices
+   * that it is full.
+   */
   async probe(signal?: AbortSignal): Promise<void> {
     using deadline = new Deadline(`PUT ${PROBE_KEY}`, this.#putTimeoutMs, signal);
     const md5 = await md5Of(PROBE, deadline.signal);
@@ -189,9 +193,9 @@ export class S3Objects implements ObjectStore {
       });
     } catch (error) {
       if (!(error instanceof S3Failure)) throw error;
-      // Any other 404 may be a proxy's, or the bucket's.
+      // A 404 of another kind may come from a proxy, or be about the bucket.
       if (error.status === 404 && error.code === "NoSuchKey") throw new ObjectMissing(key);
-      // The object ends before the range begins.
+      // 416: the object is shorter than the start of the range.
       if (error.status === 416) throw damaged(key, start, end, new Uint8Array(0));
       throw error;
     }

@@ -1,7 +1,10 @@
 import { ObjectDamaged, ObjectMissing, ReadBroken } from "./objects.ts";
 import { type Deadline } from "./s3-deadline.ts";
 
-/** How many bytes of the range the answer has: fewer when the object ends before it. Throws when it is the answer to another question. */
+/**
+ * Returns how many bytes of the range the answer has: fewer if the object is shorter. Throws if the
+ * answer is for another range.
+ */
 export function rangeBytes(contentRange: string | undefined, start: number, end: number): number {
   const [, first, last, total] = contentRange?.match(/^bytes (\d+)-(\d+)\/(\d+|\*)$/) ?? [];
   const answered = Number(last) + 1;
@@ -11,7 +14,7 @@ export function rangeBytes(contentRange: string | undefined, start: number, end:
   return answered - start;
 }
 
-/** The body of an answer as it arrives. */
+/** Collects the body of an answer as it arrives. */
 export class RangeBody {
   readonly #bytes: Uint8Array;
   #filled = 0;
@@ -26,12 +29,12 @@ export class RangeBody {
     return this.#bytes.subarray(0, this.#filled);
   }
 
-  /** True when the object ended before the range. */
+  /** True if the object is shorter than the range. */
   get isShort(): boolean {
     return this.#available < this.#bytes.length;
   }
 
-  /** Takes in exactly `available` bytes. Each piece extends the deadline. */
+  /** Reads exactly `available` bytes. Each chunk extends the deadline. */
   async fill(
     chunks: ReadableStream<Uint8Array> | undefined,
     available: number,
@@ -40,7 +43,7 @@ export class RangeBody {
     this.#available = available;
     for await (const chunk of chunks ?? []) {
       if (this.#filled + chunk.length > available) {
-        // What has arrived is part of another answer.
+        // Discard the bytes: the answer does not belong to this request.
         this.#filled = 0;
         throw new Error(`more than ${available} bytes arrived`);
       }
@@ -51,7 +54,7 @@ export class RangeBody {
     if (this.#filled < available) throw new Error(`${this.#filled} of ${available} bytes arrived`);
   }
 
-  /** The error of a read that failed with that one: what had arrived by then is kept. */
+  /** Returns the error for a read that failed with `cause`; it keeps the bytes that had arrived. */
   broken(cause: unknown): unknown {
     if (this.#filled === 0 || cause instanceof ObjectMissing || cause instanceof ObjectDamaged)
       return cause;

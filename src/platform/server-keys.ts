@@ -2,7 +2,10 @@ import { timingSafeEqual } from "node:crypto";
 
 import { AppError } from "./errors.ts";
 
-/** Guards the management routes by `X-Server-Key`. While no key is configured they answer nobody. */
+/**
+ * Guards the management routes by `X-Server-Key`. Without a configured key they refuse every
+ * request.
+ */
 export class ServerKeys {
   readonly #digests: Uint8Array[];
 

@@ -1,37 +1,39 @@
 import { rejectOnAbort } from "./abort.ts";
 import { ObjectConflict, type ObjectStore } from "./objects.ts";
 
-// An answer holds for so long where requests cost something.
+// Time for which a result is reused if requests to the store cost money.
 const HOLDS_MS = 1000;
 const ASK_MS = 2000;
-// A write that waits for so long while no other one is stored.
+// Time after which a pending write counts as stalled, while no other write succeeds.
 const STALLED_MS = 2000;
-// A store that takes no writes is found by the clients' own; without any it is asked to take one so often.
+// Interval of probe writes while clients do not write; clients' own writes otherwise show whether
+// the store accepts any.
 const PROBE_EVERY_MS = 600_000;
-// The same where what can be read does not tell, because reading is refused.
+// Interval of probe writes if reads are refused and so cannot show the store's health.
 const PROBE_UNREADABLE_MS = 60_000;
-// Clients' writes that fail for so long while nothing else is stored outweigh a probe that succeeds.
+// Time for which clients' writes must fail, without one success, to outweigh a successful probe.
 const FAILING_MS = 3000;
-// Longer than the pause between two attempts of a commit: without any attempt the probe decides again.
+// Time for which failed client writes count: longer than the pause between two attempts of a
+// commit.
 const FAILED_RECENTLY_MS = 4500;
 
 /**
- * A store that knows whether it takes writes: by the outcome of the clients' writes, which all pass through here, and where there are
- * none by a read of its own each second in which somebody asks, and seldom a write. Reading alone would not tell of a full store, or
- * of a key that may only read; writes cost money.
+ * Knows whether the store accepts writes: from the outcome of clients' writes, which all pass
+ * through here, or else from a read at most once a second while somebody asks, and rarely a write.
+ * Reads alone would not reveal a full store or a read-only key; writes cost money.
  */
 export class StoreHealth implements ObjectStore {
   readonly #inner: ObjectStore;
   readonly link: ObjectStore["link"];
-  /** When writes that are not settled began. */
+  /** Start times of writes in progress. */
   readonly #pending = new Set<{ sinceMs: number }>();
   #succeededMs = Number.NEGATIVE_INFINITY;
   #failedMs = Number.NEGATIVE_INFINITY;
-  /** The first and the last of the clients' writes that failed since one succeeded. */
+  /** First and last failure of clients' writes since one succeeded. */
   #clients: { sinceMs: number; lastMs: number; error: unknown } | undefined;
   #answer: { atMs: number; error?: unknown } | undefined;
   #asking: Promise<void> | undefined;
-  /** How reading failed while a write succeeded. */
+  /** Error of a read that failed although a write succeeded. */
   #unreadable: string | undefined;
 
   constructor(inner: ObjectStore) {
@@ -47,7 +49,7 @@ export class StoreHealth implements ObjectStore {
     return this.#inner.freePuts;
   }
 
-  /** Rejects, within two seconds, when the store takes no writes. */
+  /** Rejects, within two seconds, if the store does not accept writes. */
   async check(): Promise<void> {
     const isFailing = this.#isFailing();
     if (!isFailing && this.#holds(this.#succeededMs)) return;
@@ -69,7 +71,7 @@ export class StoreHealth implements ObjectStore {
       await this.#inner.put(key, body, signal);
       this.#succeeded();
     } catch (error) {
-      // Neither does a taken key tell of the store, nor a writer that gave up.
+      // A conflict or an aborted write says nothing about the store.
       if (!(error instanceof ObjectConflict) && signal?.aborted !== true) this.#failed(error);
       throw error;
     } finally {
@@ -77,7 +79,7 @@ export class StoreHealth implements ObjectStore {
     }
   }
 
-  /** Only a success tells of the store: the stream itself may have failed. */
+  /** Records success only: a failure may be that of the source stream. */
   async upload(
     key: string,
     chunks: AsyncIterable<Uint8Array>,
@@ -130,7 +132,7 @@ export class StoreHealth implements ObjectStore {
     this.#clients = { sinceMs: this.#clients?.sinceMs ?? nowMs, lastMs: nowMs, error };
   }
 
-  /** Whether the last write failed, or one waits long while no other is stored. */
+  /** Returns whether the last write failed, or one is stalled while no other succeeds. */
   #isFailing(): boolean {
     const nowMs = performance.now();
     const isStalled = [...this.#pending].some(
@@ -146,7 +148,7 @@ export class StoreHealth implements ObjectStore {
     return isLong && performance.now() - lastMs < FAILED_RECENTLY_MS ? error : undefined;
   }
 
-  /** Never rejects. */
+  /** Reads or writes to find out whether the store is healthy. Never rejects. */
   async #ask(): Promise<void> {
     const signal = AbortSignal.timeout(ASK_MS);
     try {
@@ -157,7 +159,7 @@ export class StoreHealth implements ObjectStore {
     }
   }
 
-  /** Whether a read tells enough. */
+  /** Returns whether a read is enough to tell that the store is healthy. */
   async #canRead(signal: AbortSignal): Promise<boolean> {
     const sinceMs = performance.now() - this.#succeededMs;
     try {
@@ -175,7 +177,7 @@ export class StoreHealth implements ObjectStore {
   async #write(signal: AbortSignal): Promise<void> {
     try {
       await Promise.race([this.#inner.probe(signal), rejectOnAbort(signal)]);
-      // What has become of clients' writes is told by those alone.
+      // Keeps `#clients`: only clients' own writes clear their failures.
       this.#succeededMs = performance.now();
     } catch (error) {
       this.#failedMs = performance.now();

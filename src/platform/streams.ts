@@ -3,7 +3,7 @@ import { setImmediate, setTimeout } from "node:timers/promises";
 /** A body up to this is sent in one piece: Bun drops the `Content-Length` of a stream (oven-sh/bun#10507). */
 export const INLINE_BYTES_MAX = 2 ** 20;
 const SLICE_BYTES = 2 ** 18;
-/** What is copied in one turn of the event loop. */
+/** Bytes copied in one turn of the event loop. */
 const TURN_BYTES = 2 ** 22;
 const BREAK_AFTER_MS = 100;
 
@@ -30,15 +30,18 @@ export function streamOf(
   );
 }
 
-/** When a stream fails Bun drops what it has not sent yet, and the reset may overtake what it has. */
+/**
+ * Delays a stream's failure: Bun drops unsent data when a stream fails, and a TCP reset may
+ * overtake data that was sent.
+ */
 async function afterSending(error: unknown): Promise<never> {
   await setTimeout(BREAK_AFTER_MS);
   throw error;
 }
 
 /**
- * The same once the first piece is there, so that a failure before it can be answered as an error. `breaks` tells the failures that are
- * to break the connection off even then.
+ * Like `streamOf`, but waits for the first chunk, so that an earlier failure can be answered as an
+ * error. `breaks` selects the errors that should break the connection even then.
  */
 export async function begunStream(
   chunks: AsyncGenerator<Uint8Array>,
@@ -113,7 +116,9 @@ export function slicesOf(bytes: Uint8Array): ReadableStream<Uint8Array> {
   });
 }
 
-/** The chunks as one, copied in turns of the event loop: new memory is slow to write to. */
+/**
+ * Concatenates the chunks, yielding to the event loop: writing to new memory is slow (page faults).
+ */
 export async function joined(chunks: Uint8Array[], bytes: number): Promise<Uint8Array> {
   if (bytes <= TURN_BYTES) return Buffer.concat(chunks, bytes);
   const whole = Buffer.allocUnsafeSlow(bytes);
@@ -132,7 +137,7 @@ export async function joined(chunks: Uint8Array[], bytes: number): Promise<Uint8
   return whole;
 }
 
-/** Memory that was written to once, so that the next one to do so is fast. */
+/** Allocates memory and touches all of it, so that the next write to it is fast. */
 export async function readyMemory(bytes: number): Promise<Uint8Array> {
   const memory = Buffer.allocUnsafeSlow(bytes);
   for (let at = 0; at < bytes; at += TURN_BYTES) {

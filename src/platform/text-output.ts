@@ -1,12 +1,13 @@
 import { write, writeSync } from "node:fs";
 
 const WAITING_CHARACTERS_MAX = 8 * 2 ** 20;
-// A pipe that others made non-blocking is full.
+// Retry delay for a full pipe that another program made non-blocking (EAGAIN).
 const RETRY_MS = 100;
 
 /**
- * Text to a descriptor for which nothing ever waits: not for a reader that has gone or does not read, and not for a full disk. What cannot be
- * written is lost. A logging library's own stream tries for ever as the process exits.
+ * Writes text to a file descriptor without ever blocking the process: not for a reader that is gone
+ * or does not read, and not for a full disk. Text that cannot be written is lost. A logging
+ * library's own stream would retry forever at exit.
  */
 export class TextOutput {
   readonly #fd: number;
@@ -28,7 +29,7 @@ export class TextOutput {
     if (!this.#isWriting) this.#writeOn();
   }
 
-  /** Resolves when everything is written, or the time has passed; from then on nothing is. */
+  /** Resolves when everything is written or the time is over; later writes are ignored. */
   async close(ms: number): Promise<void> {
     const late = Promise.withResolvers<void>();
     const timer = setTimeout(late.resolve, ms);
@@ -55,13 +56,13 @@ export class TextOutput {
     });
   }
 
-  /** A process that ends unexpectedly says why in its last lines. */
+  /** Writes what is left at exit: the last lines say why a process crashed. */
   #writeRest(): void {
     const rest = this.#isClosed ? "" : this.#take();
     try {
       if (rest !== "") writeSync(this.#fd, rest);
     } catch {
-      // Nobody reads it.
+      // The reader is gone.
     }
   }
 

@@ -1,4 +1,4 @@
-// RFC 8878, 3.1. Checked here because Bun's decoder takes a frame that is cut short for a whole one.
+// RFC 8878, 3.1. Checked here because Bun's decoder accepts a truncated frame.
 const MAGIC = 0xfd2fb528;
 const SKIPPABLE_MAGIC = 0x184d2a50;
 const MAGIC_BYTES = 4;
@@ -6,12 +6,12 @@ const CHECKSUM_BYTES = 4;
 const BLOCK_HEADER_BYTES = 3;
 const DICTIONARY_BYTES = [0, 1, 2, 4];
 const CONTENT_SIZE_BYTES = [0, 2, 4, 8];
-// RFC 9659 asks no more of who takes zstd over HTTP; a frame may name up to 2^41 bytes.
+// Largest window that RFC 9659 requires for zstd over HTTP; a frame may ask for up to 2^41 bytes.
 const WINDOW_BYTES_MAX = 8 * 2 ** 20;
 const RLE = 1;
 const HEAD_BYTES_MAX = 14;
 
-/** Follows the structure of Zstandard frames over bytes that arrive in chunks, without inflating anything. */
+/** Follows the structure of Zstandard frames over chunks, without inflating them. */
 export class ZstdFrames {
   readonly #head = Buffer.alloc(HEAD_BYTES_MAX);
   #have = 0;
@@ -20,10 +20,13 @@ export class ZstdFrames {
   #step: () => void = () => this.#begin();
   #hasChecksum = false;
   #frames = 0;
-  /** The frames are over and something else has begun. */
+  /** True once the frames have ended and something else follows. */
   #isOver = false;
 
-  /** How many of the bytes belong to frames; the rest, and all that comes later, lies behind them. Throws RangeError for frames that may not be. */
+  /**
+   * Returns how many of the bytes belong to frames; everything after those is outside. Throws
+   * RangeError for invalid frames.
+   */
   take(bytes: Uint8Array): number {
     for (let at = 0; ;) {
       if (this.#isOver) return at;
@@ -31,7 +34,7 @@ export class ZstdFrames {
       this.#skip -= skipped;
       at += skipped;
       if (this.#skip > 0) return at;
-      // Padding: no frame begins with a zero.
+      // Zero padding: no frame begins with a zero byte.
       if (this.isComplete && bytes[at] === 0) this.#isOver = true;
       else {
         const piece = bytes.subarray(at, at + this.#need - this.#have);
@@ -44,7 +47,7 @@ export class ZstdFrames {
     }
   }
 
-  /** Whether the bytes so far are whole frames, at least one. */
+  /** True if the bytes so far are complete frames, at least one. */
   get isComplete(): boolean {
     return this.#frames > 0 && this.#have === 0 && this.#skip === 0 && this.#need === MAGIC_BYTES;
   }

@@ -48,7 +48,7 @@ export class Callers {
     return { userid, clientid };
   }
 
-  /** Tells the operator of a proxy that is missing in TRUSTED_PROXIES, or of somebody who forges claims. */
+  /** Warns of a proxy that is missing in TRUSTED_PROXIES, or of forged claims. */
   #warn(request: Request): void {
     const nowMs = this.#clock.elapsedMs();
     if (nowMs - this.#warnedMs < WARN_EVERY_MS) return;

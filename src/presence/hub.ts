@@ -9,7 +9,7 @@ import { type Subscriber } from "./subscriber.ts";
 import { type Load, TopicReader } from "./topic-reader.ts";
 import { type Cause, type Timing, Topic } from "./topic.ts";
 
-// What is read at a time while the bus is away.
+// Users read at a time while the bus is down.
 const POLL_USERS = 2000;
 // A client that reconnects finds its users still here.
 const LINGER_MS = 30_000;
@@ -155,7 +155,10 @@ export class Hub {
     await this.#reread([...this.#topics.values()].filter(({ reading }) => reading === undefined));
   }
 
-  /** The same for some users, or for all of them in pieces: while the bus does not tell of them. What no store tells is left to the next time. */
+  /**
+   * Reads some users again, or all of them in batches, while the bus does not report changes. Users
+   * that no store could read are left to the next poll.
+   */
   async poll(userids: Iterable<string> = this.#topics.keys()): Promise<void> {
     const topics = Array.from(userids).flatMap((userid) => this.#topics.get(userid) ?? []);
     for (let at = 0; at < topics.length; at += POLL_USERS) {

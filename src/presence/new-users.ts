@@ -1,17 +1,17 @@
 import { type RowLimit } from "../platform/rate-limits.ts";
 
-// Twice as many are known at most, by 53 bits of each.
+// Users remembered per generation, as 53-bit hashes; there are up to two generations.
 const KNOWN_MAX = 250_000;
 
 export type NewUsersDeps = {
   limit: RowLimit;
-  /** Whether anything is known of the user anywhere. */
+  /** Returns whether the user is known to any store. */
   isKnown: (userid: string) => Promise<boolean>;
 };
 
 /**
- * Bounds how many users who were never seen before are kept. To this process everybody is new once: their first pings count, and once
- * there are too many the stores are asked, so that known users always pass.
+ * Limits how many new users are stored. Every user is new to a process once: their first pings
+ * count, and over the limit the stores are asked, so that known users always pass.
  */
 export class NewUsers {
   readonly #deps: NewUsersDeps;
@@ -22,7 +22,9 @@ export class NewUsers {
     this.#deps = deps;
   }
 
-  /** Undefined where nothing need be asked. Rejects with 429 for a new user when there are too many. */
+  /**
+   * Returns undefined if the user may pass at once. Rejects with 429 for a new user over the limit.
+   */
   admit(userid: string, network: () => string | undefined): Promise<void> | undefined {
     if (this.#deps.limit.isOff) return undefined;
     const hash = Number(Bun.hash.wyhash(userid) & 0x1f_ffff_ffff_ffffn);

@@ -4,14 +4,18 @@ import { type Log } from "../platform/log.ts";
 import { warnRarely } from "../platform/rare-warnings.ts";
 import { type Hub } from "./hub.ts";
 
-// With the second in which a ping reaches the database: up to two seconds late.
+// Poll interval. With the up to 1 s until a ping reaches the database, changes are up to two
+// seconds late.
 const EVERY_MS = 700;
-// Of processes that lost the bus at the same moment.
+// Random delay that spreads the polls of processes that lost the bus at the same moment.
 const JITTER_MS = 200;
 
 export type PollDeps = { bus: Bus; hub: Hub; clock: Clock; log: Log };
 
-/** Reads what is watched again and again while the bus does not tell everything. It rests at least as long as the reading took. */
+/**
+ * Polls the stores for watched users while the bus is incomplete. Pauses at least as long as the
+ * last poll took.
+ */
 export class Poll {
   readonly #deps: PollDeps;
   #nextMs = 0;
@@ -21,7 +25,7 @@ export class Poll {
     this.#deps = deps;
   }
 
-  /** To be called some times a second. */
+  /** Must be called several times a second. */
   tick(): void {
     const { bus, hub, clock, log } = this.#deps;
     const nowMs = clock.elapsedMs();
@@ -38,7 +42,7 @@ export class Poll {
       });
   }
 
-  /** Reads some users now, if what is known of them may be old. */
+  /** Reads some users now if the state in memory may be stale. */
   async refresh(userids: string[]): Promise<void> {
     if (!this.#deps.bus.hearsAll) await this.#deps.hub.poll(userids);
   }

@@ -103,7 +103,7 @@ async function openStream(
   });
 }
 
-/** Leaves the seat when that cannot be done. */
+/** Prepares the topics; gives up the seat if that fails. */
 async function prepare(hub: Hub, seat: Seat, userids: string[]): Promise<Topic[]> {
   try {
     seat.watch(userids.length);

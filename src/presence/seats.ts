@@ -3,21 +3,24 @@ import { limited } from "../platform/errors.ts";
 import { type Metrics } from "../platform/metrics.ts";
 import { type Caller } from "./caller.ts";
 
-// Long enough for connections that were lost to be noticed, and short for somebody who waits.
+// Long enough for lost connections to be noticed, and short for a user who waits.
 const RETRY_AFTER_S = 5;
 
-/** What one connection takes of the process's bounds, until it leaves. */
+/** A connection's share of the process's limits, until it leaves. */
 export interface Seat {
-  /** The client's network; undefined where its address may stand for many clients. */
+  /** Network of the client; undefined if many clients may share its address. */
   readonly network: string | undefined;
-  /** Throws 429 when the connection's user or all together watch too many users already. */
+  /** Throws 429 if the connection's user, or all connections together, watch too many users. */
   watch(users: number): void;
   unwatch(users: number): void;
-  /** May be called again. */
+  /** Releases the seat; may be called repeatedly. */
   leave(): void;
 }
 
-/** How many connections this process holds, and how many users they watch: in all, of one user and of one client network. */
+/**
+ * Counts the connections of this process and the users that they watch: in total, per user and per
+ * client network.
+ */
 export class Seats {
   readonly #bounds: PresenceBounds;
   readonly #metrics: Pick<Metrics, "limited">;
@@ -32,7 +35,10 @@ export class Seats {
     this.#metrics = metrics;
   }
 
-  /** Throws 429 when there are too many connections. Who is nobody has no bound of one user: a trusted proxy has let them pass. */
+  /**
+   * Throws 429 if there are too many connections. A caller without a user id has no limit per user:
+   * a trusted proxy has let it pass.
+   */
   take({ userid }: Caller, network: string | undefined): Seat {
     const { connections, connectionsOfAddress, connectionsOfUser } = this.#bounds;
     if (isFull(this.#ofUser.of(userid), 1, connectionsOfUser))
@@ -90,7 +96,7 @@ export class Seats {
   }
 }
 
-/** Numbers by key; what is nothing has no entry, and what has no key is not counted. */
+/** Counters by key; zero counters are removed, and an undefined key is not counted. */
 class Tally {
   readonly #byKey = new Map<string, number>();
 

@@ -37,7 +37,7 @@ export type PresenceDeps = {
   log: Log;
 };
 
-/** The client's network, found only where it is needed. */
+/** Returns the client's network; computed only when needed. */
 type Network = () => string | undefined;
 
 /** What a snapshot tells of a user; `time` is epoch seconds. */
@@ -83,8 +83,8 @@ export class Presence {
   }
 
   /**
-   * A device is there; without a status it has the one that it had before. Resolves when that was found. Rejects with 429 when it is of
-   * a user who was never seen, and there are too many.
+   * Records that a device is online; without a status it keeps its previous one, and the promise
+   * resolves once that is found. Rejects with 429 for a new user over the limit.
    */
   ping(claim: Claim, status: string | undefined, network: Network): Promise<void> | undefined {
     const admitting = this.#deps.newUsers.admit(claim.userid, network);
@@ -93,7 +93,7 @@ export class Presence {
       : admitting.then(() => this.#ping(claim, status));
   }
 
-  /** A device leaves. The same for users who were never seen. */
+  /** Records that a device goes offline. Rejects with 429 for a new user over the limit. */
   async bye(claim: Claim, network: Network): Promise<void> {
     await this.#deps.newUsers.admit(claim.userid, network);
     const { device } = this.#wasSetBack() ? await this.#stored(claim) : {};
@@ -153,7 +153,10 @@ export class Presence {
     if (reason !== undefined) metrics.presenceDropped.inc({ reason });
   }
 
-  /** Asks again where an expiry could not wait: whoever asks would only come back. Throws 503 when it cannot be known. */
+  /**
+   * Retries if the stores could not be read: otherwise the client would only ask again. Throws 503
+   * if they still cannot.
+   */
   async #read(userids: string[]): Promise<Map<string, Device[]>> {
     for (let tries = 0; tries < READ_TRIES; tries++) {
       const { users, isRead } = await this.#deps.store.load(userids);

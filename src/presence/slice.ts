@@ -28,11 +28,11 @@ export type PresenceDeps = {
   metrics: Metrics;
   clients: Clients;
   serverKeys: ServerKeys;
-  /** of users who were never seen */
+  /** Rate limit for users that were never seen before. */
   limit: RowLimit;
 };
 
-/** Builds the services of presence and its routes. */
+/** Builds the services and routes of presence. */
 export function buildPresence(deps: PresenceDeps) {
   const {
     config,

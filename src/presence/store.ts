@@ -17,7 +17,7 @@ export type Known = { users: Map<string, Device[]>; isRead: boolean };
 export type DeviceStoreDeps = {
   lastSeen: LastSeen;
   redis: RedisDevices | undefined;
-  /** Whether what was pinged lately is in Redis. */
+  /** Returns whether recent pings are in Redis. */
   isRedisCurrent: () => boolean;
   clock: Clock;
   log: Log;
@@ -75,7 +75,7 @@ export class DeviceStore {
   async load(userids: string[]): Promise<Known> {
     const { lastSeen, redis, isRedisCurrent, log } = this.#deps;
     const answers: Map<string, Device[]>[] = [];
-    // A Redis that is away, or takes no writes, knows nothing of the present.
+    // A Redis that is down or refuses writes has no current state.
     const asked = redis !== undefined && isRedisCurrent() ? [lastSeen, redis] : [lastSeen];
     const asking = asked.map(async (store) => {
       try {

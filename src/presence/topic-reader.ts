@@ -5,12 +5,12 @@ import { type Cause, type Topic } from "./topic.ts";
 
 const LOAD_USERS_MAX = 500;
 
-/** What the stores know of the devices of users, by user id. */
+/** Loads the devices of users from the stores, by user id. */
 export type Load = (userids: string[]) => Promise<Known>;
 
 export type TopicReaderDeps = { load: Load; clock: Clock; ttlMs: number };
 
-/** Merges into topics what the stores know of their users. */
+/** Merges the stores' devices into topics. */
 export class TopicReader {
   readonly #deps: TopicReaderDeps;
 
@@ -18,7 +18,7 @@ export class TopicReader {
     this.#deps = deps;
   }
 
-  /** What was news, and those of whom no store told. */
+  /** Returns the topics that changed, and those that no store could read. */
   async read(topics: Topic[]): Promise<{ changed: Map<Topic, Cause>; unread: Topic[] }> {
     const changed = new Map<Topic, Cause>();
     const unread: Topic[] = [];
@@ -41,7 +41,7 @@ export class TopicReader {
   #merge(topic: Topic, devices: Device[]): Cause | undefined {
     const news = devices.filter((device) => topic.merge(device, this.#aliveUntil(device)));
     const seen = news.filter(({ gone, status }) => !gone && status !== INVISIBLE);
-    // A hidden device is named to nobody else.
+    // Prefers a visible device: other users must not learn of an invisible one.
     const [newest] = (seen.length > 0 ? seen : news).toSorted((a, b) => b.changedAt - a.changedAt);
     return (
       newest && {
@@ -52,7 +52,7 @@ export class TopicReader {
     );
   }
 
-  /** By the time that has passed since its ping, by the database's clock. */
+  /** Returns until when the device is online, by the age of its last ping on the database's clock. */
   #aliveUntil({ pingAt }: Device): number {
     const { clock, ttlMs } = this.#deps;
     const leftMs = Math.min(ttlMs, pingAt + ttlMs - clock.epochMs());

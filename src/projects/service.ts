@@ -31,7 +31,10 @@ export type ProjectChange = Partial<
 >;
 export type ProjectsDeps = { sql: Sql; commitLog: CommitLog; log: Log };
 
-/** The public form of a project, as the command line prints it; null is what the configuration says. */
+/**
+ * Returns the public form of a project, as the command line prints it; null means that the
+ * configured default applies.
+ */
 export function describeProject({ id, name, platform, projectKey, ...settings }: Project) {
   return {
     id,

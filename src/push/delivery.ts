@@ -14,7 +14,10 @@ import { backoff, type Backoff, type Gate, type Pace, parseRetryAfter, pause } f
 export type Persistence = {
   /** Of times that a provider may have seen the push and did not take it. */
   attempts: number;
-  /** How often a push is refused before the refusal counts: providers now and then refuse a single request by mistake. */
+  /**
+   * Refusals of a push until it counts as refused: providers sometimes refuse a single request by
+   * mistake.
+   */
   refusals: number;
   /** Of all that a push waits for but its turn. */
   deadlineMs: number;
@@ -75,7 +78,7 @@ export class Delivery {
   #replays = 0;
   #wasRenewed = false;
   #refusals = 0;
-  /** How many pushes the provider had accepted when it last refused this one. */
+  /** Number of pushes that the provider had accepted when it last refused this one. */
   #acceptedBefore = Number.POSITIVE_INFINITY;
   #wasLimited = false;
   /** Why it is still on its way. */
@@ -126,7 +129,10 @@ export class Delivery {
     }
   }
 
-  /** The outcome of a push that was refused each time. Where others were accepted since the time before, only this one is refused. */
+  /**
+   * Returns the outcome of a push that was refused each time: "failed" if the provider accepted
+   * others meanwhile, so that only this push is at fault.
+   */
   #refused(reason: string): Outcome {
     const { gate } = this.#platform;
     return { kind: gate.acceptedCount > this.#acceptedBefore ? "failed" : "refused", reason };

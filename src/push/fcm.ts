@@ -30,7 +30,7 @@ const Failure = Type.Object({
       Type.Array(
         Type.Object({
           errorCode: Type.Optional(Type.String()),
-          // Of google.rpc.BadRequest.
+          // Part of google.rpc.BadRequest.
           fieldViolations: Type.Optional(
             Type.Array(Type.Object({ field: Type.Optional(Type.String()) })),
           ),
@@ -111,7 +111,10 @@ function partFor({ devicePlatform }: PushTarget, { fcm }: PreparedMessage) {
   return devicePlatform === DEVICE_PLATFORM.web ? fcm.web : fcm.android;
 }
 
-/** FCM names the fields that it does not accept; a token that it has never given out is one of them. */
+/**
+ * Returns whether FCM names the token as the only invalid field, as it does for a token that it
+ * never issued.
+ */
 function blamesTokenAlone(answer: unknown): boolean {
   if (!Value.Check(Failure, answer)) return false;
   const { details = [] } = answer.error;

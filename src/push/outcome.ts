@@ -9,7 +9,7 @@ export type Outcome =
   /** The provider knows no such device; APNs may tell since when, in epoch ms. */
   | { kind: "invalid_token"; reason: string; timestamp?: number }
   | { kind: "failed"; reason: string }
-  /** Credentials, topic or content are wrong, and have been for a while: no other device would fare better. */
+  /** Credentials, topic or content are refused persistently: other devices would fail, too. */
   | { kind: "refused"; reason: string };
 
 export type Verdict =

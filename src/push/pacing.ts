@@ -14,7 +14,10 @@ export class Gate {
   #opensMs = Number.NEGATIVE_INFINITY;
   /** How many more devices were limited than served, as far as it matters. */
   #limited = 0;
-  /** How many pushes the provider has judged by themselves, which shows that it accepts the credentials. */
+  /**
+   * Number of pushes that the provider has judged individually, which shows that it accepts the
+   * credentials.
+   */
   acceptedCount = 0;
 
   constructor(clock: Clock) {

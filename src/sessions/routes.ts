@@ -21,7 +21,7 @@ export type StartRoutesDeps = {
 };
 
 export function startRoutes({ sessions, clients, inflight, jsonBytesMax }: StartRoutesDeps) {
-  // Of no project yet.
+  // Project 0: the project is unknown until the body is read.
   const readStart = async (request: Request) =>
     await inflight.holding(0, async (hold) =>
       parseStartRequest(await readJson(request, jsonBytesMax, hold)),

@@ -3,7 +3,7 @@ import { isRecord } from "../platform/json.ts";
 
 const INTEGER_MAX = 2 ** 31 - 1;
 const TEXT_MAX = 255;
-// Far more than any SDK sends of its device.
+// Size limit of the stored performance data, far more than any SDK sends.
 const PERFORMANCE_BYTES_MAX = 16 * 1024;
 const PERFORMANCE_DEPTH_MAX = 100;
 
@@ -26,9 +26,9 @@ export type StartRequest = {
   width: number | undefined;
   height: number | undefined;
   doNotRecord: boolean;
-  /** JSON text */
+  /** Performance data as JSON text. */
   performance: string | undefined;
-  /** over its bounds, and left out */
+  /** True if the performance data exceeded its limits and was dropped. */
   isPerformanceDropped: boolean;
 };
 
@@ -69,7 +69,7 @@ export function parseStartRequest(body: Uint8Array): StartRequest {
   };
 }
 
-/** Undefined for what is too long or too deep to be kept. */
+/** Returns undefined if the value is too long or too deep to be stored. */
 function boundedJson(value: unknown): string | undefined {
   if (!isDepthWithin(value, PERFORMANCE_DEPTH_MAX)) return undefined;
   const text = JSON.stringify(value);
@@ -78,7 +78,7 @@ function boundedJson(value: unknown): string | undefined {
     : JSON.stringify(value, (_, one: unknown) => storableJson(one));
 }
 
-/** The same of a value's own texts, the names of its fields included. */
+/** Makes the texts of one value storable, including its field names. */
 function storableJson(value: unknown): unknown {
   if (typeof value === "string") return storable(value);
   if (!isRecord(value)) return value;
@@ -93,7 +93,8 @@ function isDepthWithin(value: unknown, depth: number): boolean {
 function parseJson(body: Uint8Array): Record<string, unknown> {
   let value: unknown;
   try {
-    // Without a reviver, which would be called for each of the tens of thousands of values that a body can hold.
+    // No reviver: it would be called for each of the tens of thousands of values that a body can
+    // have.
     value = JSON.parse(new TextDecoder().decode(body));
   } catch (cause) {
     throw new AppError("invalid", "the body is not valid JSON", { cause });
@@ -102,7 +103,7 @@ function parseJson(body: Uint8Array): Record<string, unknown> {
   return value;
 }
 
-/** Text without NUL and half surrogate pairs, which a database cannot keep. */
+/** Removes NUL and replaces lone surrogates, which PostgreSQL cannot store. */
 function storable(text: string): string {
   return text.toWellFormed().replaceAll("\0", "");
 }

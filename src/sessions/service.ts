@@ -38,7 +38,7 @@ export type KnownSession = {
 
 export type StartContext = {
   address: string;
-  /** undefined where the address may stand for many clients */
+  /** Undefined if many clients may share the address. */
   network: string | undefined;
   userAgent: string | null;
 };
@@ -95,13 +95,15 @@ export class Sessions {
   }
 
   /**
-   * The session that a data request is for. Throws 401 when its project is switched off, 429 when too much comes of it or of its
-   * project. Data of a project without a row is taken: the database may be being rebuilt.
+   * Returns the session of a data request. Throws 401 if its project is switched off, 429 if the
+   * session or its project sends too much. Accepts data of a project without a row: the database
+   * may be in the middle of a rebuild.
    */
   async admit(id: bigint): Promise<KnownSession> {
     this.#deps.rateLimits.session?.take(id.toString(36));
     const session = await this.find(id);
-    // Asked every time, because a project can be switched off while its sessions' tokens are valid, and on again.
+    // Checked on every request: a project can be switched off and on again while its sessions'
+    // tokens are valid.
     if (this.#deps.projects.get(session.projectId)?.active === false)
       throw new AppError("unauthorized", "project is not active");
     this.#admitProject(session.projectId);
@@ -212,7 +214,7 @@ export class Sessions {
     const agent = readUserAgent(context.userAgent);
     if (agent === undefined) throw new AppError("forbidden", "the user agent is not accepted");
 
-    // A start that goes on with a session, or is not recorded at all, makes no row.
+    // Counted only here: a resumed start, or one that is not recorded, makes no row.
     this.#deps.rateLimits.rows.starts.take(context.network);
     const id = ids.next();
     const isIos = (request.platform ?? "ios") === "ios";

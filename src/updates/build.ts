@@ -24,7 +24,7 @@ export type Build = {
   floorPerAbi: boolean;
   /** Ed25519 over the 32 bytes of the SHA-256, base64; empty when it was not signed */
   signature: string;
-  /** Whole seconds; later than those of all builds before it under its name. */
+  /** Publication time in whole seconds, later than that of every earlier build of the same name. */
   publishedAt: Date;
 };
 
@@ -61,17 +61,20 @@ export function describeBuild(build: Build, uri: string) {
   };
 }
 
-/** The flat link of a mirror, which leads to whatever build the mirror has under that name. */
+/** Returns the mirror's link, which leads to whatever build the mirror has under that name. */
 export function mirrorUri(base: string, { name }: Build): string {
   return [base, encoded(name)].join("/");
 }
 
-/** The link that leads to this build alone. */
+/** Returns the link that leads to this build only. */
 export function sourceUri(base: string, { targetAbi, version, name }: Build): string {
   return [base, ...[targetAbi, version, name].map(encoded)].join("/");
 }
 
-/** A path segment that every client takes. A semicolon may stay as it is, and some proxies refuse an encoded one. */
+/**
+ * Encodes a path segment for every client. Leaves semicolons as they are, because some proxies
+ * refuse encoded ones.
+ */
 function encoded(part: string): string {
   return encodeURIComponent(part).replaceAll("%3B", ";");
 }

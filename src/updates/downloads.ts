@@ -99,7 +99,7 @@ async function send(
   const key = objectKey(objectId);
   try {
     if (isHead) {
-      // The last byte is there when all are.
+      // Check the last byte only: if it exists, all do.
       await objects.read(key, Math.max(0, bytes - 1), bytes);
       headers.set("content-length", String(end - start));
       return new Response(null, { status, headers });
@@ -131,7 +131,7 @@ const FILE = { description: "the build's file name", example: "app-2267_01.apk" 
 const VERSION = { description: "its version", example: "2267_01" };
 const ABI = { description: "its ABI", example: "arm64" };
 
-/** `segments` describes what stands after `/source/`. */
+/** Describes a download route; `segments` are the path segments after `/source/`. */
 function downloadDetail(summary: string, segments: { description: string; example: string }[]) {
   const names = ["first", "second", "third"];
   return {

@@ -39,7 +39,7 @@ export class BuildGarbage {
 
   /** A new object, kept from being swept until it is disposed of. Its signal says that it was swept nevertheless. */
   async begin(): Promise<Upload> {
-    // By a clock that all processes have: which build is newer is told by their ids.
+    // Taken from the clock that all processes share: the ids decide which build is newer.
     const objectId = Bun.randomUUIDv7("hex", this.#clock.epochMs());
     await this.#sql`
       insert into build_garbage (object_id, due_at) values (${objectId}, now() + ${LEASE_S} * interval '1 second')`;

@@ -17,7 +17,7 @@ export class OfferAnswers {
     this.#linkOf = linkOf;
   }
 
-  /** The links begin with `base`. */
+  /** Returns the answer that offers the build; its links begin with `base`. */
   of(build: Build, skipped: boolean, base: string): Response {
     let answers = this.#answers.get(build);
     if (answers === undefined || answers.size >= ANSWERS_MAX) {

@@ -16,11 +16,14 @@ const COUNTS_MS = 10_000;
 /** Who asks: builds of other channels and of a rollout that the device is not in do not exist for it. */
 export type Client = { version: string; channel: string; device: string | undefined };
 
-/** `nameChangedAt` is when it, or another build, came to be the newest under its file name. */
+/** A published build; `nameChangedAt` is when the newest build under its file name last changed. */
 type PublishedBuild = Build & { nameChangedAt: Date };
 type Candidate = { build: PublishedBuild; version: ReadVersion };
 
-/** The greatest version first. `revision` tells how many there are and the sum of theirs, withdrawn ones included. */
+/**
+ * Published builds, the greatest version first. `revision` combines the number and the sum of all
+ * builds' revisions, including withdrawn ones, to detect changes.
+ */
 type Published = {
   all: Candidate[];
   forced: Candidate[];
@@ -62,8 +65,9 @@ export class Offers implements Disposable {
   }
 
   /**
-   * The newest build for the client, and whether the client must take it. A channel in which there is none for the client is the default
-   * one. Throws 404 when there is none in that either.
+   * Returns the newest build for the client, and whether the client may skip it. Falls back to the
+   * default channel if the client's channel has no build for it. Throws 404 if that has none
+   * either.
    */
   offer(client: Client): { build: Build; skipped: boolean } {
     const present = readVersion(client.version);
@@ -86,7 +90,7 @@ export class Offers implements Disposable {
       ({ build: one }) => (!one.floorPerAbi || one.targetAbi === present.abi) && isVisible(one),
     );
     const isBelow = floor !== undefined && isForced(floor.version, present);
-    // Nobody is forced back.
+    // A client is never forced to downgrade.
     const mayForce = !isOlder(newest.version, present);
     const { build } = newest;
     return { build, skipped: !(mayForce && (isBelow || !build.skipped)) };

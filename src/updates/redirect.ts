@@ -2,12 +2,14 @@ import { parseHttpDate } from "../platform/http-date.ts";
 import { type Validators, checkPreconditions, entityTags } from "../platform/preconditions.ts";
 import { type Build } from "./build.ts";
 
-// A SHA-256, which the ETag of no store is.
+// ETag of this server, a SHA-256; no store makes such ETags.
 const OWN_TAG = /^"[0-9a-f]{64}"$/;
 
 /**
- * Whether the store is to answer a GET. Clients that were sent there before know their build by the store's ETag and date, which only the
- * store can compare. Everything else is decided here, because the store does not know our ETags and may not know `If-Range`. Throws 412.
+ * Returns whether a GET should be redirected to the store. Clients that were redirected before know
+ * the build by the store's ETag and date, which only the store can compare. All other conditions
+ * are evaluated here, because the store does not know our ETags and may not support `If-Range`.
+ * Throws 412.
  */
 export function isForStore(request: Request, file: Validators & { build: Build }): boolean {
   const { headers } = request;
@@ -35,7 +37,10 @@ function hasStoreValidator(
   );
 }
 
-/** The second in which the upload of an object began, by its id, which is a UUID of version 7. */
+/**
+ * Returns the time, in whole seconds, at which an object's upload began: its id is a UUID of
+ * version 7.
+ */
 function uploadBeganMs(objectId: string): number {
   const ms = Number.parseInt(objectId.replace("-", "").slice(0, 12), 16);
   return ms - (ms % 1000);

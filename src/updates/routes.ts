@@ -21,7 +21,10 @@ export type UpdateRoutesDeps = {
   offers: Offers;
   signatures: Pick<Signatures, "check">;
   clients: Clients;
-  /** The bases of links: of a mirror that apps are sent to, and of this server's `/source` if it has another name outside. */
+  /**
+   * Base URLs of links: of a mirror that apps are sent to, and of this server's `/source` if it has
+   * another public URL.
+   */
   bases: { destUri: string | undefined; sourceUri: string | undefined };
 };
 
@@ -29,7 +32,7 @@ export function updateRoutes({ builds, offers, signatures, clients, bases }: Upd
   const own = (request: Request) => bases.sourceUri ?? `${clients.origin(request)}/source`;
   const describe = (request: Request, build: Build) =>
     describeBuild(build, sourceUri(own(request), build));
-  // Mirrors know no versions.
+  // Mirrors have one build per name, without versions.
   const answers = new OfferAnswers(bases.destUri === undefined ? sourceUri : mirrorUri);
   return new Elysia({ name: "updates" })
     .get(

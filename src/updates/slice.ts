@@ -30,7 +30,7 @@ export type UpdatesDeps = {
   faults: ReadFaults;
 };
 
-/** Builds the services of app updates and the routes of those who ask for updates and who publish them. */
+/** Builds the services and routes of app updates, for clients and publishers. */
 export async function buildUpdates(deps: UpdatesDeps) {
   const { sql, objects, log, bus, clock, metrics, clients, signatures, faults } = deps;
   const { updates } = deps.config;

@@ -1,7 +1,8 @@
 /** What may be published: a build number and two digits, of which `00` forces the update. */
 export const VERSION = /^\d{1,9}_\d{2}$/;
 
-// Leading zeros are taken off afterwards: two repetitions that may share them would take quadratic time.
+// Version of a client. Leading zeros are stripped later: doing it here would need two overlapping
+// repetitions, and so quadratic time.
 const CLIENT_VERSION = /^(\d+)_(\d{2})(.*)$/s;
 const LEADING_ZEROS = /^0+(?=\d)/;
 const ABIS = ["arm", "arm64"];
@@ -40,7 +41,7 @@ function isGreater(one: string, other: string): boolean {
   return one.length === other.length ? one > other : one.length > other.length;
 }
 
-/** Whether a build is older than the version that a client says it has. Not for a client that says none. */
+/** Returns whether a build is older than the client's version; false if the client has none. */
 export function isOlder(build: ReadVersion, client: ReadVersion): boolean {
   return (
     build.number !== undefined &&
@@ -49,7 +50,7 @@ export function isOlder(build: ReadVersion, client: ReadVersion): boolean {
   );
 }
 
-/** For sorting: greater versions first, and what is no version last. */
+/** Compares for sorting: greater versions first, invalid ones last. */
 export function byVersion({ number: one }: ReadVersion, { number: other }: ReadVersion): number {
   if (one === other) return 0;
   if (one === undefined || other === undefined) return one === undefined ? 1 : -1;

@@ -25,7 +25,7 @@ export type UserRoutesDeps = {
   signatures: Pick<Signatures, "check">;
   clients: Clients;
   inflight: InflightBytes;
-  /** of rows that are made */
+  /** Rate limit for new rows. */
   limit: RowLimit;
 };
 

@@ -12,8 +12,8 @@ export class Users {
   }
 
   /**
-   * Keeps what a client reports and counts its build when that is new of the session. Resolves to the row's id. `admit` is called before
-   * a row is made, and may throw.
+   * Stores a client's report, and counts its build if the session reports it for the first time.
+   * Resolves to the row's id. Calls `admit`, which may throw, before it creates a row.
    */
   async report(user: User, admit: () => void): Promise<bigint> {
     const known = await upsert(this.#sql, user, { mayAdd: false });

@@ -7,7 +7,7 @@ import { Nginx } from "../support/nginx.ts";
 import { bearerOf, claim, mint } from "../support/presence.ts";
 import { type ProxyProcess } from "../support/proxy-process.ts";
 
-// apt installs what is missing.
+// Includes the time to install missing programs with apt.
 const SETUP_MS_MAX = 180_000;
 const MANAGEMENT = [
   ["GET", "/v1/sessions?projectId=1"],

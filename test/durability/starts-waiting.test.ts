@@ -13,7 +13,7 @@ setDefaultTimeout(60_000);
 const INFLIGHT_BYTES_MAX = 2 ** 20;
 const ENV = { INFLIGHT_BYTES_MAX: String(INFLIGHT_BYTES_MAX), COMMIT_BYTES: String(64 * 1024) };
 const OVERLOAD = "too much is being stored at the moment, send it again";
-// As many bytes as a start can carry into its row.
+// As much data as a start can store in its row.
 const PERFORMANCE = { note: "x".repeat(15_000) };
 
 let app: TestApp;
@@ -66,7 +66,7 @@ describe("while the store stands still", () => {
     expect(await inflight()).toBeLessThan(INFLIGHT_BYTES_MAX + 600_000);
     objects.otherwise = succeeds;
     gate.resolve();
-    // Those that came when it was full already were refused at once.
+    // Uploads that arrived when the limit was already reached were refused at once.
     const statuses = await Promise.all(uploads);
     expect(statuses.filter((status) => status !== 200 && status !== 503)).toEqual([]);
   });
@@ -103,7 +103,7 @@ test("requests that wait are bounded in number, and operators' routes still answ
 });
 
 test("the body of a start counts while it is read", async () => {
-  // Its limit is whole: that of a server whose store stood still may have fallen.
+  // A fresh server: the limit of one whose store was stuck may have been lowered.
   await using fresh = await TestApp.start({ env: ENV });
   const held = async () => await metric(fresh, "floodgate_inflight_bytes");
   const connections: RawConnection[] = [];

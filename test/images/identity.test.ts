@@ -34,7 +34,7 @@ function timeless(listed: Record<string, unknown>) {
   return { ...listed, storedAt: undefined };
 }
 
-/** What comes under the name `many`. */
+/** Returns the bytes served for the image `many` under each query, as text. */
 async function texts(queries: string[]): Promise<string[]> {
   return await Promise.all(queries.map(async (query) => await (await get("many", query)).text()));
 }
@@ -60,7 +60,7 @@ describe("nobody replaces what another session sends", () => {
     const name = `${session.sessionID}-0.gz`;
     await send(stranger, IS_FRAMES, aFile(name, frames(1)));
     await send(session, IS_FRAMES, aFile(name, frames(2)));
-    // The SDK repeats a name while it is behind.
+    // The SDK sends the same name again while it is behind.
     await send(session, IS_FRAMES, aFile(name, frames(3)));
     const stored = await imageOf(app, name, app.project.id, `?session=${session.sessionID}`);
     expect(stored).toEqual(Uint8Array.from(frames(3)));
@@ -90,7 +90,7 @@ describe("nobody replaces what another session sends", () => {
   });
 
   test("nor with a file of the same length and CRC-32", async () => {
-    // Both have the CRC-32 4ddb0c25.
+    // Both texts have the CRC-32 4ddb0c25.
     const [one, other] = ["plumless", "buckeroo"];
     const session = await app.aSession();
     await send(session, aFile("crc", one), aFile("crc", other));
@@ -154,7 +154,7 @@ describe("an image by its name", () => {
       "2",
       "2",
     ]);
-    // Sent again, it is the latest again.
+    // Sending it again makes it the latest.
     await send(second, aFile("many", "2"));
     expect(await texts([`?${b}`, ""])).toEqual(["2", "1"]);
     for (const query of [
@@ -224,7 +224,7 @@ test("uploads that stall hold nothing back that others need", async () => {
     });
     connection.write(begin);
   }
-  // 3 MB in all: far more than may be held.
+  // 3 MB in total: far more than may be held.
   const statuses = [];
   for (let n = 0; n < 100 && statuses.at(-1) !== 200; n++) {
     if (n > 0) await Bun.sleep(100);

@@ -31,7 +31,7 @@ afterAll(async () => {
   await app[Symbol.asyncDispose]();
 });
 
-/** Sessions of a new project, and what sends files of them. */
+/** Makes a new project, and functions that send files from its sessions. */
 async function aSender() {
   const project = await aProject(app);
   const { projectID } = project;
@@ -42,7 +42,7 @@ async function aSender() {
     expect(answer.status).toBe(200);
   };
   const send = async (...parts: FormPart[]) => await sendAs(session, 1, ...parts);
-  /** From two sessions in two networks. */
+  /** Sends the files from two sessions in two networks, which makes the images shared. */
   const share = async (...parts: FormPart[]) => {
     await send(...parts);
     await sendAs(second, 2, ...parts);
@@ -195,7 +195,7 @@ describe("the images of a session", () => {
     const { session, send } = await aSender();
     const names = Array.from({ length: 23 }, (_, n) => `€ ${String(n).padStart(2, "0")}`);
     await send(...names.toReversed().map((name) => aFile(name)));
-    // Three contents of one name may stand on both sides of a page's end.
+    // Contents of one name may be split across two pages.
     await send(aFile("€ 11", "other"), aFile("€ 11", "third"));
     names.push("€ 11", "€ 11");
     names.sort();

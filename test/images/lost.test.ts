@@ -40,7 +40,7 @@ describe.each(["files", "s3"] as const)("an image in %s whose bytes are lost", (
     expect(answer.status).toBe(200);
   }
 
-  /** Where a chunk of the image lies, counted from 1. */
+  /** Returns the segment and offset of the image's chunk number `nth`, counted from 1. */
   async function chunkOf(name: string, nth: number) {
     const [row] = await app.sql<{ id: string; offset: number }[]>`
       select chunk_segments[${nth}] as id, chunk_offsets[${nth}] as offset from image_contents where name = ${name}`;
@@ -80,7 +80,7 @@ describe.each(["files", "s3"] as const)("an image in %s whose bytes are lost", (
     const answer = await get("no end");
     expect(answer.status).toBe(200);
     expect(await failure(answer.bytes())).toBeInstanceOf(Error);
-    // What is whole of it can be had.
+    // The undamaged part can still be read.
     const part = await get("no end", { headers: { range: "bytes=0-999999" } });
     expect(part.status).toBe(206);
     expect(Buffer.compare(await part.bytes(), LARGE.subarray(0, 1_000_000))).toBe(0);
@@ -100,7 +100,7 @@ test("an image is 503 while the store is away", async () => {
     expect(answer.headers.get("retry-after")).toMatch(/^[1-9]\d*$/);
     expect(await refusalOf(answer)).toEqual([503, "the object store is away, try again"]);
   }
-  // The disk with all objects: that is no word on one of them.
+  // The disk with all objects is unmounted: that says nothing about a single object.
   objects.beforeRead = () => undefined;
   await rm(join(app.config.dataDir, "objects"), { recursive: true });
   expect((await app.fetch(`/v1/images/${app.project.id}/small`)).status).toBe(503);

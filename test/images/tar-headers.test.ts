@@ -20,7 +20,7 @@ async function tarOf(...entries: [entry: Entry, content?: string][]): Promise<Bu
   return Buffer.from(concat(chunks));
 }
 
-/** A header of any type and size, with a right checksum. */
+/** Makes a header of any type and size with a valid checksum. */
 function header(type: string, size: string | Uint8Array, name = "a"): Buffer {
   const block = Buffer.alloc(512);
   block.write(name);
@@ -44,7 +44,7 @@ function blocks(content: string | Uint8Array): Buffer {
   return Buffer.concat([bytes, Buffer.alloc((512 - (bytes.length % 512)) % 512)]);
 }
 
-/** Whether the archive passes, and what it fails with. */
+/** Returns undefined if the archive passes, else the error. */
 async function check(bytes: Uint8Array, chunkBytes = 50_000): Promise<unknown> {
   const archive = gzipSync(bytes);
   const checking = ArchiveCheck.for("a.tar.gz", FILE_BYTES_MAX);
@@ -166,7 +166,7 @@ describe("a tar is refused", () => {
     const { user } = process.cpuUsage();
     for (let n = 0; n < 5; n++) expect(await check(bomb)).toMatchObject(REFUSED);
     expect(process.memoryUsage().rss - before).toBeLessThan(100 * MIB);
-    // Packing them is most of it; parsing took seconds.
+    // Mostly spent on packing them; parsing used to take seconds.
     expect(process.cpuUsage().user - user).toBeLessThan(3_000_000);
   });
 });
@@ -180,7 +180,7 @@ test("millions of empty frames pass without holding the process up", async () =>
   expect(longest()).toBeLessThan(50);
 });
 
-/** Measures the CPU time of the longest turn of the event loop from now on, in ms. */
+/** Measures from now on the CPU time of the longest turn of the event loop, in ms. */
 function longestTurn(): () => number {
   let most = 0;
   let before = process.cpuUsage();

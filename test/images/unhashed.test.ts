@@ -15,7 +15,7 @@ import { ServerProcess, envOf } from "../support/server-process.ts";
 const LOG = pino({ level: "silent" });
 const LARGE = "x".repeat(200_000);
 
-/** A session that stored images by the version before. */
+/** Makes a session whose images were stored by the previous version. */
 async function aSessionBefore(app: TestApp, images: Record<string, string>): Promise<TestSession> {
   const session = await app.aSession();
   for (const [name, content] of Object.entries(images))
@@ -23,7 +23,7 @@ async function aSessionBefore(app: TestApp, images: Record<string, string>): Pro
   return session;
 }
 
-/** Hashes until nothing is left that can be, or as long as told. */
+/** Runs the hashing until nothing is left to hash, or for the given time. */
 async function hashAll(
   { sql, objects }: TestApp,
   processes = 1,
@@ -72,7 +72,7 @@ describe("an image of the version before", () => {
       expect(await imageList(app, one)).toMatchObject([
         { name: "old", sha256: sha256Of("plumless") },
       ]);
-    // Of the same length and CRC-32.
+    // Same length and CRC-32 as "plumless".
     expect((await upload(app, session, [aFile("old", "buckeroo")])).status).toBe(200);
     expect(await textOf(app, session, "old")).toBe("buckeroo");
     expect(await textOf(app, before, "old")).toBe("plumless");

@@ -13,17 +13,19 @@ import { Random } from "../support/random.ts";
 import { SessionIds } from "../../src/sessions/session-id.ts";
 import { Tokens } from "../../src/sessions/token.ts";
 
-// No server of these tests is this worker.
+// A worker id that no server of these tests uses.
 const strangers = new SessionIds(() => 65_001);
 const PROXIED = { env: { TRUSTED_PROXIES: "127.0.0.0/8" } };
 
-/** What is known of images. */
+/** Returns the rows of all image tables. */
 async function imageTables({ sql }: TestApp) {
   const { contents, uses, images } = await ingestTables(sql);
   return { contents, uses, images };
 }
 
-/** Three sessions in two networks with the same, other and known bytes under the same names. */
+/**
+ * Sends equal, different and known bytes under the same names from three sessions in two networks.
+ */
 async function sendAll(app: TestApp) {
   const sessions = [await app.aSession(), await app.aSession(), await app.aSession()] as const;
   const large = "x".repeat(200_000);
@@ -38,7 +40,7 @@ async function sendAll(app: TestApp) {
     const answer = await upload(app, sessions[index], [...files], { headers: from(network) });
     expect(answer.status).toBe(200);
   }
-  // Takes along what is known only of the last ones.
+  // The next segment carries the records of images that are otherwise only in the database.
   await app.append(sessions[0], aBatch());
   return sessions;
 }
@@ -182,7 +184,7 @@ test("chunks of a large file that was stored already are left, and no other segm
   const stored = (await Array.fromAsync(app.objects.list("segments/"))).map(({ key }) => key);
   await upload(app, second, [aFile("large", large), aFile("small", "x")]);
   await emptyTables(app.sql);
-  // The database lost all of it, and not even chunks are given time.
+  // The database was lost completely, and chunks get no grace period.
   const orphans = orphansOf(app, { ...NO_GRACE, chunksMs: -1000 });
   for (let pass = 0; pass < 3; pass++) await orphans.look();
   const left = (await Array.fromAsync(app.objects.list("segments/"))).map(({ key }) => key);

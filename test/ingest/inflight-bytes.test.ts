@@ -94,7 +94,7 @@ test("an upload waits for room instead of failing", async () => {
   const waiting = inflight.hold(ONE, 1).then(() => (resumed = true));
   await inflight.hold(QUIET, 1);
   expect(resumed).toBe(false);
-  // What was waited for is reserved: the byte of the other one counts.
+  // The waiting upload's bytes are reserved: the one byte of the other project counts.
   inflight.remove(new Map([[ONE, 1]]), 10);
   expect(inflight.bytes).toBe(100);
   inflight.remove(new Map([[ONE, 1]]), 10);

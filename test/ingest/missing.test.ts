@@ -13,13 +13,13 @@ import { RawConnection } from "../support/raw-connection.ts";
 import { type ServerBeside, metricOf, serverBeside } from "../support/requests.ts";
 
 const BATCHES = 12;
-// In the body of a segment's only batch.
+// Offset inside the body of a segment's only batch.
 const IN_BODY = 300;
 const TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/;
 
 const batch = (nth: number) => aBatch({ messages: 2, bytes: 1000, salt: `batch ${nth}` });
 
-/** A session of twelve batches, each in a segment of its own, and what is read of it. */
+/** A session of twelve batches, each in its own segment, and how they are read back. */
 class Recorded {
   readonly kept = keptLog();
   readonly app: TestApp;
@@ -59,7 +59,7 @@ class Recorded {
     });
   }
 
-  /** By number the batches that came, "2 missing" for an entry of two. */
+  /** Returns the number of each batch that was read, and "2 missing" for a gap of two. */
   async asJson(query = ""): Promise<string[]> {
     const { batches } = await objectOf(this.read("application/json", query));
     if (!Array.isArray(batches)) throw new Error("no batches");
@@ -88,7 +88,7 @@ afterAll(async () => {
   await plain[Symbol.asyncDispose]();
 });
 
-/** A batch's messages as a server with nothing missing decodes them. */
+/** Returns a batch's messages as an undamaged server decodes them. */
 async function messagesOf(nth: number): Promise<unknown> {
   if (decoded.has(nth)) return decoded.get(nth);
   const session = await plain.aSession();
@@ -139,7 +139,7 @@ test("a binary answer has at most what comes before the lost batch, and is broke
     for await (const chunk of answer.body ?? []) received.push(chunk);
   })();
   expect(await failure(reading)).toBeInstanceOf(Error);
-  // A reset may overtake what was sent before it.
+  // A TCP reset may overtake data that was sent before it.
   const before = [0, 1, 2].map((nth) => Buffer.from(batch(nth)));
   const whole = splitBatches(Buffer.concat(received)).map((one) => Buffer.from(one));
   expect(whole).toEqual(before.slice(0, whole.length));
@@ -272,7 +272,7 @@ test.each(["yes", "1", ""])("skipMissing=%s is refused", async (value) => {
   expect(await refusalOf(answer)).toEqual([400, "skipMissing must be true or false"]);
 });
 
-/** Makes the rows of a segment that holds these batches of the session. */
+/** Indexes a segment with these batches of the session. */
 async function indexed(
   app: TestApp,
   key: string,

@@ -41,7 +41,7 @@ async function usage({ sql }: TestApp): Promise<Map<number, number>> {
   return new Map(rows.map(({ id, bytes }) => [id, bytes]));
 }
 
-/** A session whose start is counted, and what it counts as. */
+/** Starts a session, waits until it is counted, and returns the count, too. */
 async function aCountedSession(app: TestApp): Promise<{ session: TestSession; base: number }> {
   const session = await app.aSession();
   let base = 0;
@@ -161,7 +161,7 @@ test("a new day begins at midnight UTC, and Retry-After leads to it", async () =
   await fill(app, session);
   const midnightMs = (Math.floor(clock.epochMs() / DAY_MS) + 1) * DAY_MS;
   clock.jump(midnightMs - 10_000 - clock.epochMs());
-  // Its token may have expired by then.
+  // The token may have expired by then.
   const refused = await app.append(session, aBatch(), "/v1/ios/late");
   expect([refused.status, refused.headers.get("retry-after")]).toEqual([429, "10"]);
   clock.jump(10_000);

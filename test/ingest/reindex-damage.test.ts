@@ -18,7 +18,7 @@ setDefaultTimeout(120_000);
 const BATCHES = 12;
 const batch = (nth: number) => aBatch({ messages: 2, bytes: 800, salt: `${nth}` });
 
-/** Segments of one batch each, after that of the project and that of the session. */
+/** Stores one segment per batch, after the segments of the project and the session. */
 async function aRecorded(app: TestApp): Promise<{ session: TestSession; keys: string[] }> {
   const session = await app.aSession();
   const before = new Set(await segmentKeys(app.objects));
@@ -32,7 +32,7 @@ describe.each(["files", "s3"] as const)("of a known store in %s", (store) => {
     await using app = await TestApp.start({ store });
     const { keys } = await aRecorded(app);
     const before = await ingestTables(app.sql);
-    // The magic, each field of the record's header, its body, the footer, the trailer.
+    // Offsets: the magic, each field of the record's header, its body, the footer, the trailer.
     const places = [0, 8, 12, 16, 24, 32, 40, 300, -100, -20, -1];
     for (const [nth, at] of places.entries()) await harm(app.objects, keys[nth] ?? "", flipped(at));
     await harm(app.objects, keys[11] ?? "", gone);
@@ -61,7 +61,7 @@ test("of an emptied database what is whole is restored, and what is damaged is n
   expect((await upload(app, session, [aFile("shot", "pixels")])).status).toBe(200);
   await harm(app.objects, key, flipped((places[3]?.offset ?? 0) + 20));
   await harm(app.objects, key, flipped((places[4]?.offset ?? 0) + 20));
-  // A header that no reader needs.
+  // Damage a header that no reader needs.
   await harm(app.objects, key, flipped((places[7]?.offset ?? 0) - 20));
   await emptyTables(app.sql);
   const done = await reindex(app);
@@ -72,7 +72,7 @@ test("of an emptied database what is whole is restored, and what is damaged is n
   if (!Array.isArray(batches)) throw new Error("no batches");
   expect(batches.map((one) => one.missing?.batches ?? 0)).toEqual([0, 0, 0, 2, 0, 0, 0, 0, 0]);
   expect(Buffer.from((await imageOf(app, "shot")) ?? []).toString()).toBe("pixels");
-  // Once more it is known, and still damaged.
+  // A second run knows it, and reports the damage again.
   expect(await reindex(app)).toMatchObject({ damaged: 1, segments: 0, problems: [problem] });
 });
 
@@ -129,7 +129,7 @@ describe("neither damaged nor missing is", () => {
   test("what a server is just committing, and what was collected since", async () => {
     await using app = await TestApp.start();
     const { session, keys } = await aRecorded(app);
-    // A tombstone whose object is still there, and one whose object is gone.
+    // One tombstone whose object still exists, and one whose object is gone.
     for (const key of keys.slice(0, 2))
       await app.sql`update segments set deleted = true where id = ${key.slice(-36)}`;
     await harm(app.objects, keys[0] ?? "", gone);

@@ -195,7 +195,7 @@ async function sendTraffic(app: TestApp): Promise<TestSession[]> {
   if (first === undefined || third === undefined) throw new Error("no sessions");
   await upload(app, first, [aFile("small-0"), aFile("small-1"), aFile("empty", "")]);
   await upload(app, third, [aFile("large", LARGE)]);
-  // Known bytes, whose use some later segment takes along, and others under a known name.
+  // Known bytes, whose use a later segment records, and other bytes under a known name.
   await upload(app, third, [aFile("small-0"), aFile("small-1", "other")]);
   await upload(app, third, [aFile("small-0"), aFile("large", LARGE)]);
   const frame = Buffer.alloc(12 + 50);

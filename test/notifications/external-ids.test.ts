@@ -175,7 +175,7 @@ describe("a campaign", () => {
     const id = await all.launch({}, "1 h", ["d1"]);
     const [row] = await all.sql<{ conditions: { conditions: unknown } }[]>`
       select conditions from notifications where id = ${id}`;
-    // That version takes a list or null there, and throws for anything else.
+    // The previous version expects a list or null there, and throws for anything else.
     expect(row?.conditions.conditions).toEqual(node());
   });
 });

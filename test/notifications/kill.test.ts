@@ -19,7 +19,7 @@ test("a worker that is killed at any moment leaves nobody out, and repeats only 
   const push = new Map<string, { apnsIds: Set<string>; collapseIds: Set<string>; times: number }>();
   let lastMs = 0;
   await using server = await PushServer.start(({ path, headers, body }) => {
-    // A kill cuts bodies short: what did not come whole was not sent.
+    // A kill cuts bodies short: an incomplete request does not count as sent.
     if (parseJson(body) === undefined) return { status: 400 };
     const token = path.startsWith("/3/device/")
       ? path

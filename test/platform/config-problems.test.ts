@@ -45,7 +45,7 @@ test("twenty and more bad variables are reported, each once", () => {
     LOG_LEVEL: "x",
   };
   const named = problemsOf(bad).map((problem) => problem.split(" ")[0] ?? "");
-  // These two follow from others.
+  // These two problems follow from others.
   expect(named.toSorted()).toEqual([...Object.keys(bad), "S3_BUCKET", "TOKEN_SECRET"].toSorted());
 });
 
@@ -63,10 +63,10 @@ test("every variable stands in .env.example and in the README", async () => {
     [".env.example", "README.md"].map(async (name) => await Bun.file(join(root, name)).text()),
   );
   for (const name of VARIABLES) {
-    // Another way to say something may stand in its sentence.
+    // A variable that is an alternative may be mentioned in another's description.
     for (const text of [example, readme]) expect(text).toMatch(new RegExp(`\\b${name}\\b`));
   }
-  // And nothing else does.
+  // The example lists no other variables.
   const listed = [...example.matchAll(/^(?:# )?(\w+)=/gm)].map(([, name = ""]) => name);
   for (const name of listed) expect(VARIABLES).toContain(name);
 });

@@ -190,7 +190,7 @@ describe("a zstd frame", () => {
   test.each(READERS)(
     "that needs a window over 8 MiB is refused before it is inflated, %s",
     async (_how, read) => {
-      // Magic, descriptor, a window of 128 MiB, an empty last block.
+      // Magic number, descriptor, a window of 128 MiB, and an empty last block.
       const body = Buffer.from("28b52ffd008801000000", "hex");
       expect(await refusal(read(body, "zstd"))).toBe("invalid: the body is not valid zstd");
       const single = Buffer.from("28b52ffde0000000400000000001000000", "hex");

@@ -8,7 +8,8 @@ const MAIN = join(import.meta.dir, "../../src/main.ts");
 const NAMELESS = 54_321;
 const AS_NAMELESS = ["setpriv", `--reuid=${NAMELESS}`, `--regid=${NAMELESS}`, "--clear-groups"];
 
-// Only root may become another user, who must reach the program; everyone else has a name.
+// Only root can become another user, and that user must be able to read the program; any other user
+// has a name.
 const users = canBecomeNameless() ? ["a user id without a name"] : [];
 test.each(users)(
   "%s is told its ways out",

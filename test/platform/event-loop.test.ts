@@ -24,11 +24,17 @@ import { ServerProcess, envOf } from "../support/server-process.ts";
 import { UpdateApi, aSignature } from "../support/updates.ts";
 
 const HOLD_MS_MAX = 50;
-/** What holds the event loop does so every time; a collection of garbage, or a compiler, does not. */
+/**
+ * Repetitions of a slow request: one that blocks the event loop does so every time, garbage
+ * collection and JIT compilation do not.
+ */
 const TRIES = 3;
-/** So many requests without a body go out together, and one by one only where those hold it together. */
+/**
+ * Requests without a body sent together; each is sent alone only if the group blocked the event
+ * loop.
+ */
 const HEADS_AT_ONCE = 20;
-/** Those that take a second or more. */
+/** Forms that take a second or more. */
 const SLOW_FORMS = [
   "a thousand archives",
   "a tar of zeros",
@@ -70,12 +76,14 @@ afterAll(async () => {
   await app[Symbol.asyncDispose]();
 });
 
-/** CPU time of the longest turn of the server's event loop since this was last asked, in ms. */
+/**
+ * Returns the CPU time of the longest turn of the server's event loop since the last call, in ms.
+ */
 async function longestTurn(): Promise<number> {
   return Number(await (await fetch("http://turns/", { unix: turns })).text());
 }
 
-/** Sends the request and waits for the head of its answer. */
+/** Sends the request and waits for the head of the response. */
 async function send({ line, headers = [], body }: HostileRequest): Promise<void> {
   using connection = await RawConnection.open(server.url);
   const length = body === undefined ? [] : [`content-length: ${body.length}`];
@@ -84,7 +92,10 @@ async function send({ line, headers = [], body }: HostileRequest): Promise<void>
   await connection.answered();
 }
 
-/** Those that hold the event loop, each time that they are sent, and for how long at least. */
+/**
+ * Returns the requests that block the event loop each time that they are sent, with their shortest
+ * time.
+ */
 async function held<T>(
   acts: T[],
   act: (one: T) => Promise<void>,
@@ -210,7 +221,7 @@ describe("no request of a client without a key holds the event loop", () => {
       expect(socket.status).toBe(101);
       socket.write(maskedFrame(opcode, payload));
       await socket.isRead();
-      // It may have waited for the database, as this does.
+      // The user may have waited for the database, as this request does.
       await fetch(`${server.url}/readyz`);
     });
     expect(holders).toEqual([]);

@@ -22,7 +22,10 @@ async function answerTo(chunks: Uint8Array[], type: string): Promise<unknown> {
 describe("a form that Go reads or refuses", () => {
   type Vector = { type: string; body: string; answer: unknown };
 
-  /** As `mime/multipart` of Go 1.26 reads them; a part that it would pass over in silence makes a form invalid here. */
+  /**
+   * Results of `mime/multipart` of Go 1.26; a part that Go skips silently makes a form invalid
+   * here.
+   */
   const vectors: Vector[] = GO_FORMS;
 
   test.each([1, 5, 10_000])("is read or refused alike, in chunks of %d", async (chunkBytes) => {
@@ -47,7 +50,7 @@ const IMAGE: FormPart = {
   bytes: Uint8Array.from(Buffer.from("abc")),
 };
 
-/** A form in which B stands for the boundary. */
+/** Makes a form; B stands for the boundary. */
 function form(text: string): Uint8Array {
   return Buffer.from(text.replaceAll("B", BOUNDARY));
 }

@@ -104,7 +104,7 @@ test("many requests of all kinds at once are answered, and rightly", async () =>
   expect(stored).toEqual({ batches: each, devices: each, images: each });
 });
 
-/** Each uses statements with other columns and types of parameters. */
+/** Requests whose SQL statements differ in columns and parameter types. */
 const kinds = [
   (server: ServerProcess, session: TestSession, i: number) =>
     append(server, session, aBatch({ messages: 2, bytes: 200, salt: `${i}` })),

@@ -41,7 +41,7 @@ function hosts(ports: number[], query = ""): string {
   return `postgres://floodgate:${encodeURIComponent(PASSWORD)}@${list}/postgres${query}`;
 }
 
-/** The code and text of what went wrong. */
+/** Returns the code and text of the connection error. */
 async function failure(url: string): Promise<string> {
   try {
     await session(url);
@@ -206,7 +206,7 @@ describe("of several hosts", () => {
     expect(writing).toMatchObject({ port: server.port });
     const reading = await session(hosts(both.toReversed(), "?target_session_attrs=read-only"));
     expect(reading).toMatchObject({ port: standby.port });
-    // Neither is in recovery.
+    // Neither server is in recovery.
     const primary = await session(hosts(both, "?target_session_attrs=primary"));
     expect(primary).toMatchObject({ port: standby.port });
     const preferred = await session(hosts(both, "?target_session_attrs=prefer-standby"));

@@ -31,7 +31,7 @@ test("keys without number take bounded memory, and those of windows that are ove
   const { counts, sleep } = windows(1000);
   for (let key = 0; key < 200_000; key++) counts.count(`2001:db8:${key.toString(16)}`);
   expect(counts.size).toBeLessThanOrEqual(1000);
-  // The newest are those that are left.
+  // The newest keys are kept.
   expect(counts.count(`2001:db8:${(199_999).toString(16)}`).count).toBe(2);
   for (const another of ["one", "another"]) {
     sleep(1000);

@@ -19,7 +19,7 @@ const NOTICED_MS = 5000;
 const WHILE_MS = 2000;
 const PREFIX = "fg:";
 const NO_LIMITS = { project: undefined, session: undefined, address: undefined };
-// What the README says that a user needs.
+// ACL rules of the README for Floodgate's own user.
 const OWN = ["resetkeys", "resetchannels", `~${PREFIX}*`, `&${PREFIX}*`, "-@all"];
 const COMMANDS = ["hset", "hgetall", "hlen", "hdel", "pexpire", "publish", "subscribe", "ping"];
 const LIMIT_COMMANDS = ["eval", "evalsha", "set", "incrby", "pttl", "expire"];
@@ -32,7 +32,7 @@ afterAll(async () => {
   await app[Symbol.asyncDispose]();
 });
 
-/** A server that uses the Redis at that address, and what it logs. */
+/** Starts a server that uses the Redis at that address, and collects its log. */
 async function aServer(url: string, rateLimits: Config["rateLimits"] = NO_LIMITS) {
   const lines = new LogLines();
   const config = { ...app.config, redis: { url, prefix: PREFIX }, rateLimits };
@@ -40,7 +40,7 @@ async function aServer(url: string, rateLimits: Config["rateLimits"] = NO_LIMITS
   return Object.assign(server, { lines });
 }
 
-/** The bus of such a server alone. */
+/** Opens only the bus of such a server. */
 async function aBus(url: string) {
   const lines = new LogLines();
   const named = { ...app.config, redis: { url, prefix: PREFIX } };
@@ -200,7 +200,7 @@ describe("rate limits with a Redis that does not count are those of each process
   });
 });
 
-/** Two servers that find Redis by an address, and a replica that is to take over. */
+/** Starts two servers that connect to Redis through a proxy, and a replica that will take over. */
 async function aPair() {
   const [first, second] = [await RedisServer.start(), await RedisServer.start()];
   await second.follow(first);

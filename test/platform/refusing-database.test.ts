@@ -13,7 +13,7 @@ import { ServerProcess } from "../support/server-process.ts";
 
 setDefaultTimeout(60_000);
 
-// An operator's words; the work behind each is done well before.
+// Time until a change takes effect.
 const NOTICED_MS = 5000;
 const AT_ONCE_MS = 1500;
 const TIMES = 6;
@@ -53,7 +53,7 @@ const OUTAGES: [what: string, begin: () => void, end: () => void][] = [
   ],
   [
     "of another password",
-    // As long as no connection is needed but those that are open, nobody knows.
+    // Terminate open connections: until a new one is needed, a changed password goes unnoticed.
     () => postgres.query("alter role floodgate password 'another'", TERMINATE),
     () => postgres.query(`alter role floodgate password '${PASSWORD}'`),
   ],
@@ -93,7 +93,7 @@ test.each(process.env["TEST_LONG"] === undefined ? OUTAGES.slice(0, 3) : OUTAGES
     const before = backends();
     begin();
     try {
-      // The first of them may be of a connection that was closed.
+      // The first answers may be about a connection that was closed.
       await lasts("503 down");
       for (let round = 0; round < 2; round++)
         for (const request of writes()) {
@@ -222,7 +222,7 @@ function writes(): (() => Promise<Response>)[] {
 
 async function expectTaken(): Promise<void> {
   const batch = aBatch({ salt: `${sent++}` });
-  // A connection that was tried before may tell of the outage a last time.
+  // A connection that was already being made may report the outage a last time.
   const isTaken = async () => (await statusOf(append(server, session, batch))) === 200;
   await eventually("a batch is taken", isTaken, NOTICED_MS);
 }
@@ -232,7 +232,10 @@ async function startOn(): Promise<Response> {
   return await fetch(`${server.url}/v1/ios/start`, { method: "POST", body });
 }
 
-/** Until it is answered some times in a row: connections that are on their way may tell of what was. */
+/**
+ * Waits until readiness is the same several times in a row: connections in progress may still
+ * report the previous state.
+ */
 async function lasts(wanted: string): Promise<void> {
   let times = 0;
   await eventually(
@@ -251,7 +254,7 @@ async function readiness(): Promise<string> {
   return `${answer.status} ${Object(await answer.json()).postgres}`;
 }
 
-/** The server's own numbers of this server's connections. */
+/** Returns the PostgreSQL process ids of this server's connections. */
 function backends(): Set<string> {
   const pids = postgres.query(
     "select pid from pg_stat_activity where application_name = 'floodgate' and datname = 'app'",

@@ -9,7 +9,7 @@ import { eventually } from "../support/eventually.ts";
 
 const SERVER_KEY = "top-secret";
 const KEY = { "x-server-key": SERVER_KEY };
-/** Each is refused by a status of its own, or for a reason of its own. */
+/** Requests, each refused with another status or for another reason. */
 const REFUSED: [path: string, method: string][] = [
   ["/v1/sessions/1", "GET"],
   ["/devices/1", "GET"],
@@ -37,7 +37,7 @@ afterAll(async () => {
 
 type Line = Record<string, unknown>;
 
-/** What a second server of the same database logs while `act` uses it. */
+/** Returns the log of a second server on the same database, used by `act`. */
 async function logged(act: (url: string) => Promise<void>, level = "info"): Promise<Line[]> {
   const lines: Line[] = [];
   const log = pino({ level }, { write: (line: string) => void lines.push(JSON.parse(line)) });
@@ -83,7 +83,7 @@ describe("the log", () => {
     });
     const requests = lines.filter(({ msg }) => msg === "request").length;
     expect(requests).toBeGreaterThan(0);
-    // Twenty a second, and the loop takes less than three.
+    // At most twenty lines a second, and the loop takes less than three seconds.
     expect(requests).toBeLessThanOrEqual(60);
     expect(JSON.stringify(lines)).not.toContain(token.slice(-20));
   });

@@ -184,7 +184,7 @@ test("an aborted read is not tried again", async () => {
   expect(attempts).toBe(3);
 });
 
-/** The store with some of its methods replaced. */
+/** Returns the store with some of its methods replaced. */
 function replaced(store: ObjectStore, methods: Partial<ObjectStore>): ObjectStore {
   const faulty = new FaultyObjects();
   faulty.wrap(store);

@@ -11,7 +11,7 @@ import { stringifyExact } from "../../src/platform/exact-json.ts";
 setDefaultTimeout(30_000);
 
 const WINDOW_S = 5;
-// What the limits below let in at once, of one address and of the process.
+// Rows let in at once by the limits below, per address and per process.
 const OF_ADDRESS = 2 * WINDOW_S;
 const OF_PROCESS = 4 * WINDOW_S;
 const BEHIND_PROXY = { TRUSTED_PROXIES: "127.0.0.0/8,::1/128" };
@@ -20,7 +20,7 @@ let addresses = 0;
 const from = (address = `192.0.2.${++addresses}`) => ({ "x-forwarded-for": address });
 
 type Headers = Record<string, string>;
-/** Makes a row of a new name, or changes the one of an old name. */
+/** Creates a row for a new name, or updates the row of a known one. */
 type Make = (app: TestApp, name: string, headers: Headers) => Promise<Response>;
 
 let api: UserApi;
@@ -55,7 +55,7 @@ const KINDS: [kind: string, variable: string, make: Make, what: string, plain: b
   ["presence_users", "RATE_LIMIT_PRESENCE_USERS", ping, "new users", false],
 ];
 
-/** How many of so many new rows are made, with the last refusal; the others are refused. */
+/** Tries to create `many` rows; returns the names that were accepted, and the last refusal. */
 async function made(
   app: TestApp,
   make: Make,
@@ -90,7 +90,8 @@ test.each(KINDS)("the limit of %s holds for an address and for the process", asy
   expect(await refused?.text()).toBe(refusal(`too many ${what} of this address, send it again`));
   expect(await metric(app, `floodgate_limited_total{limit="${kind}_address"}`)).toBe(3);
 
-  // Other addresses have the rest of what the process lets in; on a slow machine that of the next window, too.
+  // Other addresses get the rest of the process's limit; on a slow machine that of the next window,
+  // too.
   let others = 0;
   let last = await make(app, aUser("row"), from());
   for (; last.status === 200; last = await make(app, aUser("row"), from())) others++;
@@ -119,7 +120,7 @@ test("what makes no row is not refused: a resumed start, a known user, image or 
     (await pingAnswer(app, { userid: known, status: "0" })).status,
   ];
   for (let i = 0; i < 3 * WINDOW_S; i++) expect(await again()).toEqual([200, 200, 200, 200]);
-  // Others of the same kinds are, by now.
+  // New rows of the same kinds are refused by now.
   for (const make of [start, report, ping]) {
     const { refused } = await made(app, make, 2 * WINDOW_S, () => ({}));
     expect(refused?.status).toBe(429);
@@ -155,10 +156,10 @@ test("an address that may stand for many has no limit of its own", async () => {
   const many = 3 * WINDOW_S;
   const taken = async (app: TestApp, headers: () => Headers) =>
     (await made(app, start, many, headers)).taken.length;
-  // A proxy that nobody has told of, and a client on this machine.
+  // A proxy that is not in TRUSTED_PROXIES, with a client on this machine.
   await using unknown = await TestApp.start({ env: { ...env, TRUSTED_PROXIES: "10.0.0.0/8" } });
   expect(await taken(unknown, () => from("192.0.2.200"))).toBe(many);
-  // A trusted proxy that names nobody, and one that names a private address.
+  // A trusted proxy that names no client, and one that names a private address.
   await using known = await TestApp.start({ env: { ...env, ...BEHIND_PROXY } });
   expect(await taken(known, () => ({}))).toBe(many);
   expect(await taken(known, () => from("10.1.2.3"))).toBe(WINDOW_S);

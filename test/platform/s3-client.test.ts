@@ -187,7 +187,7 @@ function s3Of(env: Record<string, string>): S3Config {
   return s3;
 }
 
-/** What the SDK itself reads of the environment. */
+/** Sets the environment variables that the SDK itself reads. */
 function given(env: Record<string, string>): void {
   for (const name of Object.keys(KEYS)) delete process.env[name];
   Object.assign(process.env, { AWS_EC2_METADATA_DISABLED: "true", ...env });
@@ -198,11 +198,11 @@ function serving(answer: (request: Request) => Response | Promise<Response>) {
   return { url: server.url.origin, [Symbol.asyncDispose]: () => server.stop(true) };
 }
 
-/** A store that keeps the requests, configured by these variables. */
+/** Configures a store with these variables; it records the requests. */
 async function aStore(env: Record<string, string>) {
   const requests: { headers: Headers }[] = [];
   const server = serving(({ headers }) => {
-    // A copy: the request ends with its answer.
+    // Copied: Bun frees the request's headers after the response.
     requests.push({ headers: new Headers(headers) });
     return new Response("<Error><Code>NoSuchKey</Code></Error>", { status: 404 });
   });

@@ -23,7 +23,7 @@ afterAll(async () => {
   await app[Symbol.asyncDispose]();
 });
 
-/** A server whose store is behind a proxy. */
+/** Starts a server whose object store is behind a proxy. */
 async function behindProxy(commitDeadlineMs = DEADLINE_MS) {
   const { s3 } = app.config;
   if (s3?.endpoint === undefined) throw new Error("no store is configured");
@@ -36,7 +36,7 @@ async function behindProxy(commitDeadlineMs = DEADLINE_MS) {
   let batches = 0;
   return {
     proxy,
-    /** The answer to a batch that no other one equals. */
+    /** Sends a batch with unique content, and returns the status. */
     batch: async () => (await append(server, session, aBatch({ salt: `${++batches}` }))).status,
     readiness: async () => await (await fetch(`${server.url}/readyz`)).json(),
     isReady: async () => (await fetch(`${server.url}/readyz`)).status === 200,
@@ -48,7 +48,7 @@ async function behindProxy(commitDeadlineMs = DEADLINE_MS) {
   };
 }
 
-/** The readiness in each tenth of a second. */
+/** Returns the distinct states of readiness, polled every 100 ms. */
 async function during(ms: number, isReady: () => Promise<boolean>): Promise<Set<boolean>> {
   const seen = new Set<boolean>();
   for (const until = performance.now() + ms; performance.now() < until; await Bun.sleep(100))

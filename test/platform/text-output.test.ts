@@ -13,19 +13,21 @@ const ENDS_MS_MAX = 20_000;
 const folder = mkdtempSync(join(tmpdir(), "floodgate-output-"));
 afterAll(() => rmSync(folder, { recursive: true }));
 
-/** A pipe without a reader. */
+/** Returns a pipe whose reader is closed. */
 function broken(): number {
   const { reader, writer } = openPipe();
   closeSync(reader);
   return writer;
 }
 
-/** A pipe whose reader does not read. */
+/** Returns a pipe whose reader does not read. */
 function stuck(): number {
   return openPipe().writer;
 }
 
-/** Logs some lines and ends, as a program does that says goodbye. Returns its exit code, or that it had to be killed. */
+/**
+ * Runs a script that logs to the descriptor. Returns its exit code, or "killed" after a timeout.
+ */
 async function ended(stderr: number, script: string): Promise<number | "killed"> {
   const child = Bun.spawn([process.execPath, "-e", `${IMPORTS}${script}`], {
     stdio: ["ignore", "ignore", stderr],

@@ -11,7 +11,7 @@ import { TcpProxy } from "../support/tcp-proxy.ts";
 
 setDefaultTimeout(60_000);
 
-// Two seconds, and what a busy machine adds.
+// Two seconds, plus slack for a busy machine.
 const LATE_MS = 2000 + 1500;
 const NOTICED_MS = 5000;
 
@@ -19,7 +19,7 @@ async function readiness({ url }: Target): Promise<unknown> {
   return await (await fetch(`${url}/readyz`)).json();
 }
 
-/** Resolves when /readyz says that of the bus. */
+/** Resolves when /readyz reports that state of the bus. */
 async function becomes(target: Target, state: object, withinMs = NOTICED_MS): Promise<void> {
   const body = { postgres: "ok", objects: "ok", ...state };
   await eventually(
@@ -29,7 +29,7 @@ async function becomes(target: Target, state: object, withinMs = NOTICED_MS): Pr
   );
 }
 
-/** Expects that who watches on one server hears soon of what was told to the other one, and the snapshot too. */
+/** Expects that changes on one server soon reach the watchers and the snapshot of the other. */
 async function expectHeard(from: Target, at: Target): Promise<void> {
   const ann = aUser("ann");
   using stream = await EventStream.open(at, watching(ann));

@@ -15,9 +15,9 @@ setDefaultTimeout(60_000);
 const BUSES = process.env["TEST_LONG"] === undefined ? ["redis"] : ["redis", "postgres"];
 const SHIFT_S = 600;
 const TTL_MS = 2000;
-// A second after the TTL, and what a busy machine adds.
+// One second after the TTL, plus slack for a busy machine.
 const OFFLINE_MS_MAX = TTL_MS + 1000 + 1500;
-// More than clocks that are right may differ by.
+// Greater than the difference between clocks that are in sync.
 const APART_MS = 250;
 const PINGS = 9;
 const KEY = { "x-server-key": "key-of-the-tests" };

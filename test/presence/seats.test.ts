@@ -23,7 +23,7 @@ const from = (address: string) => ({ ...claim(aUser()), "x-forwarded-for": addre
 
 const users = (many: number) => Array.from({ length: many }, () => aUser("watched"));
 
-/** The refusal of an event stream. */
+/** Returns the refusal of an event stream. */
 const refusedStream = async (app: TestApp, path: string, headers: Headers) => {
   const answer = await app.fetch(path, { headers });
   if (answer.status === 200) await answer.body?.cancel();
@@ -66,7 +66,7 @@ describe("connections of one user", () => {
       ]);
     }
     expect(await metric(app, 'floodgate_limited_total{limit="presence_connections_user"}')).toBe(3);
-    // Asking who is there is no connection.
+    // A snapshot request is not a connection.
     expect((await app.fetch("/presence?users=ann", { headers })).status).toBe(200);
     using other = await PresenceSocket.open(app, {
       headers: bearerOf((await mint(app, { userid: aUser() })).token),
@@ -146,7 +146,7 @@ describe("users that are watched", () => {
     const [ann = "", ...others] = users(6);
     using first = await PresenceSocket.open(app, { headers });
     await first.subscribe(ann, ...others);
-    // Who is watched already is not one more.
+    // Watching the same user again does not count twice.
     await first.subscribe(ann);
     all.use(await EventStream.open(app, watching(...users(4)), headers));
     first.send({ type: "subscribe", users: users(1) });
@@ -169,7 +169,7 @@ describe("users that are watched", () => {
       message: "too many users are watched, try again later",
     });
 
-    // What is watched goes on, and what is not watched any more makes room.
+    // Existing watches continue, and unsubscribing frees room.
     await ping(app, { userid: ann, status: "0" });
     expect((await first.presence()).userid).toBe(ann);
     first.send({ type: "unsubscribe", users: [...others, aUser()] });

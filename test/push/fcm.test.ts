@@ -153,7 +153,7 @@ for (const [kind, failure, code] of verdicts)
       kind,
       reason: `FCM ${failure.code} ${code}`,
     });
-    // What may pass is asked again.
+    // Requests are retried if the error may be temporary.
     const asked = kind === "refused" ? 6 : failure.code >= 500 ? 8 : 1;
     expect(google.fcm.received).toHaveLength(asked);
   });

@@ -17,7 +17,7 @@ import {
 
 const FORBIDDEN = apnsError(403, "InvalidProviderToken");
 
-/** Answers the first pushes with the reactions, and takes all others. */
+/** Answers the first pushes with these reactions, and accepts all others. */
 function first(...reactions: Reaction[]): () => Reaction {
   return () => reactions.shift() ?? OK;
 }

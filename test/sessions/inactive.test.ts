@@ -46,7 +46,7 @@ let salt = 0;
 const send = async (session: TestSession, path: string) =>
   await app.append(session, aBatch({ salt: `${++salt}` }), path);
 
-/** Resolves when a batch gets that status on both servers. */
+/** Resolves when both servers answer a batch with that status. */
 async function applied(session: TestSession, status: number): Promise<void> {
   await eventually(
     `both servers answer ${status}`,

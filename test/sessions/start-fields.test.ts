@@ -227,7 +227,7 @@ test("performance over its bounds is left out and counted, and the session start
   const before = await metric(app, series);
   const kept = { note: "x".repeat(16 * 1024 - 11) };
   expect((await rowOf({ performance: kept }))["performance"]).toEqual(kept);
-  // Of two bytes each.
+  // "é" has two bytes in UTF-8.
   const longer = { note: "é".repeat(8 * 1024 - 5) };
   expect(
     (await rowOf({ performances: longer }, "/v1/mobile/start", MOBILE_AGENT))["performance"],

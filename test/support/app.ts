@@ -19,9 +19,12 @@ import { s3Server } from "./s3-server.ts";
 
 const LOG = pino({ level: "silent" });
 
-/** The key of the tests' servers, which a TestApp sends with every request unless its test sets SERVER_KEYS. */
+/**
+ * Server key of the tests' servers, which a TestApp sends with every request unless its test sets
+ * SERVER_KEYS.
+ */
 export const SERVER_KEY = "test-server-key";
-/** The header for requests that go another way. */
+/** Server key header for requests that do not go through a TestApp. */
 export const KEYED = { "x-server-key": SERVER_KEY };
 
 const TestSession = Type.Object({ token: Type.String(), sessionID: Type.String() });

@@ -25,7 +25,7 @@ type Client = {
   session: { token: string; sessionID: string };
   /** By hash, what the server said 200 to. */
   acknowledged: Map<string, Uint8Array>;
-  /** By hash. */
+  /** Images by hash. */
   images: Map<string, { name: string; bytes: Uint8Array }>;
 };
 
@@ -132,7 +132,7 @@ export class Auditor {
 
   async #sendImage(client: Client): Promise<void> {
     const { random } = client;
-    // A few names that all of them use, for other bytes each time.
+    // Use few names for ever different bytes.
     const bytes = random.bytes(random.integer(1000, 300_000));
     const name = random.chance(0.5) ? `shot-${random.integer(0, 3)}` : hashOf(bytes);
     const answer = await this.#until200("images", "/v1/ios/images", () => {

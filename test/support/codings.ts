@@ -2,7 +2,7 @@ import * as zlib from "node:zlib";
 
 const FAST = { params: { [zlib.constants.BROTLI_PARAM_QUALITY]: 4 } };
 
-/** Bytes as a client sends them with `Content-Encoding`, by the name that it gives the coding. */
+/** Encoders by the name of their `Content-Encoding`. */
 export const ENCODERS: Record<string, (bytes: Uint8Array) => Uint8Array> = {
   gzip: (bytes) => zlib.gzipSync(bytes),
   "x-gzip": (bytes) => zlib.gzipSync(bytes),
@@ -12,7 +12,7 @@ export const ENCODERS: Record<string, (bytes: Uint8Array) => Uint8Array> = {
   zstd: (bytes) => zlib.zstdCompressSync(bytes),
 };
 
-/** The header of one of those. */
+/** Returns the `Content-Encoding` of an encoder. */
 export function codingName(encoder: string): string {
   return encoder.split(" ")[0] ?? "";
 }

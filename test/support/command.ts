@@ -3,7 +3,7 @@ import { join } from "node:path";
 
 const MAIN = join(import.meta.dir, "../../src/main.ts");
 
-/** Meant for other programs of PostgreSQL; followed here, none of them would let it start. */
+/** Variables for other PostgreSQL programs; if Floodgate followed them, it could not start. */
 export const FOREIGN = {
   PGTARGETSESSIONATTRS: "any",
   PGHOST: "nowhere.invalid",

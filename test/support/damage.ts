@@ -2,12 +2,12 @@ import { pino } from "pino";
 
 import { type ObjectStore } from "../../src/platform/objects.ts";
 
-/** What becomes of an object's bytes; undefined: it is gone. */
+/** Damages an object's bytes; undefined deletes the object. */
 export type Harm = (bytes: Buffer) => Uint8Array | undefined;
 
 export const gone: Harm = () => undefined;
 
-/** One bit is another one. */
+/** Flips one bit. */
 export const flipped =
   (at: number): Harm =>
   (bytes) => {
@@ -31,12 +31,12 @@ export async function harm(objects: ObjectStore, key: string, how: Harm): Promis
   }
 }
 
-/** In the order of their commits. */
+/** Returns the keys of all segments in the order of their commits. */
 export async function segmentKeys(objects: ObjectStore): Promise<string[]> {
   return (await Array.fromAsync(objects.list("segments/"))).map(({ key }) => key);
 }
 
-/** A log whose lines of that level and above are kept. */
+/** Makes a log that keeps its lines of that level and above. */
 export function keptLog(level: "warn" | "error" = "error") {
   const lines: Record<string, unknown>[] = [];
   const write = (line: string) => void lines.push(JSON.parse(line));

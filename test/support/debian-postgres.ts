@@ -17,7 +17,10 @@ const START_MS_MAX = 20_000;
 
 export const PASSWORD = "p@ss/w:rd?#%&ö [x]";
 
-/** A PostgreSQL 15 of Debian's with certificates, which can be changed, stopped and started. Its user is `floodgate`. */
+/**
+ * Debian's PostgreSQL 15 with TLS certificates, which can be reconfigured, stopped and started. Its
+ * user is `floodgate`.
+ */
 export class DebianPostgres implements AsyncDisposable {
   readonly port: number;
   readonly folder: string;
@@ -37,12 +40,12 @@ export class DebianPostgres implements AsyncDisposable {
     return server;
   }
 
-  /** The path of a file of its own. */
+  /** Returns a path in the server's folder. */
   path(name: string): string {
     return join(this.folder, name);
   }
 
-  /** An address of it; `query` begins with "?". */
+  /** Returns a URL of the server; `query` begins with "?". */
   url(query = "", host = "127.0.0.1"): string {
     return `postgres://floodgate:${encodeURIComponent(PASSWORD)}@${host}:${this.port}/postgres${query}`;
   }
@@ -89,7 +92,7 @@ export class DebianPostgres implements AsyncDisposable {
     await this.#child?.exited;
   }
 
-  /** Runs statements as its superuser, whatever is allowed to others. */
+  /** Runs statements as superuser over the socket, whatever `allow` says. */
   query(...statements: string[]): string {
     const commands = statements.flatMap((statement) => ["-c", statement]);
     return run([
@@ -107,7 +110,10 @@ export class DebianPostgres implements AsyncDisposable {
     ]);
   }
 
-  /** What is allowed to whom; takes effect at once. The superuser may always come by the socket. */
+  /**
+   * Replaces the rules of pg_hba.conf, effective at once. The superuser can always connect through
+   * the socket.
+   */
   async allow(...lines: string[]): Promise<void> {
     const rules = ["local all postgres trust", ...lines].join("\n");
     await Bun.write(this.path("data/pg_hba.conf"), `${rules}\n`);
@@ -144,7 +150,9 @@ export class DebianPostgres implements AsyncDisposable {
   }
 }
 
-/** An authority with the server's certificate for `localhost`, one for a client, and another authority. */
+/**
+ * Makes a CA with a server certificate for `localhost` and a client certificate, and another CA.
+ */
 function makeCertificates(folder: string): void {
   const make = (script: string) => run(["sh", "-ec", script], folder);
   const authority = (name: string) =>

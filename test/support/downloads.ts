@@ -4,14 +4,14 @@ export const CHANGED: [number, string] = [
   412,
   "the file is not the one that the request expects\n",
 ];
-/** The ETag of no build. */
+/** An ETag that no build has. */
 export const OTHER_TAG = `"${"0".repeat(64)}"`;
 
-/** What a client knows of a build that it has begun to download. */
+/** Validators of a build whose download a client has begun. */
 export type Known = { etag: string; date: string };
 export type Conditions = (known: Known) => Record<string, string>;
 
-/** A date so many seconds later. */
+/** Returns a date that many seconds later. */
 export function shifted(date: string, seconds: number): string {
   return new Date(Date.parse(date) + seconds * 1000).toUTCString();
 }
@@ -23,12 +23,12 @@ export async function knownOf(link: string, method = "GET"): Promise<Known> {
   return { etag, date };
 }
 
-/** Without the bytes, nor a redirect. */
+/** Returns the validators of a HEAD request, without following redirects. */
 export async function headOf(link: string): Promise<Known> {
   return await knownOf(link, "HEAD");
 }
 
-/** What the second half of a download says of the first. */
+/** Conditions with which a client resumes a download. */
 export const RESUMING: [string, Conditions][] = [
   ["If-Match", ({ etag }) => ({ "if-match": etag })],
   ["If-Unmodified-Since", ({ date }) => ({ "if-unmodified-since": date })],
@@ -36,7 +36,7 @@ export const RESUMING: [string, Conditions][] = [
   ["If-Range and the date", ({ date }) => ({ "if-range": date })],
 ];
 
-/** Fails if anything of the build that the link leads to now is given to who has begun with another. */
+/** Fails if a client that began with another build gets bytes of the link's current build. */
 export async function expectRefused(link: string, known: Known): Promise<void> {
   const whole = await (await fetch(link)).text();
   for (const [what, conditions] of RESUMING) {

@@ -45,9 +45,9 @@ export class FaultyObjects implements ObjectStore {
   otherwise: PutScript = succeeds;
   /** Called before a read or a ping; what it throws is what those throw. */
   beforeRead: (key: string) => void = () => undefined;
-  /** Awaited before a read. */
+  /** Called and awaited before each read. */
   waitBeforeRead: (key: string) => Promise<void> = async () => undefined;
-  /** What arrives of the bytes that were read. */
+  /** Changes the bytes that a read returns. */
   changeRead: (bytes: Uint8Array, key: string) => Uint8Array = (bytes) => bytes;
   beforePing: () => void = () => undefined;
   /** Every PUT that was begun. */
@@ -112,7 +112,7 @@ export class FaultyObjects implements ObjectStore {
     await this.inner.ping(signal);
   }
 
-  /** Fails as PUTs do, without being one of those that are counted and scripted. */
+  /** Fails like PUTs, without being counted or scripted as one. */
   async probe(signal?: AbortSignal): Promise<void> {
     const store = async () => await this.inner.probe(signal);
     await this.otherwise({ key: "probe", body: new Uint8Array(1), signal }, store, this.inner);

@@ -7,7 +7,7 @@ import { BOUNDARY, type FormPart } from "./forms.ts";
 const INFLATED_BYTES_MAX = 2 ** 20;
 const TYPE = `multipart/form-data; boundary=${BOUNDARY}`;
 
-/** The bytes in chunks that end where the cuts say. */
+/** Splits the bytes into chunks at the cuts. */
 export function chunksOf(bytes: Uint8Array, cuts: number[]): Uint8Array[] {
   const ends = [...cuts.map((cut) => cut % (bytes.length + 1)), bytes.length].toSorted(
     (a, b) => a - b,
@@ -30,7 +30,7 @@ function requestOf(chunks: Uint8Array[], contentType = TYPE): Request {
   return new Request("http://localhost/", { method: "POST", body, headers });
 }
 
-/** The parts of a form, as its events add up to them. */
+/** Collects the parts of a form from its events. */
 export async function partsOf(chunks: Uint8Array[], contentType?: string): Promise<FormPart[]> {
   const parts: FormPart[] = [];
   let open: { file: string; type: string; pieces: Uint8Array[] } | undefined;

@@ -8,7 +8,7 @@ const NEED = {
 };
 
 export const Haproxy = {
-  /** With the upstream named localhost, and no header of its own. */
+  /** Starts HAProxy with an upstream on localhost and without headers of its own. */
   async plain(upstream: string): Promise<ProxyProcess> {
     await needPrograms(NEED);
     return await ProxyProcess.start({

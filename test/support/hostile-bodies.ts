@@ -9,10 +9,10 @@ const FILE_BYTES_MAX = 10_000_000;
 const FAST = { level: 1 };
 const FAST_BROTLI = { params: { [constants.BROTLI_PARAM_QUALITY]: 1 } };
 
-/** A body, and how it is coded. */
+/** Name of a body, its bytes, and its content coding. */
 export type HostileBody = [name: string, body: Uint8Array, coding?: string];
 
-/** JSON as large as it may be, of every shape. */
+/** JSON bodies of the maximum size in every shape. */
 export function hostileJson(bytes: number): HostileBody[] {
   const pairs = (pair: (n: number) => string) => {
     const made: string[] = [];
@@ -47,7 +47,7 @@ export function hostileJson(bytes: number): HostileBody[] {
   return texts.map(([name, json]) => [name, Buffer.from(json)]);
 }
 
-/** Batches of so many bytes before any coding, and what grows to them. */
+/** Batches of that many bytes before any coding, and ones that inflate to so many. */
 export function hostileBatches(bytes: number): HostileBody[] {
   const frame = concat([uint(1), uint(1), uint(0)]);
   const tiny = concat([encodeBatch([]), Buffer.alloc(Math.floor((bytes - 100) / 3) * 3, frame)]);
@@ -79,7 +79,7 @@ function file(name: string, bytes: Uint8Array): FormPart {
   return { file: name, bytes };
 }
 
-/** A part of that disposition. */
+/** Makes a part's head with that disposition. */
 function head(disposition: string): Uint8Array {
   const line = `Content-Disposition: form-data${disposition}`;
   return Buffer.from(`--${BOUNDARY}\r\n${line}\r\n\r\nx\r\n`);
@@ -89,7 +89,7 @@ function gzipped(bytes: Uint8Array): Uint8Array {
   return gzipSync(bytes, FAST);
 }
 
-/** Forms of as many parts and bytes as they may have. */
+/** Forms with the maximum number of parts and bytes. */
 export function hostileForms(fields: FormPart[]): HostileBody[] {
   const form = (parts: Uint8Array[]) =>
     concat([...fields.flatMap(encodePart), ...parts, Buffer.from(`--${BOUNDARY}--\r\n`)]);

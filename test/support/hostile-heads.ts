@@ -1,7 +1,7 @@
-/** Bun takes 16 KiB of request line and headers. */
+/** Bun accepts 16 KiB of request line and headers. */
 const HEAD_LENGTH = 15_500;
 
-/** What one request consists of; its head goes out as it is. */
+/** One request; its head is sent unchanged. */
 export type HostileRequest = {
   name: string;
   line: string;
@@ -9,7 +9,7 @@ export type HostileRequest = {
   body?: Uint8Array;
 };
 
-/** As many of a text as a head takes. */
+/** Repeats a text up to the length of a head. */
 export function long(text: string): string {
   return text.repeat(Math.floor(HEAD_LENGTH / text.length));
 }
@@ -180,7 +180,7 @@ function get(path: string): HostileRequest {
   return { name: shortened(path), line: `GET ${path}` };
 }
 
-/** Paths, queries and headers as long as they may be, of all that a server parses there. */
+/** Paths, queries and headers of maximum length for everything that a server parses there. */
 export function hostileHeads(download: string): HostileRequest[] {
   const users = Array.from({ length: 200 }, (_, n) => `user-${n}-${"x".repeat(60)}`).join(",");
   return [

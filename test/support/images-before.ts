@@ -5,7 +5,7 @@ import { putSegment, segmentId } from "./made-segment.ts";
 
 type Before = { name: string; content: string | Uint8Array; ageMs?: number; projectId?: number };
 
-/** The row of an image as the version before records it. */
+/** Returns the row of an image as the previous version records it. */
 export function recordBefore(
   app: Pick<TestApp, "project">,
   { sessionID }: Pick<TestSession, "sessionID">,
@@ -29,7 +29,10 @@ export function recordBefore(
   };
 }
 
-/** Stores an image as a process of the version before does: its chunk in a segment, its record in a later one. */
+/**
+ * Stores an image like a process of the previous version: its chunk in a segment, its record in a
+ * later one.
+ */
 export async function putBefore(
   app: Pick<TestApp, "project" | "objects">,
   session: Pick<TestSession, "sessionID">,
@@ -45,7 +48,7 @@ export async function putBefore(
   return { key, row };
 }
 
-/** And indexes it, with the statement that it has. */
+/** Stores it, and indexes it with the statement of the previous version. */
 export async function storedBefore(
   app: Pick<TestApp, "project" | "objects" | "sql">,
   session: Pick<TestSession, "sessionID">,

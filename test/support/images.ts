@@ -31,12 +31,15 @@ export function aFile(file: string, content: string | Uint8Array = `bytes of ${f
   return { file, bytes: typeof content === "string" ? Buffer.from(content) : content };
 }
 
-/** The headers of a request that comes from some network, where the peer is a trusted proxy. */
+/** Returns headers that make the request come from that network, if the peer is a trusted proxy. */
 export function from(network: number): Record<string, string> {
   return { "x-forwarded-for": `203.0.113.${network}` };
 }
 
-/** The stored bytes of a name; undefined when there are none. `query` says which. */
+/**
+ * Returns the stored bytes of a name, or undefined if there are none. `query` selects one of its
+ * images.
+ */
 export async function imageOf(
   app: TestApp,
   name: string,
@@ -49,7 +52,7 @@ export async function imageOf(
   return await answer.bytes();
 }
 
-/** What a session sent last under a name, as text. */
+/** Returns the image that a session last sent under a name, as text. */
 export async function textOf(
   app: TestApp,
   { sessionID }: Pick<TestSession, "sessionID">,
@@ -59,7 +62,7 @@ export async function textOf(
   return bytes && Buffer.from(bytes).toString();
 }
 
-/** What is listed of a session's images. */
+/** Lists a session's images. */
 export async function imageList(
   app: Pick<TestApp, "fetch">,
   { sessionID }: Pick<TestSession, "sessionID">,
@@ -69,7 +72,7 @@ export async function imageList(
   return images;
 }
 
-/** The names that a session sent. */
+/** Returns the names of the images that a session sent. */
 export async function imagesOf(
   app: Pick<TestApp, "fetch">,
   session: Pick<TestSession, "sessionID">,

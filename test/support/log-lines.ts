@@ -1,6 +1,6 @@
 import { type Logger, pino } from "pino";
 
-/** A log that a test can read. */
+/** A log that collects its lines. */
 export class LogLines {
   readonly log: Logger = pino(
     { level: "warn", base: null },
@@ -8,7 +8,7 @@ export class LogLines {
   );
   readonly lines: string[] = [];
 
-  /** The lines that hold the text. */
+  /** Returns the lines that contain the text. */
   with(text: string): string[] {
     return this.lines.filter((line) => line.includes(text));
   }

@@ -9,7 +9,10 @@ const METADATA_MARKER = Buffer.from("abcdef4d61784d696e642e636f6d", "hex");
 /** Sixteen zero bytes part the tree from the data. */
 const SEPARATOR_BYTES = 16;
 
-/** A MaxMind database of networks ("203.0.113.0/24") in an IPv6 tree, as the published city databases are built. */
+/**
+ * Encodes a MaxMind database of networks ("203.0.113.0/24") in an IPv6 tree, like the published
+ * city databases.
+ */
 export function encodeMmdb(networks: Record<string, Value>): Uint8Array {
   const root: Node = {};
   for (const [network, record] of Object.entries(networks)) insert(root, network, record);

@@ -25,7 +25,7 @@ export const Nginx = {
     return await run((port) => server({ ...addresses, port }));
   },
 
-  /** With nothing but `proxy_pass`, which names itself in no header. */
+  /** Starts nginx with only `proxy_pass`, which adds no header with the client's address. */
   async plain(upstream: string): Promise<ProxyProcess> {
     return await run(
       (port) => `

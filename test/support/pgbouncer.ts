@@ -13,9 +13,12 @@ const NEED = {
 };
 const START_MS_MAX = 10_000;
 
-/** PgBouncer in transaction mode before the database of a test, with few connections to it and no settings that would help. */
+/**
+ * PgBouncer in transaction mode in front of a test's database, with few connections and default
+ * settings.
+ */
 export class PgBouncer implements AsyncDisposable {
-  /** of the database by way of it */
+  /** URL of the database through the pooler. */
   readonly url: string;
   readonly #folder = mkdtempSync(join(tmpdir(), "floodgate-pgbouncer-"));
   readonly #port: number;
@@ -26,7 +29,10 @@ export class PgBouncer implements AsyncDisposable {
     this.url = `postgres://${user}:any@127.0.0.1:${port}/app`;
   }
 
-  /** `databaseUrl` has a search_path, which no client of the pooler can say itself. */
+  /**
+   * Starts a pooler; `databaseUrl` has a search_path, which clients of a pooler cannot set
+   * themselves.
+   */
   static async start(databaseUrl: string, connections = 3): Promise<PgBouncer> {
     await needPrograms(NEED);
     const { hostname, port, username, password, pathname, searchParams } = new URL(databaseUrl);
@@ -57,7 +63,7 @@ max_client_conn = 200
   async restart(): Promise<void> {
     const output = Bun.file(join(this.#folder, "output"));
     const path = join(this.#folder, "pgbouncer.ini");
-    // It does not run as root.
+    // PgBouncer refuses to run as root.
     const user = process.getuid?.() === 0 ? ["-u", "nobody"] : [];
     const child = Bun.spawn([programPath("pgbouncer") ?? "", ...user, path], {
       stdin: "ignore",
@@ -85,7 +91,7 @@ max_client_conn = 200
     );
   }
 
-  /** Ends it as a crash does. */
+  /** Kills PgBouncer, like a crash. */
   async kill(): Promise<void> {
     this.#child?.kill("SIGKILL");
     await this.#child?.exited;

@@ -2,12 +2,12 @@ import { closeSync, constants, mkdtempSync, openSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-/** The descriptors of a new pipe, to be handed to processes. Bun's own pipes to them are sockets. */
+/** Opens a pipe to hand to processes; Bun's own "pipes" are sockets. */
 export function openPipe(): { reader: number; writer: number } {
   const folder = mkdtempSync(join(tmpdir(), "floodgate-pipe-"));
   const path = join(folder, "pipe");
   Bun.spawnSync(["mkfifo", path]);
-  // Neither end could be opened without the other.
+  // Open both ways first: opening one end alone would block until the other is open.
   const both = openSync(path, constants.O_RDWR);
   const pipe = {
     reader: openSync(path, constants.O_RDONLY),

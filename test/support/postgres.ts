@@ -26,7 +26,7 @@ export async function freshDatabase(): Promise<string> {
   await admin`create schema ${admin(schema)}`;
   await admin.end();
   const databaseUrl = `${url}?search_path=${schema}`;
-  // Many tests at once wait for one another's migrations.
+  // No statement timeout: concurrent tests wait for one another's migrations.
   const sql = openDatabase(databaseUrl, { connections: 1, unbounded: true });
   await migrate(sql);
   await sql.end();

@@ -112,7 +112,7 @@ export async function snapshot(
   return await objectOf(fetch(`${url}/presence?users=${query}`, { headers }));
 }
 
-/** Mints a token as a server may that has the key. */
+/** Mints a token like a server that has the key. */
 export async function mint(
   { url }: Target,
   fields: { userid: string; clientid?: string; ttl_s?: number },

@@ -3,7 +3,7 @@ import { expect } from "bun:test";
 import { readConfig } from "../../src/platform/config.ts";
 import { UsageError } from "../../src/platform/errors.ts";
 
-/** The problems that the message lists. */
+/** Returns the problems listed in the error message. */
 export function problemsOf(env: Record<string, string>): string[] {
   try {
     readConfig(env);

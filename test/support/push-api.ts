@@ -45,7 +45,7 @@ export const Notification = Type.Object(
     image_url: NULLABLE_TEXT,
     icon_url: NULLABLE_TEXT,
     conditions: Type.Record(Type.String(), Type.Unknown()),
-    // Of those that name any, and not in lists.
+    // Present if a campaign names any; never in lists.
     external_ids: Type.Optional(Type.Array(Type.String())),
     status: Type.Integer({ minimum: 0, maximum: 5 }),
     scheduled_at: TIME,

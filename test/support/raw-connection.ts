@@ -61,7 +61,10 @@ export class RawConnection implements Disposable {
     return { status, headers, body: empty ? Buffer.alloc(0) : await this.#body(headers) };
   }
 
-  /** Resolves when the head of an answer has come, which is not taken, or the connection was closed without one. */
+  /**
+   * Resolves when the head of a response has arrived (without consuming it), or the connection was
+   * closed without one.
+   */
   async answered(): Promise<void> {
     await this.#until(() => this.#received.includes("\r\n\r\n") || this.#ended || undefined);
   }

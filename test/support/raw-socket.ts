@@ -60,7 +60,10 @@ export class RawSocket implements Disposable {
     return client;
   }
 
-  /** Resolves when the server has read what was sent so far, or has closed the connection over it. */
+  /**
+   * Resolves when the server has read everything that was sent, or has closed the connection
+   * because of it.
+   */
   async isRead(): Promise<void> {
     this.write(maskedFrame(PING, Buffer.alloc(0)));
     await Promise.race([this.#pong.promise, this.closed]);

@@ -107,12 +107,12 @@ export class RedisServer implements AsyncDisposable {
     await this.run("FLUSHALL");
   }
 
-  /** Runs a command as the user who may do everything. */
+  /** Runs a command as the user with all permissions. */
   async run(command: string, ...args: string[]): Promise<void> {
     await ask(this.url, command, args);
   }
 
-  /** How many connections of a kind there are, beside the one that asks. */
+  /** Returns the number of connections of a kind, without the one that asks. */
   async clients(kind: "normal" | "pubsub"): Promise<number> {
     const client = new RedisClient(this.url, { autoReconnect: false });
     try {
@@ -126,14 +126,14 @@ export class RedisServer implements AsyncDisposable {
     }
   }
 
-  /** The address for a user, who may do everything but what the `rules` of the ACL take back. */
+  /** Returns a URL for a user who may do everything except what the ACL `rules` revoke. */
   async urlFor(user: string, password: string, ...rules: string[]): Promise<string> {
     const all = ["reset", "on", `>${password}`, "~*", "&*", "+@all"];
     await this.run("ACL", "SETUSER", user, ...all, ...rules);
     return `redis://${user}:${password}@127.0.0.1:${this.port}`;
   }
 
-  /** Follows another one, as after a failover, or takes writes itself. */
+  /** Makes the server a replica, as after a failover, or a primary if `primary` is undefined. */
   async follow(primary: RedisServer | undefined): Promise<void> {
     const [host, port] = primary === undefined ? ["NO", "ONE"] : ["127.0.0.1", `${primary.port}`];
     await this.run("REPLICAOF", host, port);

@@ -12,7 +12,7 @@ export type S3Exchange = {
   /** Sends that much of the request to the store and then breaks off both connections. */
   cutRequest: (bytes: number) => Promise<void>;
   answer: (response: Buffer | string) => void;
-  /** Sends that and nothing more, and leaves the connection open. */
+  /** Sends only these bytes, and leaves the connection open. */
   answerInPart: (response: Buffer) => void;
   /** Resets the client's connection. */
   reset: () => void;

@@ -6,7 +6,10 @@ const NEED = {
   otherwise: "The tests need libfaketime: install faketime",
 };
 
-/** What makes a process's wall clock differ from this machine's; its monotonic one is left alone. */
+/**
+ * Returns the environment (libfaketime) that shifts a process's wall clock, but not its monotonic
+ * clock.
+ */
 export async function shiftedClock(seconds: number): Promise<Record<string, string>> {
   await needPrograms(NEED);
   const [library] = [

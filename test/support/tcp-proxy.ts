@@ -9,7 +9,7 @@ type Link = {
   /** The answer that is dropped; when it is complete the connection is cut. */
   losing: Buffer | undefined;
   held: (() => void)[];
-  /** what the client began with */
+  /** First bytes that the client sent. */
   said: string;
 };
 
@@ -88,13 +88,16 @@ export class TcpProxy implements AsyncDisposable {
     for (const link of this.#links) link.dead = true;
   }
 
-  /** New connections go there, as when a name or an address has moved; the present ones stay. */
+  /** Sends new connections to that address, as after a failover; existing ones stay. */
   redirect(url: string): void {
     const { hostname, port } = new URL(url);
     this.#to = { host: hostname, port: Number(port) };
   }
 
-  /** Connections that said `text` never answer again, nor do those that come to say it, until `restore`; all others work. */
+  /**
+   * Connections that sent `text` get no answers until `restore`, nor do new ones once they send it;
+   * all others work.
+   */
   abandonThose(text: string): void {
     this.#abandoned = Buffer.from(text);
     for (const link of this.#links) if (link.said.includes(text)) link.dead = true;

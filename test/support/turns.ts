@@ -1,5 +1,6 @@
-// Preloaded into a server: measures the CPU time of each turn of its event loop, and tells of the longest one since it was last asked.
-// CPU time, because the machine may be busy with something else while a turn goes on.
+// Preloaded into a server: measures the CPU time of each turn of its event loop, and returns the
+// longest since the last request. Uses CPU time, because other programs may delay a turn on a busy
+// machine.
 const TICK_MS = 1;
 
 let longestMs = 0;

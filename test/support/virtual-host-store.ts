@@ -4,11 +4,14 @@ import { type S3Server } from "./s3-server.ts";
 
 type Signed = { scope: string; date: string; headers: string[]; signature: string };
 
-/** The tests' S3 server behind a proxy that takes virtual-host style only: `bucket.localhost`, never a bucket in the path. */
+/**
+ * The tests' S3 server behind a proxy that accepts only virtual-host style (`bucket.localhost`),
+ * never a bucket in the path.
+ */
 export class VirtualHostStore implements AsyncDisposable {
   readonly #upstream: S3Server;
   readonly #server;
-  /** Method and URL of what was carried out. */
+  /** Method and URL of each request that was forwarded. */
   readonly taken: string[] = [];
 
   constructor(upstream: S3Server) {
@@ -48,7 +51,7 @@ export class VirtualHostStore implements AsyncDisposable {
     });
   }
 
-  /** Signature Version 4 of a request, as its headers or its query name it. */
+  /** Computes the Signature Version 4 of a request from the parameters in its headers or query. */
   #sign(method: string, url: URL, headers: Headers): string {
     const signed = signedOf({ url: url.href, headers });
     if (signed === undefined) return "";
@@ -89,7 +92,7 @@ function signedOf({ url, headers }: { url: string; headers: Headers }): Signed |
   const signature = field("Signature");
   if (signature === "") return undefined;
   return {
-    // Behind the id of the key.
+    // The credential scope follows the key id.
     scope: field("Credential").split("/").slice(1).join("/"),
     date: headers.get("x-amz-date") ?? query.get("X-Amz-Date") ?? "",
     headers: field("SignedHeaders").split(";"),

@@ -19,7 +19,7 @@ afterAll(async () => {
   await app[Symbol.asyncDispose]();
 });
 
-/** Outside of the channel that all clients are offered when theirs has nothing. */
+/** Keeps a build out of the default channel, which clients of every other channel fall back to. */
 const ELSEWHERE = { fields: { channel: "elsewhere" } };
 
 /** A channel of its own, whose builds no other test is offered. */
@@ -178,13 +178,13 @@ describe("a channel", () => {
     const beta = await own.published({ version: "2002_00", fields: { channel: "beta" } });
     expect(await ask("2001_01")).toEqual(["2002_00", false]);
     expect(await ask("2001_01", "")).toEqual(["2001_01", true]);
-    // One for another ABI, for other devices, or withdrawn is none.
+    // A build for another ABI or other devices, or a withdrawn one, does not count.
     await own.published({ version: "2001_01", abi: "arm" });
     expect(await ask("1999_01arm")).toEqual(["2001_01", false]);
     await own.patched(beta.Id, { rollout: 0 });
     expect(await ask("2000_01", "?channel=beta&device=phone")).toEqual(["2001_01", true]);
     await own.patched(beta.Id, { rollout: 100, withdrawn: true });
-    // Who has it is not forced back.
+    // A client with a newer version is not forced to downgrade.
     await own.published({ version: "2001_00" });
     expect(await ask("2002_00")).toEqual(["2001_01", true]);
   });

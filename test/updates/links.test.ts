@@ -56,7 +56,7 @@ describe("links", () => {
     ];
     for (const name of names) {
       const { URI } = await api.published({ version: "2267_01", name });
-      // What RFC 2396 allows in a path, as java.net.URI does.
+      // Characters that RFC 2396 allows in a path, as checked by java.net.URI.
       expect(new URL(URI).pathname).toMatch(/^(?:[\w\-.~!'()*;/]|%[\dA-F]{2})+$/);
       expect(URI).toEndWith(new URL(URI).pathname);
       const curl = Bun.spawn(["curl", "-sS", "--fail", URI], { stdout: "pipe" });

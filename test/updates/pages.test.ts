@@ -26,7 +26,7 @@ afterAll(async () => {
   await app[Symbol.asyncDispose]();
 });
 
-/** A route, the header names that its callers send, and what a page may do with the answer. */
+/** A route, the request headers of its callers, and what a page may do with the response. */
 type Call = { method: string; path: string; headers?: Record<string, string>; status: number };
 
 const DOWNLOAD = "/source/arm64/2267_01/My%20App%201.0.apk";
@@ -162,7 +162,7 @@ describe("a browser", () => {
       }),
   });
   const origin = `http://localhost:${site.port}`;
-  /** Its origin is `null`. */
+  /** Page with the origin `null`. */
   const sandboxed = `${origin}/sandboxed`;
   let browser: Browser;
 
@@ -175,7 +175,7 @@ describe("a browser", () => {
     await site.stop(true);
   });
 
-  /** What an expression is in a page of that address. */
+  /** Evaluates an expression in a page at that address. */
   async function inPage(address: string, expression: string): Promise<unknown> {
     const page = await browser.newPage();
     await page.goto(address);

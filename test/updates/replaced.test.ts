@@ -18,7 +18,7 @@ describe.each(["files", "s3"] as const)("a download from %s does not go on", (st
     await app[Symbol.asyncDispose]();
   });
 
-  // At once, and so within the second that dates cannot divide.
+  // Publish at once, that is within the same second, which dates cannot tell apart.
   test("with a build that was published again under the same name", async () => {
     const build = { version: aVersion(), name: "again.apk" };
     const { URI } = await api.published({ ...build, bytes: Buffer.from("old build") });
@@ -73,7 +73,7 @@ test("builds that the version before publishes beside have their own date, too",
   const known = await knownOf(update.URI);
   const objectId = Bun.randomUUIDv7();
   await app.objects.put(`builds/${objectId}`, Buffer.from("new build"));
-  // As its statement is, which knows no dates.
+  // Like the statement of the previous version, which does not set dates.
   await app.sql`update builds set object_id = ${objectId}, sha256 = ${"1".repeat(64)},
     revision = nextval('build_revisions') where id = ${update.Id}`;
   await eventually("it is seen", async () => (await headOf(update.URI)).etag !== known.etag);
