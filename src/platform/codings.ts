@@ -22,6 +22,8 @@ export type Coding = "gzip" | "deflate" | "br" | "zstd";
 export function codingsOf({ headers }: Request): Coding[] {
   const header = headers.get("content-encoding");
   if (header === null) return [];
+  // As SDKs write it.
+  if (header === "gzip") return ["gzip"];
   const names = header
     .toLowerCase()
     .split(",")
@@ -36,7 +38,7 @@ export function codingsOf({ headers }: Request): Coding[] {
  * begins with.
  */
 export function beginsLikeGzip(bytes: Uint8Array): boolean {
-  return GZIP_MAGIC.every((byte, at) => bytes[at] === byte);
+  return bytes[0] === GZIP_MAGIC[0] && bytes[1] === GZIP_MAGIC[1];
 }
 
 function codingOf(name: string): Coding {

@@ -224,8 +224,9 @@ function checkPadding(bytes: Uint8Array): void {
 }
 
 function zerosAtEnd(bytes: Uint8Array): number {
-  const last = bytes.findLastIndex((byte) => byte !== 0);
-  return bytes.length - 1 - last;
+  let start = bytes.length;
+  while (start > 0 && bytes[start - 1] === 0) start--;
+  return bytes.length - start;
 }
 
 function isTooLarge(cause: unknown): boolean {
