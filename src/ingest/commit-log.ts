@@ -76,10 +76,7 @@ export class CommitLog {
     this.#options = options;
   }
 
-  /**
-   * Allocates memory for a record that needs a segment of its own, to be passed to `append`; yields
-   * to the event loop while it does.
-   */
+  /** Allocates memory for a record that needs a segment of its own, to be passed to `append`; yields to the event loop meanwhile. */
   async memoryFor(bodyBytes: number): Promise<Uint8Array | undefined> {
     const bytes = SegmentWriter.bytesFor(bodyBytes);
     return bytes > this.#options.bytes ? await readyMemory(bytes) : undefined;
@@ -121,10 +118,7 @@ export class CommitLog {
     return { ...head, receivedAt: Math.floor(this.#deps.clock.epochMs()) };
   }
 
-  /**
-   * Records a row that is already in the database: the next segment carries it, it causes no PUT of
-   * its own.
-   */
+  /** Records a row that is already in the database: the next segment carries it, it causes no PUT of its own. */
   carryRow(kind: "image", row: object, ids: { projectId: number; sessionId: bigint }): void {
     this.#carried.add(this.#stamped({ kind, flags: FLAG.indexed, ...ids }), pack(row));
     if (this.#carried.isFull) this.closeAll();
