@@ -73,7 +73,11 @@ export function openDatabase(url: string, options: DatabaseOptions = {}): Sql {
       socket.once("close", () => sockets.delete(socket));
       return isBounded ? watched(socket) : socket;
     },
-    onrefusal: (error: unknown) => outage.refused(error),
+    onrefusal: (error: unknown) => {
+      // Closed before it was a session, as by a proxy that has no server: another host may have one.
+      if (!(error instanceof postgres.PostgresError)) ways.forget();
+      outage.refused(error);
+    },
     // A pooler takes no statement_timeout for a session: the driver cancels what takes too long.
     query_timeout: isBounded && address.isPooled ? statementMs / 1000 : undefined,
     connection: {

@@ -10,7 +10,8 @@ export function driverOptions(url: PostgresUrl, host: () => PostgresHost) {
   return {
     // Only for messages: connections are made for the driver.
     path: url.hosts.map(({ name, port }) => `${name}:${port}`).join(", "),
-    host: "",
+    // Not empty: the driver would take it from PGHOST.
+    host: "-",
     port: 0,
     user: url.user,
     password: () => passwordFor(url, host()),
