@@ -77,7 +77,11 @@ export function openDatabase(url: string, options: DatabaseOptions = {}): Sql {
       socket.once("close", () => sockets.delete(socket));
       return isBounded ? watched(socket) : socket;
     },
-    onrefusal: (error: unknown) => outage.refused(error),
+    onrefusal: (error: unknown) => {
+      // Closed before it was a session, as by a proxy that has no server: another host may have one.
+      if (!(error instanceof postgres.PostgresError)) ways.forget();
+      outage.refused(error);
+    },
     // A pooler does not accept statement_timeout for a session: let the driver cancel slow
     // statements.
     query_timeout: isBounded && address.isPooled ? statementMs / 1000 : undefined,

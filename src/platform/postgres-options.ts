@@ -13,7 +13,8 @@ export function driverOptions(url: PostgresUrl, host: () => PostgresHost) {
   return {
     // Used in messages only: connections are made outside of the driver.
     path: url.hosts.map(({ name, port }) => `${name}:${port}`).join(", "),
-    host: "",
+    // Not empty: the driver would take it from PGHOST.
+    host: "-",
     port: 0,
     user: url.user,
     password: () => passwordFor(url, host()),

@@ -67,9 +67,14 @@ export class Ways {
     );
     if (way.encryption !== "ask" || !isEncrypted) return socket;
     // An offer of TLS does not mean that the session is allowed; libpq then retries without TLS.
-    if (await this.#isAllowed({ host, encryption: "always" })) {
-      way.encryption = "always";
-      return socket;
+    try {
+      if (await this.#isAllowed({ host, encryption: "always" })) {
+        way.encryption = "always";
+        return socket;
+      }
+    } catch (error) {
+      socket.destroy();
+      throw error;
     }
     socket.destroy();
     this.#plain.add(host);

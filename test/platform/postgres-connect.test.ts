@@ -3,9 +3,12 @@ import { writeFileSync } from "node:fs";
 
 import { openDatabase } from "../../src/platform/database.ts";
 import { UsageError } from "../../src/platform/errors.ts";
+import { startClosingServer } from "../support/closing-server.ts";
 import { DebianPostgres, PASSWORD } from "../support/debian-postgres.ts";
 import { eventually } from "../support/eventually.ts";
+import { failure as failureOf } from "../support/failure.ts";
 import { freePort } from "../support/free-port.ts";
+import { TcpProxy } from "../support/tcp-proxy.ts";
 
 const RELOAD = "select pg_reload_conf()";
 
@@ -124,6 +127,17 @@ describe("what the server allows decides", () => {
     expect(await failure(server.url("?sslmode=disable"))).toMatch(/^28000 .*no encryption/);
   });
 
+  test("the connection that is made before it is known does not stay open", async () => {
+    await using proxy = await TcpProxy.open(server.url());
+    const url = new URL(proxy.urlOf(server.url("?sslmode=prefer")));
+    url.password = "another";
+    const sql = openDatabase(url.href, { connections: 1 });
+    expect(await failureOf(sql`select 1`)).toMatchObject({ code: "28P01" });
+    // By itself the server ends it after a minute.
+    await eventually("none is open", () => proxy.connections === 0, 5000);
+    await sql.end({ timeout: 1 });
+  });
+
   test("only without", async () => {
     await server.allow("hostnossl all all all scram-sha-256");
     for (const mode of ["disable", "allow", "prefer"])
@@ -147,7 +161,7 @@ test("sockets of a folder, IPv6, and names of all kinds are found", async () => 
 
 test("variables of psql's do not count, and a passfile does", async () => {
   const mistaken = {
-    PGHOST: "nowhere.invalid",
+    PGHOST: "nowhere.invalid,there.invalid",
     PGPORT: "1",
     PGPASSWORD: "x",
     PGTARGETSESSIONATTRS: "any",
@@ -161,6 +175,8 @@ test("variables of psql's do not count, and a passfile does", async () => {
     const bare = `postgres://floodgate@127.0.0.1:${server.port}/postgres`;
     Object.assign(process.env, { PGPASSWORD: PASSWORD });
     expect(await failure(bare)).toMatch(/^28P01 /);
+    const dead = `postgres://floodgate@127.0.0.1:${await freePort()}/postgres`;
+    expect(await failure(dead)).toMatch(/^ECONNREFUSED/);
     const passfile = server.path("pgpass");
     writeFileSync(passfile, `*:*:*:floodgate:${PASSWORD.replaceAll(/[\\:]/g, "\\$&")}\n`);
     expect(await session(`${bare}?passfile=${passfile}`)).toMatchObject({ user: "floodgate" });
@@ -198,6 +214,25 @@ describe("of several hosts", () => {
     expect(await session(hosts([dead, server.port]))).toMatchObject({ port: server.port });
     expect(await session(hosts([standby.port, server.port]))).toMatchObject({ port: standby.port });
     expect(await failure(hosts([dead, dead]))).toMatch(/^ECONNREFUSED/);
+  });
+
+  test("one that takes connections and closes them is passed over", async () => {
+    await using closing = await startClosingServer();
+    await using proxy = await TcpProxy.open(server.url());
+    const { port } = new URL(proxy.urlOf(server.url()));
+    const list = hosts([Number(port), standby.port], "?sslmode=disable");
+    const sql = openDatabase(list, { connections: 1 });
+    const find = async () => {
+      const [row] = await sql<[{ port: number }]>`select inet_server_port() as port`;
+      return row.port;
+    };
+    expect(await find()).toBe(server.port);
+    proxy.redirect(`tcp://127.0.0.1:${closing.port}`);
+    proxy.cut();
+    const isFound = async () => (await find().catch(() => 0)) === standby.port;
+    await eventually("the other one is found", isFound, 5000);
+    await sql.end({ timeout: 1 });
+    expect(await failure(hosts([closing.port], "?sslmode=disable"))).toMatch(/^CONNECTION_CLOSED/);
   });
 
   test("the first of the wanted kind is taken", async () => {
