@@ -1,6 +1,8 @@
 import { type RecordHead, type SegmentWriter } from "./segment.ts";
 
 const BYTES_MAX = 64 * 1024;
+// Time until records on a quiet server are worth a PUT of their own.
+const MS_MAX = 10_000;
 
 /**
  * Queue of records that no request waits for: the next segment carries them, whatever it is written
@@ -8,7 +10,14 @@ const BYTES_MAX = 64 * 1024;
  */
 export class CarriedRecords {
   readonly #records: { head: RecordHead; body: Uint8Array }[] = [];
+  readonly #flush: () => void;
   #bytes = 0;
+  #isTimed = false;
+
+  /** Calls `flush` when records have waited for a segment too long. */
+  constructor(flush: () => void) {
+    this.#flush = flush;
+  }
 
   get isEmpty(): boolean {
     return this.#records.length === 0;
@@ -22,6 +31,12 @@ export class CarriedRecords {
   add(head: RecordHead, body: Uint8Array): void {
     this.#records.push({ head, body });
     this.#bytes += body.length;
+    if (this.#isTimed) return;
+    this.#isTimed = true;
+    setTimeout(() => {
+      this.#isTimed = false;
+      if (!this.isEmpty) this.#flush();
+    }, MS_MAX).unref();
   }
 
   /** Appends as many records as fit. */

@@ -64,7 +64,7 @@ export class CommitLog {
   /** The oldest one first. */
   readonly #unsettled = new Set<OpenSegment>();
   readonly #buffers: Uint8Array[] = [];
-  readonly #carried = new CarriedRecords();
+  readonly #carried = new CarriedRecords(() => this.closeAll());
   #open: OpenSegment | undefined;
   readonly #deadlines = new Set<CommitDeadline>();
   #abandoned = false;

@@ -1,10 +1,11 @@
 import { availableParallelism } from "node:os";
 
-import ipaddr from "ipaddr.js";
 import { Type } from "typebox";
 import { Value } from "typebox/value";
 
 import { BOUNDS, numberOf, presenceBounds, rowLimits } from "./bounds.ts";
+import { environmentProblems } from "./config-problems.ts";
+import { isWholeNumber, list } from "./config-values.ts";
 import { parseOrigin } from "./cors.ts";
 import { readDatabase } from "./database-config.ts";
 import { UsageError } from "./errors.ts";
@@ -106,7 +107,7 @@ export type Config = Readonly<ReturnType<typeof readConfig>>;
 /** The only reader of the environment. Throws one UsageError that names every bad variable. */
 export function readConfig(env: Record<string, string | undefined> = process.env) {
   const set = Object.entries(env).filter(([name, value]) => name in Env.properties && value !== "");
-  const values: unknown = Value.Convert(Env, Value.Default(Env, Object.fromEntries(set)));
+  const values = valuesOf(Object.fromEntries(set));
   const isValid = Value.Check(Env, values);
   const problems = problemsOf(values);
   const tokenSecrets = list(env["TOKEN_SECRET"]);
@@ -115,10 +116,9 @@ export function readConfig(env: Record<string, string | undefined> = process.env
     problems.push("TOKEN_SECRET is required once DATABASE_URL is set");
   if (env["S3_ENDPOINT"] && !env["S3_BUCKET"])
     problems.push("S3_BUCKET is required once S3_ENDPOINT is set");
-  problems.push(...s3KeyProblems(env));
+  problems.push(...environmentProblems(env));
   const database = readDatabase(env);
   problems.push(...database.problems);
-  problems.push(...listProblems(env), ...apnsProblems(env));
   if (Value.Check(COMMIT, values) && values.COMMIT_BYTES > values.INFLIGHT_BYTES_MAX)
     problems.push("INFLIGHT_BYTES_MAX must be at least COMMIT_BYTES");
   const address = env["LISTEN"] || LISTEN_DEFAULT;
@@ -181,38 +181,6 @@ function s3Config(values: Type.Static<typeof Env>, bucket: string): S3Config {
   return { bucket, ...given };
 }
 
-function listProblems(env: Record<string, string | undefined>): string[] {
-  const cidrs = list(env["TRUSTED_PROXIES"]).filter((cidr) => !ipaddr.isValidCIDR(cidr));
-  const origins = list(env["CORS_ORIGINS"]).filter(
-    (origin) => origin !== "*" && parseOrigin(origin) === undefined,
-  );
-  return [
-    ...cidrs.map((cidr) => `TRUSTED_PROXIES "${cidr}" is not a CIDR range`),
-    ...origins.map(
-      (origin) => `CORS_ORIGINS "${origin}" is not an origin such as https://app.example, or *`,
-    ),
-  ];
-}
-
-function apnsProblems(env: Record<string, string | undefined>): string[] {
-  const names = ["APNS_KEY", "APNS_KEY_ID", "APNS_TEAM_ID", "APNS_TOPIC"];
-  const missing = names.filter((name) => !env[name]);
-  return missing.length > 0 && missing.length < names.length
-    ? [`${missing.join(", ")} must be set together with the other APNS variables`]
-    : [];
-}
-
-/**
- * Reports an incomplete key pair: the SDK would silently use other credentials than the ones meant.
- */
-function s3KeyProblems(env: Record<string, string | undefined>): string[] {
-  const [id, secret] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
-  if (!env["S3_BUCKET"] || (env[id] && env[secret])) return [];
-  if (env[id]) return [`${secret} is required once ${id} is set`];
-  if (env[secret]) return [`${id} is required once ${secret} is set`];
-  return env["AWS_SESSION_TOKEN"] ? [`AWS_SESSION_TOKEN needs ${id} and ${secret}`] : [];
-}
-
 /** `credentials` and `key` are paths or the texts themselves. */
 export type PushConfig = ReturnType<typeof pushConfig>;
 
@@ -262,6 +230,20 @@ function splitAddress(address: string): { host: string; port: number } {
  * Returns one line per invalid variable. Validates each separately, because the library stops after
  * eight errors.
  */
+/** Converts texts to the types of their variables. Numbers that are not in plain digits stay texts, and so are refused. */
+function valuesOf(set: Record<string, string | undefined>): unknown {
+  const properties: Record<string, object> = Env.properties;
+  const odd = Object.entries(set).filter(
+    ([name, text = ""]) => isInteger(properties[name]) && !isWholeNumber(text),
+  );
+  const converted = Value.Convert(Env, Value.Default(Env, { ...set }));
+  return typeof converted === "object" ? { ...converted, ...Object.fromEntries(odd) } : converted;
+}
+
+function isInteger(schema: object = {}): boolean {
+  return "type" in schema && schema.type === "integer";
+}
+
 function problemsOf(values: unknown): string[] {
   const given = Value.Parse(Type.Record(Type.String(), Type.Unknown()), values);
   return Object.entries(Env.properties).flatMap(([name, schema]) =>
@@ -280,13 +262,6 @@ function describe(
   return error.keyword === "enum"
     ? `${name} must be one of ${error.params.allowedValues.join(", ")}`
     : `${name} ${message}`;
-}
-
-function list(value = ""): string[] {
-  return value
-    .split(",")
-    .map((item) => item.trim())
-    .filter((item) => item !== "");
 }
 
 function configError(problems: string[]): UsageError {

@@ -21,6 +21,8 @@ import { abortable } from "./streams.ts";
 
 // No key part begins with a dot, so this folder can hold no object.
 const TEMPORARY = ".tmp";
+// Error codes of a file that no retry will read.
+const UNREADABLE = new Set<unknown>(["EIO", "EISDIR", "EUCLEAN", "EBADMSG", "ELOOP", "ENOTDIR"]);
 const TEMPORARY_AGE_MAX_MS = 60 * 60 * 1000;
 const FREE_BYTES_MIN = 64 * 2 ** 20;
 const FOLDERS_KNOWN_MAX = 1000;
@@ -84,7 +86,7 @@ export class FileObjects implements ObjectStore {
       bytes = await Bun.file(join(this.#root, key)).slice(start, end).bytes();
     } catch (error) {
       if (isMissing(error)) throw await this.#missing(key);
-      if (codeOf(error) === "EIO") throw damaged(key, start, end, new Uint8Array(0), error);
+      if (UNREADABLE.has(codeOf(error))) throw damaged(key, start, end, new Uint8Array(0), error);
       throw error;
     }
     if (bytes.length !== end - start) throw damaged(key, start, end, bytes);

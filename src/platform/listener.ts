@@ -19,9 +19,9 @@ const ACCEPT_TURNS = 3;
 
 const LISTENING = "0A";
 
-// Error codes of a host that does not resolve (Bun's) or is the address of another machine (the
-// system's).
-const NOT_OURS = new Set(["EINVAL", "ENOTFOUND", "EADDRNOTAVAIL"]);
+// Error codes of a port. Any other is about the host; which one Bun gives depends on what the process
+// did before.
+const OF_PORT = new Set(["EADDRINUSE", "EACCES"]);
 
 const LEAVING_MS = 10_000;
 const LOOK_MS = 100;
@@ -81,9 +81,9 @@ export function cannotListen(host: string, port: number, cause: unknown): UsageE
   const code = cause instanceof Error && "code" in cause ? String(cause.code) : "";
   const message = cause instanceof Error ? cause.message : String(cause);
   return new UsageError(
-    NOT_OURS.has(code)
-      ? `cannot listen on HOST "${host}": it is neither an address nor a name of this machine (unset it, or set 0.0.0.0 for all of its addresses)`
-      : `cannot listen on ${host}:${port}: ${message}`,
+    OF_PORT.has(code)
+      ? `cannot listen on ${host}:${port}: ${message}`
+      : `cannot listen on HOST "${host}": it is neither an address nor a name of this machine (unset it, or set 0.0.0.0 for all of its addresses)`,
     { cause },
   );
 }

@@ -19,6 +19,8 @@ import { abortUploads, type S3Place, S3Upload } from "./s3-multipart.ts";
 import { RangeBody, rangeBytes } from "./s3-range.ts";
 import { INLINE_BYTES_MAX } from "./streams.ts";
 
+const UNREADABLE = /^(?:InvalidObjectState$|KMS\.)/;
+
 // Key in a prefix of its own, so that listings of segments and builds do not include it.
 const PROBE_KEY = "health/probe";
 const PROBE = Buffer.from("Written now and then to see whether the store takes writes.\n");
@@ -195,6 +197,8 @@ export class S3Objects implements ObjectStore {
       if (!(error instanceof S3Failure)) throw error;
       // A 404 of another kind may come from a proxy, or be about the bucket.
       if (error.status === 404 && error.code === "NoSuchKey") throw new ObjectMissing(key);
+      // An archive class, or a key of encryption that is gone: no retry will read this object.
+      if (UNREADABLE.test(error.code)) throw damaged(key, start, end, new Uint8Array(0));
       // 416: the object is shorter than the start of the range.
       if (error.status === 416) throw damaged(key, start, end, new Uint8Array(0));
       throw error;

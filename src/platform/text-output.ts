@@ -1,4 +1,4 @@
-import { write, writeSync } from "node:fs";
+import { fstatSync, write, writeSync } from "node:fs";
 
 const WAITING_CHARACTERS_MAX = 8 * 2 ** 20;
 // Retry delay for a full pipe that another program made non-blocking (EAGAIN).
@@ -7,10 +7,12 @@ const RETRY_MS = 100;
 /**
  * Writes text to a file descriptor without ever blocking the process: not for a reader that is gone
  * or does not read, and not for a full disk. Text that cannot be written is lost. A logging
- * library's own stream would retry forever at exit.
+ * library's own stream would retry forever at exit. Files are written at once: text that another thread was still to
+ * write would be lost at an unexpected exit.
  */
 export class TextOutput {
   readonly #fd: number;
+  readonly #isFile: boolean;
   #waiting: string[] = [];
   #characters = 0;
   #written = Promise.withResolvers<void>();
@@ -19,11 +21,16 @@ export class TextOutput {
 
   constructor(fd: number) {
     this.#fd = fd;
+    this.#isFile = isFile(fd);
     process.on("exit", () => this.#writeRest());
   }
 
   write(text: string): void {
     if (this.#isClosed || this.#characters > WAITING_CHARACTERS_MAX) return;
+    if (this.#isFile) {
+      this.#writeNow(text);
+      return;
+    }
     this.#waiting.push(text);
     this.#characters += text.length;
     if (!this.#isWriting) this.#writeOn();
@@ -59,10 +66,15 @@ export class TextOutput {
   /** Writes what is left at exit: the last lines say why a process crashed. */
   #writeRest(): void {
     const rest = this.#isClosed ? "" : this.#take();
+    if (rest !== "") this.#writeNow(rest);
+  }
+
+  #writeNow(text: string): void {
     try {
-      if (rest !== "") writeSync(this.#fd, rest);
+      for (let rest = Buffer.from(text); rest.length > 0;)
+        rest = rest.subarray(writeSync(this.#fd, rest));
     } catch {
-      // The reader is gone.
+      // The reader is gone, or the disk is full.
     }
   }
 
@@ -71,6 +83,14 @@ export class TextOutput {
     this.#waiting = [];
     this.#characters = 0;
     return text;
+  }
+}
+
+function isFile(fd: number): boolean {
+  try {
+    return fstatSync(fd).isFile();
+  } catch {
+    return false;
   }
 }
 

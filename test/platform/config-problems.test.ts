@@ -70,3 +70,35 @@ test("every variable stands in .env.example and in the README", async () => {
   const listed = [...example.matchAll(/^(?:# )?(\w+)=/gm)].map(([, name = ""]) => name);
   for (const name of listed) expect(VARIABLES).toContain(name);
 });
+
+test.each<[string, string, string]>([
+  ["PORT", "1.5", "PORT must be integer"],
+  ["PORT", "0x50", "PORT must be integer"],
+  ["PORT", "true", "PORT must be integer"],
+  ["WORKERS", "2.9", "WORKERS must be integer"],
+  ["WORKERS", "1e2", "WORKERS must be integer"],
+  ["TRUSTED_PROXIES", "010.0.0.1/8", 'TRUSTED_PROXIES "010.0.0.1/8" is not a CIDR range'],
+  ["TRUSTED_PROXIES", "10.1/16", 'TRUSTED_PROXIES "10.1/16" is not a CIDR range'],
+  [
+    "TRUSTED_PROXIES",
+    "::ffff:10.0.0.0/104",
+    'TRUSTED_PROXIES "::ffff:10.0.0.0/104" is not a CIDR range',
+  ],
+  ["FCM_BASE_URL", "https://", "FCM_BASE_URL is not a URL of a host, without a query"],
+  ["APNS_BASE_URL", "http://x y", "APNS_BASE_URL is not a URL of a host, without a query"],
+  ["dest_uri", "https://x/m?sig=1", "dest_uri is not a URL of a host, without a query"],
+  ["source_uri", "http://", "source_uri is not a URL of a host, without a query"],
+  ["REDIS_URL", "redis://:secret@h:99999", "REDIS_URL is not a URL of a host, without a query"],
+])("what would be read as something else is refused: %s=%s", (name, value, problem) => {
+  expect(problemsOf({ [name]: value })).toEqual([problem]);
+});
+
+test("plain numbers, ranges and URLs are taken", () => {
+  const env = {
+    PORT: "8080",
+    TRUSTED_PROXIES: "10.0.0.0/8, 2001:db8::/32",
+    FCM_BASE_URL: "http://127.0.0.1:9000/fcm/",
+    REDIS_URL: "redis://user:p%40ss@h:6379/1?family=6",
+  };
+  expect(problemsOf(env)).toEqual([]);
+});

@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 
 import { metric, objectOf, sessionRow } from "../support/answers.ts";
 import { TestApp } from "../support/app.ts";
+import { expectNow } from "../support/now.ts";
 
 const HOUR_MS = 3_600_000;
 const DAY_MS = 24 * HOUR_MS;
@@ -175,7 +176,7 @@ describe("the time of the start", () => {
   ])("is the server's when the client says %s", async (_when, timestamp) => {
     const before = Date.now();
     const startedMs = Date.parse(String((await rowOf({ timestamp }))["startedAt"]));
-    expect(startedMs >= before && startedMs <= Date.now()).toBe(true);
+    expectNow(startedMs, before);
   });
 });
 
