@@ -1,5 +1,7 @@
 import { pack, unpack } from "msgpackr";
 
+import { uuidTimeMs } from "../platform/uuid-time.ts";
+
 /*
  * A segment is one object that holds many records and describes itself, all numbers little endian:
  *
@@ -79,7 +81,7 @@ export function segmentIdOf(key: string): string | undefined {
 
 /** When the segment got its id, in ms since the epoch. */
 export function segmentTime(id: string): number {
-  return Number.parseInt(id.slice(0, 8) + id.slice(9, 13), 16);
+  return uuidTimeMs(id);
 }
 
 /** Appends records to a buffer that it was given, and seals it into the bytes of an object. */

@@ -40,7 +40,7 @@ function urlProblems(env: Environment): string[] {
   return wrong.map((name) => `${name} is not a URL of a host, without a query`);
 }
 
-/** Whatever else is wrong with a URL is told by the pattern of its variable. */
+/** Returns whether the text begins like a URL; the pattern of its variable reports any other text. */
 function isUrlShaped(text = ""): boolean {
   return /^(?:https?|rediss?):\/\//.test(text);
 }

@@ -1,5 +1,6 @@
 import { parseHttpDate } from "../platform/http-date.ts";
 import { type Validators, checkPreconditions, entityTags } from "../platform/preconditions.ts";
+import { uuidTimeMs } from "../platform/uuid-time.ts";
 import { type Build } from "./build.ts";
 
 // ETag of this server, a SHA-256; no store makes such ETags.
@@ -42,6 +43,6 @@ function hasStoreValidator(
  * version 7.
  */
 function uploadBeganMs(objectId: string): number {
-  const ms = Number.parseInt(objectId.replace("-", "").slice(0, 12), 16);
+  const ms = uuidTimeMs(objectId);
   return ms - (ms % 1000);
 }

@@ -11,7 +11,7 @@ export async function startClosingServer(): Promise<
   const server = createServer((socket) => {
     closed += 1;
     socket.on("error", () => undefined);
-    // What is sent is read: else the kernel would answer it with a reset.
+    // Reads what is sent: otherwise the kernel would answer it with a reset.
     socket.resume();
     socket.end();
   });
