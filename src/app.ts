@@ -1,3 +1,5 @@
+import { type KeyObject } from "node:crypto";
+
 import { Elysia } from "elysia";
 
 import { type Recipients, parseRecipients, storeRecipients } from "./devices/recipients.ts";
@@ -45,7 +47,7 @@ import { ServerKeys } from "./platform/server-keys.ts";
 import { buildPresence } from "./presence/slice.ts";
 import { Projects } from "./projects/service.ts";
 import { bearer } from "./sessions/bearer.ts";
-import { Geo } from "./sessions/geo.ts";
+import { type Geo } from "./sessions/geo.ts";
 import { getSession, parseSessionId } from "./sessions/list.ts";
 import { sessionRoutes, startRoutes } from "./sessions/routes.ts";
 import { SessionIds } from "./sessions/session-id.ts";
@@ -110,7 +112,9 @@ export function buildWrite({
 
 export type App = Awaited<ReturnType<typeof buildApp>>;
 
-type Serving = Platform & { open: OpenBus };
+/** What is read from files that the configuration names. */
+export type ConfigFiles = { geo: Geo; publicKey: KeyObject | undefined };
+type Serving = Platform & { open: OpenBus; files: ConfigFiles };
 type Write = ReturnType<typeof buildWrite>;
 type Access = { clients: Clients; serverKeys: ServerKeys };
 
@@ -118,7 +122,7 @@ type Access = { clients: Clients; serverKeys: ServerKeys };
 export async function buildApp(given: Serving) {
   const objects = new StoreHealth(given.objects);
   const platform = { ...given, objects };
-  const { config, sql, log, open, clock = SYSTEM_CLOCK } = platform;
+  const { config, sql, log, open, files, clock = SYSTEM_CLOCK } = platform;
   const write = buildWrite(platform);
   const { commitLog, inflight, metrics, projects, quotas } = write;
   const clients = new Clients(config.trustedProxies);
@@ -129,8 +133,9 @@ export async function buildApp(given: Serving) {
   const { rows } = rateLimits;
   const health = new Health({ sql, objects, bus: open.bus, clock, metrics, log });
   const signatures = new Signatures({ sql, log });
-  const { offers, routes: updatesSlice } = await buildUpdates({
+  const { offers, routes: updatesSlice } = buildUpdates({
     ...platform,
+    ...files,
     bus: open.bus,
     clock,
     metrics,
@@ -149,7 +154,7 @@ export async function buildApp(given: Serving) {
   const routes = new Elysia({ name: "floodgate" })
     .onError(({ code, error, request }) => edge.renderError(toAppError(code, error), request))
     .use(healthRoutes(health, new Scrapes(metrics.registry)))
-    .use(await buildIngest(platform, write, { ...access, rateLimits, workerNumber, faults }))
+    .use(buildIngest(platform, write, { ...access, ...files, rateLimits, workerNumber, faults }))
     .use(presenceSlice)
     .use(buildPush(platform, access))
     .use(userRoutes({ users: new Users(sql), signatures, clients, inflight, limit: rows.installs }))
@@ -174,7 +179,7 @@ export async function buildApp(given: Serving) {
 }
 
 /** What SDKs record, and reading it back. */
-async function buildIngest(
+function buildIngest(
   { config, sql, objects, log, clock = SYSTEM_CLOCK }: Platform,
   { commitLog, inflight, metrics, projects, quotas }: Write,
   {
@@ -183,7 +188,8 @@ async function buildIngest(
     rateLimits,
     workerNumber,
     faults,
-  }: Access & { rateLimits: RateLimits; workerNumber: WorkerNumber; faults: ReadFaults },
+    geo,
+  }: Access & { rateLimits: RateLimits; workerNumber: WorkerNumber; faults: ReadFaults; geo: Geo },
 ) {
   const tokens = new Tokens(atLeastOne(config.tokenSecrets));
   const imageNames = new ImageNames(sql, { isOn: config.imagesHashList });
@@ -195,7 +201,7 @@ async function buildIngest(
       tokens,
       ids: new SessionIds(() => workerNumber.current, clock.epochMs),
       clock,
-      geo: await Geo.open(config.geoipPath),
+      geo,
       imageNames: async (projectId) => await imageNames.of(projectId),
       rateLimits,
       quotas,
@@ -203,10 +209,7 @@ async function buildIngest(
     },
     { beaconBytesMax: config.beaconBytesMax, ...config.mobile },
   );
-  const ingest = new Ingest(
-    { sessions, commitLog, inflight, metrics },
-    { strictFraming: config.strictFraming },
-  );
+  const ingest = new Ingest({ sessions, commitLog, inflight, metrics }, config);
   const reader = new SegmentReader(objects, faults);
   const unhashed = new Unhashed({ sql, reader, log });
   const images = new Images(

@@ -1,5 +1,6 @@
 import { type App, buildApp } from "./app.ts";
 import { type Clock } from "./platform/clock.ts";
+import { bothUsable } from "./platform/config-problems.ts";
 import { type Config } from "./platform/config.ts";
 import { DatabaseClock } from "./platform/database-clock.ts";
 import { openDatabase } from "./platform/database.ts";
@@ -10,6 +11,8 @@ import { openObjects } from "./platform/open-objects.ts";
 import { webSocketHandler } from "./platform/websocket.ts";
 import { type ObjectStore } from "./platform/objects.ts";
 import { type indexSegment } from "./ingest/segment-index.ts";
+import { Geo } from "./sessions/geo.ts";
+import { readPublicKey } from "./updates/public-key.ts";
 
 // How long requests are still taken after SIGTERM, so that a load balancer can see /readyz first.
 const LEAVE_MS = 2000;
@@ -43,6 +46,10 @@ export async function startServer(
   options: ServerOptions = {},
 ): Promise<Server> {
   const log = options.log ?? openLog(config.logLevel);
+  const [geo, publicKey] = await bothUsable(
+    Geo.open(config.geoipPath),
+    readPublicKey(config.updates.publicKey),
+  );
   const sql = openDatabase(databaseUrl, { log });
   const clock =
     options.clock ?? (await DatabaseClock.open(async () => await sql.outage.ping(), log));
@@ -56,6 +63,7 @@ export async function startServer(
     log,
     open,
     clock,
+    files: { geo, publicKey },
     ...(options.index !== undefined && { index: options.index }),
     ...(options.commitDeadlineMs !== undefined && { commitDeadlineMs: options.commitDeadlineMs }),
   });

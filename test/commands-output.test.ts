@@ -39,9 +39,11 @@ test("a list of any length reaches a reader who takes his time", async () => {
   expect(await child.exited).toBe(0);
 });
 
-test("a GeoIP database that cannot be opened is one line and a 2", async () => {
-  const child = run(["serve"], { GEOIP_DB: "/no/such/file" });
+test("files that cannot be used are named in one line, with a 2", async () => {
+  const child = run(["serve"], { GEOIP_DB: "/no/such/file", UPDATE_PUBLIC_KEY: "/none" });
   expect(await child.exited).toBe(2);
   const text = await new Response(child.stderr).text();
-  expect(text).toBe("floodgate: The GeoIP database /no/such/file cannot be opened.\n");
+  expect(text).toBe(
+    "floodgate: the GeoIP database /no/such/file cannot be opened; UPDATE_PUBLIC_KEY names a file that cannot be read\n",
+  );
 });

@@ -2,6 +2,7 @@ import { isIP } from "node:net";
 
 import ipaddr from "ipaddr.js";
 
+import { type AddressRange, parseAddressRange } from "./config-values.ts";
 import { networkOf } from "./rate-limits.ts";
 import { originalOf } from "./rewritten.ts";
 import { type WebSocketOwner } from "./websocket.ts";
@@ -13,17 +14,18 @@ type Server = {
     options: { data: WebSocketOwner; headers: Record<string, string> },
   ): boolean;
 };
-type Range = [ipaddr.IPv4 | ipaddr.IPv6, number];
 
 /** Who sent a request: the TCP peer, and the client's address behind trusted proxies. */
 export class Clients {
-  readonly #trusted: Range[];
+  readonly #trusted: AddressRange[];
   /** Of requests that became WebSockets: Bun knows their peers no more. */
   readonly #peers = new WeakMap<Request, string>();
   #server: Server | undefined;
 
   constructor(trustedProxies: string[]) {
-    this.#trusted = trustedProxies.map((cidr) => ipaddr.parseCIDR(cidr));
+    this.#trusted = trustedProxies
+      .map((text) => parseAddressRange(text))
+      .filter((range) => range !== undefined);
   }
 
   attach(server: Server): void {

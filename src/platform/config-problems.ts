@@ -1,5 +1,18 @@
-import { isAddressRange, isBaseUrl, list } from "./config-values.ts";
+import { isBaseUrl, list, parseAddressRange } from "./config-values.ts";
 import { parseOrigin } from "./cors.ts";
+import { UsageError } from "./errors.ts";
+
+/**
+ * Waits for two things that are read from files which the configuration names. Throws one
+ * UsageError that names both if neither is usable.
+ */
+export async function bothUsable<A, B>(first: Promise<A>, second: Promise<B>): Promise<[A, B]> {
+  const settled = await Promise.allSettled([first, second]);
+  const reasons = settled.flatMap((one) => (one.status === "rejected" ? [one.reason] : []));
+  if (reasons.length > 1 && reasons.every((reason) => reason instanceof UsageError))
+    throw new UsageError(reasons.map(({ message }) => message).join("; "));
+  return await Promise.all([first, second]);
+}
 
 type Environment = Record<string, string | undefined>;
 
@@ -20,12 +33,14 @@ function s3KeyProblems(env: Environment): string[] {
 }
 
 function listProblems(env: Environment): string[] {
-  const cidrs = list(env["TRUSTED_PROXIES"]).filter((cidr) => !isAddressRange(cidr));
+  const ranges = list(env["TRUSTED_PROXIES"]).filter(
+    (range) => parseAddressRange(range) === undefined,
+  );
   const origins = list(env["CORS_ORIGINS"]).filter(
     (origin) => origin !== "*" && parseOrigin(origin) === undefined,
   );
   return [
-    ...cidrs.map((cidr) => `TRUSTED_PROXIES "${cidr}" is not a CIDR range`),
+    ...ranges.map((range) => `TRUSTED_PROXIES "${range}" is not an address or a CIDR range`),
     ...origins.map(
       (origin) => `CORS_ORIGINS "${origin}" is not an origin such as https://app.example, or *`,
     ),

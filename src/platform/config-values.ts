@@ -9,15 +9,20 @@ export function isWholeNumber(text: string): boolean {
   return WHOLE_NUMBER.test(text.trim());
 }
 
+export type AddressRange = [ipaddr.IPv4 | ipaddr.IPv6, number];
+
 /**
- * Returns whether the text is a range of addresses. Legacy forms, such as octal or shortened addresses, are refused because programs
- * read them differently; so are IPv4 addresses written as IPv6, which no peer has.
+ * Reads an address or a range of addresses in CIDR form; returns undefined for anything else. Legacy forms, such as octal or shortened
+ * addresses, are refused because programs read them differently; so are IPv4 addresses written as IPv6, which no peer has.
  */
-export function isAddressRange(text: string): boolean {
-  const [address = ""] = text.split("/");
-  if (isIP(address) === 0 || !ipaddr.isValidCIDR(text)) return false;
-  const [parsed] = ipaddr.parseCIDR(text);
-  return !(parsed instanceof ipaddr.IPv6 && parsed.isIPv4MappedAddress());
+export function parseAddressRange(text: string): AddressRange | undefined {
+  const [address = "", bits] = text.split("/");
+  const version = isIP(address);
+  const cidr = bits === undefined ? `${address}/${version === 4 ? 32 : 128}` : text;
+  if (version === 0 || !ipaddr.isValidCIDR(cidr)) return undefined;
+  const range = ipaddr.parseCIDR(cidr);
+  const [parsed] = range;
+  return parsed instanceof ipaddr.IPv6 && parsed.isIPv4MappedAddress() ? undefined : range;
 }
 
 /** Returns whether the text is a URL that paths can be appended to. */

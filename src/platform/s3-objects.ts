@@ -199,10 +199,28 @@ export class S3Objects implements ObjectStore {
       if (error.status === 404 && error.code === "NoSuchKey") throw new ObjectMissing(key);
       // An archive class, or a key of encryption that is gone: no retry will read this object.
       if (UNREADABLE.test(error.code)) throw damaged(key, start, end, new Uint8Array(0));
-      // 416: the object is shorter than the start of the range.
-      if (error.status === 416) throw damaged(key, start, end, new Uint8Array(0));
+      // 416: the object is shorter than the start of the range. AccessDenied for this object alone:
+      // its own permissions, or it is missing and the key may not list the bucket. The two look the
+      // same, so it does not count as missing.
+      if (
+        error.status === 416 ||
+        (error.code === "AccessDenied" && (await this.#canReadOthers(key)))
+      )
+        throw damaged(key, start, end, new Uint8Array(0));
       throw error;
     }
+  }
+
+  /** Returns whether another object can be read at this moment; writes one if there is none. */
+  async #canReadOthers(key: string): Promise<boolean> {
+    if (key === PROBE_KEY) return false;
+    const isReadable = async () => (await this.read(PROBE_KEY, 0, 1)).length === 1;
+    return await isReadable()
+      .catch(async () => {
+        await this.probe();
+        return await isReadable();
+      })
+      .catch(() => false);
   }
 
   #place(key: string): S3Place {

@@ -1,4 +1,5 @@
 import { type PushConfig } from "../platform/config.ts";
+import { bothUsable } from "../platform/config-problems.ts";
 import { type Log } from "../platform/log.ts";
 import { variableText } from "../platform/variable-text.ts";
 import { checkApnsKey, parseServiceAccount } from "./credentials.ts";
@@ -9,10 +10,7 @@ export async function openSender(
   { fcm, apns, ...bounds }: PushConfig,
   log: Log,
 ): Promise<PushSender> {
-  const account =
-    fcm && parseServiceAccount(await variableText("FCM_CREDENTIALS", fcm.credentials, /^\s*\{/));
-  const key = apns && (await variableText("APNS_KEY", apns.key, /^\s*-----BEGIN/));
-  if (key !== undefined) checkApnsKey(key);
+  const [account, key] = await bothUsable(readAccount(fcm), readApnsKey(apns));
   return new PushSender(
     {
       fcm: fcm && account && { serviceAccount: account, baseUrl: fcm.baseUrl },
@@ -21,4 +19,16 @@ export async function openSender(
     },
     { log },
   );
+}
+
+async function readAccount(fcm: PushConfig["fcm"]) {
+  if (fcm === undefined) return undefined;
+  return parseServiceAccount(await variableText("FCM_CREDENTIALS", fcm.credentials, /^\s*\{/));
+}
+
+async function readApnsKey(apns: PushConfig["apns"]) {
+  if (apns === undefined) return undefined;
+  const key = await variableText("APNS_KEY", apns.key, /^\s*-----BEGIN/);
+  checkApnsKey(key);
+  return key;
 }

@@ -19,7 +19,7 @@ export class Geo {
     try {
       return new Geo(await open<CityResponse>(path));
     } catch (cause) {
-      throw new UsageError(`The GeoIP database ${path} cannot be opened.`, { cause });
+      throw new UsageError(`the GeoIP database ${path} cannot be opened`, { cause });
     }
   }
 

@@ -1,3 +1,5 @@
+import { type KeyObject } from "node:crypto";
+
 import { Elysia } from "elysia";
 
 import { type Bus } from "../platform/bus.ts";
@@ -13,7 +15,6 @@ import { type Signatures } from "../signatures/service.ts";
 import { downloadRoutes } from "./downloads.ts";
 import { BuildGarbage } from "./garbage.ts";
 import { Offers } from "./offers.ts";
-import { readPublicKey } from "./public-key.ts";
 import { updateRoutes } from "./routes.ts";
 import { Builds } from "./service.ts";
 
@@ -28,15 +29,16 @@ export type UpdatesDeps = {
   clients: Clients;
   signatures: Signatures;
   faults: ReadFaults;
+  /** The key that builds are signed with, if they must be. */
+  publicKey: KeyObject | undefined;
 };
 
 /** Builds the services and routes of app updates, for clients and publishers. */
-export async function buildUpdates(deps: UpdatesDeps) {
-  const { sql, objects, log, bus, clock, metrics, clients, signatures, faults } = deps;
+export function buildUpdates(deps: UpdatesDeps) {
+  const { sql, objects, log, bus, clock, metrics, clients, signatures, faults, publicKey } = deps;
   const { updates } = deps.config;
   const offers = new Offers({ sql, bus, log });
   const garbage = new BuildGarbage({ sql, objects, clock, log });
-  const publicKey = await readPublicKey(updates.publicKey);
   const builds = new Builds({ sql, objects, garbage, offers, metrics }, { ...updates, publicKey });
   const routes = new Elysia({ name: "app-updates" })
     .use(updateRoutes({ builds, offers, signatures, clients, bases: updates }))

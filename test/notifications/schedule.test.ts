@@ -3,6 +3,7 @@ import { expect, test } from "bun:test";
 
 import { parseSchedule } from "../../src/notifications/schedule.ts";
 import { AppError } from "../../src/platform/errors.ts";
+import { cpuMs } from "../support/eventually.ts";
 
 const EPOCH = new Date(0);
 const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
@@ -145,7 +146,8 @@ test("any other text is refused or a date, and never takes long", () => {
     }),
     { numRuns: 2000 },
   );
-  const startedMs = performance.now();
-  expect(instantOf(`2099/12/24${" ".repeat(500_000)}x`)).toBeUndefined();
-  expect(performance.now() - startedMs).toBeLessThan(500);
+  const ms = cpuMs(() => {
+    expect(instantOf(`2099/12/24${" ".repeat(500_000)}x`)).toBeUndefined();
+  });
+  expect(ms).toBeLessThan(500);
 });

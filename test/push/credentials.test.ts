@@ -93,6 +93,15 @@ test("credentials are texts, or paths of files with them", async () => {
   });
 });
 
+test("every unusable credential is named at once", async () => {
+  const fcm = { credentials: "/no/such/file", baseUrl: "http://127.0.0.1:1" };
+  const opening = openSender({ ...settings, fcm, apns: { ...settings.apns, key: "/none" } }, log);
+  const [result] = await Promise.allSettled([opening]);
+  const message =
+    "FCM_CREDENTIALS names a file that cannot be read; APNS_KEY names a file that cannot be read";
+  expect(result).toMatchObject({ reason: { name: "UsageError", message } });
+});
+
 test("a key id, team id or topic that fits no header is bad usage", async () => {
   for (const wrong of [{ topic: "a\r\nb" }, { keyId: "a b" }, { teamId: "" }]) {
     const opening = openSender({ ...settings, apns: { ...settings.apns, ...wrong } }, log);

@@ -103,8 +103,10 @@ test("what a peer forwards that is no trusted proxy is not believed", async () =
   expect(await placeOf(app, { "x-forwarded-for": IN_BERLIN })).toEqual(NOWHERE);
 });
 
-test("a configured chain of proxies is skipped", async () => {
-  const trusted = `127.0.0.0/8, ${IN_PARIS}/32`;
+test.each([
+  ["ranges", `127.0.0.0/8, ${IN_PARIS}/32`],
+  ["addresses", `127.0.0.1, ${IN_PARIS}`],
+])("a chain of proxies that are configured by their %s is skipped", async (_by, trusted) => {
   await using app = await TestApp.start({ env: { GEOIP_DB: path, TRUSTED_PROXIES: trusted } });
   const chain = `${IN_PARIS}, ${IN_BERLIN}, ${IN_PARIS}`;
   expect(await placeOf(app, { "x-forwarded-for": chain })).toEqual(BERLIN);

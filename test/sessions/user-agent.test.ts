@@ -1,5 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { readUserAgent } from "../../src/sessions/user-agent.ts";
+import { cpuMs } from "../support/eventually.ts";
 
 const CHROME =
   "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/131.0.6778.86 Safari/537.36";
@@ -80,8 +81,9 @@ test("an agent is read once", () => {
 });
 
 test("an agent as long as headers get is read in no time", () => {
-  const startedAt = Bun.nanoseconds();
-  for (const part of ["Safari/ ", "a/1.0 (", "(", "1.", " "])
-    readUserAgent(`Mozilla/5.0 ${part.repeat(10_000)}`);
-  expect(Bun.nanoseconds() - startedAt).toBeLessThan(100e6);
+  const ms = cpuMs(() => {
+    for (const part of ["Safari/ ", "a/1.0 (", "(", "1.", " "])
+      readUserAgent(`Mozilla/5.0 ${part.repeat(10_000)}`);
+  });
+  expect(ms).toBeLessThan(100);
 });

@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 
 import { isIn } from "../../src/updates/rollout.ts";
 import { TestApp } from "../support/app.ts";
+import { cpuMs } from "../support/eventually.ts";
 import { UpdateApi, plainOf } from "../support/updates.ts";
 
 const DEVICES = 1_000_000;
@@ -14,11 +15,11 @@ const ids = Array.from({ length: DEVICES }, (_, nth) => `device-${nth}`);
 
 describe("a million devices", () => {
   test("are asked for within four seconds", () => {
-    const before = process.cpuUsage();
     let count = 0;
-    for (const id of ids) if (isIn(7, id, 50)) count++;
-    const { user, system } = process.cpuUsage(before);
-    expect((user + system) / 1000).toBeLessThan(CPU_MS_MAX);
+    const ms = cpuMs(() => {
+      for (const id of ids) if (isIn(7, id, 50)) count++;
+    });
+    expect(ms).toBeLessThan(CPU_MS_MAX);
     expect(Math.abs(count / (DEVICES / 100) - 50)).toBeLessThan(SHARE_POINTS_MAX);
   }, 20_000);
 
