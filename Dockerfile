@@ -33,7 +33,7 @@ USER 10001
 ENV DATA_DIR=/data NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt
 EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s \
-  CMD ["bun", "-e", "import { readConfig } from './src/platform/config.ts'; process.exit((await fetch(`http://127.0.0.1:${readConfig().port}/livez`)).ok ? 0 : 1)"]
+  CMD ["bun", "-e", "import { readConfig } from './src/platform/config/config.ts'; process.exit((await fetch(`http://127.0.0.1:${readConfig().port}/livez`)).ok ? 0 : 1)"]
 # Exec form: SIGTERM reaches the program itself.
 ENTRYPOINT ["bun", "src/main.ts"]
 CMD ["serve"]

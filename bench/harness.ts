@@ -6,7 +6,10 @@ import postgres from "postgres";
 import { Type } from "typebox";
 import { Value } from "typebox/value";
 
-import { type EmbeddedPostgres, startEmbeddedPostgres } from "../src/platform/embedded-postgres.ts";
+import {
+  type EmbeddedPostgres,
+  startEmbeddedPostgres,
+} from "../src/platform/database/embedded-postgres.ts";
 import { LoadProcesses } from "./load-process.ts";
 import type { Options } from "./options.ts";
 import { BENCH_DIR, freePort, Processes, type Running } from "./processes.ts";

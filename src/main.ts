@@ -2,16 +2,16 @@
 import { Command, CommanderError, Option } from "commander";
 
 import { version } from "../package.json" with { type: "json" };
-import { type ServeOptions, runMigrations, sendCampaigns, serve, start } from "./commands.ts";
-import { addDeviceCommands } from "./device-commands.ts";
-import { type Config, readConfig } from "./platform/config.ts";
-import { openLog } from "./platform/log.ts";
+import { type ServeOptions, runMigrations, sendCampaigns, serve, start } from "./cli/commands.ts";
+import { addDeviceCommands } from "./cli/device-commands.ts";
+import { type Config, readConfig } from "./platform/config/config.ts";
+import { openLog } from "./platform/logger.ts";
 import { DependencyAway, EXIT_AWAY, UsageError } from "./platform/errors.ts";
-import { addKeyCommands } from "./key-commands.ts";
+import { addKeyCommands } from "./cli/key-commands.ts";
 import { STDERR, STDOUT } from "./platform/text-output.ts";
-import { addProjectCommands } from "./project-commands.ts";
-import { addReindexCommand } from "./reindex-command.ts";
-import { addSignatureCommands } from "./signature-commands.ts";
+import { addProjectCommands } from "./cli/project-commands.ts";
+import { addReindexCommand } from "./cli/reindex-command.ts";
+import { addSignatureCommands } from "./cli/api-key-commands.ts";
 
 const SERVICE_OUTPUT_MS = 1000;
 

@@ -1,6 +1,6 @@
 import { type PendingQuery, type Row } from "postgres";
 
-import { type Queryable } from "../platform/database.ts";
+import { type Queryable } from "../platform/database/database.ts";
 import { type Condition, type Group, type Leaf, type NumberLeaf } from "./conditions.ts";
 
 type Fragment = PendingQuery<Row[]>;

@@ -1,5 +1,5 @@
 import { AppError } from "../platform/errors.ts";
-import { isRecord } from "../platform/json.ts";
+import { isRecord } from "../platform/bodies/json.ts";
 import { longerThan, wrongKey, wrongText } from "./properties.ts";
 
 /** Groups within groups. */

@@ -1,6 +1,6 @@
 import { AppError } from "../platform/errors.ts";
 import { Fields } from "../platform/fields.ts";
-import { isRecord, parseJson } from "../platform/json.ts";
+import { isRecord, parseJson } from "../platform/bodies/json.ts";
 import { type PropertyChange, CHANGES_MAX, checkSize, parseValue, wrongKey } from "./properties.ts";
 import { type DeviceInput, parseDevice } from "./schema.ts";
 

@@ -1,7 +1,7 @@
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 
-import { type Queryable, type Sql } from "../platform/database.ts";
+import { type Queryable, type Sql } from "../platform/database/database.ts";
 import { AppError } from "../platform/errors.ts";
 import { type Line, parseLine } from "./import-line.ts";
 import { PROPERTIES_BYTES_MAX, insertNumbers, replaceNumbers, tooLarge } from "./properties.ts";

@@ -1,8 +1,8 @@
 import { type PendingQuery, type Row } from "postgres";
 
-import { type Queryable } from "../platform/database.ts";
+import { type Queryable } from "../platform/database/database.ts";
 import { AppError } from "../platform/errors.ts";
-import { isRecord } from "../platform/json.ts";
+import { isRecord } from "../platform/bodies/json.ts";
 
 export const KEY_LENGTH_MAX = 255;
 export const LIST_LENGTH_MAX = 1000;

@@ -1,6 +1,6 @@
 import { AppError } from "../platform/errors.ts";
 import { Fields, textOf } from "../platform/fields.ts";
-import { type Queryable } from "../platform/database.ts";
+import { type Queryable } from "../platform/database/database.ts";
 import { whereSql } from "./condition-sql.ts";
 import {
   type Condition,
@@ -8,7 +8,7 @@ import {
   normaliseConditions,
   parseConditions,
 } from "./conditions.ts";
-import { isRecord } from "../platform/json.ts";
+import { isRecord } from "../platform/bodies/json.ts";
 
 const EXTERNAL_IDS_MAX = 10_000;
 /** Longest external id that is looked up: no device can be created with a longer one. */

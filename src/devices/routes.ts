@@ -1,18 +1,10 @@
 import { Elysia } from "elysia";
 
-import { queryParameter } from "../platform/docs.ts";
-import {
-  detail,
-  envelope,
-  fieldsOf,
-  jsonBody,
-  literal,
-  readJson,
-  wholeOf,
-} from "../platform/envelope.ts";
+import { queryParameter } from "../platform/http/docs.ts";
+import { detail, envelope, fieldsOf, jsonBody, literal, readJson, wholeOf } from "../wire/jraze.ts";
 import { textOf } from "../platform/fields.ts";
-import { ORDER_BYS_RULE, ordering } from "../platform/ordering.ts";
-import { type ServerKeys } from "../platform/server-keys.ts";
+import { ORDER_BYS_RULE, ordering } from "../platform/database/ordering.ts";
+import { type ServerKeys } from "../platform/http/server-keys.ts";
 import { type Condition, parseConditions } from "./conditions.ts";
 import { parseProperties } from "./properties.ts";
 import { EXTERNAL_ID_TEXT_MAX } from "./recipients.ts";

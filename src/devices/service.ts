@@ -1,6 +1,6 @@
-import { type Sql } from "../platform/database.ts";
+import { type Sql } from "../platform/database/database.ts";
 import { AppError } from "../platform/errors.ts";
-import { type OrderBy, orderSql } from "../platform/ordering.ts";
+import { type OrderBy, orderSql } from "../platform/database/ordering.ts";
 import { DEVICE_PLATFORM, platformOf } from "../platform/push-platforms.ts";
 import {
   type Properties,

@@ -1,4 +1,4 @@
-import { type Sql } from "../platform/database.ts";
+import { type Sql } from "../platform/database/database.ts";
 import { type Digest } from "./contents.ts";
 
 const FILES_MAX = 1000;

@@ -1,4 +1,4 @@
-import { type Sql } from "../platform/database.ts";
+import { type Sql } from "../platform/database/database.ts";
 import { unavailable } from "../platform/errors.ts";
 
 /** Identifies the bytes of a file: length, CRC-32 and SHA-256. */

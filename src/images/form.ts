@@ -1,13 +1,13 @@
 import { crc32 } from "node:zlib";
 
-import { type CommitLog } from "../ingest/commit-log.ts";
-import { type InflightBytes } from "../ingest/inflight-bytes.ts";
-import { tooLarge } from "../platform/body.ts";
+import { type CommitLog } from "../log/commit-log.ts";
+import { type InflightBytes } from "../log/inflight-bytes.ts";
+import { tooLarge } from "../platform/bodies/body.ts";
 import { type Clock } from "../platform/clock.ts";
-import { type Sql } from "../platform/database.ts";
+import { type Sql } from "../platform/database/database.ts";
 import { AppError } from "../platform/errors.ts";
-import { type Metrics } from "../platform/metrics.ts";
-import { type FormEvent, checkFileName } from "../platform/multipart.ts";
+import { type Metrics } from "../platform/telemetry/metrics.ts";
+import { type FormEvent, checkFileName } from "../platform/bodies/multipart.ts";
 import { type Projects } from "../projects/service.ts";
 import { ArchiveCheck } from "./archive.ts";
 import { type ContentLookup, type Found } from "./content-lookup.ts";

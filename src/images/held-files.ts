@@ -1,4 +1,4 @@
-import { type InflightBytes } from "../ingest/inflight-bytes.ts";
+import { type InflightBytes } from "../log/inflight-bytes.ts";
 import { CHUNK_BYTES_MAX, type PartWriter } from "./upload.ts";
 
 // Pieces held at most: with many small ones their overhead would exceed their bytes.

@@ -1,4 +1,4 @@
-import { networkOf } from "../platform/rate-limits.ts";
+import { networkOf } from "../platform/http/rate-limits.ts";
 
 /**
  * Returns a 16-bit hash of a client's network: enough to tell two networks apart, too short to

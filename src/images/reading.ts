@@ -1,7 +1,7 @@
-import { type SegmentReader } from "../ingest/segment-reader.ts";
-import { type Sql } from "../platform/database.ts";
+import { type SegmentReader } from "../log/segment-reader.ts";
+import { type Sql } from "../platform/database/database.ts";
 import { AppError } from "../platform/errors.ts";
-import { Lost } from "../platform/read-faults.ts";
+import { Lost } from "../platform/objects/read-faults.ts";
 
 export type ImageRow = {
   name: string;

@@ -1,14 +1,14 @@
 import { Elysia, t } from "elysia";
 
-import { type SegmentReader } from "../ingest/segment-reader.ts";
-import { type Sql } from "../platform/database.ts";
-import { forSdks } from "../platform/cors.ts";
-import { errors, json } from "../platform/docs.ts";
+import { type SegmentReader } from "../log/segment-reader.ts";
+import { type Sql } from "../platform/database/database.ts";
+import { forSdks } from "../platform/http/cors.ts";
+import { errors, json } from "../platform/http/docs.ts";
 import { AppError } from "../platform/errors.ts";
-import { integer, text } from "../platform/parameters.ts";
-import { selectRange } from "../platform/range.ts";
-import { Lost } from "../platform/read-faults.ts";
-import { type ServerKeys } from "../platform/server-keys.ts";
+import { integer, text } from "../platform/http/parameters.ts";
+import { selectRange } from "../platform/http/range.ts";
+import { Lost } from "../platform/objects/read-faults.ts";
+import { type ServerKeys } from "../platform/http/server-keys.ts";
 import { INLINE_BYTES_MAX, begunStream } from "../platform/streams.ts";
 import { type SessionToken } from "../sessions/token.ts";
 import { type StoredImage, findImage, imageBytes, listImages } from "./reading.ts";

@@ -1,15 +1,15 @@
 import { LRUCache } from "lru-cache";
 
-import { type Clients } from "../platform/clients.ts";
-import { type Sql } from "../platform/database.ts";
+import { type Clients } from "../platform/http/clients.ts";
+import { type Sql } from "../platform/database/database.ts";
 import { unavailable } from "../platform/errors.ts";
-import { type RowLimit } from "../platform/rate-limits.ts";
+import { type RowLimit } from "../platform/http/rate-limits.ts";
 import { type KnownSession, type Sessions } from "../sessions/service.ts";
 import { type SessionToken } from "../sessions/token.ts";
 import { Form, type FormDeps } from "./form.ts";
 import { ContentLookup } from "./content-lookup.ts";
 import { networkMark } from "./network.ts";
-import { type FormEvent, formEvents } from "../platform/multipart.ts";
+import { type FormEvent, formEvents } from "../platform/bodies/multipart.ts";
 
 const LISTED_MAX = 40;
 // Rows read for a list at most: a name can have several contents.

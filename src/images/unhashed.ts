@@ -1,8 +1,8 @@
 import { setTimeout } from "node:timers/promises";
 
-import { type SegmentReader } from "../ingest/segment-reader.ts";
-import { type Sql } from "../platform/database.ts";
-import { type Log } from "../platform/log.ts";
+import { type SegmentReader } from "../log/segment-reader.ts";
+import { type Sql } from "../platform/database/database.ts";
+import { type Log } from "../platform/logger.ts";
 import { imageBytes } from "./reading.ts";
 
 const STEP_IMAGES = 20;

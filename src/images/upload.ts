@@ -1,5 +1,5 @@
-import { type CommitLog } from "../ingest/commit-log.ts";
-import { type PendingSegment } from "../ingest/open-segment.ts";
+import { type CommitLog } from "../log/commit-log.ts";
+import { type PendingSegment } from "../log/open-segment.ts";
 import { type Chunks, type SentImage } from "./contents.ts";
 
 /** A chunk's largest size: many slow uploads then take turns in the open segment. */

@@ -2,11 +2,11 @@ import { setImmediate } from "node:timers/promises";
 import { gunzipSync } from "node:zlib";
 import { pack } from "msgpackr";
 
-import { type Sql } from "../platform/database.ts";
-import { Lost } from "../platform/read-faults.ts";
+import { type Sql } from "../platform/database/database.ts";
+import { Lost } from "../platform/objects/read-faults.ts";
 import { decodeMessages } from "./messages.ts";
-import { type Place, type SegmentReader } from "./segment-reader.ts";
-import { FLAG } from "./segment.ts";
+import { type Place, type SegmentReader } from "../log/segment-reader.ts";
+import { FLAG } from "../log/segment.ts";
 
 const PAGE_ROWS = 500;
 const JSON_PIECE_LENGTH = 64 * 1024;

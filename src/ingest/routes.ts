@@ -1,11 +1,11 @@
 import { Elysia, t } from "elysia";
 import Negotiator from "negotiator";
 
-import { forSdks } from "../platform/cors.ts";
-import { errors, json } from "../platform/docs.ts";
+import { forSdks } from "../platform/http/cors.ts";
+import { errors, json } from "../platform/http/docs.ts";
 import { AppError } from "../platform/errors.ts";
-import { type ServerKeys } from "../platform/server-keys.ts";
-import { Lost } from "../platform/read-faults.ts";
+import { type ServerKeys } from "../platform/http/server-keys.ts";
+import { Lost } from "../platform/objects/read-faults.ts";
 import { begunStream } from "../platform/streams.ts";
 import { type SessionToken } from "../sessions/token.ts";
 import { type BatchFormat, type Batches } from "./batches.ts";

@@ -1,13 +1,13 @@
 import { AppError } from "../platform/errors.ts";
-import { readEncoded } from "../platform/content.ts";
-import { type Metrics } from "../platform/metrics.ts";
+import { readEncoded } from "../platform/bodies/content.ts";
+import { type Metrics } from "../platform/telemetry/metrics.ts";
 import { type KnownSession, type Sessions } from "../sessions/service.ts";
 import { type SessionToken } from "../sessions/token.ts";
-import { type CommitLog } from "./commit-log.ts";
-import { type PendingSegment } from "./open-segment.ts";
+import { type CommitLog } from "../log/commit-log.ts";
+import { type PendingSegment } from "../log/open-segment.ts";
 import { FrameError, type Frames, walkFrames, walkManyFrames } from "./frames.ts";
-import { type InflightBytes } from "./inflight-bytes.ts";
-import { FLAG, type BatchFacts } from "./segment.ts";
+import { type InflightBytes } from "../log/inflight-bytes.ts";
+import { FLAG, type BatchFacts } from "../log/segment.ts";
 
 /**
  * Bytes by which an inflated batch may exceed the size limit, which clients apply before any

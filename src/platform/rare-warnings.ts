@@ -1,4 +1,4 @@
-import { type Log } from "./log.ts";
+import { type Log } from "./logger.ts";
 
 const AGAIN_MS = 60_000;
 // Distinct warnings remembered at most: the peer's error texts may vary endlessly.

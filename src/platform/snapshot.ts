@@ -1,4 +1,4 @@
-import { type Log } from "./log.ts";
+import { type Log } from "./logger.ts";
 import { warnRarely } from "./rare-warnings.ts";
 
 const AGAIN_MS = 100;

@@ -1,7 +1,7 @@
-import { type Clients } from "../platform/clients.ts";
+import { type Clients } from "../platform/http/clients.ts";
 import { type Clock } from "../platform/clock.ts";
 import { AppError } from "../platform/errors.ts";
-import { type Log } from "../platform/log.ts";
+import { type Log } from "../platform/logger.ts";
 import { type Claim, parseClaim } from "./schema.ts";
 import { type UserTokens } from "./user-tokens.ts";
 

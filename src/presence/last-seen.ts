@@ -1,6 +1,6 @@
-import { type Sql } from "../platform/database.ts";
+import { type Sql } from "../platform/database/database.ts";
 import { unavailable } from "../platform/errors.ts";
-import { type Log } from "../platform/log.ts";
+import { type Log } from "../platform/logger.ts";
 import { warnRarely } from "../platform/rare-warnings.ts";
 import { type Device, type Ping, DEVICES_MAX, deviceOf, mergeInto } from "./device.ts";
 

@@ -1,4 +1,4 @@
-import { type RowLimit } from "../platform/rate-limits.ts";
+import { type RowLimit } from "../platform/http/rate-limits.ts";
 
 // Users remembered per generation, as 53-bit hashes; there are up to two generations.
 const KNOWN_MAX = 250_000;

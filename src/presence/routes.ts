@@ -1,20 +1,20 @@
 import { Elysia } from "elysia";
 
-import { type Clients } from "../platform/clients.ts";
+import { type Clients } from "../platform/http/clients.ts";
 import { type Clock } from "../platform/clock.ts";
-import { readContent } from "../platform/content.ts";
-import { anyOrigin } from "../platform/cors.ts";
-import { errors, json } from "../platform/docs.ts";
+import { readContent } from "../platform/bodies/content.ts";
+import { anyOrigin } from "../platform/http/cors.ts";
+import { errors, json } from "../platform/http/docs.ts";
 import { AppError } from "../platform/errors.ts";
-import { type ServerKeys } from "../platform/server-keys.ts";
+import { type ServerKeys } from "../platform/http/server-keys.ts";
 import { type Callers } from "./caller.ts";
-import { EventStream } from "./event-stream.ts";
-import { type Hub } from "./hub.ts";
+import { EventStream } from "./watch/event-stream.ts";
+import { type Hub } from "./watch/hub.ts";
 import { USERS_MAX, parsePing, parseTokenRequest, parseUserids } from "./schema.ts";
 import { type Presence } from "./service.ts";
-import { type Seat, type Seats } from "./seats.ts";
-import { Socket } from "./socket.ts";
-import { type Topic } from "./topic.ts";
+import { type Seat, type Seats } from "./watch/seats.ts";
+import { Socket } from "./watch/socket.ts";
+import { type Topic } from "./watch/topic.ts";
 import { type UserTokens } from "./user-tokens.ts";
 
 const BODY_BYTES_MAX = 4096;

@@ -1,20 +1,20 @@
-import { type Bus } from "../platform/bus.ts";
+import { type Bus } from "../platform/bus/bus.ts";
 import { type Clock } from "../platform/clock.ts";
 import { unavailable } from "../platform/errors.ts";
-import { type Log } from "../platform/log.ts";
+import { type Log } from "../platform/logger.ts";
 import { warnRarely } from "../platform/rare-warnings.ts";
-import { type Metrics } from "../platform/metrics.ts";
+import { type Metrics } from "../platform/telemetry/metrics.ts";
 import { type Caller } from "./caller.ts";
-import { type Connections } from "./connections.ts";
+import { type Connections } from "./watch/connections.ts";
 import { type Device, type Ping, ownView, publicView } from "./device.ts";
-import { parseEventId } from "./event-id.ts";
-import { type Hub } from "./hub.ts";
+import { parseEventId } from "./watch/event-id.ts";
+import { type Hub } from "./watch/hub.ts";
 import { type NewUsers } from "./new-users.ts";
-import { Poll } from "./poll.ts";
+import { Poll } from "./watch/poll.ts";
 import { type Claim } from "./schema.ts";
 import { type DeviceStore } from "./store.ts";
-import { type DropReason, type Subscriber } from "./subscriber.ts";
-import { type Topic } from "./topic.ts";
+import { type DropReason, type Subscriber } from "./watch/subscriber.ts";
+import { type Topic } from "./watch/topic.ts";
 
 const TICK_MS = 250;
 const SHARDS = 16;
@@ -47,7 +47,7 @@ export type Snapshot = { time: number | null; status: string | null; online: boo
 export class Presence {
   readonly #deps: PresenceDeps;
   readonly #poll: Poll;
-  readonly #moments = new Moments();
+  readonly #moments = new UniqueClock();
   #latestMs = 0;
   #timer: NodeJS.Timeout | undefined;
 
@@ -72,8 +72,8 @@ export class Presence {
   }
 
   /** Ends the connections: every client comes back at another moment, elsewhere. Returns how many do not read that. */
-  sendAway(): number {
-    return this.#deps.connections.sendAway();
+  disconnectAll(): number {
+    return this.#deps.connections.disconnectAll();
   }
 
   /** Writes what is not yet written. */
@@ -236,7 +236,7 @@ export class Presence {
 }
 
 /** Tells pings of one millisecond apart, by microseconds: event ids are made of them. */
-class Moments {
+class UniqueClock {
   // Other processes begin elsewhere.
   readonly #first = Math.floor(Math.random() * 500);
   #ms = 0;

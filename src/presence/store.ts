@@ -1,5 +1,5 @@
 import { type Clock } from "../platform/clock.ts";
-import { type Log } from "../platform/log.ts";
+import { type Log } from "../platform/logger.ts";
 import { warnRarely } from "../platform/rare-warnings.ts";
 import { type Device, type Ping, DEVICES_MAX, deviceOf, mergeInto } from "./device.ts";
 import { type LastSeen } from "./last-seen.ts";

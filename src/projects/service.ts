@@ -1,7 +1,7 @@
-import { type CommitLog } from "../ingest/commit-log.ts";
-import { type Sql } from "../platform/database.ts";
+import { type CommitLog } from "../log/commit-log.ts";
+import { type Sql } from "../platform/database/database.ts";
 import { AppError, UsageError } from "../platform/errors.ts";
-import { type Log } from "../platform/log.ts";
+import { type Log } from "../platform/logger.ts";
 import { Snapshot } from "../platform/snapshot.ts";
 import { decodeProjectID, encodeProjectID } from "./codec.ts";
 

@@ -3,8 +3,8 @@ import { Type } from "typebox";
 import { Value } from "typebox/value";
 
 import { type Clock } from "../platform/clock.ts";
-import { parseJson } from "../platform/json.ts";
-import { type Log } from "../platform/log.ts";
+import { parseJson } from "../platform/bodies/json.ts";
+import { type Log } from "../platform/logger.ts";
 import { serviceAccountKey, type ServiceAccount } from "./credentials.ts";
 import { asCode, CredentialsRefused, CredentialsUnavailable } from "./outcome.ts";
 import { type Backoff, backoff } from "./pacing.ts";

@@ -4,7 +4,7 @@ import { Value } from "typebox/value";
 
 import { type Clock } from "../platform/clock.ts";
 import { UsageError } from "../platform/errors.ts";
-import { parseJson } from "../platform/json.ts";
+import { parseJson } from "../platform/bodies/json.ts";
 import { apnsKey } from "./credentials.ts";
 import { type Answer } from "./http2-session.ts";
 import { type PreparedMessage } from "./message.ts";

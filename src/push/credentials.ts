@@ -4,8 +4,8 @@ import { Type } from "typebox";
 import { Value } from "typebox/value";
 
 import { UsageError } from "../platform/errors.ts";
-import { parseJson } from "../platform/json.ts";
-import { unescapePem } from "../platform/variable-text.ts";
+import { parseJson } from "../platform/bodies/json.ts";
+import { unescapePem } from "../platform/config/env-file.ts";
 
 const ServiceAccountFile = Type.Object({
   project_id: Type.String({ pattern: "^[A-Za-z0-9.:_-]{1,100}$" }),

@@ -1,5 +1,5 @@
 import { type Clock } from "../platform/clock.ts";
-import { type Log } from "../platform/log.ts";
+import { type Log } from "../platform/logger.ts";
 
 const WINDOW_MS = 10_000;
 /** A server that is no provider may give any number of them. */

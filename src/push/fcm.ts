@@ -2,8 +2,8 @@ import { Type } from "typebox";
 import { Value } from "typebox/value";
 
 import { type Clock } from "../platform/clock.ts";
-import { parseJson } from "../platform/json.ts";
-import { type Log } from "../platform/log.ts";
+import { parseJson } from "../platform/bodies/json.ts";
+import { type Log } from "../platform/logger.ts";
 import { DEVICE_PLATFORM } from "../platform/push-platforms.ts";
 import { AccessTokens } from "./access-token.ts";
 import { type ServiceAccount } from "./credentials.ts";

@@ -1,6 +1,6 @@
 import { type OutgoingHttpHeaders } from "node:http2";
 
-import { type Log } from "../platform/log.ts";
+import { type Log } from "../platform/logger.ts";
 import { type Exchange, Http2Session, type SessionLimits, type Tls } from "./http2-session.ts";
 
 export type PoolLimits = SessionLimits & {

@@ -1,7 +1,7 @@
-import { type PushConfig } from "../platform/config.ts";
-import { bothUsable } from "../platform/config-problems.ts";
-import { type Log } from "../platform/log.ts";
-import { variableText } from "../platform/variable-text.ts";
+import { type PushConfig } from "../platform/config/config.ts";
+import { bothUsable } from "../platform/config/config-problems.ts";
+import { type Log } from "../platform/logger.ts";
+import { variableText } from "../platform/config/env-file.ts";
 import { checkApnsKey, parseServiceAccount } from "./credentials.ts";
 import { PushSender } from "./sender.ts";
 

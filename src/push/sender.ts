@@ -1,5 +1,5 @@
 import { type Clock, SYSTEM_CLOCK } from "../platform/clock.ts";
-import { type Log } from "../platform/log.ts";
+import { type Log } from "../platform/logger.ts";
 import { Apns, type ApnsConfig } from "./apns.ts";
 import {
   Delivery,

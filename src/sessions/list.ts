@@ -1,4 +1,4 @@
-import { type Sql } from "../platform/database.ts";
+import { type Sql } from "../platform/database/database.ts";
 import { AppError } from "../platform/errors.ts";
 
 // JavaScript writes other years in a way that PostgreSQL does not read.

@@ -1,14 +1,14 @@
 import { Elysia, t } from "elysia";
 
-import { type InflightBytes } from "../ingest/inflight-bytes.ts";
-import { type Clients } from "../platform/clients.ts";
-import { readContent } from "../platform/content.ts";
-import { type Sql } from "../platform/database.ts";
-import { forSdks } from "../platform/cors.ts";
-import { errors, json } from "../platform/docs.ts";
+import { type InflightBytes } from "../log/inflight-bytes.ts";
+import { type Clients } from "../platform/http/clients.ts";
+import { readContent } from "../platform/bodies/content.ts";
+import { type Sql } from "../platform/database/database.ts";
+import { forSdks } from "../platform/http/cors.ts";
+import { errors, json } from "../platform/http/docs.ts";
 import { AppError } from "../platform/errors.ts";
-import { integer, text } from "../platform/parameters.ts";
-import { type ServerKeys } from "../platform/server-keys.ts";
+import { integer, text } from "../platform/http/parameters.ts";
+import { type ServerKeys } from "../platform/http/server-keys.ts";
 import { getSession, listSessions, parseSessionId } from "./list.ts";
 import { parseStartRequest } from "./schema.ts";
 import { IOS_RULES, MOBILE_RULES, type Sessions } from "./service.ts";

@@ -1,5 +1,5 @@
 import { AppError } from "../platform/errors.ts";
-import { isRecord } from "../platform/json.ts";
+import { isRecord } from "../platform/bodies/json.ts";
 
 const INTEGER_MAX = 2 ** 31 - 1;
 const TEXT_MAX = 255;

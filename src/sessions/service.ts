@@ -1,13 +1,13 @@
 import { LRUCache } from "lru-cache";
 import semver from "semver";
 
-import { type CommitLog } from "../ingest/commit-log.ts";
-import { type Quotas } from "../ingest/quotas.ts";
+import { type CommitLog } from "../log/commit-log.ts";
+import { type Quotas } from "../projects/quotas.ts";
 import { type Clock } from "../platform/clock.ts";
-import { type Sql } from "../platform/database.ts";
+import { type Sql } from "../platform/database/database.ts";
 import { AppError } from "../platform/errors.ts";
-import { type Metrics } from "../platform/metrics.ts";
-import { type RateLimits } from "../platform/rate-limits.ts";
+import { type Metrics } from "../platform/telemetry/metrics.ts";
+import { type RateLimits } from "../platform/http/rate-limits.ts";
 import { type Project, type Projects } from "../projects/service.ts";
 import { iosDeviceName, deviceType } from "./device.ts";
 import { type Geo } from "./geo.ts";

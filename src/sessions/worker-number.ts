@@ -1,9 +1,9 @@
 import { randomInt } from "node:crypto";
 import { setTimeout } from "node:timers/promises";
 
-import { type Sql } from "../platform/database.ts";
+import { type Sql } from "../platform/database/database.ts";
 import { unavailable } from "../platform/errors.ts";
-import { type Log } from "../platform/log.ts";
+import { type Log } from "../platform/logger.ts";
 import { warnRarely } from "../platform/rare-warnings.ts";
 
 const LEASE_S = 60;

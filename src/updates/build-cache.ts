@@ -1,6 +1,6 @@
 import pLimit from "p-limit";
 
-import { type ObjectStore } from "../platform/objects.ts";
+import { type ObjectStore } from "../platform/objects/objects.ts";
 import { type Build, objectKey } from "./build.ts";
 
 const PART_BYTES = 8 * 2 ** 20;

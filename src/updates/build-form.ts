@@ -1,6 +1,6 @@
-import { tooLarge } from "../platform/body.ts";
+import { tooLarge } from "../platform/bodies/body.ts";
 import { AppError, unavailable } from "../platform/errors.ts";
-import { type FormEvent, checkFileName, formEvents } from "../platform/multipart.ts";
+import { type FormEvent, checkFileName, formEvents } from "../platform/bodies/multipart.ts";
 import {
   NOTES_BYTES_MAX,
   parseAbi,

@@ -1,4 +1,4 @@
-import { type Queryable } from "../platform/database.ts";
+import { type Queryable } from "../platform/database/database.ts";
 import { humanSize } from "./size.ts";
 
 /** What lies under `builds/<objectId>`, and who is offered it. */

@@ -1,13 +1,13 @@
 import { Elysia } from "elysia";
 
-import { type Clients } from "../platform/clients.ts";
-import { CONDITIONAL_HEADERS, anyOrigin } from "../platform/cors.ts";
-import { type Metrics } from "../platform/metrics.ts";
-import { type ObjectStore } from "../platform/objects.ts";
-import { plainDetail, plainErrors } from "../platform/plain-text.ts";
-import { type Validators } from "../platform/preconditions.ts";
-import { selectRange } from "../platform/range.ts";
-import { Lost, type ReadFaults } from "../platform/read-faults.ts";
+import { type Clients } from "../platform/http/clients.ts";
+import { CONDITIONAL_HEADERS, anyOrigin } from "../platform/http/cors.ts";
+import { type Metrics } from "../platform/telemetry/metrics.ts";
+import { type ObjectStore } from "../platform/objects/objects.ts";
+import { plainDetail, plainErrors } from "../wire/wemesse.ts";
+import { type Validators } from "../platform/http/preconditions.ts";
+import { selectRange } from "../platform/http/range.ts";
+import { Lost, type ReadFaults } from "../platform/objects/read-faults.ts";
 import { INLINE_BYTES_MAX } from "../platform/streams.ts";
 import { BuildCache } from "./build-cache.ts";
 import { type Build, integrityHeaders, objectKey } from "./build.ts";

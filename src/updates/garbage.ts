@@ -1,11 +1,11 @@
 import { setTimeout } from "node:timers/promises";
 
 import { type Clock } from "../platform/clock.ts";
-import { type Queryable, type Sql } from "../platform/database.ts";
+import { type Queryable, type Sql } from "../platform/database/database.ts";
 import { unavailable } from "../platform/errors.ts";
-import { type Log } from "../platform/log.ts";
+import { type Log } from "../platform/logger.ts";
 import { warnRarely } from "../platform/rare-warnings.ts";
-import { type ObjectStore } from "../platform/objects.ts";
+import { type ObjectStore } from "../platform/objects/objects.ts";
 import { objectKey } from "./build.ts";
 
 const SWEEP_MS = 2000;

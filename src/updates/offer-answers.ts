@@ -1,5 +1,5 @@
-import { JSON_HEADERS } from "../platform/plain-text.ts";
-import { stringifyExact } from "../platform/exact-json.ts";
+import { JSON_HEADERS } from "../wire/wemesse.ts";
+import { stringifyExact } from "../wire/exact-json.ts";
 import { type Build, describeBuild, integrityHeaders } from "./build.ts";
 
 // Clients may make up hosts, which links begin with.

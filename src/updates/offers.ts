@@ -1,7 +1,7 @@
-import { type Bus } from "../platform/bus.ts";
-import { type Sql } from "../platform/database.ts";
+import { type Bus } from "../platform/bus/bus.ts";
+import { type Sql } from "../platform/database/database.ts";
 import { AppError } from "../platform/errors.ts";
-import { type Log } from "../platform/log.ts";
+import { type Log } from "../platform/logger.ts";
 import { Snapshot } from "../platform/snapshot.ts";
 import { type Build, buildColumns } from "./build.ts";
 import { isIn } from "./rollout.ts";

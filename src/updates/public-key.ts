@@ -1,7 +1,7 @@
 import { createPublicKey, type KeyObject } from "node:crypto";
 
 import { UsageError } from "../platform/errors.ts";
-import { unescapePem, variableText } from "../platform/variable-text.ts";
+import { unescapePem, variableText } from "../platform/config/env-file.ts";
 
 const NAME = "UPDATE_PUBLIC_KEY";
 

@@ -1,5 +1,5 @@
-import { parseHttpDate } from "../platform/http-date.ts";
-import { type Validators, checkPreconditions, entityTags } from "../platform/preconditions.ts";
+import { parseHttpDate } from "../platform/http/http-date.ts";
+import { type Validators, checkPreconditions, entityTags } from "../platform/http/preconditions.ts";
 import { uuidTimeMs } from "../platform/uuid-time.ts";
 import { type Build } from "./build.ts";
 

@@ -1,13 +1,13 @@
 import { Elysia } from "elysia";
 
-import { type Clients } from "../platform/clients.ts";
-import { anyOrigin, configuredOrigins } from "../platform/cors.ts";
-import { queryParameter } from "../platform/docs.ts";
-import { jsonBody } from "../platform/envelope.ts";
+import { type Clients } from "../platform/http/clients.ts";
+import { anyOrigin, configuredOrigins } from "../platform/http/cors.ts";
+import { queryParameter } from "../platform/http/docs.ts";
+import { jsonBody } from "../wire/jraze.ts";
 import { AppError } from "../platform/errors.ts";
-import { readJson } from "../platform/json.ts";
-import { bareJson, plainDetail, signedDetail } from "../platform/plain-text.ts";
-import { type Signatures } from "../signatures/service.ts";
+import { readJson } from "../platform/bodies/json.ts";
+import { bareJson, plainDetail, signedDetail } from "../wire/wemesse.ts";
+import { type Signatures } from "../api-keys/service.ts";
 import { type Build, describeBuild, mirrorUri, sourceUri } from "./build.ts";
 import { OfferAnswers } from "./offer-answers.ts";
 import { type Offers } from "./offers.ts";

@@ -1,9 +1,9 @@
 import { type KeyObject, verify } from "node:crypto";
 
-import { type Queryable, type Sql } from "../platform/database.ts";
+import { type Queryable, type Sql } from "../platform/database/database.ts";
 import { AppError } from "../platform/errors.ts";
-import { type Metrics } from "../platform/metrics.ts";
-import { type ObjectStore } from "../platform/objects.ts";
+import { type Metrics } from "../platform/telemetry/metrics.ts";
+import { type ObjectStore } from "../platform/objects/objects.ts";
 import { type Build, buildColumns, objectKey } from "./build.ts";
 import { type ReceivedBuild, receiveBuild } from "./build-form.ts";
 import { type BuildGarbage, keep, replaced } from "./garbage.ts";

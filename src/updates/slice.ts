@@ -2,16 +2,16 @@ import { type KeyObject } from "node:crypto";
 
 import { Elysia } from "elysia";
 
-import { type Bus } from "../platform/bus.ts";
-import { type Clients } from "../platform/clients.ts";
+import { type Bus } from "../platform/bus/bus.ts";
+import { type Clients } from "../platform/http/clients.ts";
 import { type Clock } from "../platform/clock.ts";
-import { type Config } from "../platform/config.ts";
-import { type Sql } from "../platform/database.ts";
-import { type Log } from "../platform/log.ts";
-import { type Metrics } from "../platform/metrics.ts";
-import { type ObjectStore } from "../platform/objects.ts";
-import { type ReadFaults } from "../platform/read-faults.ts";
-import { type Signatures } from "../signatures/service.ts";
+import { type Config } from "../platform/config/config.ts";
+import { type Sql } from "../platform/database/database.ts";
+import { type Log } from "../platform/logger.ts";
+import { type Metrics } from "../platform/telemetry/metrics.ts";
+import { type ObjectStore } from "../platform/objects/objects.ts";
+import { type ReadFaults } from "../platform/objects/read-faults.ts";
+import { type Signatures } from "../api-keys/service.ts";
 import { downloadRoutes } from "./downloads.ts";
 import { BuildGarbage } from "./garbage.ts";
 import { Offers } from "./offers.ts";

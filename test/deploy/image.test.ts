@@ -3,7 +3,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 
-import { openDatabase } from "../../src/platform/database.ts";
+import { openDatabase } from "../../src/platform/database/database.ts";
 import { encodeProjectID } from "../../src/projects/codec.ts";
 import { KEYED, testEnv } from "../support/app.ts";
 import { aBatch } from "../support/batches.ts";

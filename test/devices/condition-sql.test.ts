@@ -5,7 +5,7 @@ import { whereSql } from "../../src/devices/condition-sql.ts";
 import { type Condition, type NumberLeaf, parseConditions } from "../../src/devices/conditions.ts";
 import { importDevices } from "../../src/devices/import.ts";
 import { type PropertyValue } from "../../src/devices/properties.ts";
-import { type Sql, openDatabase } from "../../src/platform/database.ts";
+import { type Sql, openDatabase } from "../../src/platform/database/database.ts";
 import {
   NUMBER_OPERATORS,
   TEXT_OPERATORS,

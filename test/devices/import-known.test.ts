@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 
 import { importDevices } from "../../src/devices/import.ts";
 import { applyProperties } from "../../src/devices/properties.ts";
-import { type Sql, openDatabase } from "../../src/platform/database.ts";
+import { type Sql, openDatabase } from "../../src/platform/database/database.ts";
 import { device, line, numbers } from "../support/devices.ts";
 import { freshDatabase } from "../support/postgres.ts";
 

@@ -3,7 +3,7 @@ import { afterAll, beforeAll, beforeEach, expect, test } from "bun:test";
 import { type ImportProgress, PROBLEMS_MAX, importDevices } from "../../src/devices/import.ts";
 import { applyProperties } from "../../src/devices/properties.ts";
 import { AppError } from "../../src/platform/errors.ts";
-import { type Sql, openDatabase } from "../../src/platform/database.ts";
+import { type Sql, openDatabase } from "../../src/platform/database/database.ts";
 import { device, line, numbers } from "../support/devices.ts";
 import { freshDatabase } from "../support/postgres.ts";
 

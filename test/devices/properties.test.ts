@@ -8,7 +8,7 @@ import {
   parseProperties,
   wireProperties,
 } from "../../src/devices/properties.ts";
-import { type Sql, openDatabase } from "../../src/platform/database.ts";
+import { type Sql, openDatabase } from "../../src/platform/database/database.ts";
 import { freshDatabase } from "../support/postgres.ts";
 
 let sql: Sql;

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:tes
 
 import { type Recipients, parseRecipients } from "../../src/devices/recipients.ts";
 import { Devices } from "../../src/devices/service.ts";
-import { type Sql, openDatabase } from "../../src/platform/database.ts";
+import { type Sql, openDatabase } from "../../src/platform/database/database.ts";
 import { AppError } from "../../src/platform/errors.ts";
 import { DEVICE_PLATFORM, SEND_PLATFORM } from "../../src/platform/push-platforms.ts";
 import { freshDatabase } from "../support/postgres.ts";

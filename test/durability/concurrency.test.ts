@@ -1,6 +1,6 @@
 import { expect, setDefaultTimeout, test } from "bun:test";
 
-import { indexSegment } from "../../src/ingest/segment-index.ts";
+import { indexSegment } from "../../src/log/segment-index.ts";
 import { TestApp, type TestSession } from "../support/app.ts";
 import { aBatch } from "../support/batches.ts";
 import { timed } from "../support/eventually.ts";

@@ -1,7 +1,7 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { randomBytes } from "node:crypto";
 
-import { readSegment } from "../../src/ingest/segment.ts";
+import { readSegment } from "../../src/log/segment.ts";
 import { type TestSession, TestApp } from "../support/app.ts";
 import { aBatch } from "../support/batches.ts";
 import { eventually, timed } from "../support/eventually.ts";

@@ -1,6 +1,6 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 
-import { type ServerOptions } from "../../src/server.ts";
+import { type ServerOptions } from "../../src/processes/server.ts";
 import { KEYED, TestApp, type TestSession } from "../support/app.ts";
 import { aBatch } from "../support/batches.ts";
 import { eventually, timed } from "../support/eventually.ts";

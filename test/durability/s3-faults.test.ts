@@ -1,6 +1,6 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 
-import { S3Objects } from "../../src/platform/s3-objects.ts";
+import { S3Objects } from "../../src/platform/objects/s3-objects.ts";
 import { KEYED, TestApp, type TestSession } from "../support/app.ts";
 import { aBatch } from "../support/batches.ts";
 import { timed } from "../support/eventually.ts";

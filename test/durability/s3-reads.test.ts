@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 
-import { openObjects } from "../../src/platform/open-objects.ts";
+import { openObjects } from "../../src/platform/objects/open-objects.ts";
 import { objectOf } from "../support/answers.ts";
 import { KEYED, TestApp, type TestSession } from "../support/app.ts";
 import { aBatch } from "../support/batches.ts";

@@ -3,7 +3,7 @@ import { pino } from "pino";
 import { Type } from "typebox";
 import { Value } from "typebox/value";
 
-import { startServer } from "../../src/server.ts";
+import { startServer } from "../../src/processes/server.ts";
 import { objectOf, refusalOf } from "../support/answers.ts";
 import { TestApp, type TestSession } from "../support/app.ts";
 import { eventually } from "../support/eventually.ts";

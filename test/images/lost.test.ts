@@ -2,7 +2,7 @@ import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 
-import { segmentKey } from "../../src/ingest/segment.ts";
+import { segmentKey } from "../../src/log/segment.ts";
 import { refusalOf } from "../support/answers.ts";
 import { KEYED, TestApp } from "../support/app.ts";
 import { type Harm, cut, flipped, gone, harm, keptLog } from "../support/damage.ts";

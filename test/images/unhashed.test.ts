@@ -2,7 +2,7 @@ import { pino } from "pino";
 import { describe, expect, test } from "bun:test";
 
 import { Unhashed } from "../../src/images/unhashed.ts";
-import { SegmentReader } from "../../src/ingest/segment-reader.ts";
+import { SegmentReader } from "../../src/log/segment-reader.ts";
 import { objectOf } from "../support/answers.ts";
 import { TestApp, type TestSession } from "../support/app.ts";
 import { eventually } from "../support/eventually.ts";

@@ -1,6 +1,6 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, jest, test } from "bun:test";
 
-import { bodyChunks, bodyDeadlineMs, readBody } from "../../src/platform/body.ts";
+import { bodyChunks, bodyDeadlineMs, readBody } from "../../src/platform/bodies/body.ts";
 import { AppError } from "../../src/platform/errors.ts";
 import { metric } from "../support/answers.ts";
 import { TestApp, type TestSession } from "../support/app.ts";

@@ -40,7 +40,7 @@ async function ended(stderr: number, script: string): Promise<number | "killed">
 }
 
 const IMPORTS = `
-  import { openLog } from "${PLATFORM}/log.ts";
+  import { openLog } from "${PLATFORM}/logger.ts";
   import { STDERR } from "${PLATFORM}/text-output.ts";
   const log = openLog("info");
 `;

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 
-import { openDatabase } from "../../src/platform/database.ts";
+import { openDatabase } from "../../src/platform/database/database.ts";
 import { TestApp } from "../support/app.ts";
 import { EventStream } from "../support/event-stream.ts";
 import { timed } from "../support/eventually.ts";

@@ -5,7 +5,7 @@ import { join } from "node:path";
 
 import { pino } from "pino";
 
-import { type Log } from "../../src/platform/log.ts";
+import { type Log } from "../../src/platform/logger.ts";
 import { UsageError } from "../../src/platform/errors.ts";
 import { AccessTokens } from "../../src/push/access-token.ts";
 import { checkApnsKey, parseServiceAccount } from "../../src/push/credentials.ts";

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { pino } from "pino";
 
-import { startServer } from "../../src/server.ts";
+import { startServer } from "../../src/processes/server.ts";
 import { metric, sessionRow } from "../support/answers.ts";
 import { TestApp } from "../support/app.ts";
 import { aBatch } from "../support/batches.ts";

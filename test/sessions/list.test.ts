@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { Type } from "typebox";
 import { Value } from "typebox/value";
 
-import { readSegment } from "../../src/ingest/segment.ts";
+import { readSegment } from "../../src/log/segment.ts";
 import { objectOf, refusalOf, sessionRow } from "../support/answers.ts";
 import { TestApp } from "../support/app.ts";
 import { aProject } from "../support/projects.ts";

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { pino } from "pino";
 
 import { Tokens } from "../../src/sessions/token.ts";
-import { startServer } from "../../src/server.ts";
+import { startServer } from "../../src/processes/server.ts";
 import { objectOf, refusalOf, sessionRow } from "../support/answers.ts";
 import { TestApp } from "../support/app.ts";
 import { type TestProject, aProject } from "../support/projects.ts";

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, beforeEach, expect, test } from "bun:test";
 import { pino } from "pino";
 
-import { type Sql, openDatabase } from "../../src/platform/database.ts";
+import { type Sql, openDatabase } from "../../src/platform/database/database.ts";
 import { WorkerNumber } from "../../src/sessions/worker-number.ts";
 import { objectOf } from "../support/answers.ts";
 import { TestApp } from "../support/app.ts";

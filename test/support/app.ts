@@ -6,13 +6,13 @@ import { Type } from "typebox";
 import { Value } from "typebox/value";
 
 import { buildWrite } from "../../src/app.ts";
-import { type Config, readConfig } from "../../src/platform/config.ts";
-import { type Sql, openDatabase } from "../../src/platform/database.ts";
-import { type ObjectStore } from "../../src/platform/objects.ts";
-import { openObjects } from "../../src/platform/open-objects.ts";
+import { type Config, readConfig } from "../../src/platform/config/config.ts";
+import { type Sql, openDatabase } from "../../src/platform/database/database.ts";
+import { type ObjectStore } from "../../src/platform/objects/objects.ts";
+import { openObjects } from "../../src/platform/objects/open-objects.ts";
 import { encodeProjectID } from "../../src/projects/codec.ts";
 import { type Project } from "../../src/projects/service.ts";
-import { type ServerOptions, startServer } from "../../src/server.ts";
+import { type ServerOptions, startServer } from "../../src/processes/server.ts";
 import { freshDatabase } from "./postgres.ts";
 import { redisEnv } from "./redis-server.ts";
 import { s3Server } from "./s3-server.ts";

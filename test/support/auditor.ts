@@ -1,5 +1,5 @@
-import { type Sql } from "../../src/platform/database.ts";
-import { type ObjectStore } from "../../src/platform/objects.ts";
+import { type Sql } from "../../src/platform/database/database.ts";
+import { type ObjectStore } from "../../src/platform/objects/objects.ts";
 import { KEYED, splitBatches } from "./app.ts";
 import { aBatch } from "./batches.ts";
 import { type IndexState, indexState } from "./index-state.ts";

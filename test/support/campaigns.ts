@@ -6,11 +6,11 @@ import {
   recipientsSql,
   storeRecipients,
 } from "../../src/devices/recipients.ts";
-import { DEVICE_EVENT, STATUS } from "../../src/notifications/enums.ts";
-import { type Sender } from "../../src/notifications/sending.ts";
-import { Worker } from "../../src/notifications/worker.ts";
-import { type Sql, openDatabase } from "../../src/platform/database.ts";
-import { WorkMetrics } from "../../src/platform/work-metrics.ts";
+import { DEVICE_EVENT, STATUS } from "../../src/campaigns/enums.ts";
+import { type Sender } from "../../src/campaigns/sending.ts";
+import { Worker } from "../../src/campaigns/worker.ts";
+import { type Sql, openDatabase } from "../../src/platform/database/database.ts";
+import { WorkMetrics } from "../../src/platform/telemetry/work-metrics.ts";
 import { type Campaign } from "../../src/push/message.ts";
 import { type Outcome, type PushTarget } from "../../src/push/outcome.ts";
 import { eventually } from "./eventually.ts";

@@ -1,6 +1,6 @@
 import { pino } from "pino";
 
-import { type ObjectStore } from "../../src/platform/objects.ts";
+import { type ObjectStore } from "../../src/platform/objects/objects.ts";
 
 /** Damages an object's bytes; undefined deletes the object. */
 export type Harm = (bytes: Buffer) => Uint8Array | undefined;

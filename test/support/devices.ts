@@ -1,4 +1,4 @@
-import { type Sql } from "../../src/platform/database.ts";
+import { type Sql } from "../../src/platform/database/database.ts";
 
 /** A line of a file that is imported. */
 export function line(externalId: string, properties: object = {}, more: object = {}) {

@@ -1,4 +1,4 @@
-import { ObjectConflict, type ObjectStore } from "../../src/platform/objects.ts";
+import { ObjectConflict, type ObjectStore } from "../../src/platform/objects/objects.ts";
 
 /** What becomes of one PUT; `store` carries it out in the real store. */
 export type PutScript = (

@@ -1,6 +1,6 @@
 import { expect } from "bun:test";
 
-import { formEvents } from "../../src/platform/multipart.ts";
+import { formEvents } from "../../src/platform/bodies/multipart.ts";
 import { concat } from "./batches.ts";
 import { BOUNDARY, type FormPart } from "./forms.ts";
 

@@ -1,6 +1,6 @@
-import { type Sql } from "../../src/platform/database.ts";
-import { type ObjectStore } from "../../src/platform/objects.ts";
-import { segmentKey } from "../../src/ingest/segment.ts";
+import { type Sql } from "../../src/platform/database/database.ts";
+import { type ObjectStore } from "../../src/platform/objects/objects.ts";
+import { segmentKey } from "../../src/log/segment.ts";
 
 /** What PostgreSQL and the object store hold, to compare the two. */
 export type IndexState = {

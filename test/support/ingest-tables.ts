@@ -1,7 +1,7 @@
 import { pino } from "pino";
 
-import { Reindex, type Reindexed } from "../../src/ingest/reindex.ts";
-import { type Sql } from "../../src/platform/database.ts";
+import { Reindex, type Reindexed } from "../../src/log/reindex.ts";
+import { type Sql } from "../../src/platform/database/database.ts";
 import { type TestApp } from "./app.ts";
 
 /** Every row of what ingest knows, as JSON. When a segment's row was made is nothing that the store tells. */

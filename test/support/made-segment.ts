@@ -1,7 +1,7 @@
 import { pack } from "msgpackr";
 
-import { type BatchFacts, type Kind, SegmentWriter, segmentKey } from "../../src/ingest/segment.ts";
-import { type ObjectStore } from "../../src/platform/objects.ts";
+import { type BatchFacts, type Kind, SegmentWriter, segmentKey } from "../../src/log/segment.ts";
+import { type ObjectStore } from "../../src/platform/objects/objects.ts";
 
 /** A record by its body, a batch by its bytes, or a row. */
 export type MadeRecord = {

@@ -2,12 +2,12 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-import { openDatabase } from "../../src/platform/database.ts";
+import { openDatabase } from "../../src/platform/database/database.ts";
 import {
   type EmbeddedPostgres,
   startEmbeddedPostgres,
-} from "../../src/platform/embedded-postgres.ts";
-import { migrate } from "../../src/platform/migrate.ts";
+} from "../../src/platform/database/embedded-postgres.ts";
+import { migrate } from "../../src/platform/database/migrate.ts";
 
 let running: Promise<EmbeddedPostgres> | undefined;
 const folder = mkdtempSync(join(tmpdir(), "floodgate-test-"));

@@ -1,6 +1,6 @@
 import { expect } from "bun:test";
 
-import { readConfig } from "../../src/platform/config.ts";
+import { readConfig } from "../../src/platform/config/config.ts";
 import { UsageError } from "../../src/platform/errors.ts";
 
 /** Returns the problems listed in the error message. */

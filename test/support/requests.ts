@@ -1,7 +1,7 @@
 import { pino } from "pino";
 
-import { type Config } from "../../src/platform/config.ts";
-import { type Server, type ServerOptions, startServer } from "../../src/server.ts";
+import { type Config } from "../../src/platform/config/config.ts";
+import { type Server, type ServerOptions, startServer } from "../../src/processes/server.ts";
 import { type TestApp, type TestSession } from "./app.ts";
 
 export type ServerBeside = AsyncDisposable & Pick<Server, "url">;

@@ -1,6 +1,6 @@
-import { indexSegment } from "../../src/ingest/segment-index.ts";
-import { readConfig } from "../../src/platform/config.ts";
-import { startServer } from "../../src/server.ts";
+import { indexSegment } from "../../src/log/segment-index.ts";
+import { readConfig } from "../../src/platform/config/config.ts";
+import { startServer } from "../../src/processes/server.ts";
 import { FaultyObjects } from "./faulty-objects.ts";
 
 /*

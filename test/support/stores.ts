@@ -3,10 +3,10 @@ import { mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-import { FileObjects } from "../../src/platform/file-objects.ts";
-import { type ObjectStore } from "../../src/platform/objects.ts";
-import { openClient } from "../../src/platform/s3-client.ts";
-import { S3Objects, type S3Options } from "../../src/platform/s3-objects.ts";
+import { FileObjects } from "../../src/platform/objects/file-objects.ts";
+import { type ObjectStore } from "../../src/platform/objects/objects.ts";
+import { openClient } from "../../src/platform/objects/s3-client.ts";
+import { S3Objects, type S3Options } from "../../src/platform/objects/s3-objects.ts";
 import { s3Server } from "./s3-server.ts";
 
 /** An empty store, how to open it again, and what unfinished uploads have left in it. */

@@ -1,5 +1,5 @@
-import { stringifyExact } from "../../src/platform/exact-json.ts";
-import { type User } from "../../src/users/schema.ts";
+import { stringifyExact } from "../../src/wire/exact-json.ts";
+import { type User } from "../../src/updates/install-schema.ts";
 import { type TestApp } from "./app.ts";
 import { aSignature } from "./updates.ts";
 

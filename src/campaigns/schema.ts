@@ -1,0 +1,112 @@
+import { AppError } from "../platform/errors.ts";
+import { fieldsOf, paging } from "../wire/jraze.ts";
+import { ordering } from "../platform/database/ordering.ts";
+import { type DeviceEventName, STATUS, type Status } from "./enums.ts";
+import { parseSchedule } from "./schedule.ts";
+
+const EVENT_NAMES: DeviceEventName[] = [
+  "targeted",
+  "sent",
+  "failed",
+  "invalid_token",
+  "undeliverable",
+];
+// Fields of a notification. `status` is accepted because clients send back what they were answered.
+const NOTIFICATION_FIELDS = [
+  "title",
+  "body",
+  "image_url",
+  "icon_url",
+  "deep_link",
+  "conditions",
+  "external_ids",
+  "scheduled_at",
+  "status",
+];
+const EVENTS_ORDER = { created_at: "e.created_at", id: "e.id" };
+
+const TITLE_MAX = 255;
+const BODY_MAX = 4096;
+const URL_MAX = 2048;
+const ID_MAX = Number.MAX_SAFE_INTEGER;
+const DEVICE_IDS_MAX = 100_000;
+const INCREASE_MAX = 2 ** 31 - 1;
+
+export type NewNotification = {
+  title: string;
+  body: string;
+  imageUrl: string | undefined;
+  iconUrl: string | undefined;
+  deepLink: string | undefined;
+  conditions: unknown;
+  externalIds: unknown;
+  scheduledAt: Date;
+};
+
+/**
+ * Parses a draft from a client; its conditions and external ids are not validated yet. Throws 400.
+ */
+export function parseNotification(value: unknown, now: Date): NewNotification {
+  const fields = fieldsOf(value, NOTIFICATION_FIELDS);
+  return {
+    title: fields.text("title", 0, TITLE_MAX),
+    body: fields.text("body", 0, BODY_MAX),
+    imageUrl: fields.optionalText("image_url", URL_MAX),
+    iconUrl: fields.optionalText("icon_url", URL_MAX),
+    deepLink: fields.optionalText("deep_link", URL_MAX),
+    // Absent must not be every device: nobody broadcasts by accident.
+    conditions: fields.get("conditions") ?? null,
+    externalIds: fields.get("external_ids"),
+    scheduledAt: parseSchedule(fields.get("scheduled_at") ?? "", now),
+  };
+}
+
+/** Parses a change of status. Throws 400. */
+export function parseStatusChange(value: unknown): Status {
+  return parseStatus(fieldsOf(value, NOTIFICATION_FIELDS).get("status"));
+}
+
+export function parseStatus(value: unknown): Status {
+  const status = Object.values(STATUS).find((known) => known === value);
+  if (status === undefined) throw new AppError("invalid", "status must be a number from 0 to 5");
+  return status;
+}
+
+/** What an external worker logs. */
+export function parseLog(value: unknown): { deviceIds: number[]; notificationId: number } {
+  const fields = fieldsOf(value, ["device_ids", "notification_id"]);
+  if (fields.get("device_ids") === undefined)
+    throw new AppError("invalid", "device_ids is missing");
+  const deviceIds = fields.list("device_ids", DEVICE_IDS_MAX).map((id) => {
+    if (typeof id !== "number" || !Number.isSafeInteger(id))
+      throw new AppError("invalid", "device_ids must be whole numbers");
+    return id;
+  });
+  return { deviceIds, notificationId: fields.integer("notification_id", 0, ID_MAX) };
+}
+
+/** What an external worker has sent. */
+export function parseIncrease(value: unknown): { ios: number; android: number } {
+  const fields = fieldsOf(value, ["ios", "android"]);
+  return {
+    ios: fields.integer("ios", 0, INCREASE_MAX),
+    android: fields.integer("android", 0, INCREASE_MAX),
+  };
+}
+
+/** What of a device's events is asked for; `events` are names. Throws 400. */
+export function parseEventsQuery(query: URLSearchParams) {
+  const names = (query.get("events") ?? "").split(",").filter((name) => name !== "");
+  return {
+    ...paging(query),
+    events: names.map(parseEventName),
+    orderBys: ordering((query.get("order_bys") ?? "").split(","), EVENTS_ORDER),
+  };
+}
+
+function parseEventName(name: string): DeviceEventName {
+  const known = EVENT_NAMES.find((event) => event === name);
+  if (known === undefined)
+    throw new AppError("invalid", `events takes names, comma-separated: ${EVENT_NAMES.join(", ")}`);
+  return known;
+}

@@ -1,0 +1,134 @@
+import { setTimeout } from "node:timers/promises";
+
+import { type Recipients } from "../devices/recipients.ts";
+import { type Sql } from "../platform/database/database.ts";
+import { type Log } from "../platform/logger.ts";
+import { warnRarely } from "../platform/rare-warnings.ts";
+import { type WorkMetrics } from "../platform/telemetry/work-metrics.ts";
+import { Campaign, LEASE_MS } from "./campaign.ts";
+import { STATUS } from "./enums.ts";
+import { type Sender } from "./sending.ts";
+import { Slots } from "./slots.ts";
+import { type Filter } from "./targets.ts";
+
+const POLL_MS = 300;
+// More than would ever wait for a provider that is away.
+const CAMPAIGNS_MAX = 64;
+
+export type WorkerDeps<Prepared> = {
+  sql: Sql;
+  sender: Sender<Prepared>;
+  filter: Filter;
+  /** Parses recipients as the database stores them. */
+  recipientsOf: (stored: unknown) => Recipients;
+  metrics: WorkMetrics;
+  log: Log;
+};
+
+type Row = {
+  id: number;
+  uuid: string;
+  launch: number;
+  title: string;
+  body: string;
+  image_url: string | null;
+  icon_url: string | null;
+  deep_link: string | null;
+  conditions: unknown;
+  device_cursor: number;
+  done_cursor: number;
+};
+
+/** Sends the campaigns whose time has come, also those that a worker left which is gone. */
+export class Worker<Prepared> {
+  readonly #deps: WorkerDeps<Prepared>;
+  /** of sends whose outcome is not yet recorded */
+  readonly window: { fcm: Slots; apns: Slots };
+  readonly #running = new Map<Campaign<Prepared>, Promise<void>>();
+
+  constructor(deps: WorkerDeps<Prepared>) {
+    this.#deps = deps;
+    const { canSend, concurrency } = deps.sender;
+    const share = canSend.fcm && canSend.apns ? Math.ceil(concurrency / 2) : concurrency;
+    this.window = { fcm: new Slots(share), apns: new Slots(share) };
+  }
+
+  get running(): number {
+    return this.#running.size;
+  }
+
+  /** For how long the oldest campaign has been due that no worker has. */
+  async overdueSeconds(): Promise<number> {
+    const [row] = await this.#deps.sql<[{ seconds: number }]>`
+      select greatest(0, extract(epoch from now() - min(greatest(scheduled_at, leased_until))))::float8 as seconds
+      from notifications
+      where status in (${STATUS.launched}, ${STATUS.queued}) and launch > 0 and scheduled_at <= now()
+        and (leased_until is null or leased_until < now())`;
+    return row.seconds;
+  }
+
+  /** Works until the signal; then finishes what is under way and gives the rest back. */
+  async run(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      const isBusy = this.#running.size >= CAMPAIGNS_MAX || !(await this.#takeOne());
+      if (isBusy) await setTimeout(POLL_MS, undefined, { signal }).catch(() => undefined);
+    }
+    for (const campaign of this.#running.keys()) campaign.stop();
+    await Promise.all(this.#running.values());
+  }
+
+  /** False when there is nothing to do. */
+  async #takeOne(): Promise<boolean> {
+    const { sql, log } = this.#deps;
+    try {
+      const worker = crypto.randomUUID();
+      const row = await claim(sql, worker);
+      if (row === undefined) return false;
+      this.#start(row, worker);
+      return true;
+    } catch (error) {
+      warnRarely(log, { err: error }, "no campaign could be claimed");
+      return false;
+    }
+  }
+
+  #start(row: Row, worker: string): void {
+    const { recipientsOf, log } = this.#deps;
+    const lease = { id: row.id, launch: row.launch, worker };
+    const walk = {
+      deviceCursor: row.device_cursor,
+      doneCursor: row.done_cursor,
+      recipients: recipientsOf(row.conditions),
+    };
+    const message = {
+      uuid: row.uuid,
+      launch: row.launch,
+      title: row.title,
+      body: row.body,
+      imageUrl: row.image_url,
+      iconUrl: row.icon_url,
+      deepLink: row.deep_link,
+    };
+    const campaign = new Campaign({ ...this.#deps, slots: this.window }, lease, walk, message);
+    log.info({ notification: row.id, launch: row.launch }, "campaign begins");
+    this.#running.set(
+      campaign,
+      campaign.run().finally(() => this.#running.delete(campaign)),
+    );
+  }
+}
+
+async function claim(sql: Sql, worker: string): Promise<Row | undefined> {
+  const [row] = await sql<Row[]>`
+    update notifications n set worker = ${worker}, leased_until = now() + ${LEASE_MS} * interval '1 millisecond',
+      status = ${STATUS.launched}, modified_at = case when status = ${STATUS.queued} then now() else modified_at end
+    where id = (
+      select id from notifications
+      where status in (${STATUS.launched}, ${STATUS.queued}) and launch > 0 and scheduled_at <= now()
+        and (leased_until is null or leased_until < now())
+      order by scheduled_at, id limit 1 for update skip locked
+    )
+    returning n.id::float8 as id, uuid, launch, title, body, image_url, icon_url, deep_link, conditions,
+      device_cursor::float8 as device_cursor, done_cursor::float8 as done_cursor`;
+  return row;
+}

@@ -1,0 +1,138 @@
+import { type Command, InvalidArgumentError, Option } from "commander";
+
+import { print, withProjects } from "./commands.ts";
+import { type Config } from "../platform/config/config.ts";
+import { UsageError } from "../platform/errors.ts";
+import {
+  type NewProject,
+  type Project,
+  type ProjectChange,
+  describeProject,
+} from "../projects/service.ts";
+
+// One less than the column holds, so that there is a next one.
+const ID_MAX = 2 ** 31 - 2;
+const BEACON_BYTES_MIN = 1024;
+const BEACON_BYTES_MAX = 64 * 2 ** 20;
+const NAME_LENGTH_MAX = 255;
+const DEFAULT = "default";
+const KEY = /^[\w-]{1,64}$/;
+
+type Json = { json?: boolean };
+type UpdateOptions = Json &
+  ProjectChange & { beaconSize?: number; dailyBytes?: number | typeof DEFAULT };
+
+/** `project create|update|list`, which work with the server running or not. */
+export function addProjectCommands(root: Command, config: () => Config): void {
+  root
+    .command("create")
+    .argument("<name>", `up to ${NAME_LENGTH_MAX} characters`, projectName)
+    .addOption(
+      new Option("--platform <platform>").choices(["ios", "android", "web"]).default("ios"),
+    )
+    .option("--id <id>", "keep an existing id", integer(1, ID_MAX))
+    .option("--key <key>", "keep an existing project key", key)
+    .option("--json", "print one JSON object")
+    .action(async (name: string, { json, ...options }: Json & Omit<NewProject, "name">) => {
+      const create = { name, ...options };
+      show(await withProjects(config(), async (projects) => await projects.create(create)), json);
+    });
+  root
+    .command("update")
+    .argument("<id>", "the internal id", integer(1, ID_MAX))
+    .option("--sample-rate <percent>", "percent of users to record", integer(0, 100))
+    .option("--active <boolean>", "true or false", boolean)
+    .option(
+      "--beacon-size <bytes>",
+      "largest batch, instead of BEACON_SIZE_LIMIT",
+      integer(BEACON_BYTES_MIN, BEACON_BYTES_MAX),
+    )
+    .option(
+      "--daily-bytes <bytes>",
+      "what it may store a day (UTC), or `default` for QUOTA_BYTES_PER_DAY",
+      bytesOrDefault,
+    )
+    .option("--json", "print one JSON object")
+    .action(async (id: number, { json, beaconSize, dailyBytes, ...options }: UpdateOptions) => {
+      const change = {
+        ...options,
+        ...(beaconSize !== undefined && { beaconBytesMax: beaconSize }),
+        ...(dailyBytes !== undefined && {
+          dailyBytesMax: dailyBytes === DEFAULT ? null : dailyBytes,
+        }),
+      };
+      if (Object.keys(change).length === 0)
+        throw new UsageError("nothing to change: say what, see `project update --help`");
+      const update = async () =>
+        await withProjects(config(), async (projects) => await projects.update(id, change));
+      show(await update(), json);
+    });
+  root
+    .command("list")
+    .option("--json", "print one JSON object")
+    .action(async ({ json }: Json) => {
+      const projects = await withProjects(config(), async (all) => await all.list());
+      list(projects.map(describeProject), json);
+    });
+}
+
+type Shown = ReturnType<typeof describeProject>;
+
+function show(project: Project, json: boolean | undefined): void {
+  const shown = describeProject(project);
+  const lines = Object.entries(shown).map(([name, value]) => `${name}: ${value ?? DEFAULT}`);
+  print(json === true ? JSON.stringify(shown) : lines.join("\n"));
+}
+
+function list(projects: Shown[], json: boolean | undefined): void {
+  if (json === true) print(JSON.stringify({ projects }));
+  else for (const project of projects) print(lineOf(project));
+}
+
+function lineOf({ id, platform, projectID, projectKey, name, ...settings }: Shown): string {
+  return [
+    id,
+    platform,
+    projectID,
+    projectKey,
+    name,
+    settings.active ? "active" : "inactive",
+    `${settings.sampleRate} %`,
+    settings.beaconSize ?? DEFAULT,
+    settings.dailyBytes ?? DEFAULT,
+  ].join("\t");
+}
+
+/** Validates a name, which lists show on one line. */
+function projectName(text: string): string {
+  const isShown = text.trim() !== "" && !/\p{Cc}/u.test(text) && text.isWellFormed();
+  if (!isShown || text.length > NAME_LENGTH_MAX)
+    throw new InvalidArgumentError(
+      `not a name of 1 to ${NAME_LENGTH_MAX} characters, none of them a control character`,
+    );
+  return text;
+}
+
+function integer(least: number, most: number) {
+  return (text: string): number => {
+    const value = Number(text);
+    if (!/^\d+$/.test(text) || value < least || value > most)
+      throw new InvalidArgumentError(`not a whole number from ${least} to ${most}`);
+    return value;
+  };
+}
+
+/** The word itself, because commander makes a text of null. */
+function bytesOrDefault(text: string): number | typeof DEFAULT {
+  return text === DEFAULT ? DEFAULT : integer(1, Number.MAX_SAFE_INTEGER)(text);
+}
+
+function boolean(text: string): boolean {
+  if (text !== "true" && text !== "false") throw new InvalidArgumentError("neither true nor false");
+  return text === "true";
+}
+
+function key(text: string): string {
+  if (!KEY.test(text)) throw new InvalidArgumentError("not a key of letters, digits, - and _");
+  return text;
+}

@@ -1,0 +1,135 @@
+import { unpack } from "msgpackr";
+
+import { discarded } from "../platform/gc.ts";
+import { type ObjectStore } from "../platform/objects/objects.ts";
+import {
+  type Footer,
+  RECORD_HEADER_BYTES,
+  type SegmentEntry,
+  SegmentError,
+  checkLength,
+  checkMagic,
+  compareRecord,
+  footerBytes,
+} from "./segment.ts";
+import {
+  type Listed,
+  ROWS,
+  type SessionRecord,
+  type StoredSegment,
+  emptySegment,
+  readEnd,
+} from "./stored-segment.ts";
+
+// Bytes read at once, unless a single record is longer.
+const WINDOW_BYTES = 8 * 2 ** 20 + 64 * 1024;
+const MAGIC_BYTES = 8;
+
+/** A segment whose bytes have all been verified. */
+export type CheckedSegment = StoredSegment & {
+  /** Entries of records that cannot be read. */
+  damaged: SegmentEntry[];
+  /** Description of the damage, even if the records can still be read. */
+  problem: string | undefined;
+};
+
+/**
+ * Reads and verifies a segment. Throws SegmentError if the object has no valid footer, so that its
+ * records cannot be located.
+ */
+export async function readChecked(objects: ObjectStore, listed: Listed): Promise<CheckedSegment> {
+  const { key, bytes } = listed;
+  const { footer, tail } = await readEnd(objects, listed, WINDOW_BYTES);
+  const window = new Window(objects, key, bytes - tail.length, tail);
+  const segment = emptySegment(footer, listed);
+  const damaged: SegmentEntry[] = [];
+  let mismatched = 0;
+  for (const entry of footer.entries) {
+    const record = await recordOf(window, entry, bytes);
+    const state = compareRecord(record, entry);
+    if (state !== "whole") mismatched++;
+    if (state === "damaged") damaged.push(entry);
+    const { kind } = entry;
+    if (kind === "batch" || kind === "chunk") continue;
+    if (state !== "damaged") segment[ROWS[kind]].push(unpack(record.subarray(RECORD_HEADER_BYTES)));
+    else if (kind === "session") segment.sessions.push(bareSession(entry));
+  }
+  const problem = (await frameProblem(window, footer, tail, bytes)) ?? countOf(mismatched, footer);
+  discarded(bytes);
+  return { ...segment, damaged, problem };
+}
+
+/** Reads a record, and once more if it does not match: it may have been damaged in transit. */
+async function recordOf(window: Window, entry: SegmentEntry, bytes: number): Promise<Uint8Array> {
+  const start = entry.offset - RECORD_HEADER_BYTES;
+  const end = entry.offset + entry.length;
+  // The object is truncated before the end of the record.
+  if (end > bytes) return new Uint8Array(0);
+  const record = await window.read(start, end, bytes);
+  return compareRecord(record, entry) === "whole" ? record : await window.readAgain(start, end);
+}
+
+/** Returns what is wrong with the object outside of its records, if anything. */
+async function frameProblem(
+  window: Window,
+  footer: Footer,
+  tail: Uint8Array,
+  bytes: number,
+): Promise<string | undefined> {
+  try {
+    checkLength(footer, bytes, footerBytes(tail));
+    checkMagic(await window.read(0, MAGIC_BYTES, MAGIC_BYTES));
+    return undefined;
+  } catch (error) {
+    if (error instanceof SegmentError) return error.message;
+    throw error;
+  }
+}
+
+function countOf(mismatched: number, { entries }: Footer): string | undefined {
+  if (mismatched === 0) return undefined;
+  return `${mismatched} of ${entries.length} records are not what was written`;
+}
+
+/** Makes a minimal row for a session whose record is lost: its batches need one to be listed. */
+function bareSession({ sessionId, projectId, receivedAt }: SegmentEntry): SessionRecord {
+  const row = {
+    id: String(sessionId),
+    project_id: projectId === 0 ? null : projectId,
+    recorded: true,
+    started_at: new Date(receivedAt).toISOString(),
+    user_country: "UN",
+    user_state: "",
+    user_city: "",
+  };
+  return row;
+}
+
+/** The part of an object that is buffered in memory. */
+class Window {
+  readonly #objects: ObjectStore;
+  readonly #key: string;
+  #start: number;
+  #bytes: Uint8Array;
+
+  constructor(objects: ObjectStore, key: string, start: number, bytes: Uint8Array) {
+    this.#objects = objects;
+    this.#key = key;
+    this.#start = start;
+    this.#bytes = bytes;
+  }
+
+  /** Reads ahead up to `last` if needed. */
+  async read(start: number, end: number, last: number): Promise<Uint8Array> {
+    if (start < this.#start || end > this.#start + this.#bytes.length) {
+      const to = Math.min(last, Math.max(end, start + WINDOW_BYTES));
+      this.#bytes = await this.#objects.read(this.#key, start, to);
+      this.#start = start;
+    }
+    return this.#bytes.subarray(start - this.#start, end - this.#start);
+  }
+
+  async readAgain(start: number, end: number): Promise<Uint8Array> {
+    return await this.#objects.read(this.#key, start, end);
+  }
+}

@@ -1,0 +1,296 @@
+import { pack } from "msgpackr";
+import pLimit from "p-limit";
+import pRetry, { AbortError } from "p-retry";
+
+import { rejectOnAbort } from "../platform/abort.ts";
+import { type Clock } from "../platform/clock.ts";
+import { unavailable } from "../platform/errors.ts";
+import { type Log } from "../platform/logger.ts";
+import { warnRarely } from "../platform/rare-warnings.ts";
+import { type Metrics, type Waiting } from "../platform/telemetry/metrics.ts";
+import { type ObjectStore } from "../platform/objects/objects.ts";
+import { readyMemory } from "../platform/streams.ts";
+import { type Outage } from "../platform/database/outage.ts";
+import { CarriedRecords } from "./carried-records.ts";
+import { CommitDeadline } from "./commit-deadline.ts";
+import { type InflightBytes } from "./inflight-bytes.ts";
+import {
+  type BatchFacts,
+  FLAG,
+  type RecordHead,
+  type Segment,
+  type SegmentEntry,
+  SegmentWriter,
+  segmentKey,
+} from "./segment.ts";
+import { OpenSegment, type PendingSegment } from "./open-segment.ts";
+import { TokenBucket } from "../platform/token-bucket.ts";
+
+const PUTS_MAX = 8;
+const BUFFERS_KEPT_MAX = 2;
+const EAGER_PUTS = { perSecond: 4, burst: 40 };
+
+export type CommitLogDeps = {
+  objects: ObjectStore;
+  /** Makes the records of a stored segment findable, once, however often it is called. Throws SegmentDeleted. */
+  index: (segment: Segment) => Promise<void>;
+  inflight: InflightBytes;
+  /** Refuses new records while stored ones could not be indexed. */
+  outage: Pick<Outage, "check">;
+  clock: Clock;
+  metrics: Metrics;
+  log: Log;
+};
+
+export type CommitLogOptions = {
+  intervalMs: number;
+  bytes: number;
+  /** What cannot be stored and indexed within this time is answered 503. */
+  deadlineMs: number;
+};
+
+/** A segment was deleted as an orphan before its writer came to index it: its records must not be acknowledged. */
+export class SegmentDeleted extends Error {
+  override readonly name = "SegmentDeleted";
+}
+
+/** Group commit: many records share one object, and each is acknowledged only when that object is stored and indexed. */
+export class CommitLog {
+  readonly #deps: CommitLogDeps;
+  readonly #options: CommitLogOptions;
+  readonly #puts = pLimit(PUTS_MAX);
+  readonly #eager = new TokenBucket(EAGER_PUTS.perSecond, EAGER_PUTS.burst);
+  readonly #committing = new Set<Promise<void>>();
+  /** The oldest one first. */
+  readonly #unsettled = new Set<OpenSegment>();
+  readonly #buffers: Uint8Array[] = [];
+  readonly #carried = new CarriedRecords(() => this.closeAll());
+  #open: OpenSegment | undefined;
+  readonly #deadlines = new Set<CommitDeadline>();
+  #abandoned = false;
+  #due = false;
+  #checkScheduled = false;
+
+  constructor(deps: CommitLogDeps, options: CommitLogOptions) {
+    this.#deps = deps;
+    this.#options = options;
+  }
+
+  /** Allocates memory for a record that needs a segment of its own, to be passed to `append`; yields to the event loop meanwhile. */
+  async memoryFor(bodyBytes: number): Promise<Uint8Array | undefined> {
+    const bytes = SegmentWriter.bytesFor(bodyBytes);
+    return bytes > this.#options.bytes ? await readyMemory(bytes) : undefined;
+  }
+
+  /** Copies the record into the open segment. Await the segment's `committed` before you acknowledge. Throws 503 in an outage. */
+  append(
+    head: Omit<RecordHead, "receivedAt">,
+    body: Uint8Array,
+    facts?: BatchFacts,
+    memory?: Uint8Array,
+  ): { segment: PendingSegment; entry: SegmentEntry } {
+    this.#deps.outage.check();
+    if (this.#open !== undefined && !this.#open.writer.fits(body.length)) this.close();
+    const segment = (this.#open ??= this.#openSegment(body.length, memory));
+    const entry = segment.writer.append(this.#stamped(head), body, facts);
+    segment.held.set(head.projectId, (segment.held.get(head.projectId) ?? 0) + body.length);
+    this.#deps.inflight.add(head.projectId, body.length);
+    this.#scheduleCheck();
+    return { segment: segment.pending, entry };
+  }
+
+  /**
+   * Records a row of the database, so that it can be rebuilt from the segments: field names are the
+   * column names. Throws 503 if there is no room, unless `isHeld`: the caller has reserved room.
+   */
+  appendRow(
+    kind: "session" | "image" | "project",
+    row: object,
+    ids: { projectId: number; sessionId: bigint },
+    isHeld = false,
+  ): PendingSegment {
+    const body = pack(row);
+    if (!isHeld) this.#deps.inflight.check(ids.projectId, body.length);
+    return this.append({ kind, flags: 0, ...ids }, body).segment;
+  }
+
+  #stamped(head: Omit<RecordHead, "receivedAt">): RecordHead {
+    return { ...head, receivedAt: Math.floor(this.#deps.clock.epochMs()) };
+  }
+
+  /** Records a row that is already in the database: the next segment carries it, it causes no PUT of its own. */
+  carryRow(kind: "image", row: object, ids: { projectId: number; sessionId: bigint }): void {
+    this.#carried.add(this.#stamped({ kind, flags: FLAG.indexed, ...ids }), pack(row));
+    if (this.#carried.isFull) this.closeAll();
+  }
+
+  /** Whether the open segment takes so many more records of so many bytes in all. */
+  fits(bytes: number, records: number): boolean {
+    return this.#open?.writer.fits(bytes, records) ?? false;
+  }
+
+  /** What is not settled yet. */
+  waiting(): Waiting {
+    const segments = { open: 0, slot: 0, put: 0, index: 0 };
+    for (const { waitsFor } of this.#unsettled) segments[waitsFor]++;
+    const [oldest] = this.#unsettled;
+    return { segments, oldestMs: oldest === undefined ? 0 : performance.now() - oldest.openedMs };
+  }
+
+  /** Starts the commit of the open segment and of the carried records. */
+  closeAll(): void {
+    if (!this.#carried.isEmpty) this.#open ??= this.#openSegment(0);
+    this.close();
+  }
+
+  /** Starts the commit of what is open. */
+  close(): void {
+    const segment = this.#open;
+    if (segment === undefined) return;
+    this.#carried.appendTo(segment.writer);
+    this.#open = undefined;
+    this.#due = false;
+    clearTimeout(segment.timer);
+    segment.waitsFor = "slot";
+    this.#eager.take(1);
+    // Taken now, not when it was opened: ids then rise in the order in which one client's batches are acknowledged.
+    segment.pending.id = Bun.randomUUIDv7("hex", this.#deps.clock.epochMs());
+    const sealed = segment.writer.seal(segment.pending.id);
+    const commit = this.#puts(() => this.#commit(segment, sealed)).finally(() => {
+      this.#committing.delete(commit);
+      this.#closeIfDue();
+    });
+    this.#committing.add(commit);
+  }
+
+  /** Gives up what is not stored yet, so that its clients are told before the process ends. */
+  abandon(): void {
+    this.#abandoned = true;
+    this.close();
+    for (const deadline of this.#deadlines) deadline.expire();
+  }
+
+  /** Commits what is open and waits for all outcomes. */
+  async flush(): Promise<void> {
+    this.close();
+    await Promise.all(this.#committing);
+  }
+
+  #openSegment(bodyBytes: number, memory?: Uint8Array): OpenSegment {
+    const bytes = Math.max(this.#options.bytes, SegmentWriter.bytesFor(bodyBytes));
+    const pooled = bytes === this.#options.bytes ? this.#buffers.pop() : undefined;
+    const timer = setTimeout(() => {
+      this.#due = true;
+      this.#closeIfDue();
+    }, this.#options.intervalMs);
+    const own = memory?.length === bytes ? memory : pooled;
+    const segment = new OpenSegment(own ?? Buffer.allocUnsafeSlow(bytes), timer);
+    this.#unsettled.add(segment);
+    return segment;
+  }
+
+  /** Once per turn of the event loop, so that requests which arrived together share a segment. */
+  #scheduleCheck(): void {
+    if (this.#checkScheduled) return;
+    this.#checkScheduled = true;
+    setImmediate(() => {
+      this.#checkScheduled = false;
+      this.#closeIfDue();
+    });
+  }
+
+  /**
+   * Closes the open segment when its time has come: after the interval, at once while there are few PUTs, and where PUTs are free
+   * whenever none is running. Half full it closes as long as most PUT slots are idle: clients that wait for an answer before they send
+   * more would otherwise wait for the interval. While every PUT slot is taken it goes on filling, so that a slow store gets full segments.
+   */
+  #closeIfDue(): void {
+    if (this.#open === undefined || this.#committing.size >= PUTS_MAX) return;
+    const free = this.#deps.objects.freePuts && this.#committing.size === 0;
+    const half =
+      this.#committing.size < PUTS_MAX / 2 && this.#open.writer.bytes >= this.#options.bytes / 2;
+    if (this.#due || free || half || this.#eager.has(1)) this.close();
+  }
+
+  async #commit(segment: OpenSegment, sealed: Segment): Promise<void> {
+    const { objects, index, inflight, metrics, log } = this.#deps;
+    // From the first record on, whatever the segment waited for since: no client waits longer.
+    const leftMs = segment.openedMs + this.#options.deadlineMs - performance.now();
+    using deadline = new CommitDeadline(this.#abandoned ? 0 : leftMs);
+    this.#deadlines.add(deadline);
+    let attempts = 0;
+    let reusable = false;
+    try {
+      segment.waitsFor = "put";
+      await this.#retry("put", deadline, metrics.putSeconds, () => {
+        attempts++;
+        return objects.put(segmentKey(sealed.id), sealed.bytes, deadline.signal);
+      });
+      segment.waitsFor = "index";
+      await this.#retry("index", deadline, metrics.indexSeconds, () => index(sealed));
+      // After a failed attempt something may still be reading the buffer, as a statement that was given up.
+      reusable = attempts === 1;
+      metrics.segments.inc({ outcome: "committed" });
+      metrics.segmentBytes.observe(sealed.bytes.length);
+      metrics.segmentRecords.observe(sealed.entries.length);
+      segment.pending.resolve();
+    } catch (cause) {
+      metrics.segments.inc({ outcome: "failed" });
+      log.error(
+        { err: cause, segment: sealed.id, records: sealed.entries.length },
+        "segment not committed",
+      );
+      segment.pending.reject(
+        unavailable("the data could not be stored, send it again", 2, {
+          cause,
+          reason: segment.waitsFor === "index" ? "database" : "store",
+        }),
+      );
+    }
+    this.#deadlines.delete(deadline);
+    this.#unsettled.delete(segment);
+    inflight.remove(segment.held, performance.now() - segment.openedMs);
+    if (
+      reusable &&
+      sealed.bytes.buffer.byteLength === this.#options.bytes &&
+      this.#buffers.length < BUFFERS_KEPT_MAX
+    )
+      this.#buffers.push(segment.writer.buffer);
+  }
+
+  async #retry(
+    step: "put" | "index",
+    { signal }: CommitDeadline,
+    seconds: Metrics["putSeconds"],
+    attempt: () => Promise<void>,
+  ): Promise<void> {
+    const { metrics, log } = this.#deps;
+    let failure: unknown;
+    await pRetry(
+      async () => {
+        const startedMs = performance.now();
+        try {
+          await Promise.race([attempt(), rejectOnAbort(signal)]);
+        } catch (error) {
+          throw error instanceof SegmentDeleted ? new AbortError(error) : error;
+        }
+        seconds.observe((performance.now() - startedMs) / 1000);
+      },
+      {
+        retries: Number.POSITIVE_INFINITY,
+        minTimeout: 50,
+        maxTimeout: 2000,
+        randomize: true,
+        signal,
+        onFailedAttempt: ({ error }) => {
+          failure = error;
+          metrics.retries.inc({ step });
+          warnRarely(log, { err: error, step }, "commit attempt failed");
+        },
+      },
+    ).catch((error: unknown) => {
+      // The deadline alone would not tell what went wrong before it.
+      throw signal.aborted ? new Error("not stored in time", { cause: failure ?? error }) : error;
+    });
+  }
+}

@@ -1,0 +1,127 @@
+import { type Queryable } from "../platform/database/database.ts";
+import { type HashedImage } from "./stored-segment.ts";
+
+type Content = HashedImage & { network_session: string | null; shared: boolean };
+type Records = { id: string; images: HashedImage[] }[];
+
+/**
+ * Which of two equal contents decides where the bytes are read from: the existing row, or the one
+ * that was stored earlier.
+ */
+export type Precedence = "stays" | "earlier";
+
+/**
+ * Returns the CTEs `contents` and `uses`, which insert the rows of hashed images; `added` tells
+ * whether a row is new. Row locks are always taken in the same order, contents before uses, so that
+ * concurrent processes cannot deadlock.
+ */
+export function insertImages(sql: Queryable, segments: Records, precedence: Precedence) {
+  const { contents, uses } = mergeImages(segments);
+  return sql`
+    contents as (
+      insert into image_contents as known (project_id, name, sha256, kind, content_type, bytes, crc32, uses, stored_at, network, network_session,
+        chunk_segments, chunk_offsets, chunk_lengths, shared)
+      select project_id, name, decode(sha256, 'hex'), kind, content_type, bytes, crc32, uses, stored_at, network, network_session,
+        chunk_segments, chunk_offsets, chunk_lengths, shared
+      from jsonb_to_recordset(${JSON.stringify(contents)}::text::jsonb) as record (
+        project_id integer, name text, sha256 text, kind text, content_type text, bytes bigint, crc32 bigint, uses integer,
+        stored_at timestamptz, network smallint, network_session bigint, shared boolean,
+        chunk_segments uuid[], chunk_offsets integer[], chunk_lengths integer[])
+      order by project_id, name, sha256
+      on conflict (project_id, name, sha256) do update set ${joinContent(sql, precedence)}
+      returning xmax = 0 as added
+    ), uses as (
+      insert into image_uses as known (session_id, project_id, name, sha256, kind, content_type, sent_at)
+      select session_id, project_id, name, decode(sha256, 'hex'), kind, content_type, stored_at
+      from jsonb_to_recordset(${JSON.stringify(uses)}::text::jsonb) as record (
+        session_id bigint, project_id integer, name text, sha256 text, kind text, content_type text, stored_at timestamptz)
+      where (select count(*) from contents) >= 0
+      order by session_id, name, sha256
+      on conflict (session_id, name, sha256) do update set
+        -- A project that became known is never forgotten, and the last use says how the session sent it.
+        project_id = coalesce(nullif(excluded.project_id, 0), known.project_id),
+        (kind, content_type, sent_at) = (
+          select kind, content_type, sent_at from (values
+            (excluded.kind, excluded.content_type, excluded.sent_at), (known.kind, known.content_type, known.sent_at)
+          ) as either (kind, content_type, sent_at) order by sent_at desc limit 1)
+      returning xmax = 0 as added
+    )`;
+}
+
+/**
+ * Merges into an existing content, which becomes shared once another session sends it from another
+ * network than the first.
+ */
+function joinContent(sql: Queryable, precedence: Precedence) {
+  return sql`uses = known.uses + excluded.uses,
+        shared = known.shared or excluded.shared
+          or coalesce(known.network <> excluded.network and known.network_session <> excluded.network_session, false),
+        ${precedence === "stays" ? keepFirst(sql) : takeEarlier(sql)}`;
+}
+
+function keepFirst(sql: Queryable) {
+  return sql`network = coalesce(known.network, excluded.network),
+        network_session = coalesce(known.network_session, excluded.network_session)`;
+}
+
+function takeEarlier(sql: Queryable) {
+  return sql`(network, network_session) = (
+          select network, session from (values
+            (known.network, known.network_session, known.stored_at), (excluded.network, excluded.network_session, excluded.stored_at)
+          ) as either (network, session, stored_at) order by network is null, stored_at limit 1),
+        (kind, content_type, stored_at, chunk_segments, chunk_offsets, chunk_lengths) = (
+          select kind, content_type, stored_at, chunk_segments, chunk_offsets, chunk_lengths from (values
+            (known.kind, known.content_type, known.stored_at, known.chunk_segments, known.chunk_offsets, known.chunk_lengths),
+            (excluded.kind, excluded.content_type, excluded.stored_at, excluded.chunk_segments, excluded.chunk_offsets, excluded.chunk_lengths)
+          ) as either (kind, content_type, stored_at, chunk_segments, chunk_offsets, chunk_lengths) order by stored_at limit 1)`;
+}
+
+/**
+ * Merges duplicates: a content or use can be recorded several times, and one statement can update a
+ * row only once.
+ */
+function mergeImages(segments: Records) {
+  const contents = new Map<string, Content>();
+  const uses = new Map<string, HashedImage>();
+  for (const { id, images } of segments)
+    for (const image of images) {
+      const content = `${image.project_id}/${image.sha256}/${image.name}`;
+      const first = contents.get(content);
+      if (first === undefined) contents.set(content, contentOf(image, id));
+      else addUse(first, image);
+      const use = `${image.session_id}/${image.sha256}/${image.name}`;
+      if ((uses.get(use)?.stored_at ?? "") <= image.stored_at) uses.set(use, image);
+    }
+  return { contents: [...contents.values()], uses: [...uses.values()].map(useOf) };
+}
+
+function contentOf(image: HashedImage, id: string): Content {
+  return {
+    ...image,
+    // A chunk in the same segment as the image's record was written before the segment had an id.
+    chunk_segments: image.chunk_segments.map((chunk) => chunk ?? id),
+    network_session: image.network === null ? null : image.session_id,
+    shared: false,
+  };
+}
+
+function useOf({
+  session_id,
+  project_id,
+  name,
+  sha256,
+  kind,
+  content_type,
+  stored_at,
+}: HashedImage) {
+  return { session_id, project_id, name, sha256, kind, content_type, stored_at };
+}
+
+function addUse(content: Content, { uses, network, session_id: session }: HashedImage): void {
+  content.uses += uses;
+  if (network === null) return;
+  content.shared ||=
+    content.network !== null && content.network !== network && content.network_session !== session;
+  content.network ??= network;
+  content.network_session ??= session;
+}

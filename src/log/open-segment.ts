@@ -1,0 +1,36 @@
+import { type Waiting } from "../platform/telemetry/metrics.ts";
+import { SegmentWriter } from "./segment.ts";
+
+/**
+ * A segment being committed: `committed` resolves when its records are durable and indexed, or
+ * rejects when they cannot be. Does not hold its bytes.
+ */
+export class PendingSegment {
+  readonly #outcome = Promise.withResolvers<void>();
+  readonly committed = this.#outcome.promise;
+  readonly resolve = this.#outcome.resolve;
+  readonly reject = this.#outcome.reject;
+  /** Undefined while the segment is open. */
+  id: string | undefined;
+
+  constructor() {
+    // Avoid an unhandled rejection: records of an aborted upload have no one waiting for them.
+    this.committed.catch(() => undefined);
+  }
+}
+
+/** A segment that takes records, or waits for its commit. */
+export class OpenSegment {
+  readonly pending = new PendingSegment();
+  readonly openedMs = performance.now();
+  readonly writer: SegmentWriter;
+  readonly timer: NodeJS.Timeout;
+  /** Bytes held, by project. */
+  readonly held = new Map<number, number>();
+  waitsFor: keyof Waiting["segments"] = "open";
+
+  constructor(buffer: Uint8Array, timer: NodeJS.Timeout) {
+    this.writer = new SegmentWriter(buffer);
+    this.timer = timer;
+  }
+}

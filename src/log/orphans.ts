@@ -1,0 +1,239 @@
+import { setTimeout } from "node:timers/promises";
+
+import type postgres from "postgres";
+
+import { type Queryable, type Sql, isOutage } from "../platform/database/database.ts";
+import { type Log } from "../platform/logger.ts";
+import { ObjectMissing, type ObjectStore } from "../platform/objects/objects.ts";
+import { claimSegments, isNeeded, restoreRows } from "./restore.ts";
+import { SegmentError, segmentIdOf, segmentKey, segmentTime } from "./segment.ts";
+import { type Listed, type StoredSegment, readStored } from "./stored-segment.ts";
+
+const PAGE_OBJECTS = 1000;
+const LOOSE_KEPT_MAX = 1000;
+
+export type OrphansDeps = {
+  sql: Sql;
+  objects: ObjectStore;
+  log: Log;
+  onSwept?: (looked: SweepResult) => void;
+};
+
+export type OrphansOptions = {
+  everyMs: number;
+  /** A segment without a row is its writer's for so long, by its id and the clock of PostgreSQL. */
+  graceMs: number;
+  /** How far back the first look goes; what is older waits for the slow pass. */
+  recentMs: number;
+  /** Objects of the slow pass in one look, and the time from one pass to the next. */
+  passObjects: number;
+  passMs: number;
+  /** Chunks that no image refers to are kept for so long, which no upload lasts. */
+  chunksMs: number;
+};
+
+const DEFAULTS: OrphansOptions = {
+  everyMs: 60_000,
+  graceMs: 600_000,
+  recentMs: 3_600_000,
+  passObjects: 5000,
+  passMs: 3_600_000,
+  chunksMs: 86_400_000,
+};
+
+/** What became of the objects of a look. */
+export type SweepResult = { adopted: number; deleted: number; kept: number; damaged: number };
+
+/** `kept`: chunks that nothing refers to yet. `known`: another process was faster. */
+type Outcome = "adopted" | "deleted" | "kept" | "known";
+
+/**
+ * Segments that were stored but never indexed, because their process died in between. One that holds something the index lacks is
+ * adopted, any other one is deleted, its row first: a tombstone, which its writer conflicts with should it still be alive. Tombstones
+ * stay: they are as rare as crashes, and nobody can tell how long a process was frozen.
+ *
+ * The database may have lost rows itself, so what is here only once is never deleted. A chunk's image is always recorded in a later
+ * segment or in the same one: chunks that nothing refers to are deleted only at the end of a pass over everything, which has adopted
+ * whatever could refer to them.
+ */
+export class Orphans {
+  readonly #deps: OrphansDeps;
+  readonly #options: OrphansOptions;
+  /** up to where the looks at what is recent have come, in ms since the epoch */
+  #recent: number | undefined;
+  /** the last key that the slow pass has seen */
+  #passed = "";
+  #nextPassMs = 0;
+  /** what the slow pass has seen of chunks that nothing refers to */
+  #unreferenced: Listed[] = [];
+
+  constructor(deps: OrphansDeps, options: Partial<OrphansOptions> = {}) {
+    this.#deps = deps;
+    this.#options = { ...DEFAULTS, ...options };
+  }
+
+  /** Looks again and again until the signal. */
+  async run(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      try {
+        this.#deps.onSwept?.(await this.look(signal));
+      } catch (error) {
+        if (!signal.aborted) this.#deps.log.warn({ err: error }, "orphans were not looked for");
+      }
+      await setTimeout(this.#options.everyMs, undefined, { signal }).catch(() => undefined);
+    }
+  }
+
+  /** Looks at what has become old enough since the last time, and goes on with the slow pass. */
+  async look(signal = new AbortController().signal): Promise<SweepResult> {
+    const looked: SweepResult = { adopted: 0, deleted: 0, kept: 0, damaged: 0 };
+    const nowMs = await this.#nowMs();
+    const dueMs = nowMs - this.#options.graceMs;
+    const recentMs = this.#recent ?? dueMs - this.#options.recentMs;
+    for await (const page of this.#pages(firstKey(recentMs), dueMs))
+      for (const object of await this.#orphansOf(page)) {
+        signal.throwIfAborted();
+        await this.#settle(object, looked);
+      }
+    this.#recent = dueMs;
+    await this.#pass(nowMs, looked, signal);
+    if (Object.values(looked).some((count) => count > 0))
+      this.#deps.log.info(looked, "orphans were found");
+    return looked;
+  }
+
+  async #pass(nowMs: number, looked: SweepResult, signal: AbortSignal): Promise<void> {
+    if (nowMs < this.#nextPassMs) return;
+    const { graceMs, chunksMs, passObjects, passMs } = this.#options;
+    let seen = 0;
+    for await (const page of this.#pages(this.#passed, nowMs - graceMs)) {
+      for (const object of await this.#orphansOf(page)) {
+        signal.throwIfAborted();
+        const outcome = await this.#settle(object, looked);
+        const isOld = segmentTime(segmentIdOf(object.key) ?? "") < nowMs - chunksMs;
+        if (outcome === "kept" && isOld && this.#unreferenced.length < LOOSE_KEPT_MAX)
+          this.#unreferenced.push(object);
+      }
+      this.#passed = page.at(-1)?.key ?? this.#passed;
+      seen += page.length;
+      if (seen >= passObjects) return;
+    }
+    this.#passed = "";
+    this.#nextPassMs = nowMs + passMs;
+    for (const object of this.#unreferenced.splice(0)) {
+      signal.throwIfAborted();
+      await this.#settle(object, looked, { unreferenced: true });
+    }
+  }
+
+  /** The segments beyond a key that are old enough. */
+  async *#pages(after: string, dueMs: number): AsyncGenerator<Listed[]> {
+    const pageObjects = Math.min(PAGE_OBJECTS, this.#options.passObjects);
+    let page: Listed[] = [];
+    for await (const object of this.#deps.objects.list("segments/", after)) {
+      const id = segmentIdOf(object.key);
+      if (id === undefined) continue;
+      if (segmentTime(id) > dueMs) break;
+      if (page.push(object) < pageObjects) continue;
+      yield page;
+      page = [];
+    }
+    if (page.length > 0) yield page;
+  }
+
+  /** Those without a row, or with a tombstone: whoever made it did not come to delete the object, or its writer stored it again. */
+  async #orphansOf(page: Listed[]): Promise<Listed[]> {
+    const ids = page.map(({ key }) => segmentIdOf(key)).filter((id) => id !== undefined);
+    const rows = await this.#deps.sql<{ id: string }[]>`
+      select id from segments where id = any(${ids}) and not deleted`;
+    const live = new Set(rows.map(({ id }) => segmentKey(id)));
+    return page.filter(({ key }) => !live.has(key));
+  }
+
+  async #settle(
+    object: Listed,
+    looked: SweepResult,
+    { unreferenced }: { unreferenced: boolean } = { unreferenced: false },
+  ): Promise<Outcome | undefined> {
+    try {
+      const segment = await readStored(this.#deps.objects, object);
+      const outcome = await this.#adopt(segment, unreferenced);
+      if (outcome === "deleted") await this.#deps.objects.remove(object.key);
+      if (outcome !== "known") looked[outcome]++;
+      return outcome;
+    } catch (error) {
+      if (error instanceof ObjectMissing) return undefined;
+      if (isOutage(error)) throw error;
+      if (!(error instanceof SegmentError)) await this.#deps.objects.ping();
+      // It stays, and must not keep the others from their turn.
+      looked.damaged++;
+      this.#deps.log.warn({ err: error, key: object.key }, "an orphan could not be adopted");
+      // It may hold the image of chunks that were seen before.
+      this.#unreferenced = [];
+      return undefined;
+    }
+  }
+
+  /** In one transaction, whose row of the segment keeps other processes and its writer waiting. */
+  async #adopt(segment: StoredSegment, unreferenced: boolean): Promise<Outcome> {
+    return await this.#deps.sql.begin(
+      async (transaction) => await adoptOrDelete(transaction, segment, unreferenced),
+    );
+  }
+
+  /** PostgreSQL's clock: this machine's may be wrong. */
+  async #nowMs(): Promise<number> {
+    const [row] = await this.#deps.sql<[{ ms: number }]>`
+      select (extract(epoch from clock_timestamp()) * 1000)::double precision as ms`;
+    return row.ms;
+  }
+}
+
+async function adoptOrDelete(
+  transaction: postgres.TransactionSql<{ bigint: bigint }>,
+  segment: StoredSegment,
+  unreferenced: boolean,
+): Promise<Outcome> {
+  const { id, entries } = segment;
+  const [claimed] = await claimSegments(transaction, [segment]);
+  if (claimed === undefined) {
+    const [row] = await transaction`select 1 from segments where id = ${id} and deleted`;
+    return row === undefined ? "known" : "deleted";
+  }
+  if (await addsSomething(transaction, segment)) return "adopted";
+  if (!unreferenced && entries.some(({ kind }) => kind === "chunk")) {
+    await transaction`delete from segments where id = ${id}`;
+    return "kept";
+  }
+  await transaction`update segments set deleted = true where id = ${id}`;
+  return "deleted";
+}
+
+/** Adds what it holds to the index; nothing is changed when that is false. */
+async function addsSomething(
+  transaction: postgres.TransactionSql<{ bigint: bigint }>,
+  segment: StoredSegment,
+): Promise<boolean> {
+  const add = async (savepoint: Queryable) => {
+    const { added } = await restoreRows(savepoint, [segment], { newerGiveWay: false });
+    if (added === 0 && !(await isNeeded(savepoint, segment))) throw new NothingNew();
+  };
+  try {
+    await transaction.savepoint(add);
+    return true;
+  } catch (error) {
+    if (error instanceof NothingNew) return false;
+    throw error;
+  }
+}
+
+/** Takes back what adopting a segment would have changed. */
+class NothingNew extends Error {
+  override readonly name = "NothingNew";
+}
+
+/** The key that all segments of that time and later are beyond. */
+function firstKey(ms: number): string {
+  const hex = Math.max(0, Math.floor(ms)).toString(16).padStart(12, "0");
+  return segmentKey(`${hex.slice(0, 8)}-${hex.slice(8)}-0000-0000-000000000000`);
+}

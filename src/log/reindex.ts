@@ -1,0 +1,263 @@
+import postgres from "postgres";
+
+import { type Sql, isOutage } from "../platform/database/database.ts";
+import { type Log } from "../platform/logger.ts";
+import { ObjectDamaged, ObjectMissing, type ObjectStore } from "../platform/objects/objects.ts";
+import { type CheckedSegment, readChecked } from "./checked-segment.ts";
+import { type RowRange, isLive, missingObjects } from "./missing-objects.ts";
+import { claimSegments, restoreBatches, restoreRows } from "./restore.ts";
+import { SegmentError, segmentIdOf } from "./segment.ts";
+import { type Listed } from "./stored-segment.ts";
+import { throughOutage } from "./through-outage.ts";
+
+const PAGE_OBJECTS = 1000;
+// Objects and bytes read ahead at most.
+const AHEAD_BYTES = 32 * 2 ** 20;
+const AHEAD_OBJECTS = 32;
+// What one transaction restores.
+const GROUP_RECORDS = 10_000;
+const GROUP_OBJECTS = 1000;
+const PROBLEMS_KEPT_MAX = 100_000;
+const NO_ID = "00000000-0000-0000-0000-000000000000";
+const LAST_ID = "ffffffff-ffff-ffff-ffff-ffffffffffff";
+
+export type ReindexDeps = { sql: Sql; objects: ObjectStore; log: Log };
+
+export type Problem = { key: string; reason: string };
+
+export type Reindexed = {
+  /** objects under `segments/` */
+  objects: number;
+  /** of these, those that had a row already: indexed, or deleted */
+  known: number;
+  /** what was indexed */
+  segments: number;
+  /** Number of records, without damaged ones. */
+  records: number;
+  /**
+   * Number of objects that are not segments or differ from what was written, whether they had a row
+   * or not.
+   */
+  damaged: number;
+  /** Number of segments with a row whose object is missing. */
+  missing: number;
+  /** Damaged and missing objects, up to a maximum. */
+  problems: Problem[];
+  /** ids of projects of which there were two, so that the younger one gave way */
+  contested: number[];
+};
+
+/** An object to check; `known` if its segment has a row that is not marked as deleted. */
+type Found = Listed & { known: boolean };
+
+/**
+ * Verifies every byte of every segment, and recreates the rows of everything in the store that is
+ * not indexed: projects, sessions, batches, images and segments, with their ids. Servers may keep
+ * running. It can be interrupted at any time and run again.
+ *
+ * Restores the undamaged records of a damaged segment. Also creates the rows of its damaged
+ * batches, unless another copy exists, so that readers report them as missing instead of silently
+ * skipping them.
+ */
+export class Reindex {
+  readonly #deps: ReindexDeps;
+  #checked = 0;
+  readonly #done: Reindexed = {
+    objects: 0,
+    known: 0,
+    segments: 0,
+    records: 0,
+    damaged: 0,
+    missing: 0,
+    problems: [],
+    contested: [],
+  };
+
+  constructor(deps: ReindexDeps) {
+    this.#deps = deps;
+  }
+
+  /**
+   * Runs over the store; `onProgress` is called for each checked object. Rejects if the database or
+   * the store stays unavailable.
+   */
+  async run(
+    onProgress: (objects: number, records: number) => void = () => undefined,
+  ): Promise<Reindexed> {
+    const read = async (found: Found) => {
+      const segment = await this.#read(found);
+      onProgress(++this.#checked, this.#done.records);
+      return segment;
+    };
+    let restoring: Promise<void> = Promise.resolve();
+    for await (const group of groups(readAhead(this.#found(), read))) {
+      // One at a time, in the order of the ids; the next group is read meanwhile.
+      await restoring;
+      restoring = this.#restore(group);
+      restoring.catch(() => undefined);
+    }
+    await restoring;
+    onProgress(this.#checked, this.#done.records);
+    return this.#done;
+  }
+
+  async *#found(): AsyncGenerator<Found> {
+    let after = NO_ID;
+    for await (const page of pages(this.#deps.objects.list("segments/"))) {
+      const ids = page.map(({ key }) => segmentIdOf(key)).filter((id) => id !== undefined);
+      const rows = await throughOutage(
+        async () =>
+          await this.#deps.sql<{ id: string; deleted: boolean }[]>`
+            select id, deleted from segments where id = any(${ids})`,
+      );
+      const deleted = new Map(rows.map((row) => [row.id, row.deleted]));
+      this.#done.objects += page.length;
+      this.#done.known += deleted.size;
+      for (const object of page) {
+        const isDeleted = deleted.get(segmentIdOf(object.key) ?? "");
+        // A segment marked as deleted is about to be removed.
+        if (isDeleted !== true) yield { ...object, known: isDeleted === false };
+        else this.#checked++;
+      }
+      const last = ids.at(-1);
+      if (last === undefined) continue;
+      await this.#reportMissing({ after, last, listed: ids });
+      after = last;
+    }
+    await this.#reportMissing({ after, last: LAST_ID, listed: [] });
+  }
+
+  /** Returns undefined if there is nothing to restore. */
+  async #read(found: Found): Promise<CheckedSegment | undefined> {
+    const { objects, log } = this.#deps;
+    try {
+      const segment = await readChecked(objects, found);
+      if (segment.problem !== undefined) this.#reportDamaged(found.key, segment.problem);
+      return found.known ? undefined : segment;
+    } catch (error) {
+      if (error instanceof ObjectMissing) {
+        // An object without a row was garbage collected as an orphan meanwhile.
+        if (found.known && (await isLive(this.#deps.sql, found.key))) this.#countMissing(found.key);
+        return undefined;
+      }
+      // A store that is away is not one damaged object.
+      if (!(error instanceof SegmentError || error instanceof ObjectDamaged)) await objects.ping();
+      this.#reportDamaged(found.key, error);
+      log.debug({ err: error, key: found.key }, "not reindexed");
+      return undefined;
+    }
+  }
+
+  async #restore(segments: CheckedSegment[]): Promise<void> {
+    try {
+      await throughOutage(async () => await this.#restoreOnce(segments));
+    } catch (error) {
+      // PostgreSQL does not take something in it: all but that.
+      if (!(error instanceof postgres.PostgresError) || isOutage(error)) throw error;
+      if (segments.length > 1) for (const segment of segments) await this.#restore([segment]);
+      else for (const { key } of segments) this.#reportDamaged(key, error);
+    }
+  }
+
+  async #restoreOnce(segments: CheckedSegment[]): Promise<void> {
+    const { fresh, contested } = await this.#deps.sql.begin(async (transaction) => {
+      const claimed = await claimSegments(transaction, segments);
+      const restored = await restoreRows(transaction, claimed.map(wholeOf), { newerGiveWay: true });
+      const lost = claimed.flatMap(({ id, damaged }) =>
+        damaged.length > 0 ? { id, entries: damaged } : [],
+      );
+      if (lost.length > 0) await restoreBatches(transaction, lost, { newerGiveWay: false });
+      return { fresh: claimed, ...restored };
+    });
+    this.#done.known += segments.length - fresh.length;
+    this.#done.segments += fresh.length;
+    this.#done.records += fresh.reduce(
+      (sum, { entries, damaged }) => sum + entries.length - damaged.length,
+      0,
+    );
+    for (const id of contested)
+      if (!this.#done.contested.includes(id)) this.#done.contested.push(id);
+  }
+
+  #reportDamaged(key: string, reason: unknown): void {
+    this.#done.damaged++;
+    this.#report(key, reason instanceof Error ? reason.message : String(reason));
+  }
+
+  async #reportMissing(range: RowRange): Promise<void> {
+    for await (const key of missingObjects(this.#deps, range)) this.#countMissing(key);
+  }
+
+  #countMissing(key: string): void {
+    this.#done.missing++;
+    this.#report(key, "the object is gone");
+  }
+
+  #report(key: string, reason: string): void {
+    if (this.#done.problems.length < PROBLEMS_KEPT_MAX) this.#done.problems.push({ key, reason });
+  }
+}
+
+/** Returns the segment without its damaged records. */
+function wholeOf(segment: CheckedSegment): CheckedSegment {
+  if (segment.damaged.length === 0) return segment;
+  const damaged = new Set(segment.damaged);
+  return { ...segment, entries: segment.entries.filter((entry) => !damaged.has(entry)) };
+}
+
+async function* pages(listed: AsyncIterable<Listed>): AsyncGenerator<Listed[]> {
+  let page: Listed[] = [];
+  for await (const object of listed) {
+    if (page.push(object) < PAGE_OBJECTS) continue;
+    yield page;
+    page = [];
+  }
+  if (page.length > 0) yield page;
+}
+
+/** Reads ahead within the bounds, and yields in the order of `found`. */
+async function* readAhead(
+  found: AsyncIterable<Found>,
+  read: (object: Found) => Promise<CheckedSegment | undefined>,
+): AsyncGenerator<CheckedSegment> {
+  const ahead: { bytes: number; reading: Promise<CheckedSegment | undefined> }[] = [];
+  let bytesAhead = 0;
+  const next = async () => {
+    const first = ahead.shift();
+    bytesAhead -= first?.bytes ?? 0;
+    return await first?.reading;
+  };
+  for await (const object of found) {
+    while (ahead.length > 0 && isFull(ahead.length, bytesAhead + object.bytes)) {
+      const segment = await next();
+      if (segment !== undefined) yield segment;
+    }
+    const reading = read(object);
+    // It is awaited later: a failure must not count as unhandled until then.
+    reading.catch(() => undefined);
+    ahead.push({ bytes: object.bytes, reading });
+    bytesAhead += object.bytes;
+  }
+  while (ahead.length > 0) {
+    const segment = await next();
+    if (segment !== undefined) yield segment;
+  }
+}
+
+function isFull(objects: number, bytes: number): boolean {
+  return objects >= AHEAD_OBJECTS || bytes > AHEAD_BYTES;
+}
+
+async function* groups(segments: AsyncIterable<CheckedSegment>): AsyncGenerator<CheckedSegment[]> {
+  let group: CheckedSegment[] = [];
+  let records = 0;
+  for await (const segment of segments) {
+    group.push(segment);
+    records += segment.entries.length;
+    if (records < GROUP_RECORDS && group.length < GROUP_OBJECTS) continue;
+    yield group;
+    group = [];
+    records = 0;
+  }
+  if (group.length > 0) yield group;
+}

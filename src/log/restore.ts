@@ -1,0 +1,156 @@
+import { type Queryable } from "../platform/database/database.ts";
+import { unassignedOf, moveImages } from "./unassigned-images.ts";
+import { insertImages } from "./image-index.ts";
+import { mergeProject } from "./project-merge.ts";
+import { batchColumns } from "./segment-index.ts";
+import { COLUMNS, type SessionRecord, type StoredSegment, isHashed } from "./stored-segment.ts";
+import { restoreUnhashed } from "./unhashed-images.ts";
+
+/** Makes the rows of segments that have none, and returns the segments that it made them for. Another process that does the same is waited for. */
+export async function claimSegments<Stored extends StoredSegment>(
+  sql: Queryable,
+  segments: Stored[],
+): Promise<Stored[]> {
+  const claimed = await sql<{ id: string }[]>`
+    insert into segments (id, bytes, records)
+    select * from unnest(${segments.map(({ id }) => id)}::uuid[],
+      ${segments.map(({ bytes }) => bytes)}::integer[], ${segments.map(({ entries }) => entries.length)}::integer[])
+    on conflict (id) do nothing returning id`;
+  const ids = new Set(claimed.map(({ id }) => id));
+  return segments.filter(({ id }) => ids.has(id));
+}
+
+/** `newerGiveWay`: what came later gives way to what is restored, as when it was stored first; otherwise what is there stays. */
+export type RestoreOptions = { newerGiveWay: boolean };
+
+/** How many rows came of the segments, and which projects' ids or keys were contested. */
+export type Restored = { added: number; contested: number[] };
+
+/** Adds what claimed segments hold to the index. They are given in the order of their ids. */
+export async function restoreRows(
+  sql: Queryable,
+  segments: StoredSegment[],
+  options: RestoreOptions,
+): Promise<Restored> {
+  const contested: number[] = [];
+  for (const record of segments.flatMap(({ projects }) => projects))
+    if (await mergeProject(sql, record)) contested.push(record.id);
+  // In one order everywhere, so that two processes cannot deadlock over the same rows.
+  const sessions = await restoreSessions(
+    sql,
+    segments.flatMap((segment) => segment.sessions),
+  );
+  const unhashed = await restoreUnhashedImages(sql, segments, options);
+  const images = await restoreImages(sql, segments, options);
+  const batches = await restoreBatches(sql, segments, options);
+  await moveImages(
+    sql,
+    segments.flatMap((segment) => [
+      ...segment.sessions.map(({ id }) => id),
+      ...unassignedOf(segment),
+    ]),
+  );
+  return { added: sessions + unhashed + images + batches, contested };
+}
+
+/** A session that nothing was known of when its batches came, because the database was lost, gives way to what its start recorded. */
+async function restoreSessions(sql: Queryable, records: SessionRecord[]): Promise<number> {
+  if (records.length === 0) return 0;
+  const known = records.filter((record) => record.project_id !== null).map(({ id }) => id);
+  const [, inserted] = await Promise.all([
+    sql`delete from sessions where id = any(${arrayLiteral(known)}::text::bigint[]) and project_id is null`,
+    sql`
+      insert into sessions (${sql.unsafe(COLUMNS.session)})
+      select distinct on (id) ${sql.unsafe(COLUMNS.session)} from jsonb_populate_recordset(null::sessions, ${JSON.stringify(records)}::text::jsonb)
+      order by id, project_id nulls last
+      on conflict (id) do nothing`,
+  ]);
+  return inserted.count;
+}
+
+async function restoreImages(
+  sql: Queryable,
+  segments: StoredSegment[],
+  { newerGiveWay }: RestoreOptions,
+): Promise<number> {
+  const hashed = segments.map(({ id, images }) => ({ id, images: images.filter(isHashed) }));
+  if (hashed.every(({ images }) => images.length === 0)) return 0;
+  const precedence = newerGiveWay ? "earlier" : "stays";
+  const [row] = await sql<[{ added: number }]>`
+    with ${insertImages(sql, hashed, precedence)}
+    select (select count(*) filter (where added) from contents)::integer
+      + (select count(*) filter (where added) from uses)::integer as added`;
+  return row.added;
+}
+
+async function restoreUnhashedImages(
+  sql: Queryable,
+  segments: StoredSegment[],
+  options: RestoreOptions,
+): Promise<number> {
+  const unhashed = segments.map(({ id, images }) => ({
+    id,
+    images: images.filter((image) => !isHashed(image)),
+  }));
+  return await restoreUnhashed(sql, unhashed, options);
+}
+
+/** Inserts the rows of the segments' batches. */
+export async function restoreBatches(
+  sql: Queryable,
+  segments: Pick<StoredSegment, "id" | "entries">[],
+  { newerGiveWay }: RestoreOptions,
+): Promise<number> {
+  const b = batchColumns(segments);
+  const onConflict = newerGiveWay
+    ? sql`do update set (segment_id, "offset", length, flags, received_at) =
+        (excluded.segment_id, excluded."offset", excluded.length, excluded.flags, excluded.received_at)
+        where (excluded.segment_id, excluded."offset") < (batches.segment_id, batches."offset")`
+    : sql`do nothing`;
+  const { count } = await sql`
+    insert into batches (session_id, segment_id, "offset", length, bytes, hash, flags, messages, first_at, last_at, received_at)
+    select distinct on (session_id, hash) session_id, (${segments.map(({ id }) => id)}::uuid[])[segment], "offset", length, bytes, hash,
+      flags, messages, to_timestamp(first_ms / 1000.0), to_timestamp(last_ms / 1000.0), to_timestamp(received_ms / 1000.0)
+    from unnest(${b.segment}::text::integer[], ${b.sessionId}::text::bigint[], ${b.offset}::text::integer[], ${b.length}::text::integer[],
+      ${b.bytes}::text::integer[], ${b.hash}::text::bigint[], ${b.flags}::text::smallint[], ${b.messages}::text::integer[],
+      ${b.firstAt}::text::bigint[], ${b.lastAt}::text::bigint[], ${b.receivedAt}::text::bigint[])
+      as batch (segment, session_id, "offset", length, bytes, hash, flags, messages, first_ms, last_ms, received_ms)
+    order by session_id, hash, segment, "offset"
+    on conflict (session_id, hash) ${onConflict}`;
+  return count;
+}
+
+/**
+ * Returns whether a segment without new records must be kept: rows refer to it, or an existing row
+ * may come from this segment alone. A session start is recorded only once; an image row comes from
+ * this very record, or from one without a hash and with other bytes.
+ */
+export async function isNeeded(sql: Queryable, segment: StoredSegment): Promise<boolean> {
+  const { id, entries, projects, sessions, images } = segment;
+  if (projects.length > 0 || sessions.some((session) => session.project_id !== null)) return true;
+  const owners = arrayLiteral(new Set(entries.map(({ sessionId }) => sessionId)));
+  const [row] = await sql<[{ needed: boolean }]>`
+    select exists (
+      select from batches where session_id = any(${owners}::text::bigint[]) and segment_id = ${id}
+    ) or exists (
+      select from images where session_id = any(${owners}::text::bigint[]) and ${id} = any(chunk_segments)
+    ) or exists (
+      select from image_uses join image_contents using (project_id, name, sha256)
+      where session_id = any(${owners}::text::bigint[]) and ${id} = any(chunk_segments)
+    ) or exists (
+      select from images join jsonb_to_recordset(${JSON.stringify(images.filter((image) => !isHashed(image)))}::text::jsonb)
+        as record (project_id integer, name text, bytes bigint, crc32 bigint, stored_at timestamptz) using (project_id, name)
+      where (images.bytes, images.crc32) <> (record.bytes, record.crc32) or images.stored_at = record.stored_at
+    ) or exists (
+      select from jsonb_to_recordset(${JSON.stringify(images.filter(isHashed))}::text::jsonb)
+        as record (project_id integer, name text, sha256 text, session_id bigint, stored_at timestamptz)
+        join image_uses as used on (used.session_id, used.name, used.sha256) = (record.session_id, record.name, decode(record.sha256, 'hex'))
+        join image_contents as content on (content.project_id, content.name, content.sha256) = (used.project_id, used.name, used.sha256)
+      where record.stored_at in (used.sent_at, content.stored_at)
+    ) as needed`;
+  return row.needed;
+}
+
+function arrayLiteral(values: Iterable<string | bigint>): string {
+  return `{${[...values].join()}}`;
+}

@@ -1,0 +1,119 @@
+import { unpack } from "msgpackr";
+import postgres from "postgres";
+
+import { type Queryable, type Sql } from "../platform/database/database.ts";
+import { SegmentDeleted } from "./commit-log.ts";
+import { unassignedOf, moveImages } from "./unassigned-images.ts";
+import { insertImages } from "./image-index.ts";
+import { mergeProject } from "./project-merge.ts";
+import { FLAG, type Kind, type Segment } from "./segment.ts";
+import { COLUMNS, type HashedImage, type ProjectRecord } from "./stored-segment.ts";
+
+/** How many batches are new, and how many the session had already. */
+export type Indexed = { stored: number; duplicates: number };
+
+/**
+ * Makes a stored segment findable at once: its row, its batches' rows, and the rows that its other records hold.
+ * Batches that the session has already are left out. Calling it again for an indexed segment changes nothing.
+ * Throws SegmentDeleted when the segment was collected as an orphan.
+ */
+export async function indexSegment(sql: Sql, segment: Segment): Promise<Indexed> {
+  try {
+    const projects = records<ProjectRecord>(segment, "project");
+    const unassigned = unassignedOf(segment);
+    // Nearly always there are neither, and it is one statement.
+    if (projects.length === 0 && unassigned.length === 0) return await insertSegment(sql, segment);
+    return await sql.begin(async (transaction) => {
+      const indexed = await insertSegment(transaction, segment);
+      for (const record of projects) await mergeProject(transaction, record);
+      await moveImages(transaction, unassigned);
+      return indexed;
+    });
+  } catch (error) {
+    if (!(error instanceof postgres.PostgresError && error.constraint_name === "segments_pkey"))
+      throw error;
+    // An earlier attempt whose answer was lost has done it, or the orphan collection came first.
+    const [row] = await sql<
+      { deleted: boolean }[]
+    >`select deleted from segments where id = ${segment.id}`;
+    if (row?.deleted !== false) throw new SegmentDeleted(`segment ${segment.id} was deleted`);
+    return { stored: 0, duplicates: 0 };
+  }
+}
+
+async function insertSegment(sql: Queryable, segment: Segment): Promise<Indexed> {
+  const b = batchColumns([segment]);
+  const images = records<HashedImage>(segment, "image");
+  const [counts] = await sql<[{ stored: number }]>`
+    with segment as (
+      insert into segments (id, bytes, records) values (${segment.id}, ${segment.bytes.length}, ${segment.entries.length})
+    ), new_sessions as (
+      insert into sessions (${sql.unsafe(COLUMNS.session)})
+      select ${sql.unsafe(COLUMNS.session)} from jsonb_populate_recordset(null::sessions, ${rows(segment, "session")}::text::jsonb)
+      -- Here and below in one order everywhere, so that two processes cannot deadlock over the same rows.
+      order by id
+      on conflict (id) do nothing
+    ),${images.length === 0 ? sql`` : sql`${insertImages(sql, [{ id: segment.id, images }], "stays")},`}
+    new_batches as (
+      insert into batches (session_id, segment_id, "offset", length, bytes, hash, flags, messages, first_at, last_at, received_at)
+      select session_id, ${segment.id}, "offset", length, bytes, hash, flags, messages,
+        to_timestamp(first_ms / 1000.0), to_timestamp(last_ms / 1000.0), to_timestamp(received_ms / 1000.0)
+      from unnest(${b.sessionId}::text::bigint[], ${b.offset}::text::integer[], ${b.length}::text::integer[],
+        ${b.bytes}::text::integer[], ${b.hash}::text::bigint[], ${b.flags}::text::smallint[], ${b.messages}::text::integer[],
+        ${b.firstAt}::text::bigint[], ${b.lastAt}::text::bigint[], ${b.receivedAt}::text::bigint[])
+        as batch (session_id, "offset", length, bytes, hash, flags, messages, first_ms, last_ms, received_ms)
+      order by session_id, hash, "offset"
+      on conflict (session_id, hash) do nothing
+      returning 1
+    )
+    select count(*)::integer as stored from new_batches`;
+  const sent = segment.entries.filter(({ kind }) => kind === "batch").length;
+  return { stored: counts.stored, duplicates: sent - counts.stored };
+}
+
+/** PostgreSQL array literals, one a column: half the work of letting the driver build them. `segment` counts from 1. */
+export function batchColumns(segments: Pick<Segment, "entries">[]) {
+  const columns = {
+    segment: "",
+    sessionId: "",
+    offset: "",
+    length: "",
+    bytes: "",
+    hash: "",
+    flags: "",
+    messages: "",
+    firstAt: "",
+    lastAt: "",
+    receivedAt: "",
+  };
+  for (const [index, { entries }] of segments.entries())
+    for (const { kind, sessionId, offset, length, flags, receivedAt, facts } of entries) {
+      if (kind !== "batch" || facts === undefined) continue;
+      const comma = columns.offset === "" ? "" : ",";
+      columns.segment += `${comma}${index + 1}`;
+      columns.sessionId += `${comma}${sessionId}`;
+      columns.offset += `${comma}${offset}`;
+      columns.length += `${comma}${length}`;
+      columns.bytes += `${comma}${facts.bytes}`;
+      columns.hash += `${comma}${BigInt.asIntN(64, facts.hash)}`;
+      columns.flags += `${comma}${flags}`;
+      columns.messages += `${comma}${facts.messages}`;
+      columns.firstAt += `${comma}${facts.firstAt}`;
+      columns.lastAt += `${comma}${facts.lastAt}`;
+      columns.receivedAt += `${comma}${receivedAt}`;
+    }
+  for (const [name, values] of Object.entries(columns))
+    Object.assign(columns, { [name]: `{${values}}` });
+  return columns;
+}
+
+function rows(segment: Segment, kind: Kind): string {
+  return JSON.stringify(records(segment, kind));
+}
+
+/** Returns the records that the database does not have yet. */
+function records<Row>(segment: Segment, kind: Kind): Row[] {
+  return segment.entries
+    .filter((entry) => entry.kind === kind && (entry.flags & FLAG.indexed) === 0)
+    .map(({ offset, length }) => unpack(segment.bytes.subarray(offset, offset + length)));
+}

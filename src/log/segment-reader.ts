@@ -1,0 +1,122 @@
+import { ObjectDamaged, type ObjectStore } from "../platform/objects/objects.ts";
+import { Lost, type ReadFaults } from "../platform/objects/read-faults.ts";
+import { RECORD_HEADER_BYTES, recordBody, segmentKey } from "./segment.ts";
+
+const SPAN_BYTES_MAX = 2 ** 20;
+// Reading over a gap of this size is cheaper than another request.
+const GAP_BYTES_MAX = 64 * 1024;
+
+/** Where a record's body lies. */
+export type Place = { segmentId: string; offset: number; length: number };
+
+type Span<P> = { segmentId: string; start: number; end: number; places: P[] };
+/** Bytes of a span, cut short if its object is damaged. */
+type Fetched = Uint8Array | Lost;
+
+export type ReadOptions<P> = {
+  /** Converts a stored body; throws if that is impossible. */
+  decode?: (body: Uint8Array, place: P) => Uint8Array;
+  /** Fields for log lines. */
+  about?: object;
+  signal?: AbortSignal | undefined;
+};
+
+/** Reads records back, verified, with few requests and little memory: neighbours in one read, one read ahead. */
+export class SegmentReader {
+  readonly #objects: ObjectStore;
+  readonly #faults: ReadFaults | undefined;
+
+  /**
+   * With `faults`, unreadable objects are reported there, and an unavailable store becomes a 503.
+   */
+  constructor(objects: ObjectStore, faults?: ReadFaults) {
+    this.#objects = objects;
+    this.#faults = faults;
+  }
+
+  /**
+   * Yields each body in the order of `places`, or Lost if it cannot be read. Throws while the store
+   * is unavailable.
+   */
+  async *read<P extends Place>(
+    places: AsyncIterable<P> | Iterable<P>,
+    options: ReadOptions<P> = {},
+  ): AsyncGenerator<{ place: P; body: Uint8Array | Lost }> {
+    let ahead: { span: Span<P>; fetched: Promise<Fetched> } | undefined;
+    for await (const span of spans(places)) {
+      const next = { span, fetched: this.#fetch(span, options.signal) };
+      // It is awaited a turn later: a failure must not count as unhandled until then.
+      next.fetched.catch(() => undefined);
+      if (ahead !== undefined) yield* this.#bodies(ahead.span, await ahead.fetched, options);
+      ahead = next;
+    }
+    if (ahead !== undefined) yield* this.#bodies(ahead.span, await ahead.fetched, options);
+  }
+
+  async *#bodies<P extends Place>(span: Span<P>, fetched: Fetched, options: ReadOptions<P>) {
+    let again: Fetched | undefined;
+    for (const place of span.places) {
+      let body = bodyIn(fetched, span, place, options);
+      // Read again: it may have been damaged in transit, and counts as lost only if both reads
+      // fail.
+      if (body instanceof Lost && body.reason === "damaged") {
+        again ??= await this.#fetch(span, options.signal);
+        body = bodyIn(again, span, place, options);
+      }
+      if (body instanceof Lost) this.#faults?.lost(body, options.about ?? {});
+      yield { place, body };
+    }
+  }
+
+  async #fetch({ segmentId, start, end }: Span<Place>, signal?: AbortSignal): Promise<Fetched> {
+    const key = segmentKey(segmentId);
+    try {
+      return await this.#objects.read(key, start, end, signal);
+    } catch (error) {
+      if (error instanceof ObjectDamaged) return error.bytes;
+      const lost = Lost.from(error, key);
+      if (lost !== undefined) return lost;
+      throw this.#faults?.away(error, key) ?? error;
+    }
+  }
+}
+
+function bodyIn<P extends Place>(
+  fetched: Fetched,
+  { start }: Span<P>,
+  place: P,
+  { decode }: ReadOptions<P>,
+): Uint8Array | Lost {
+  if (fetched instanceof Lost) return fetched;
+  const from = place.offset - RECORD_HEADER_BYTES - start;
+  try {
+    const body = recordBody(fetched.subarray(from, place.offset + place.length - start));
+    return decode?.(body, place) ?? body;
+  } catch (error) {
+    return new Lost("damaged", segmentKey(place.segmentId), error);
+  }
+}
+
+async function* spans<P extends Place>(
+  places: AsyncIterable<P> | Iterable<P>,
+): AsyncGenerator<Span<P>> {
+  let span: Span<P> | undefined;
+  for await (const place of places) {
+    const start = place.offset - RECORD_HEADER_BYTES;
+    const end = place.offset + place.length;
+    const joins =
+      span !== undefined &&
+      span.segmentId === place.segmentId &&
+      start >= span.end &&
+      start - span.end <= GAP_BYTES_MAX &&
+      end - span.start <= SPAN_BYTES_MAX;
+    if (span !== undefined && joins) {
+      span.end = end;
+      span.places.push(place);
+      continue;
+    }
+    if (span !== undefined) yield span;
+    span = { segmentId: place.segmentId, start, end, places: [place] };
+  }
+  if (span !== undefined) yield span;
+}

@@ -1,0 +1,52 @@
+import { type Redis } from "ioredis";
+
+import { type Bus } from "./bus.ts";
+import { type Config } from "../config/config.ts";
+import { type Sql, openDatabase } from "../database/database.ts";
+import { type Log } from "../logger.ts";
+import { PostgresBus } from "./postgres-bus.ts";
+
+export type OpenBus = AsyncDisposable & { bus: Bus; redis: Redis | undefined };
+
+/** The bus between processes: Redis once it is named, else PostgreSQL's notifications. */
+export async function openBus(config: Config, sql: Sql, log: Log): Promise<OpenBus> {
+  const { redis: named } = config;
+  if (named === undefined) return await openPostgresBus(config, sql, log);
+  // Memory that a server without Redis need not spend.
+  const { openRedis } = await import("./redis.ts");
+  const { RedisBus } = await import("./redis-bus.ts");
+  const redis = openRedis(named.url);
+  const bus = new RedisBus(redis, { prefix: named.prefix, log });
+  return {
+    bus,
+    redis,
+    [Symbol.asyncDispose]: async () => {
+      await bus[Symbol.asyncDispose]();
+      redis.disconnect();
+    },
+  };
+}
+
+/**
+ * Opens a bus over PostgreSQL. Listens on a direct connection if one is configured, because a
+ * transaction pooler would give the LISTEN session to other clients.
+ */
+async function openPostgresBus(
+  { databaseDirectUrl }: Config,
+  sql: Sql,
+  log: Log,
+): Promise<OpenBus> {
+  const direct =
+    databaseDirectUrl === undefined
+      ? undefined
+      : openDatabase(databaseDirectUrl, { connections: 1, log });
+  const bus = await PostgresBus.open({ sql, listener: direct ?? sql }, log);
+  return {
+    bus,
+    redis: undefined,
+    [Symbol.asyncDispose]: async () => {
+      await bus[Symbol.asyncDispose]();
+      await direct?.end({ timeout: 1 });
+    },
+  };
+}

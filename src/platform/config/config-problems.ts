@@ -1,0 +1,68 @@
+import { isBaseUrl, list, parseAddressRange, parseOrigin } from "./config-values.ts";
+import { UsageError } from "../errors.ts";
+
+/**
+ * Waits for two things that are read from files which the configuration names. Throws one
+ * UsageError that names both if neither is usable.
+ */
+export async function bothUsable<A, B>(first: Promise<A>, second: Promise<B>): Promise<[A, B]> {
+  const settled = await Promise.allSettled([first, second]);
+  const reasons = settled.flatMap((one) => (one.status === "rejected" ? [one.reason] : []));
+  if (reasons.length > 1 && reasons.every((reason) => reason instanceof UsageError))
+    throw new UsageError(reasons.map(({ message }) => message).join("; "));
+  return await Promise.all([first, second]);
+}
+
+type Environment = Record<string, string | undefined>;
+
+/** Lists the problems that the schema of one variable cannot find. Each variable is checked as it was given, so that no bad value hides another. */
+export function environmentProblems(env: Environment): string[] {
+  return [...s3KeyProblems(env), ...listProblems(env), ...urlProblems(env), ...apnsProblems(env)];
+}
+
+/**
+ * Reports an incomplete key pair: the SDK would silently use other credentials than the ones meant.
+ */
+function s3KeyProblems(env: Environment): string[] {
+  const [id, secret] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
+  if (!env["S3_BUCKET"] || (env[id] && env[secret])) return [];
+  if (env[id]) return [`${secret} is required once ${id} is set`];
+  if (env[secret]) return [`${id} is required once ${secret} is set`];
+  return env["AWS_SESSION_TOKEN"] ? [`AWS_SESSION_TOKEN needs ${id} and ${secret}`] : [];
+}
+
+function listProblems(env: Environment): string[] {
+  const ranges = list(env["TRUSTED_PROXIES"]).filter(
+    (range) => parseAddressRange(range) === undefined,
+  );
+  const origins = list(env["CORS_ORIGINS"]).filter(
+    (origin) => origin !== "*" && parseOrigin(origin) === undefined,
+  );
+  return [
+    ...ranges.map((range) => `TRUSTED_PROXIES "${range}" is not an address or a CIDR range`),
+    ...origins.map(
+      (origin) => `CORS_ORIGINS "${origin}" is not an origin such as https://app.example, or *`,
+    ),
+  ];
+}
+
+function urlProblems(env: Environment): string[] {
+  const bases = ["S3_ENDPOINT", "FCM_BASE_URL", "APNS_BASE_URL", "dest_uri", "source_uri"];
+  const wrong = bases.filter((name) => isUrlShaped(env[name]) && !isBaseUrl(env[name] ?? ""));
+  const redis = env["REDIS_URL"];
+  if (isUrlShaped(redis) && !URL.canParse(redis ?? "")) wrong.push("REDIS_URL");
+  return wrong.map((name) => `${name} is not a URL of a host, without a query`);
+}
+
+/** Returns whether the text begins like a URL; the pattern of its variable reports any other text. */
+function isUrlShaped(text = ""): boolean {
+  return /^(?:https?|rediss?):\/\//.test(text);
+}
+
+function apnsProblems(env: Environment): string[] {
+  const names = ["APNS_KEY", "APNS_KEY_ID", "APNS_TEAM_ID", "APNS_TOPIC"];
+  const missing = names.filter((name) => !env[name]);
+  return missing.length > 0 && missing.length < names.length
+    ? [`${missing.join(", ")} must be set together with the other APNS variables`]
+    : [];
+}

@@ -1,0 +1,104 @@
+import { type Clock } from "../clock.ts";
+import { type Log } from "../logger.ts";
+
+const MEASURE_MS = 5000;
+const FIRST_MEASURES = 3;
+// Smallest difference that is corrected: clocks that are in sync differ by less.
+const STEP_MS_MIN = 200;
+/** Difference from which on the operator is warned. */
+export const SKEW_MS_TOLD = 2000;
+// Largest step back that is bridged by standing still; a larger one is applied.
+const BACK_MS_MAX = 1000;
+
+/**
+ * Clock that follows the time of the database, so that processes on machines with different clocks
+ * agree. Between measurements it advances by the monotonic clock, so steps of this machine's wall
+ * clock do not matter, and reading it is local.
+ */
+export class DatabaseClock implements Clock, Disposable {
+  readonly #ping: () => Promise<number>;
+  readonly #log: Log;
+  /** Offset from the monotonic clock to epoch time. */
+  #baseMs = Date.now() - performance.now();
+  /** Uncertainty of the measured offset; 0 while the offset is that of this machine's own clock. */
+  #doubtMs = 0;
+  #lastMs = 0;
+  #skewMs = 0;
+  #isTold = false;
+  #timer: NodeJS.Timeout | undefined;
+
+  private constructor(ping: () => Promise<number>, log: Log) {
+    this.#ping = ping;
+    this.#log = log;
+  }
+
+  /**
+   * Resolves once the database's time is known. `ping` returns it in epoch ms; while `ping` throws
+   * the clock just keeps running.
+   */
+  static async open(ping: () => Promise<number>, log: Log): Promise<DatabaseClock> {
+    const clock = new DatabaseClock(ping, log);
+    // Measure several times: the first includes the time to connect.
+    for (let times = 0; times < FIRST_MEASURES; times++) await clock.#measure();
+    clock.#keepOn();
+    return clock;
+  }
+
+  /** Starts with this machine's time, whether the database is available or not. */
+  static start(ping: () => Promise<number>, log: Log): DatabaseClock {
+    const clock = new DatabaseClock(ping, log);
+    clock.#measure().catch(() => undefined);
+    clock.#keepOn();
+    return clock;
+  }
+
+  readonly epochMs = (): number => {
+    const ms = Math.floor(this.#baseMs + performance.now());
+    if (ms >= this.#lastMs || ms < this.#lastMs - BACK_MS_MAX) this.#lastMs = ms;
+    return this.#lastMs;
+  };
+
+  readonly elapsedMs = (): number => performance.now();
+
+  readonly skewMs = (): number => this.#skewMs;
+
+  [Symbol.dispose](): void {
+    clearInterval(this.#timer);
+  }
+
+  #keepOn(): void {
+    this.#timer = setInterval(() => {
+      this.#measure().catch(() => undefined);
+    }, MEASURE_MS);
+    this.#timer.unref();
+  }
+
+  async #measure(): Promise<void> {
+    const askedMs = performance.now();
+    const databaseMs = await this.#ping();
+    const answeredMs = performance.now();
+    // The database read its clock at some moment in between.
+    const doubtMs = (answeredMs - askedMs) / 2;
+    const baseMs = databaseMs - askedMs - doubtMs;
+    const isWrong = Math.abs(baseMs - this.#baseMs) - doubtMs > STEP_MS_MIN;
+    if (isWrong || doubtMs < this.#doubtMs / 2) {
+      this.#baseMs = baseMs;
+      this.#doubtMs = doubtMs;
+    }
+    const skewMs = Date.now() - answeredMs - baseMs;
+    // Ignore changes within the uncertainty of a slow answer.
+    if (Math.abs(skewMs - this.#skewMs) > doubtMs) this.#skewMs = skewMs;
+    this.#tell();
+  }
+
+  /** Warns once each time that the clocks begin to differ. */
+  #tell(): void {
+    const isWrong = Math.abs(this.#skewMs) >= SKEW_MS_TOLD;
+    if (isWrong && !this.#isTold)
+      this.#log.warn(
+        { skewSeconds: Math.round(this.#skewMs / 1000) },
+        "this machine's clock is not that of PostgreSQL: the time of PostgreSQL is used",
+      );
+    this.#isTold = isWrong;
+  }
+}

@@ -1,0 +1,126 @@
+import { type Socket } from "node:net";
+import postgres from "postgres";
+
+import { UsageError } from "../errors.ts";
+import { type Log } from "../logger.ts";
+import { Outage } from "./outage.ts";
+import { DialError, tlsFiles } from "./postgres-dial.ts";
+import { driverOptions } from "./postgres-options.ts";
+import { type PostgresUrl, parsePostgresUrl } from "../config/postgres-url.ts";
+import { Ways } from "./postgres-way.ts";
+
+const types = {
+  bigint: {
+    to: 20,
+    from: [20],
+    serialize: (value: bigint) => value.toString(),
+    parse: (value: string) => BigInt(value),
+  },
+};
+
+export { isAway, isOutage } from "./postgres-errors.ts";
+
+/** Connection pool that knows whether its server refuses work. */
+export type Sql = postgres.Sql<{ bigint: bigint }> & { readonly outage: Outage };
+/** Either a pool or a transaction of it: what a private query function takes. */
+export type Queryable = Sql | postgres.TransactionSql<{ bigint: bigint }>;
+
+export type DatabaseOptions = {
+  connections?: number;
+  /** True: statements have no timeout. */
+  unbounded?: boolean;
+  /** Timeout of a statement, otherwise. */
+  statementMs?: number;
+  log?: Log;
+};
+
+const STATEMENT_MS = 10_000;
+// A server that is there answers or ends a statement by then; this one is frozen or cut off.
+const SILENCE_MS = STATEMENT_MS + 1000;
+const SILENCE_CHECK_MS = 1000;
+
+/**
+ * Opens a pool whose statements time out: none waits forever for a lock or a dead server. Throws
+ * UsageError for a malformed URL.
+ */
+export function openDatabase(url: string, options: DatabaseOptions = {}): Sql {
+  const address = readUrl(url);
+  const ways = new Ways(address);
+  const { statementMs = STATEMENT_MS } = options;
+  const isBounded = options.unbounded !== true;
+  const sockets = new Set<Socket>();
+  const outage = new Outage({
+    drop: () => {
+      ways.forget();
+      // Destroyed without an error: after one the driver forgets the statements that came before
+      // the close.
+      for (const socket of sockets) socket.destroy();
+    },
+    log: options.log,
+  });
+  const { connection, ...driver } = driverOptions(address, () => ways.host);
+  // A separate constant, because the driver's types do not know all options.
+  const settings = {
+    ...driver,
+    max: options.connections ?? 10,
+    types,
+    // Shorter than the silence that ends a connection.
+    idle_timeout: STATEMENT_MS / 1000,
+    socket: async () => {
+      const socket = await ways.connect().catch((error: unknown) => {
+        outage.refused(error);
+        throw error;
+      });
+      // Its "close" event has already fired, and the driver would never learn of it.
+      if (socket.destroyed) throw new DialError("ECONNRESET", "the server closed the connection");
+      sockets.add(socket);
+      socket.once("close", () => sockets.delete(socket));
+      return isBounded ? watched(socket) : socket;
+    },
+    onrefusal: (error: unknown) => {
+      // Closed before it was a session, as by a proxy that has no server: another host may have one.
+      if (!(error instanceof postgres.PostgresError)) ways.forget();
+      outage.refused(error);
+    },
+    // A pooler does not accept statement_timeout for a session: let the driver cancel slow
+    // statements.
+    query_timeout: isBounded && address.isPooled ? statementMs / 1000 : undefined,
+    connection: {
+      ...connection,
+      ...(!address.isPooled && { statement_timeout: isBounded ? statementMs : 0 }),
+    },
+  };
+  const sql = postgres(settings);
+  outage.watch(sql);
+  return Object.assign(sql, { outage });
+}
+
+function readUrl(url: string): PostgresUrl {
+  try {
+    const address = parsePostgresUrl(url);
+    // Read now: on the first connection a bad file would look like an outage.
+    tlsFiles(address.tls);
+    return address;
+  } catch (error) {
+    if (error instanceof UsageError && !error.message.startsWith("DATABASE_URL"))
+      throw new UsageError(`DATABASE_URL ${error.message}`, { cause: error });
+    throw error;
+  }
+}
+
+/**
+ * A socket that closes when nothing comes for long: the driver itself would wait for ever, and with it the pool. Its bytes are watched
+ * from outside, because the driver goes on sending, which would renew the socket's own timeout.
+ */
+function watched(socket: Socket): Socket {
+  let heard = { bytes: 0, ms: performance.now() };
+  const watch = setInterval(() => {
+    if (socket.bytesRead !== heard.bytes)
+      heard = { bytes: socket.bytesRead, ms: performance.now() };
+    // Destroyed without an error, as above.
+    else if (performance.now() - heard.ms > SILENCE_MS) socket.destroy();
+    if (socket.destroyed) clearInterval(watch);
+  }, SILENCE_CHECK_MS);
+  watch.unref();
+  return socket;
+}

@@ -1,0 +1,126 @@
+import { isIP } from "node:net";
+
+import ipaddr from "ipaddr.js";
+
+import { type AddressRange, parseAddressRange } from "../config/config-values.ts";
+import { networkOf } from "./rate-limits.ts";
+import { originalOf } from "../rewritten.ts";
+import { type WebSocketOwner } from "./websocket.ts";
+
+type Server = {
+  requestIP(request: Request): { address: string } | null;
+  upgrade(
+    request: Request,
+    options: { data: WebSocketOwner; headers: Record<string, string> },
+  ): boolean;
+};
+
+/** Who sent a request: the TCP peer, and the client's address behind trusted proxies. */
+export class Clients {
+  readonly #trusted: AddressRange[];
+  /** Of requests that became WebSockets: Bun knows their peers no more. */
+  readonly #peers = new WeakMap<Request, string>();
+  #server: Server | undefined;
+
+  constructor(trustedProxies: string[]) {
+    this.#trusted = trustedProxies
+      .map((text) => parseAddressRange(text))
+      .filter((range) => range !== undefined);
+  }
+
+  attach(server: Server): void {
+    this.#server = server;
+  }
+
+  peer(request: Request): string {
+    const original = originalOf(request);
+    return this.#peers.get(original) ?? this.#server?.requestIP(original)?.address ?? "";
+  }
+
+  /** Makes a WebSocket of the connection; false when the request asks for none. */
+  upgrade(request: Request, data: WebSocketOwner, headers: Record<string, string>): boolean {
+    const original = originalOf(request);
+    this.#peers.set(original, this.peer(original));
+    return this.#server?.upgrade(original, { data, headers }) ?? false;
+  }
+
+  /** Whether the TCP peer is a trusted proxy. */
+  isProxied(request: Request): boolean {
+    const peer = canonical(this.peer(request));
+    return peer !== "" && this.#isTrusted(peer);
+  }
+
+  /** Whether the headers alone were asked for, which routes see as a GET. */
+  isHead(request: Request): boolean {
+    return originalOf(request).method === "HEAD";
+  }
+
+  /** The scheme and host that the client sees, without a path. */
+  origin(request: Request): string {
+    const { headers } = originalOf(request);
+    const [host, scheme] = [headers.get("x-forwarded-host"), headers.get("x-forwarded-proto")];
+    const isTold = (host !== null || scheme !== null) && this.isProxied(request);
+    const told = (header: string | null) => (isTold ? header?.split(",")[0]?.trim() : undefined);
+    return `${told(scheme) === "https" ? "https" : "http"}://${told(host) || headers.get("host") || "localhost"}`;
+  }
+
+  /** From the right of X-Forwarded-For, the first address that is not a trusted proxy's; the peer's when the peer is not trusted. */
+  address(request: Request): string {
+    let address = canonical(this.peer(request));
+    const forwarded = request.headers.get("x-forwarded-for")?.split(",").toReversed() ?? [];
+    for (const hop of forwarded) {
+      if (address === "" || !this.#isTrusted(address)) break;
+      // An empty list item is ignored, as in any HTTP list header.
+      if (hop.trim() === "") continue;
+      const next = canonical(addressOf(hop.trim()));
+      if (next === "") break;
+      address = next;
+    }
+    return address;
+  }
+
+  /**
+   * Returns the client's network, by which limits per client count. Undefined if the address may be
+   * shared by many clients: the address of a trusted proxy that does not name the client, or a
+   * private address that no trusted proxy confirmed.
+   */
+  network(request: Request): string | undefined {
+    const peer = canonical(this.peer(request));
+    const address = this.address(request);
+    if (address === "") return undefined;
+    const isOwn = !this.#isTrusted(address) && (address !== peer || isPublic(peer));
+    return isOwn ? networkOf(address) : undefined;
+  }
+
+  #isTrusted(address: string): boolean {
+    const parsed = ipaddr.parse(address);
+    return this.#trusted.some(
+      ([range, bits]) => range.kind() === parsed.kind() && parsed.match([range, bits]),
+    );
+  }
+}
+
+function isPublic(address: string): boolean {
+  return ipaddr.parse(address).range() === "unicast";
+}
+
+const IN_BRACKETS = /^\[([^\]]*)\](?::\d*)?$/;
+const WITH_PORT = /^([^:]*):\d*$/;
+
+/** Strips the quotes, brackets and port that some proxies write around a hop's address. */
+function addressOf(hop: string): string {
+  const plain = hop.replace(/^"(.*)"$/, "$1").trim();
+  const [, address = plain] = IN_BRACKETS.exec(plain) ?? WITH_PORT.exec(plain) ?? [];
+  return address;
+}
+
+/**
+ * Normalizes an address: IPv4-mapped IPv6 becomes IPv4, and a zone is dropped. Returns "" if it is
+ * not an IP address.
+ */
+function canonical(address: string): string {
+  const [plain = ""] = address.split("%");
+  // Check first: the library also accepts legacy forms, such as octal numbers, which others read as
+  // another address.
+  return isIP(plain) === 0 ? "" : ipaddr.process(plain).toString();
+}

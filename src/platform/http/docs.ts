@@ -1,0 +1,151 @@
+import { dirname, join } from "node:path";
+import { swagger } from "@elysiajs/swagger";
+import { Elysia } from "elysia";
+import { Type } from "typebox";
+import { Value } from "typebox/value";
+
+import { version } from "../../../package.json" with { type: "json" };
+
+const SPEC = "/docs/json";
+/** The part of an OpenAPI document that is changed. */
+const Documents = Type.Object({
+  paths: Type.Record(
+    Type.String(),
+    Type.Record(
+      Type.String(),
+      Type.Object({
+        parameters: Type.Optional(
+          Type.Array(
+            Type.Object({
+              required: Type.Optional(Type.Boolean()),
+              schema: Type.Optional(Type.Object({ default: Type.Optional(Type.Unknown()) })),
+            }),
+          ),
+        ),
+      }),
+    ),
+  ),
+});
+
+const ASSETS = dirname(Bun.resolveSync("swagger-ui-dist/package.json", import.meta.dir));
+
+// The plugin's own page loads its script from a CDN; this one works on a machine without internet.
+const PAGE = `<!doctype html>
+<html lang="en">
+<meta charset="utf-8" />
+<meta name="viewport" content="width=device-width, initial-scale=1" />
+<title>Floodgate API</title>
+<link rel="stylesheet" href="/docs/swagger-ui.css" />
+<div id="swagger-ui"></div>
+<script src="/docs/swagger-ui-bundle.js"></script>
+<script>SwaggerUIBundle({ url: "/docs/json", dom_id: "#swagger-ui" });</script>
+</html>`;
+
+const DESCRIPTIONS: Record<number, string> = {
+  400: "The request is malformed",
+  401: "The token is missing, forged or expired: start a new session",
+  403: "Not allowed",
+  404: "There is no such thing",
+  406: "No representation that the caller accepts",
+  408: "The body came too slowly",
+  409: "Not in its present state",
+  410: "Its bytes are gone from the store, or damaged",
+  412: "The file is not the one that the request expects",
+  413: "Over a limit of bytes",
+  415: "Another media type or content coding is needed",
+  416: "The range is outside the file",
+  422: "An identifier that cannot be decoded",
+  426: "The SDK is too old",
+  429: "Too much was sent: come back after Retry-After seconds",
+  503: "Not stored: send it again after Retry-After seconds",
+};
+
+/** Error answers for a route's description. */
+export function errors(...statuses: number[]) {
+  return errorsLike({ error: "what is wrong" }, statuses);
+}
+
+/**
+ * Error answers for routes whose errors look like the example. A route that limits its body (413)
+ * also refuses unknown content codings (415).
+ */
+export function errorsLike(example: object, statuses: number[]) {
+  const all = statuses.includes(413) ? new Set([...statuses, 415]) : statuses;
+  return Object.fromEntries(
+    Array.from(all, (status) => [status, json(example, DESCRIPTIONS[status])]),
+  );
+}
+
+/** An optional parameter of a query. */
+export function queryParameter(name: string, description: string) {
+  return { name, in: "query" as const, description, schema: { type: "string" as const } };
+}
+
+/** A JSON answer shown by an example. */
+export function json(example: object, description = "OK") {
+  return { description, content: { "application/json": { example } } };
+}
+
+/** API documentation at /docs, the document itself at /docs/json. */
+export function docs() {
+  return new Elysia({ name: "docs" })
+    .onAfterHandle(({ path, response }) => (path === SPEC ? withoutDefaults(response) : undefined))
+    .use(
+      swagger({
+        path: "/docs",
+        specPath: SPEC,
+        provider: "swagger-ui",
+        exclude: [/^\/docs/],
+        documentation: {
+          info: {
+            title: "Floodgate",
+            version,
+            description: "The device backend for mobile and web SDKs. A 200 means durable.",
+          },
+          components: {
+            securitySchemes: {
+              session: {
+                type: "http",
+                scheme: "bearer",
+                description: "The token that a start answered",
+              },
+              user: {
+                type: "http",
+                scheme: "bearer",
+                description: "A user token that POST /presence/tokens answered",
+              },
+              serverKey: { type: "apiKey", in: "header", name: "X-Server-Key" },
+              signature: {
+                type: "apiKey",
+                in: "header",
+                name: "signature",
+                description: "What `floodgate signature create` printed",
+              },
+            },
+          },
+        },
+      }),
+    )
+    .get(
+      "/docs",
+      () => new Response(PAGE, { headers: { "content-type": "text/html; charset=utf-8" } }),
+      { detail: { hide: true } },
+    )
+    .get("/docs/swagger-ui.css", () => asset("swagger-ui.css"), { detail: { hide: true } })
+    .get("/docs/swagger-ui-bundle.js", () => asset("swagger-ui-bundle.js"), {
+      detail: { hide: true },
+    });
+}
+
+/** Marks parameters with a default as optional; the plugin lists them as required. */
+function withoutDefaults(document: unknown): unknown {
+  const { paths } = Value.Parse(Documents, document);
+  const operations = Object.values(paths).flatMap((methods) => Object.values(methods));
+  for (const parameter of operations.flatMap(({ parameters = [] }) => parameters))
+    if (parameter.schema?.default !== undefined) parameter.required = false;
+  return Object.assign({}, document, { paths });
+}
+
+function asset(name: string) {
+  return Bun.file(join(ASSETS, name));
+}

@@ -1,0 +1,131 @@
+import { type Aggregator, Gauge, Registry, collectDefaultMetrics } from "prom-client";
+
+import { version } from "../../../package.json" with { type: "json" };
+import { type Sql } from "../database/database.ts";
+import { HotCounter, HotHistogram } from "./hot-metrics.ts";
+
+// Whoever is asked at a scrape must not keep it waiting while they are away; the readiness checks end sooner.
+const READ_MS_MAX = 3000;
+// The library's others are always empty in Bun, or tell nothing about a server.
+const KEPT =
+  /^(?:process_(?:cpu_|resident_|open_fds|max_fds)|nodejs_(?:eventloop_lag_(?:seconds|p50|p99|max)|heap_size|external))/;
+
+type Read = number | Record<string, number>;
+
+type WatchOptions = {
+  /** the label whose values are the keys of what is read */
+  label?: string;
+  /** what several processes have in common is not their sum */
+  aggregator?: Aggregator;
+};
+
+/** The metrics of one process of that command. Labels have few values and never ids; names carry their unit. */
+export class ProcessMetrics {
+  readonly registry = new Registry();
+
+  constructor(command: "serve" | "work") {
+    collectDefaultMetrics({ register: this.registry, labels: { command } });
+    for (const { name } of this.registry.getMetricsAsArray())
+      if (!KEPT.test(name)) this.registry.removeSingleMetric(name);
+    new Gauge({
+      name: "process_start_time_seconds",
+      help: "Start of the process, of several the latest one, in seconds since the epoch.",
+      labelNames: ["command"],
+      aggregator: "max",
+      registers: [this.registry],
+    }).set({ command }, Date.now() / 1000 - process.uptime());
+    new Gauge({
+      name: "floodgate_processes",
+      help: "Processes that answered this scrape.",
+      labelNames: ["command", "version"],
+      registers: [this.registry],
+    }).set({ command, version }, 1);
+  }
+
+  watchDependencies(check: () => Promise<Record<string, "ok" | "down">>, sql: Sql): void {
+    const read = async () =>
+      Object.fromEntries(
+        Object.entries(await check()).map(([name, state]) => [name, state === "ok" ? 1 : 0]),
+      );
+    this.watch(
+      "dependency_up",
+      "Whether what is needed answers every process: 1, or 0 when it does not answer one of them.",
+      read,
+      { label: "dependency", aggregator: "min" },
+    );
+    this.watch(
+      "database_busy_connections",
+      "Connections of all Floodgate processes to the database that run a statement or are in a transaction.",
+      async () => await countBusyConnections(sql),
+      { aggregator: "max" },
+    );
+  }
+
+  /** A gauge that is read at each scrape; without a value when it cannot be read in time. */
+  watch(
+    name: string,
+    help: string,
+    read: () => Read | Promise<Read>,
+    { label, aggregator = "sum" }: WatchOptions = {},
+  ): void {
+    const gauge: Gauge = new Gauge({
+      name: `floodgate_${name}`,
+      help,
+      labelNames: label === undefined ? [] : [label],
+      aggregator,
+      registers: [this.registry],
+      collect: async (): Promise<void> => {
+        try {
+          const value = await Promise.race([read(), tooLate()]);
+          if (typeof value === "number") gauge.set(value);
+          else for (const [key, one] of Object.entries(value)) gauge.labels(key).set(one);
+        } catch {
+          // An old value would be taken for a new one.
+          if (label === undefined) gauge.remove();
+          else gauge.reset();
+        }
+      },
+    });
+  }
+
+  protected counter<const Label extends string>(
+    name: string,
+    help: string,
+    labelNames: Label[] = [],
+  ): HotCounter<Label> {
+    return new HotCounter({
+      name: `floodgate_${name}`,
+      help,
+      labelNames,
+      registers: [this.registry],
+    });
+  }
+
+  protected histogram<const Label extends string>(
+    name: string,
+    help: string,
+    buckets: number[],
+    labelNames: Label[] = [],
+  ): HotHistogram<Label> {
+    return new HotHistogram({
+      name: `floodgate_${name}`,
+      help,
+      buckets,
+      labelNames,
+      registers: [this.registry],
+    });
+  }
+}
+
+async function tooLate(): Promise<never> {
+  const { promise, reject } = Promise.withResolvers<never>();
+  setTimeout(() => reject(new Error("not read in time")), READ_MS_MAX).unref();
+  return await promise;
+}
+
+async function countBusyConnections(sql: Sql): Promise<number> {
+  const [row] = await sql<[{ busy: number }]>`
+    select count(*)::integer as busy from pg_stat_activity
+    where datname = current_database() and application_name = current_setting('application_name') and state <> 'idle' and pid <> pg_backend_pid()`;
+  return row.busy;
+}

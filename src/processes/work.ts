@@ -1,0 +1,67 @@
+import { constants, setPriority } from "node:os";
+
+import { readRecipients, recipientsSql } from "../devices/recipients.ts";
+import { Unhashed } from "../images/unhashed.ts";
+import { type SweepResult, Orphans } from "../log/orphans.ts";
+import { SegmentReader } from "../log/segment-reader.ts";
+import { Scrapes } from "../platform/telemetry/metrics-relay.ts";
+import { Worker } from "../campaigns/worker.ts";
+import { type Config } from "../platform/config/config.ts";
+import { DatabaseClock } from "../platform/database/database-clock.ts";
+import { openDatabase } from "../platform/database/database.ts";
+import { Health } from "../platform/http/health.ts";
+import { openLog } from "../platform/logger.ts";
+import { openObjects } from "../platform/objects/open-objects.ts";
+import { StoreHealth } from "../platform/objects/store-health.ts";
+import { WorkMetrics } from "../platform/telemetry/work-metrics.ts";
+import { openSender } from "../push/open-sender.ts";
+import { tellReady } from "./supervisor.ts";
+import { BuildGarbage } from "../updates/garbage.ts";
+import { listenForOperators } from "./work-listener.ts";
+
+/**
+ * Runs the background work until the signal: sends campaigns, deletes unreferenced builds, handles
+ * orphans, and hashes images of the previous version.
+ */
+export async function runWork(
+  config: Config,
+  databaseUrl: string,
+  signal: AbortSignal,
+): Promise<void> {
+  // Where a serving process wants the same core, it goes first: clients wait for it.
+  setPriority(constants.priority.PRIORITY_BELOW_NORMAL);
+  const log = openLog(config.logLevel);
+  const sql = openDatabase(databaseUrl, { log });
+  using clock = DatabaseClock.start(async () => await sql.outage.ping(), log);
+  const metrics = new WorkMetrics();
+  await using sender = await openSender(config.push, log);
+  const worker = new Worker({
+    sql,
+    sender,
+    filter: (transaction, recipients) => recipientsSql(transaction, recipients, "filter"),
+    recipientsOf: readRecipients,
+    metrics,
+    log,
+  });
+  await using objects = new StoreHealth(await openObjects(config));
+  const garbage = new BuildGarbage({ sql, objects, clock, log });
+  const onSwept = ({ adopted, deleted, damaged }: SweepResult) =>
+    metrics.countOrphans({ adopted, deleted, damaged });
+  const orphans = new Orphans({ sql, objects, log, onSwept });
+  const unhashed = new Unhashed({ sql, reader: new SegmentReader(objects), log });
+  metrics.watchPushes(() => sender.counts);
+  metrics.watchCampaigns(worker);
+  metrics.watchGarbage(async () => await garbage.overdueSeconds());
+  const health = new Health({ sql, objects, clock, metrics, log });
+  await using operators = listenForOperators(config, health, new Scrapes(metrics.registry));
+  log.info({ ...sender.canSend, url: operators?.url }, "working");
+  tellReady();
+  await Promise.all([
+    worker.run(signal),
+    garbage.run(signal),
+    orphans.run(signal),
+    unhashed.run(signal),
+  ]);
+  await sql.end({ timeout: 1 });
+  log.info("stopped");
+}

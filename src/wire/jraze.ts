@@ -1,0 +1,122 @@
+import { errorsLike, json } from "../platform/http/docs.ts";
+import { AppError, STATUS } from "../platform/errors.ts";
+import { Fields } from "../platform/fields.ts";
+import { readJson as readPlainJson } from "../platform/bodies/json.ts";
+
+const BODY_BYTES_MAX = 2 ** 20;
+
+// The answers of devices and notifications, as the jraze server wrote them.
+
+/** A success. */
+export function envelope(result: unknown, headers: Record<string, string> = {}): Response {
+  return Response.json({ success: true, result, reason: null }, { headers });
+}
+
+export function renderEnvelope(error: unknown): Response {
+  const isTold = error instanceof AppError;
+  const reason = isTold ? error.message : "internal error";
+  const status = isTold ? STATUS[error.code] : STATUS.internal;
+  return Response.json(
+    { success: false, result: null, reason },
+    { status, headers: isTold ? error.headers : {} },
+  );
+}
+
+/** Throws 400 in the words that clients know, 413 over 1 MiB. */
+export async function readJson(request: Request): Promise<unknown> {
+  return await readPlainJson(request, BODY_BYTES_MAX, "Not JSON type");
+}
+
+// Fields that at least one route of devices or notifications accepts in its body.
+const KNOWN_FIELDS = [
+  "external_id",
+  "push_token",
+  "send_platform",
+  "device_platform",
+  "device_properties",
+  "properties",
+  "external_ids",
+  "conditions",
+  "start",
+  "size",
+  "order_bys",
+  "title",
+  "body",
+  "image_url",
+  "icon_url",
+  "deep_link",
+  "scheduled_at",
+  "status",
+  "device_ids",
+  "notification_id",
+  "ios",
+  "android",
+];
+
+/**
+ * Reads the fields of a JSON body. Ignores unknown fields, but refuses fields that only other
+ * routes use, because the client believes that they have an effect. `taken` lists the fields that
+ * are used here or that clients may send back unchanged. Throws 400.
+ */
+export function fieldsOf(body: unknown, taken: string[]): Fields {
+  const fields = new Fields(body);
+  const idle = KNOWN_FIELDS.filter(
+    (name) => !taken.includes(name) && (fields.get(name) ?? null) !== null,
+  );
+  if (idle.length > 0)
+    throw new AppError(
+      "invalid",
+      `${idle.join(", ")} ${idle.length === 1 ? "has" : "have"} no effect here`,
+    );
+  return fields;
+}
+
+/** A path segment with a literal colon, which the router takes for a parameter. Throws 404 for anything else there. */
+export function literal(captured: string, wanted: string): void {
+  if (captured !== wanted) throw new AppError("no_route", "no such route");
+}
+
+/** The paging of a query: `start` from 0, `size` from 1 to 1000. Throws 400. */
+export function paging(query: URLSearchParams): { start: number; size: number } {
+  return {
+    start: whole(query, "start", 0, 0, 2 ** 31 - 1),
+    size: whole(query, "size", 10, 1, 1000),
+  };
+}
+
+function whole(
+  query: URLSearchParams,
+  name: string,
+  absent: number,
+  min: number,
+  max: number,
+): number {
+  return wholeOf(query.get(name) ?? absent, name, min, max);
+}
+
+/** A number, or its decimal text as some clients send it. */
+export function wholeOf(value: unknown, name: string, min: number, max: number): number {
+  const isText = typeof value === "string" && /^\d{1,10}$/.test(value);
+  const number = isText ? Number(value) : value;
+  if (typeof number !== "number" || !Number.isInteger(number) || number < min || number > max)
+    throw new AppError("invalid", `${name} must be a whole number from ${min} to ${max}`);
+  return number;
+}
+
+/** How a route that answers in the envelope is described, by an example of its result. */
+export function detail(summary: string, result: unknown, ...statuses: number[]) {
+  return {
+    tags: ["Push"],
+    summary,
+    security: [{ serverKey: [] }],
+    responses: {
+      200: json({ success: true, result, reason: null }),
+      ...errorsLike({ success: false, result: null, reason: "what is wrong" }, statuses),
+    },
+  };
+}
+
+/** A JSON body shown by an example. */
+export function jsonBody(example: object) {
+  return { requestBody: { required: true, content: { "application/json": { example } } } };
+}

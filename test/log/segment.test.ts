@@ -1,0 +1,141 @@
+import { describe, expect, test } from "bun:test";
+
+import * as fc from "fast-check";
+
+import {
+  FLAG,
+  type Kind,
+  RECORD_HEADER_BYTES,
+  type Segment,
+  SegmentError,
+  SegmentWriter,
+  readSegment,
+  recordBody,
+  segmentKey,
+} from "../../src/log/segment.ts";
+
+const KINDS: Kind[] = ["batch", "session", "chunk", "image", "project"];
+const TIME_MAX = 2 ** 45;
+
+const facts = fc.record({
+  bytes: fc.nat(),
+  hash: fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }),
+  messages: fc.nat(),
+  firstAt: fc.option(fc.nat(TIME_MAX)),
+  lastAt: fc.option(fc.nat(TIME_MAX)),
+});
+
+const record = fc.record({
+  head: fc.record({
+    kind: fc.constantFrom(...KINDS),
+    flags: fc.nat(7),
+    projectId: fc.nat(2 ** 31 - 1),
+    sessionId: fc.bigInt({ min: 0n, max: 2n ** 63n - 1n }),
+    receivedAt: fc.nat(TIME_MAX),
+  }),
+  body: fc.uint8Array({ maxLength: 300 }),
+  facts: fc.option(facts, { nil: undefined }),
+});
+
+const records = fc.array(record, { minLength: 1, maxLength: 30 });
+
+type Records = typeof records extends fc.Arbitrary<infer Value> ? Value : never;
+
+function write(all: Records): Segment {
+  const writer = new SegmentWriter(new Uint8Array(64 * 1024));
+  for (const { head, body, facts: known } of all) {
+    expect(writer.fits(body.length)).toBe(true);
+    writer.append(head, body, known);
+  }
+  return writer.seal(Bun.randomUUIDv7());
+}
+
+describe("a segment", () => {
+  test("is read back as it was written", () => {
+    fc.assert(
+      fc.property(records, (all) => {
+        const segment = write(all);
+        const read = readSegment(segment.bytes.slice());
+        expect(read.id).toBe(segment.id);
+        expect(read.entries).toEqual(segment.entries);
+        for (const [index, { offset, length }] of read.entries.entries()) {
+          const bytes = read.bytes.subarray(offset - RECORD_HEADER_BYTES, offset + length);
+          expect(recordBody(bytes)).toEqual(all[index]?.body ?? new Uint8Array());
+        }
+      }),
+    );
+  });
+
+  test("is refused when its end is missing, wherever it was cut", () => {
+    fc.assert(
+      fc.property(records, fc.nat(), (all, at) => {
+        const { bytes } = write(all);
+        expect(() => readSegment(bytes.subarray(0, at % bytes.length))).toThrow(SegmentError);
+      }),
+    );
+  });
+
+  test("with one bit flipped is never taken for what was written", () => {
+    fc.assert(
+      fc.property(records, fc.nat(), fc.nat(7), (all, at, bit) => {
+        const segment = write(all);
+        const bytes = segment.bytes.slice();
+        const index = at % bytes.length;
+        bytes[index] = (bytes[index] ?? 0) ^ (1 << bit);
+        expect(() => readWhole(bytes)).toThrow(SegmentError);
+      }),
+    );
+  });
+
+  test("is sealed within its buffer however small the records are", () => {
+    const writer = new SegmentWriter(new Uint8Array(16 * 1024));
+    const head = {
+      kind: "batch",
+      flags: FLAG.gzip,
+      projectId: 2 ** 32 - 1,
+      sessionId: 2n ** 63n,
+      receivedAt: TIME_MAX,
+    } as const;
+    const most = {
+      bytes: 2 ** 31,
+      hash: 2n ** 64n - 1n,
+      messages: 2 ** 31,
+      firstAt: TIME_MAX,
+      lastAt: TIME_MAX,
+    };
+    while (writer.fits(1)) writer.append(head, new Uint8Array(1), most);
+    const segment = writer.seal(Bun.randomUUIDv7());
+    expect(segment.entries.length).toBeGreaterThan(50);
+    expect(readSegment(segment.bytes).entries).toEqual(segment.entries);
+  });
+
+  test("of one large record has the buffer that was asked for", () => {
+    const body = new Uint8Array(1_000_000).fill(7);
+    const writer = new SegmentWriter(new Uint8Array(SegmentWriter.bytesFor(body.length)));
+    expect(writer.fits(body.length)).toBe(true);
+    expect(writer.fits(body.length + 1)).toBe(false);
+  });
+
+  test("has a key of its hour, from its id alone", () => {
+    expect(segmentKey("0199c7e2-8c00-7abc-8def-0123456789ab")).toBe(
+      "segments/2025/10/09/07/0199c7e2-8c00-7abc-8def-0123456789ab",
+    );
+  });
+});
+
+/** Reads the footer and every record, and compares what both say of a record. */
+function readWhole(bytes: Uint8Array): void {
+  const { entries } = readSegment(bytes);
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  for (const { offset, length, projectId, sessionId, receivedAt, kind, flags } of entries) {
+    const start = offset - RECORD_HEADER_BYTES;
+    recordBody(bytes.subarray(start, offset + length));
+    const agrees =
+      view.getUint32(start + 4, true) === projectId &&
+      view.getBigUint64(start + 8, true) === sessionId &&
+      view.getBigUint64(start + 16, true) === BigInt(receivedAt) &&
+      KINDS[view.getUint8(start + 32)] === kind &&
+      view.getUint8(start + 33) === flags;
+    if (!agrees) throw new SegmentError("header and footer differ");
+  }
+}

@@ -1,0 +1,36 @@
+import { expect, test } from "bun:test";
+
+import { TokenBucket } from "../../src/platform/token-bucket.ts";
+
+function bucket(perSecond: number, burst: number) {
+  const clock = { ms: 0 };
+  return { clock, tokens: new TokenBucket(perSecond, burst, () => clock.ms) };
+}
+
+test("a burst can be taken at once, then the rate decides", () => {
+  const { clock, tokens } = bucket(4, 40);
+  for (let taken = 0; taken < 40; taken++) {
+    expect(tokens.has(1)).toBe(true);
+    tokens.take(1);
+  }
+  expect(tokens.has(1)).toBe(false);
+  clock.ms += 249;
+  expect(tokens.has(1)).toBe(false);
+  clock.ms += 1;
+  expect(tokens.has(1)).toBe(true);
+});
+
+test("an idle bucket holds no more than its burst", () => {
+  const { clock, tokens } = bucket(4, 2);
+  clock.ms += 3_600_000;
+  tokens.take(2);
+  expect(tokens.has(1)).toBe(false);
+});
+
+test("taking from an empty bucket leaves no debt", () => {
+  const { clock, tokens } = bucket(4, 1);
+  tokens.take(1);
+  tokens.take(1);
+  clock.ms += 250;
+  expect(tokens.has(1)).toBe(true);
+});
