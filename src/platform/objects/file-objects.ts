@@ -15,6 +15,7 @@ import {
 } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 
+import { DirectWriter } from "./direct-write.ts";
 import { checkKey, checkRange } from "./object-keys.ts";
 import { ObjectConflict, ObjectDamaged, ObjectMissing, type ObjectStore } from "./objects.ts";
 import { abortable } from "../streams.ts";
@@ -34,6 +35,7 @@ export class FileObjects implements ObjectStore {
   readonly freePuts = true;
   readonly #root: string;
   readonly #temporary: string;
+  readonly #direct = new DirectWriter();
   /** Folders that are known to last, so that a PUT need not make them again. */
   readonly #folders = new Map<string, Promise<void>>();
 
@@ -57,7 +59,10 @@ export class FileObjects implements ObjectStore {
     checkKey(key);
     const path = join(this.#root, key);
     const temporary = join(this.#temporary, Bun.randomUUIDv7());
-    const write = async (file: FileHandle) => await file.writeFile(body);
+    const write = async () => {
+      if (await this.#direct.write(temporary, body)) return;
+      await writeDurably(temporary, async (file) => await file.writeFile(body));
+    };
     const created = await this.#create(path, temporary, write, signal);
     if (!created && !(await readFile(path)).equals(body)) throw taken(path);
   }
@@ -70,10 +75,11 @@ export class FileObjects implements ObjectStore {
     checkKey(key);
     const path = join(this.#root, key);
     const temporary = join(this.#temporary, uploadOf(key) + Bun.randomUUIDv7());
-    const write = async (file: FileHandle) => {
-      for await (const chunk of signal ? abortable(chunks, signal) : chunks)
-        await file.writeFile(chunk);
-    };
+    const write = async () =>
+      await writeDurably(temporary, async (file) => {
+        for await (const chunk of signal ? abortable(chunks, signal) : chunks)
+          await file.writeFile(chunk);
+      });
     if (!(await this.#create(path, temporary, write, signal))) throw taken(path);
   }
 
@@ -156,7 +162,7 @@ export class FileObjects implements ObjectStore {
   async #create(
     path: string,
     temporary: string,
-    write: (file: FileHandle) => Promise<void>,
+    write: () => Promise<void>,
     signal: AbortSignal | undefined,
   ): Promise<boolean> {
     signal?.throwIfAborted();
@@ -164,7 +170,7 @@ export class FileObjects implements ObjectStore {
     await this.#ensure(folder);
     let created = true;
     try {
-      await writeDurably(temporary, write);
+      await write();
       signal?.throwIfAborted();
       await link(temporary, path);
     } catch (error) {
@@ -260,7 +266,7 @@ async function writeDurably(
 ): Promise<void> {
   await using file = await open(path, "wx");
   await write(file);
-  await file.sync();
+  await file.datasync();
 }
 
 async function makeFolder(path: string): Promise<void> {
