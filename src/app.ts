@@ -16,8 +16,9 @@ import { Quotas } from "./ingest/quotas.ts";
 import { batchRoutes, ingestRoutes } from "./ingest/routes.ts";
 import { indexSegment } from "./ingest/segment-index.ts";
 import { SegmentReader } from "./ingest/segment-reader.ts";
-import { type Segment } from "./ingest/segment.ts";
+import { type Segment, segmentIdOf } from "./ingest/segment.ts";
 import { Ingest } from "./ingest/service.ts";
+import { markUnreadable } from "./ingest/unreadable.ts";
 import { internalRoutes, notificationRoutes } from "./notifications/routes.ts";
 import { parseEventsQuery } from "./notifications/schema.ts";
 import { Notifications } from "./notifications/service.ts";
@@ -127,7 +128,10 @@ export async function buildApp(given: Serving) {
   const { commitLog, inflight, metrics, projects, quotas } = write;
   const clients = new Clients(config.trustedProxies);
   const access = { clients, serverKeys: new ServerKeys(config.serverKeys) };
-  const faults = new ReadFaults(metrics, log);
+  const faults = new ReadFaults(metrics, log, async (key) => {
+    const id = segmentIdOf(key);
+    if (id !== undefined) await markUnreadable(sql, [id]);
+  });
   const workerNumber = await WorkerNumber.lease(sql, log);
   const rateLimits = await openRateLimits(config, open.redis, metrics, log);
   const { rows } = rateLimits;
