@@ -16,13 +16,14 @@ import { Quotas } from "./projects/quotas.ts";
 import { batchRoutes, ingestRoutes } from "./ingest/routes.ts";
 import { indexSegment } from "./log/segment-index.ts";
 import { SegmentReader } from "./log/segment-reader.ts";
-import { type Segment } from "./log/segment.ts";
+import { type Segment, segmentIdOf } from "./log/segment.ts";
 import { Ingest } from "./ingest/service.ts";
 import { internalRoutes, notificationRoutes } from "./campaigns/routes.ts";
 import { parseEventsQuery } from "./campaigns/schema.ts";
 import { Notifications } from "./campaigns/service.ts";
 import { Scrapes } from "./platform/telemetry/metrics-relay.ts";
 import { Clients } from "./platform/http/clients.ts";
+import { markUnreadable } from "./log/unreadable.ts";
 import { type Clock, SYSTEM_CLOCK } from "./platform/clock.ts";
 import { type Config } from "./platform/config/config.ts";
 import { Cors } from "./platform/http/cors.ts";
@@ -127,7 +128,10 @@ export async function buildApp(given: Serving) {
   const { commitLog, inflight, metrics, projects, quotas } = write;
   const clients = new Clients(config.trustedProxies);
   const access = { clients, serverKeys: new ServerKeys(config.serverKeys) };
-  const faults = new ReadFaults(metrics, log);
+  const faults = new ReadFaults(metrics, log, async (key) => {
+    const id = segmentIdOf(key);
+    if (id !== undefined) await markUnreadable(sql, [id]);
+  });
   const workerNumber = await WorkerNumber.lease(sql, log);
   const rateLimits = await openRateLimits(config, open.redis, metrics, log);
   const { rows } = rateLimits;

@@ -1,11 +1,12 @@
 import { type Sql } from "../platform/database/database.ts";
+import { anyUnreadable } from "../log/unreadable.ts";
 import { type Digest } from "./contents.ts";
 
 const FILES_MAX = 1000;
 
 /** Result of a lookup by file name. */
 export type Found = {
-  /** True if the file's own bytes are stored under its name. */
+  /** True if the file's own bytes are stored under its name, and not known to be lost. */
   known: boolean;
   /** True if other bytes are stored under its name. */
   others: boolean;
@@ -60,6 +61,7 @@ async function selectFound(sql: Sql, questions: Question[]): Promise<Found[]> {
     select exists (
       select from image_contents as content
       where project_id = file.project and content.name = file.name and content.sha256 = decode(file.sha256, 'hex')
+        and not ${anyUnreadable(sql, sql`content.chunk_segments`)}
     ) as known, exists (
       select from image_contents as content
       where project_id = file.project and content.name = file.name and content.sha256 <> decode(file.sha256, 'hex')

@@ -1,4 +1,5 @@
 import { type Sql } from "../platform/database/database.ts";
+import { anyUnreadable } from "../log/unreadable.ts";
 import { unavailable } from "../platform/errors.ts";
 
 /** Identifies the bytes of a file: length, CRC-32 and SHA-256. */
@@ -24,7 +25,7 @@ export type Chunks = {
 
 /**
  * Adds known contents to the session, and returns where the bytes of each are stored. Throws 503 if
- * one was deleted meanwhile.
+ * one was deleted meanwhile, or found to be lost.
  */
 export async function useContents(
   sql: Sql,
@@ -38,6 +39,7 @@ export async function useContents(
     ), locked as (
       select content.name, content.sha256 from image_contents as content
       join sent on content.project_id = ${projectId} and content.name = sent.name and content.sha256 = sent.hash
+      where not ${anyUnreadable(sql, sql`content.chunk_segments`)}
       -- In the order that indexing has, too: otherwise two forms could deadlock over the same names.
       order by content.name, content.sha256 for no key update of content
     ), counted as (

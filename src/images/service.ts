@@ -2,6 +2,7 @@ import { LRUCache } from "lru-cache";
 
 import { type Clients } from "../platform/http/clients.ts";
 import { type Sql } from "../platform/database/database.ts";
+import { anyUnreadable } from "../log/unreadable.ts";
 import { unavailable } from "../platform/errors.ts";
 import { type RowLimit } from "../platform/http/rate-limits.ts";
 import { type KnownSession, type Sessions } from "../sessions/service.ts";
@@ -94,7 +95,7 @@ function dataBytes(events: FormEvent[]): number {
 
 /**
  * Names of a project's most used images, newest first among equals: clients need not send these
- * again. Lists only images that two sessions sent from different networks, so that a client cannot
+ * again. Leaves out lost ones. Lists only images that two sessions sent from different networks, so that a client cannot
  * learn the name of an image that only one other client has.
  */
 export class ImageNames {
@@ -116,7 +117,7 @@ export class ImageNames {
 
 async function selectMostUsed(sql: Sql, projectId: number): Promise<string[]> {
   const rows = await sql<{ name: string }[]>`
-    select name from image_contents where project_id = ${projectId} and shared
+    select name from image_contents where project_id = ${projectId} and shared and not ${anyUnreadable(sql, sql`chunk_segments`)}
     order by uses desc, stored_at desc limit ${CONTENTS_LISTED_MAX}`;
   return [...new Set(rows.map(({ name }) => name))].slice(0, LISTED_MAX);
 }

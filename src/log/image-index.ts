@@ -1,22 +1,22 @@
 import { type Queryable } from "../platform/database/database.ts";
 import { type HashedImage } from "./stored-segment.ts";
+import { type Precedence, replaceChunks } from "./unreadable.ts";
 
 type Content = HashedImage & { network_session: string | null; shared: boolean };
 type Records = { id: string; images: HashedImage[] }[];
 
 /**
- * Which of two equal contents decides where the bytes are read from: the existing row, or the one
- * that was stored earlier.
- */
-export type Precedence = "stays" | "earlier";
-
-/**
  * Returns the CTEs `contents` and `uses`, which insert the rows of hashed images; `added` tells
- * whether a row is new. Row locks are always taken in the same order, contents before uses, so that
+ * whether a row is new. Of several copies one without `unreadable` segments is taken. Row locks are always taken in the same order, contents before uses, so that
  * concurrent processes cannot deadlock.
  */
-export function insertImages(sql: Queryable, segments: Records, precedence: Precedence) {
-  const { contents, uses } = mergeImages(segments);
+export function insertImages(
+  sql: Queryable,
+  segments: Records,
+  precedence: Precedence,
+  unreadable = new Set<string>(),
+) {
+  const { contents, uses } = mergeImages(segments, unreadable);
   return sql`
     contents as (
       insert into image_contents as known (project_id, name, sha256, kind, content_type, bytes, crc32, uses, stored_at, network, network_session,
@@ -56,6 +56,7 @@ function joinContent(sql: Queryable, precedence: Precedence) {
   return sql`uses = known.uses + excluded.uses,
         shared = known.shared or excluded.shared
           or coalesce(known.network <> excluded.network and known.network_session <> excluded.network_session, false),
+        ${replaceChunks(sql, precedence)},
         ${precedence === "stays" ? keepFirst(sql) : takeEarlier(sql)}`;
 }
 
@@ -69,18 +70,17 @@ function takeEarlier(sql: Queryable) {
           select network, session from (values
             (known.network, known.network_session, known.stored_at), (excluded.network, excluded.network_session, excluded.stored_at)
           ) as either (network, session, stored_at) order by network is null, stored_at limit 1),
-        (kind, content_type, stored_at, chunk_segments, chunk_offsets, chunk_lengths) = (
-          select kind, content_type, stored_at, chunk_segments, chunk_offsets, chunk_lengths from (values
-            (known.kind, known.content_type, known.stored_at, known.chunk_segments, known.chunk_offsets, known.chunk_lengths),
-            (excluded.kind, excluded.content_type, excluded.stored_at, excluded.chunk_segments, excluded.chunk_offsets, excluded.chunk_lengths)
-          ) as either (kind, content_type, stored_at, chunk_segments, chunk_offsets, chunk_lengths) order by stored_at limit 1)`;
+        (kind, content_type, stored_at) = (
+          select kind, content_type, stored_at from (values
+            (known.kind, known.content_type, known.stored_at), (excluded.kind, excluded.content_type, excluded.stored_at)
+          ) as either (kind, content_type, stored_at) order by stored_at limit 1)`;
 }
 
 /**
  * Merges duplicates: a content or use can be recorded several times, and one statement can update a
  * row only once.
  */
-function mergeImages(segments: Records) {
+function mergeImages(segments: Records, unreadable: Set<string>) {
   const contents = new Map<string, Content>();
   const uses = new Map<string, HashedImage>();
   for (const { id, images } of segments)
@@ -88,7 +88,10 @@ function mergeImages(segments: Records) {
       const content = `${image.project_id}/${image.sha256}/${image.name}`;
       const first = contents.get(content);
       if (first === undefined) contents.set(content, contentOf(image, id));
-      else addUse(first, image);
+      else {
+        addUse(first, image);
+        if (isLost(first, unreadable)) takeChunks(first, contentOf(image, id));
+      }
       const use = `${image.session_id}/${image.sha256}/${image.name}`;
       if ((uses.get(use)?.stored_at ?? "") <= image.stored_at) uses.set(use, image);
     }
@@ -103,6 +106,17 @@ function contentOf(image: HashedImage, id: string): Content {
     network_session: image.network === null ? null : image.session_id,
     shared: false,
   };
+}
+
+function isLost({ chunk_segments: chunks }: HashedImage, unreadable: Set<string>): boolean {
+  return chunks.some((chunk) => chunk !== null && unreadable.has(chunk));
+}
+
+function takeChunks(
+  content: Content,
+  { chunk_segments, chunk_offsets, chunk_lengths }: Content,
+): void {
+  Object.assign(content, { chunk_segments, chunk_offsets, chunk_lengths });
 }
 
 function useOf({

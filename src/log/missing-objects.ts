@@ -14,11 +14,11 @@ const READS_AT_A_TIME = 16;
  */
 export type RowRange = { after: string; last: string; listed: string[] };
 
-/** Yields the keys of missing objects whose segments have rows that are not marked as deleted. */
+/** Yields, a page at a time, the keys of missing objects whose segments have rows that are not marked as deleted. */
 export async function* missingObjects(
   { sql, objects }: { sql: Sql; objects: ObjectStore },
   { after, last, listed }: RowRange,
-): AsyncGenerator<string> {
+): AsyncGenerator<string[]> {
   const limit = pLimit(READS_AT_A_TIME);
   for (let from = after; ;) {
     const rows = await throughOutage(
@@ -35,7 +35,7 @@ export async function* missingObjects(
       keys,
       async (key) => (await isGone(objects, key)) && (await isLive(sql, key)),
     );
-    yield* keys.filter((_key, nth) => gone[nth] === true);
+    yield keys.filter((_key, nth) => gone[nth] === true);
     const end = rows.at(-1);
     if (end === undefined || rows.length < PAGE_ROWS) return;
     from = end.id;

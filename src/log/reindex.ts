@@ -5,10 +5,11 @@ import { type Log } from "../platform/logger.ts";
 import { ObjectDamaged, ObjectMissing, type ObjectStore } from "../platform/objects/objects.ts";
 import { type CheckedSegment, readChecked } from "./checked-segment.ts";
 import { type RowRange, isLive, missingObjects } from "./missing-objects.ts";
-import { claimSegments, restoreBatches, restoreRows } from "./restore.ts";
+import { chunkSegments, claimSegments, restoreBatches, restoreRows } from "./restore.ts";
 import { SegmentError, segmentIdOf } from "./segment.ts";
 import { type Listed } from "./stored-segment.ts";
 import { throughOutage } from "./through-outage.ts";
+import { markAbsent, markReadable, markUnreadable, unreadableOf } from "./unreadable.ts";
 
 const PAGE_OBJECTS = 1000;
 // Objects and bytes read ahead at most.
@@ -47,8 +48,11 @@ export type Reindexed = {
   contested: number[];
 };
 
-/** An object to check; `known` if its segment has a row that is not marked as deleted. */
-type Found = Listed & { known: boolean };
+/**
+ * An object to check; `known` if its segment has a row that is not marked as deleted, `unreadable`
+ * if the segment is marked so.
+ */
+type Found = Listed & { known: boolean; unreadable: boolean };
 
 /**
  * Verifies every byte of every segment, and recreates the rows of everything in the store that is
@@ -58,6 +62,8 @@ type Found = Listed & { known: boolean };
  * Restores the undamaged records of a damaged segment. Also creates the rows of its damaged
  * batches, unless another copy exists, so that readers report them as missing instead of silently
  * skipping them.
+ *
+ * Marks missing and damaged segments as unreadable, and removes the mark of verified ones.
  */
 export class Reindex {
   readonly #deps: ReindexDeps;
@@ -111,12 +117,15 @@ export class Reindex {
             select id, deleted from segments where id = any(${ids})`,
       );
       const deleted = new Map(rows.map((row) => [row.id, row.deleted]));
+      const marked = await throughOutage(async () => await unreadableOf(this.#deps.sql, ids));
       this.#done.objects += page.length;
       this.#done.known += deleted.size;
       for (const object of page) {
-        const isDeleted = deleted.get(segmentIdOf(object.key) ?? "");
+        const id = segmentIdOf(object.key) ?? "";
+        const isDeleted = deleted.get(id);
         // A segment marked as deleted is about to be removed.
-        if (isDeleted !== true) yield { ...object, known: isDeleted === false };
+        if (isDeleted !== true)
+          yield { ...object, known: isDeleted === false, unreadable: marked.has(id) };
         else this.#checked++;
       }
       const last = ids.at(-1);
@@ -129,20 +138,29 @@ export class Reindex {
 
   /** Returns undefined if there is nothing to restore. */
   async #read(found: Found): Promise<CheckedSegment | undefined> {
+    const segment = await this.#readChecked(found);
+    if (segment === undefined) return undefined;
+    if (segment.problem !== undefined) await this.#markDamaged(found.key, segment.problem);
+    else if (found.unreadable)
+      await throughOutage(async () => await markReadable(this.#deps.sql, segment.id));
+    return found.known ? undefined : segment;
+  }
+
+  /** Reports an object that is no segment or missing, and returns undefined. */
+  async #readChecked(found: Found): Promise<CheckedSegment | undefined> {
     const { objects, log } = this.#deps;
     try {
-      const segment = await readChecked(objects, found);
-      if (segment.problem !== undefined) this.#reportDamaged(found.key, segment.problem);
-      return found.known ? undefined : segment;
+      return await readChecked(objects, found);
     } catch (error) {
       if (error instanceof ObjectMissing) {
         // An object without a row was garbage collected as an orphan meanwhile.
-        if (found.known && (await isLive(this.#deps.sql, found.key))) this.#countMissing(found.key);
+        if (found.known && (await isLive(this.#deps.sql, found.key)))
+          await this.#markMissing([found.key]);
         return undefined;
       }
       // A store that is away is not one damaged object.
       if (!(error instanceof SegmentError || error instanceof ObjectDamaged)) await objects.ping();
-      this.#reportDamaged(found.key, error);
+      await this.#markDamaged(found.key, error);
       log.debug({ err: error, key: found.key }, "not reindexed");
       return undefined;
     }
@@ -162,6 +180,7 @@ export class Reindex {
   async #restoreOnce(segments: CheckedSegment[]): Promise<void> {
     const { fresh, contested } = await this.#deps.sql.begin(async (transaction) => {
       const claimed = await claimSegments(transaction, segments);
+      await markAbsent(transaction, chunkSegments(claimed));
       const restored = await restoreRows(transaction, claimed.map(wholeOf), { newerGiveWay: true });
       const lost = claimed.flatMap(({ id, damaged }) =>
         damaged.length > 0 ? { id, entries: damaged } : [],
@@ -179,18 +198,29 @@ export class Reindex {
       if (!this.#done.contested.includes(id)) this.#done.contested.push(id);
   }
 
+  async #markDamaged(key: string, reason: unknown): Promise<void> {
+    this.#reportDamaged(key, reason);
+    await this.#mark([key]);
+  }
+
   #reportDamaged(key: string, reason: unknown): void {
     this.#done.damaged++;
     this.#report(key, reason instanceof Error ? reason.message : String(reason));
   }
 
   async #reportMissing(range: RowRange): Promise<void> {
-    for await (const key of missingObjects(this.#deps, range)) this.#countMissing(key);
+    for await (const keys of missingObjects(this.#deps, range)) await this.#markMissing(keys);
   }
 
-  #countMissing(key: string): void {
-    this.#done.missing++;
-    this.#report(key, "the object is gone");
+  async #markMissing(keys: string[]): Promise<void> {
+    this.#done.missing += keys.length;
+    for (const key of keys) this.#report(key, "the object is gone");
+    await this.#mark(keys);
+  }
+
+  async #mark(keys: string[]): Promise<void> {
+    const ids = keys.map(segmentIdOf).filter((id) => id !== undefined);
+    await throughOutage(async () => await markUnreadable(this.#deps.sql, ids));
   }
 
   #report(key: string, reason: string): void {

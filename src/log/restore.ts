@@ -5,6 +5,7 @@ import { mergeProject } from "./project-merge.ts";
 import { batchColumns } from "./segment-index.ts";
 import { COLUMNS, type SessionRecord, type StoredSegment, isHashed } from "./stored-segment.ts";
 import { restoreUnhashed } from "./unhashed-images.ts";
+import { type Precedence, replaceBatch, unreadableOf } from "./unreadable.ts";
 
 /** Makes the rows of segments that have none, and returns the segments that it made them for. Another process that does the same is waited for. */
 export async function claimSegments<Stored extends StoredSegment>(
@@ -71,16 +72,25 @@ async function restoreSessions(sql: Queryable, records: SessionRecord[]): Promis
 async function restoreImages(
   sql: Queryable,
   segments: StoredSegment[],
-  { newerGiveWay }: RestoreOptions,
+  options: RestoreOptions,
 ): Promise<number> {
   const hashed = segments.map(({ id, images }) => ({ id, images: images.filter(isHashed) }));
   if (hashed.every(({ images }) => images.length === 0)) return 0;
-  const precedence = newerGiveWay ? "earlier" : "stays";
+  const unreadable = await unreadableOf(sql, chunkSegments(hashed));
   const [row] = await sql<[{ added: number }]>`
-    with ${insertImages(sql, hashed, precedence)}
+    with ${insertImages(sql, hashed, precedenceOf(options), unreadable)}
     select (select count(*) filter (where added) from contents)::integer
       + (select count(*) filter (where added) from uses)::integer as added`;
   return row.added;
+}
+
+/** Returns the segments that the images' chunks are in. */
+export function chunkSegments(segments: Pick<StoredSegment, "id" | "images">[]): Set<string> {
+  return new Set(
+    segments.flatMap(({ id, images }) =>
+      images.flatMap(({ chunk_segments: chunks }) => chunks.map((chunk) => chunk ?? id)),
+    ),
+  );
 }
 
 async function restoreUnhashedImages(
@@ -99,14 +109,9 @@ async function restoreUnhashedImages(
 export async function restoreBatches(
   sql: Queryable,
   segments: Pick<StoredSegment, "id" | "entries">[],
-  { newerGiveWay }: RestoreOptions,
+  options: RestoreOptions,
 ): Promise<number> {
   const b = batchColumns(segments);
-  const onConflict = newerGiveWay
-    ? sql`do update set (segment_id, "offset", length, flags, received_at) =
-        (excluded.segment_id, excluded."offset", excluded.length, excluded.flags, excluded.received_at)
-        where (excluded.segment_id, excluded."offset") < (batches.segment_id, batches."offset")`
-    : sql`do nothing`;
   const { count } = await sql`
     insert into batches (session_id, segment_id, "offset", length, bytes, hash, flags, messages, first_at, last_at, received_at)
     select distinct on (session_id, hash) session_id, (${segments.map(({ id }) => id)}::uuid[])[segment], "offset", length, bytes, hash,
@@ -116,7 +121,7 @@ export async function restoreBatches(
       ${b.firstAt}::text::bigint[], ${b.lastAt}::text::bigint[], ${b.receivedAt}::text::bigint[])
       as batch (segment, session_id, "offset", length, bytes, hash, flags, messages, first_ms, last_ms, received_ms)
     order by session_id, hash, segment, "offset"
-    on conflict (session_id, hash) ${onConflict}`;
+    on conflict (session_id, hash) ${replaceBatch(sql, precedenceOf(options))}`;
   return count;
 }
 
@@ -149,6 +154,10 @@ export async function isNeeded(sql: Queryable, segment: StoredSegment): Promise<
       where record.stored_at in (used.sent_at, content.stored_at)
     ) as needed`;
   return row.needed;
+}
+
+function precedenceOf({ newerGiveWay }: RestoreOptions): Precedence {
+  return newerGiveWay ? "earlier" : "stays";
 }
 
 function arrayLiteral(values: Iterable<string | bigint>): string {

@@ -8,13 +8,14 @@ import { insertImages } from "./image-index.ts";
 import { mergeProject } from "./project-merge.ts";
 import { FLAG, type Kind, type Segment } from "./segment.ts";
 import { COLUMNS, type HashedImage, type ProjectRecord } from "./stored-segment.ts";
+import { replaceBatch } from "./unreadable.ts";
 
 /** How many batches are new, and how many the session had already. */
 export type Indexed = { stored: number; duplicates: number };
 
 /**
  * Makes a stored segment findable at once: its row, its batches' rows, and the rows that its other records hold.
- * Batches that the session has already are left out. Calling it again for an indexed segment changes nothing.
+ * Batches that the session has already are left out, unless their copy is unreadable. Calling it again for an indexed segment changes nothing.
  * Throws SegmentDeleted when the segment was collected as an orphan.
  */
 export async function indexSegment(sql: Sql, segment: Segment): Promise<Indexed> {
@@ -56,14 +57,15 @@ async function insertSegment(sql: Queryable, segment: Segment): Promise<Indexed>
     ),${images.length === 0 ? sql`` : sql`${insertImages(sql, [{ id: segment.id, images }], "stays")},`}
     new_batches as (
       insert into batches (session_id, segment_id, "offset", length, bytes, hash, flags, messages, first_at, last_at, received_at)
-      select session_id, ${segment.id}, "offset", length, bytes, hash, flags, messages,
+      -- Once each, because a statement can update a row only once.
+      select distinct on (session_id, hash) session_id, ${segment.id}::uuid, "offset", length, bytes, hash, flags, messages,
         to_timestamp(first_ms / 1000.0), to_timestamp(last_ms / 1000.0), to_timestamp(received_ms / 1000.0)
       from unnest(${b.sessionId}::text::bigint[], ${b.offset}::text::integer[], ${b.length}::text::integer[],
         ${b.bytes}::text::integer[], ${b.hash}::text::bigint[], ${b.flags}::text::smallint[], ${b.messages}::text::integer[],
         ${b.firstAt}::text::bigint[], ${b.lastAt}::text::bigint[], ${b.receivedAt}::text::bigint[])
         as batch (session_id, "offset", length, bytes, hash, flags, messages, first_ms, last_ms, received_ms)
       order by session_id, hash, "offset"
-      on conflict (session_id, hash) do nothing
+      on conflict (session_id, hash) ${replaceBatch(sql, "stays")}
       returning 1
     )
     select count(*)::integer as stored from new_batches`;

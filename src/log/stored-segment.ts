@@ -54,6 +54,8 @@ export type ImageRecord = {
   stored_at: string;
   /** null: the segment that the record is in */
   chunk_segments: (string | null)[];
+  chunk_offsets: number[];
+  chunk_lengths: number[];
   /** SHA-256 in hex; undefined for images of earlier versions. */
   sha256?: string;
 };

@@ -3,12 +3,17 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 
 import { segmentKey } from "../../src/log/segment.ts";
+import { moveImages } from "../../src/log/unassigned-images.ts";
+import { SessionIds } from "../../src/sessions/session-id.ts";
+import { Tokens } from "../../src/sessions/token.ts";
 import { refusalOf } from "../support/answers.ts";
-import { KEYED, TestApp } from "../support/app.ts";
+import { KEYED, TestApp, type TestSession } from "../support/app.ts";
 import { type Harm, cut, flipped, gone, harm, keptLog } from "../support/damage.ts";
+import { eventually } from "../support/eventually.ts";
 import { failure } from "../support/failure.ts";
 import { FaultyObjects } from "../support/faulty-objects.ts";
-import { aFile, upload } from "../support/images.ts";
+import { aFile, from, hashList, imageList, imageOf, upload } from "../support/images.ts";
+import { emptyTables, reindex } from "../support/ingest-tables.ts";
 import { Random } from "../support/random.ts";
 import { type ServerBeside, metricOf, serverBeside } from "../support/requests.ts";
 
@@ -84,6 +89,80 @@ describe.each(["files", "s3"] as const)("an image in %s whose bytes are lost", (
     const part = await get("no end", { headers: { range: "bytes=0-999999" } });
     expect(part.status).toBe(206);
     expect(Buffer.compare(await part.bytes(), LARGE.subarray(0, 1_000_000))).toBe(0);
+  });
+});
+
+describe.each<[string, Uint8Array]>([
+  ["small", LARGE.subarray(0, 900)],
+  ["large", LARGE],
+])("a %s image that is sent again after its bytes were lost", (name, bytes) => {
+  /** Stores the image, loses its last chunk, and returns the chunk's key once it is marked. */
+  async function lose(app: TestApp, session: TestSession, how: Harm): Promise<string> {
+    expect((await upload(app, session, [aFile(name, bytes)])).status).toBe(200);
+    const [row] = await app.sql<{ id: string }[]>`
+      select chunk_segments[cardinality(chunk_segments)] as id from image_contents where name = ${name}`;
+    const key = segmentKey(row?.id ?? "");
+    await harm(app.objects, key, how);
+    expect(await failure(imageOf(app, name))).toBeInstanceOf(Error);
+    await eventually("marked", async () => {
+      const marks =
+        await app.sql`select from unreadable_segments where segment_id = ${row?.id ?? ""}`;
+      return marks.length === 1;
+    });
+    return key;
+  }
+
+  async function isRead(app: TestApp, { sessionID }: TestSession): Promise<boolean> {
+    const read = await imageOf(app, name, app.project.id, `?session=${sessionID}`);
+    return read !== undefined && Buffer.compare(read, bytes) === 0;
+  }
+
+  test.each<[string, Harm]>([
+    ["gone", gone],
+    ["flipped", flipped(60)],
+  ])("%s: is readable by all who sent it, and listed once", async (_, how) => {
+    await using app = await TestApp.start();
+    const [first, second] = [await app.aSession(), await app.aSession()];
+    await lose(app, first, how);
+    for (const session of [second, second, first])
+      expect((await upload(app, session, [aFile(name, bytes)])).status).toBe(200);
+    for (const session of [first, second]) {
+      expect(await isRead(app, session)).toBe(true);
+      expect(await imageList(app, session)).toHaveLength(1);
+    }
+    await emptyTables(app.sql);
+    await reindex(app);
+    expect(await isRead(app, second)).toBe(true);
+  });
+
+  test("a session without a project that sends it makes it readable for the project", async () => {
+    await using app = await TestApp.start();
+    const first = await app.aSession();
+    await lose(app, first, gone);
+    const sessionId = new SessionIds(() => 65_000).next();
+    const token = new Tokens(["test-secret"]).sign({
+      sessionId,
+      delay: 0,
+      expiresAt: Date.now() + 60_000,
+    });
+    expect((await upload(app, { token }, [aFile(name, bytes)])).status).toBe(200);
+    await app.sql`update sessions set project_id = ${app.project.id} where id = ${sessionId}`;
+    await app.sql.begin(async (sql) => await moveImages(sql, [sessionId]));
+    expect(await isRead(app, first)).toBe(true);
+  });
+
+  test("the hash list names it before and after, and not while it is lost", async () => {
+    await using app = await TestApp.start({ env: { TRUSTED_PROXIES: "127.0.0.0/8" } });
+    const [first, second] = [await app.aSession(), await app.aSession()];
+    const file = [aFile(name, bytes)];
+    await upload(app, second, file, { headers: from(2) });
+    await upload(app, first, file, { headers: from(1) });
+    await eventually("listed", async () => JSON.stringify(await hashList(app)) !== "[]");
+    await lose(app, first, gone);
+    await eventually("not listed", async () => JSON.stringify(await hashList(app)) === "[]");
+    expect((await upload(app, second, file)).status).toBe(200);
+    await eventually("listed", async () => JSON.stringify(await hashList(app)) !== "[]");
+    expect(await isRead(app, second)).toBe(true);
   });
 });
 

@@ -21,7 +21,7 @@ export async function ingestTables(sql: Sql) {
 
 /** As a new database has them. */
 export async function emptyTables(sql: Sql): Promise<void> {
-  await sql`truncate projects, sessions, segments, batches, images, image_contents, image_uses restart identity`;
+  await sql`truncate projects, sessions, segments, batches, images, image_contents, image_uses, unreadable_segments restart identity`;
 }
 
 export async function reindex({

@@ -61,6 +61,7 @@ const WRITERS: Record<string, string[]> = {
   session_worker_leases: ["src/sessions"],
   sessions: ["src/log"],
   signatures: ["src/api-keys"],
+  unreadable_segments: ["src/log"],
   users: ["src/updates"],
 };
 

@@ -41,26 +41,36 @@ export class Lost extends Error {
   }
 }
 
-/** Reports read failures to operators. */
+type OnLost = (key: string) => Promise<void>;
+
+/** Reports read failures to operators, and lost objects to `onLost`. */
 export class ReadFaults {
   readonly #metrics: Metrics;
   readonly #log: Log;
+  readonly #onLost: OnLost;
   readonly #logged = new LRUCache<string, true>({ max: LOGGED_MAX, ttl: LOGGED_MS });
   #awayLoggedMs = Number.NEGATIVE_INFINITY;
 
-  constructor(metrics: Metrics, log: Log) {
+  constructor(metrics: Metrics, log: Log, onLost: OnLost) {
     this.#metrics = metrics;
     this.#log = log;
+    this.#onLost = onLost;
   }
 
   /**
-   * Counts lost bytes, and logs their object at most once an hour. `about` says what was requested.
+   * Counts lost bytes, and reports their object at most once an hour. `about` says what was
+   * requested.
    */
   lost({ reason, key, cause }: Lost, about: object): void {
     this.#metrics.missingRecords.inc({ reason });
     if (this.#logged.has(key)) return;
     this.#logged.set(key, true);
     this.#log.error({ key, reason, ...about, err: cause }, `a stored object is ${reason}`);
+    this.#onLost(key).catch((error: unknown) => {
+      // The next read tries again.
+      this.#logged.delete(key);
+      this.#log.warn({ err: error, key }, "a lost object could not be marked");
+    });
   }
 
   /**
