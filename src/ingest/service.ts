@@ -1,4 +1,5 @@
 import { AppError } from "../platform/errors.ts";
+import { release } from "../platform/gc.ts";
 import { readEncoded } from "../platform/bodies/content.ts";
 import { type Metrics } from "../platform/telemetry/metrics.ts";
 import { type KnownSession, type Sessions } from "../sessions/service.ts";
@@ -80,7 +81,10 @@ export class Ingest {
       } as const;
       const facts = factsOf(content, frames);
       const memory = await commitLog.memoryFor(body.length);
-      return commitLog.append(head, body, facts, memory).segment;
+      const { segment } = commitLog.append(head, body, facts, memory);
+      release(sent);
+      release(content);
+      return segment;
     });
   }
 

@@ -1,12 +1,9 @@
 import { pack } from "msgpackr";
 import pLimit from "p-limit";
-import pRetry, { AbortError } from "p-retry";
 
-import { rejectOnAbort } from "../platform/abort.ts";
 import { type Clock } from "../platform/clock.ts";
 import { unavailable } from "../platform/errors.ts";
 import { type Log } from "../platform/logger.ts";
-import { warnRarely } from "../platform/rare-warnings.ts";
 import { type Metrics, type Waiting } from "../platform/telemetry/metrics.ts";
 import { type ObjectStore } from "../platform/objects/objects.ts";
 import { readyMemory } from "../platform/streams.ts";
@@ -24,10 +21,12 @@ import {
   segmentKey,
 } from "./segment.ts";
 import { OpenSegment, type PendingSegment } from "./open-segment.ts";
+import { BufferPool } from "../platform/buffer-pool.ts";
 import { TokenBucket } from "../platform/token-bucket.ts";
 
 const PUTS_MAX = 8;
-const BUFFERS_KEPT_MAX = 2;
+// A segment of this size closes once nothing was appended for this long: its clients may all be waiting.
+const QUIET = { bytes: 512 * 1024, ms: 8 };
 const EAGER_PUTS = { perSecond: 4, burst: 40 };
 
 export type CommitLogDeps = {
@@ -49,11 +48,6 @@ export type CommitLogOptions = {
   deadlineMs: number;
 };
 
-/** A segment was deleted as an orphan before its writer came to index it: its records must not be acknowledged. */
-export class SegmentDeleted extends Error {
-  override readonly name = "SegmentDeleted";
-}
-
 /** Group commit: many records share one object, and each is acknowledged only when that object is stored and indexed. */
 export class CommitLog {
   readonly #deps: CommitLogDeps;
@@ -63,17 +57,20 @@ export class CommitLog {
   readonly #committing = new Set<Promise<void>>();
   /** The oldest one first. */
   readonly #unsettled = new Set<OpenSegment>();
-  readonly #buffers: Uint8Array[] = [];
+  readonly #buffers: BufferPool;
   readonly #carried = new CarriedRecords(() => this.closeAll());
   #open: OpenSegment | undefined;
   readonly #deadlines = new Set<CommitDeadline>();
   #abandoned = false;
   #due = false;
+  #appendedMs = 0;
+  #quietTimer: NodeJS.Timeout | undefined;
   #checkScheduled = false;
 
   constructor(deps: CommitLogDeps, options: CommitLogOptions) {
     this.#deps = deps;
     this.#options = options;
+    this.#buffers = new BufferPool(options.bytes);
   }
 
   /** Allocates memory for a record that needs a segment of its own, to be passed to `append`; yields to the event loop meanwhile. */
@@ -96,6 +93,8 @@ export class CommitLog {
     segment.held.set(head.projectId, (segment.held.get(head.projectId) ?? 0) + body.length);
     this.#deps.inflight.add(head.projectId, body.length);
     this.#scheduleCheck();
+    this.#appendedMs = performance.now();
+    if (segment.writer.bytes >= QUIET.bytes) this.#watchQuiet(QUIET.ms);
     return { segment: segment.pending, entry };
   }
 
@@ -178,13 +177,14 @@ export class CommitLog {
 
   #openSegment(bodyBytes: number, memory?: Uint8Array): OpenSegment {
     const bytes = Math.max(this.#options.bytes, SegmentWriter.bytesFor(bodyBytes));
-    const pooled = bytes === this.#options.bytes ? this.#buffers.pop() : undefined;
     const timer = setTimeout(() => {
       this.#due = true;
       this.#closeIfDue();
     }, this.#options.intervalMs);
-    const own = memory?.length === bytes ? memory : pooled;
-    const segment = new OpenSegment(own ?? Buffer.allocUnsafeSlow(bytes), timer);
+    const isPooled = bytes === this.#options.bytes;
+    const own = memory?.length === bytes ? memory : undefined;
+    const buffer = isPooled ? this.#buffers.take() : (own ?? Buffer.allocUnsafeSlow(bytes));
+    const segment = new OpenSegment(buffer, isPooled, timer);
     this.#unsettled.add(segment);
     return segment;
   }
@@ -201,15 +201,26 @@ export class CommitLog {
 
   /**
    * Closes the open segment when its time has come: after the interval, at once while there are few PUTs, and where PUTs are free
-   * whenever none is running. Half full it closes as long as most PUT slots are idle: clients that wait for an answer before they send
-   * more would otherwise wait for the interval. While every PUT slot is taken it goes on filling, so that a slow store gets full segments.
+   * whenever none is running. It also closes half full as long as most PUT slots are idle, and with less once nothing more comes: clients
+   * that wait for an answer before they send more would otherwise wait for the interval. While every PUT slot is taken it goes on filling, so that a slow store gets full segments.
    */
   #closeIfDue(): void {
     if (this.#open === undefined || this.#committing.size >= PUTS_MAX) return;
     const free = this.#deps.objects.freePuts && this.#committing.size === 0;
     const half =
       this.#committing.size < PUTS_MAX / 2 && this.#open.writer.bytes >= this.#options.bytes / 2;
-    if (this.#due || free || half || this.#eager.has(1)) this.close();
+    const quiet =
+      this.#open.writer.bytes >= QUIET.bytes && performance.now() - this.#appendedMs >= QUIET.ms;
+    if (this.#due || free || half || quiet || this.#eager.has(1)) this.close();
+  }
+
+  #watchQuiet(ms: number): void {
+    this.#quietTimer ??= setTimeout(() => {
+      this.#quietTimer = undefined;
+      this.#closeIfDue();
+      const leftMs = QUIET.ms - (performance.now() - this.#appendedMs);
+      if (this.#open !== undefined && leftMs > 0) this.#watchQuiet(leftMs);
+    }, ms);
   }
 
   async #commit(segment: OpenSegment, sealed: Segment): Promise<void> {
@@ -222,12 +233,12 @@ export class CommitLog {
     let reusable = false;
     try {
       segment.waitsFor = "put";
-      await this.#retry("put", deadline, metrics.putSeconds, () => {
+      await deadline.retry("put", this.#deps, async () => {
         attempts++;
-        return objects.put(segmentKey(sealed.id), sealed.bytes, deadline.signal);
+        await objects.put(segmentKey(sealed.id), sealed.bytes, deadline.signal);
       });
       segment.waitsFor = "index";
-      await this.#retry("index", deadline, metrics.indexSeconds, () => index(sealed));
+      await deadline.retry("index", this.#deps, async () => await index(sealed));
       // After a failed attempt something may still be reading the buffer, as a statement that was given up.
       reusable = attempts === 1;
       metrics.segments.inc({ outcome: "committed" });
@@ -250,47 +261,6 @@ export class CommitLog {
     this.#deadlines.delete(deadline);
     this.#unsettled.delete(segment);
     inflight.remove(segment.held, performance.now() - segment.openedMs);
-    if (
-      reusable &&
-      sealed.bytes.buffer.byteLength === this.#options.bytes &&
-      this.#buffers.length < BUFFERS_KEPT_MAX
-    )
-      this.#buffers.push(segment.writer.buffer);
-  }
-
-  async #retry(
-    step: "put" | "index",
-    { signal }: CommitDeadline,
-    seconds: Metrics["putSeconds"],
-    attempt: () => Promise<void>,
-  ): Promise<void> {
-    const { metrics, log } = this.#deps;
-    let failure: unknown;
-    await pRetry(
-      async () => {
-        const startedMs = performance.now();
-        try {
-          await Promise.race([attempt(), rejectOnAbort(signal)]);
-        } catch (error) {
-          throw error instanceof SegmentDeleted ? new AbortError(error) : error;
-        }
-        seconds.observe((performance.now() - startedMs) / 1000);
-      },
-      {
-        retries: Number.POSITIVE_INFINITY,
-        minTimeout: 50,
-        maxTimeout: 2000,
-        randomize: true,
-        signal,
-        onFailedAttempt: ({ error }) => {
-          failure = error;
-          metrics.retries.inc({ step });
-          warnRarely(log, { err: error, step }, "commit attempt failed");
-        },
-      },
-    ).catch((error: unknown) => {
-      // The deadline alone would not tell what went wrong before it.
-      throw signal.aborted ? new Error("not stored in time", { cause: failure ?? error }) : error;
-    });
+    if (segment.isPooled) this.#buffers.give(segment.writer.buffer, reusable);
   }
 }

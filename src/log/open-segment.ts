@@ -25,12 +25,15 @@ export class OpenSegment {
   readonly openedMs = performance.now();
   readonly writer: SegmentWriter;
   readonly timer: NodeJS.Timeout;
+  /** Whether the writer's buffer is one of the pool's. */
+  readonly isPooled: boolean;
   /** Bytes held, by project. */
   readonly held = new Map<number, number>();
   waitsFor: keyof Waiting["segments"] = "open";
 
-  constructor(buffer: Uint8Array, timer: NodeJS.Timeout) {
+  constructor(buffer: Uint8Array, isPooled: boolean, timer: NodeJS.Timeout) {
     this.writer = new SegmentWriter(buffer);
+    this.isPooled = isPooled;
     this.timer = timer;
   }
 }

@@ -2,7 +2,7 @@ import { unpack } from "msgpackr";
 import postgres from "postgres";
 
 import { type Queryable, type Sql } from "../platform/database/database.ts";
-import { SegmentDeleted } from "./commit-log.ts";
+import { SegmentDeleted } from "./commit-deadline.ts";
 import { unassignedOf, moveImages } from "./unassigned-images.ts";
 import { insertImages } from "./image-index.ts";
 import { mergeProject } from "./project-merge.ts";

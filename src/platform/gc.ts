@@ -1,3 +1,12 @@
+/**
+ * Frees the memory of bytes that nobody reads any more, instead of waiting for the collector. Does
+ * nothing if they share their buffer with other bytes.
+ */
+export function release({ buffer, byteLength }: Uint8Array): void {
+  if (buffer instanceof ArrayBuffer && byteLength > 0 && buffer.byteLength === byteLength)
+    buffer.transfer(0);
+}
+
 const COLLECT_BYTES = 20 * 2 ** 20;
 
 let bytes = 0;

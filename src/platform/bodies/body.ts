@@ -1,5 +1,5 @@
 import { AppError } from "../errors.ts";
-import { discarded } from "../gc.ts";
+import { release } from "../gc.ts";
 import { originalOf } from "../rewritten.ts";
 import { joined } from "../streams.ts";
 
@@ -35,9 +35,7 @@ export async function readBody(
   if (length === undefined || length > WHOLE_BYTES_MAX)
     return await collect(request, bytesMax, hold);
   hold(length);
-  const body = await withDeadline(originalOf(request).bytes(), bodyDeadlineMs(length));
-  discarded(length);
-  return body;
+  return await withDeadline(originalOf(request).bytes(), bodyDeadlineMs(length));
 }
 
 export function tooLarge(bytesMax: number, what = "body"): AppError {
@@ -57,7 +55,9 @@ async function collect(
     hold(chunk.length);
     chunks.push(chunk);
   }
-  return await joined(chunks, bytes);
+  const whole = await joined(chunks, bytes);
+  for (const chunk of chunks) release(chunk);
+  return whole;
 }
 
 async function withDeadline<T>(reading: Promise<T>, ms: number): Promise<T> {
@@ -93,8 +93,6 @@ export async function* bodyChunks(
       if (pace.late) throw stalled();
       if (done) return;
       yield value;
-      // Half: a stream holds nothing beside its chunks, so more of them may pile up.
-      discarded(value.length / 2);
     }
   } catch (cause) {
     if (cause instanceof AppError) throw cause;

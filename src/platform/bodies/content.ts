@@ -2,6 +2,7 @@ import { bodyChunks, readBody } from "./body.ts";
 import { type Coding, beginsLikeGzip, codingsOf } from "./codings.ts";
 import { AppError } from "../errors.ts";
 import { beginning, inflateChunks, inflateWhole } from "./inflate.ts";
+import { discarded } from "../gc.ts";
 import { originalOf } from "../rewritten.ts";
 
 const GZIP_MAGIC_BYTES = 2;
@@ -58,8 +59,16 @@ export async function* contentChunks(
   request: Request,
   bytesMax: number,
 ): AsyncGenerator<Uint8Array> {
-  let chunks = bodyChunks(originalOf(request).body);
+  let chunks = counted(bodyChunks(originalOf(request).body));
   for (const coding of codingsOf(request)) chunks = inflateChunks(coding, chunks, bytesMax);
   const { head, all } = await beginning(chunks, GZIP_MAGIC_BYTES);
   yield* beginsLikeGzip(head) ? inflateChunks("gzip", all, bytesMax) : all;
+}
+
+async function* counted(chunks: AsyncGenerator<Uint8Array>): AsyncGenerator<Uint8Array> {
+  for await (const chunk of chunks) {
+    yield chunk;
+    // Half: a stream holds nothing beside its chunks, so more of them may pile up.
+    discarded(chunk.length / 2);
+  }
 }
