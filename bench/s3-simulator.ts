@@ -5,7 +5,7 @@ import { LatencyRecorder } from "./load/latency.ts";
 
 /**
  * A stand-in for an S3 server, for latencies and limits that can be set: it takes PUTs, of whole objects or of parts, keeps
- * their keys and lengths, and answers when a real one would. It checks no signature and, unless asked to, keeps no bytes. Its figures are a simulator's,
+ * their keys and lengths, and answers when a real one would. It verifies CRC-32s, checks no signature and, unless asked to, keeps no bytes. Its figures are a simulator's,
  * and every report says so.
  */
 const { values: flags } = parseArgs({
@@ -57,6 +57,8 @@ async function put(request: Request, url: URL): Promise<Response> {
   counters.underWayMax = Math.max(counters.underWayMax, counters.underWay);
   try {
     const body = await take(request);
+    const crc32 = request.headers.get("x-amz-checksum-crc32");
+    if (crc32 !== null && crc32 !== body.crc32) return failure(400, "BadDigest");
     await Bun.sleep(Math.max(dueAtMs(arrivedAtMs) - performance.now(), 0));
     if (request.headers.get("if-none-match") === "*" && objects.has(key)) {
       counters.conflicts++;
@@ -69,7 +71,8 @@ async function put(request: Request, url: URL): Promise<Response> {
     counters.puts++;
     counters.putBytes += body.bytes;
     putLatency.recordMs(performance.now() - arrivedAtMs);
-    return new Response(null, { headers: { ETag: etag } });
+    const checksum = crc32 === null ? {} : { "x-amz-checksum-crc32": crc32 };
+    return new Response(null, { headers: { ETag: etag, ...checksum } });
   } finally {
     counters.underWay--;
   }
@@ -85,14 +88,27 @@ function dueAtMs(arrivedAtMs: number): number {
   return startMs + medianMs * Math.exp(sigma * normal());
 }
 
-async function take(request: Request): Promise<{ bytes: number; kept: Uint8Array | undefined }> {
+type Taken = { bytes: number; kept: Uint8Array | undefined; crc32: string };
+
+async function take(request: Request): Promise<Taken> {
   if (flags["keep-bodies"]) {
     const kept = await request.bytes();
-    return { bytes: kept.length, kept };
+    return { bytes: kept.length, kept, crc32: inBase64(Bun.hash.crc32(kept)) };
   }
   let bytes = 0;
-  if (request.body !== null) for await (const chunk of request.body) bytes += chunk.length;
-  return { bytes, kept: undefined };
+  let sum = 0;
+  if (request.body !== null)
+    for await (const chunk of request.body) {
+      bytes += chunk.length;
+      sum = Bun.hash.crc32(chunk, sum);
+    }
+  return { bytes, kept: undefined, crc32: inBase64(sum) };
+}
+
+function inBase64(crc32: number): string {
+  const sum = Buffer.alloc(4);
+  sum.writeUInt32BE(crc32);
+  return sum.toString("base64");
 }
 
 /** The MD5 that the client sent, in hex: right without hashing. Without one, a constant that claims nothing. */

@@ -7,8 +7,8 @@ export type S3Exchange = {
   path: string;
   /** The whole body, once it has arrived. */
   body: () => Promise<Buffer>;
-  /** Has the store carry it out, and gives its whole answer, which the client does not get yet. */
-  forward: () => Promise<Buffer>;
+  /** Has the store carry it out, with another body if `change` is given, and gives its whole answer, which the client does not get yet. */
+  forward: (change?: (body: Buffer) => Buffer) => Promise<Buffer>;
   /** Sends that much of the request to the store and then breaks off both connections. */
   cutRequest: (bytes: number) => Promise<void>;
   answer: (response: Buffer | string) => void;
@@ -28,6 +28,16 @@ export const refuses =
     await body();
     answer(response(status, `<Error><Code>${code}</Code><Message>scripted</Message></Error>`));
   };
+
+/** Changes a byte of the body, which the store must notice. */
+export const damages: S3Script = async ({ forward, answer }) =>
+  answer(
+    await forward((body) => {
+      const changed = Buffer.from(body);
+      changed[body.length - 1]! ^= 1;
+      return changed;
+    }),
+  );
 
 export function response(status: number, body: string, headers: string[] = []): string {
   const head = [`HTTP/1.1 ${status} Scripted`, "Content-Type: application/xml", ...headers];
@@ -88,18 +98,21 @@ export class S3Proxy implements AsyncDisposable {
     const body = async () =>
       await received.upTo(() => (received.bytes.length < length ? undefined : length), false);
     const seen = { method, path, status: 0 };
-    this.seen.push(seen);
+    // Written by the client itself, to find out what the store verifies.
+    const isProbe = path.includes("/health/probe");
+    if (!isProbe) this.seen.push(seen);
     const single = Buffer.from(
       text.replace(/^connection:.*\r\n/im, "").replace("\r\n", "\r\nConnection: close\r\n"),
       "latin1",
     );
-    const script = this.selects({ method, path }) ? (this.next.shift() ?? this.otherwise) : passes;
+    const script =
+      !isProbe && this.selects({ method, path }) ? (this.next.shift() ?? this.otherwise) : passes;
     await script({
       method,
       path,
       body,
-      forward: async () => {
-        const answer = await this.#ask(Buffer.concat([single, await body()]));
+      forward: async (change = (same) => same) => {
+        const answer = await this.#ask(Buffer.concat([single, change(await body())]));
         seen.status = Number(answer.toString("latin1", 9, 12));
         return answer;
       },

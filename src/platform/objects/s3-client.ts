@@ -2,6 +2,7 @@ import { S3Client } from "@aws-sdk/client-s3";
 import { FetchHttpHandler } from "@smithy/fetch-http-handler";
 
 import type { S3Config } from "../config/config.ts";
+import { signUploads } from "./s3-checksum.ts";
 
 export function openClient(config: S3Config): S3Client {
   const { endpoint, region, forcePathStyle = endpoint !== undefined } = config;
@@ -22,14 +23,7 @@ export function openClient(config: S3Config): S3Client {
       requestInit: () => ({ redirect: "manual" }),
     }),
   });
-  // Content-MD5 covers the body already; without this header the signer reads it again for a SHA-256.
-  client.middlewareStack.add(
-    (next) => (args) => {
-      if (isUpload(args.request)) args.request.headers["x-amz-content-sha256"] = "UNSIGNED-PAYLOAD";
-      return next(args);
-    },
-    { step: "build", name: "unsignedPayload" },
-  );
+  signUploads(client);
   return client;
 }
 
@@ -48,13 +42,3 @@ async function regionOfProfile(): Promise<string> {
 }
 
 function silent(): void {}
-
-function isUpload(request: unknown): request is { headers: Record<string, string> } {
-  return (
-    typeof request === "object" &&
-    request !== null &&
-    "method" in request &&
-    request.method === "PUT" &&
-    "headers" in request
-  );
-}

@@ -12,7 +12,7 @@ import pRetry from "p-retry";
 import { discarded } from "../gc.ts";
 import { ObjectConflict } from "./objects.ts";
 import { S3Failure, within } from "./s3-deadline.ts";
-import { checkStored, md5Of } from "./s3-etag.ts";
+import { sha256Of } from "./s3-checksum.ts";
 import { headObject } from "./s3-head.ts";
 import { abortable, partsOf, slicesOf } from "../streams.ts";
 
@@ -102,19 +102,13 @@ export class S3Upload {
 
   async #sendPart(UploadId: string, PartNumber: number, part: Uint8Array): Promise<void> {
     const { client, target, putTimeoutMs } = this.#place;
-    const md5 = await md5Of(part, this.#signal);
-    const input = {
-      ...target,
-      UploadId,
-      PartNumber,
-      ContentMD5: md5.toString("base64"),
-      ContentLength: part.length,
-    };
+    const { input: checksum, check } = await sha256Of(part, this.#signal);
+    const input = { ...target, ...checksum, UploadId, PartNumber, ContentLength: part.length };
     const send = async (options: { abortSignal: AbortSignal }) => {
       // As a stream, because of plain bytes Bun makes a copy for every request.
       const command = new UploadPartCommand({ ...input, Body: slicesOf(part) });
       const answer = await client.send(command, options);
-      checkStored(answer, md5);
+      check(answer);
       this.#parts[PartNumber - 1] = { PartNumber, ETag: answer.ETag };
       // The chunks that were copied into it.
       discarded(part.length);

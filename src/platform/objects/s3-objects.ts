@@ -13,7 +13,7 @@ import { checkKey, checkRange } from "./object-keys.ts";
 import { ObjectConflict, ObjectDamaged, ObjectMissing, type ObjectStore } from "./objects.ts";
 import { openClient } from "./s3-client.ts";
 import { Deadline, S3Failure, within } from "./s3-deadline.ts";
-import { checkStored, md5Of, sameBytes } from "./s3-etag.ts";
+import { Checksums } from "./s3-checksum.ts";
 import { headObject } from "./s3-head.ts";
 import { abortUploads, type S3Place, S3Upload } from "./s3-multipart.ts";
 import { RangeBody, rangeBytes } from "./s3-range.ts";
@@ -45,6 +45,7 @@ export class S3Objects implements ObjectStore {
   readonly #putTimeoutMs: number;
   readonly #stallTimeoutMs: number;
   readonly #readTimeoutMs: number;
+  readonly #checksums: Checksums;
   /** Cleared by a store without conditional PUT. Keys are unique there too; only the safety net is gone. */
   #conditional = true;
 
@@ -52,6 +53,7 @@ export class S3Objects implements ObjectStore {
     this.#client = openClient(options);
     this.#bucket = options.bucket;
     this.#prefix = options.prefix ? `${options.prefix.replace(/\/+$/, "")}/` : "";
+    this.#checksums = new Checksums({ ...this.#target(PROBE_KEY), Body: PROBE });
     this.#putTimeoutMs = options.putTimeoutMs ?? 10_000;
     this.#stallTimeoutMs = options.stallTimeoutMs ?? 5_000;
     this.#readTimeoutMs = options.readTimeoutMs ?? Math.min(2_500, this.#stallTimeoutMs);
@@ -60,13 +62,8 @@ export class S3Objects implements ObjectStore {
   async put(key: string, body: Uint8Array, signal?: AbortSignal): Promise<void> {
     const target = this.#target(key);
     using deadline = new Deadline(`PUT ${key}`, this.#putTimeoutMs, signal);
-    const md5 = await md5Of(body, deadline.signal);
-    const upload = (condition: { IfNoneMatch?: "*" }) =>
-      deadline.run(async (options) => {
-        const input = { ...target, ...condition, Body: body, ContentMD5: md5.toString("base64") };
-        const answer = await this.#client.send(new PutObjectCommand(input), options);
-        checkStored(answer, md5);
-      });
+    const upload = async (condition: { IfNoneMatch?: "*" }) =>
+      await this.#upload({ ...target, ...condition }, body, deadline);
     try {
       await upload(this.#conditional ? { IfNoneMatch: "*" } : {});
     } catch (error) {
@@ -75,7 +72,7 @@ export class S3Objects implements ObjectStore {
         await upload({});
         this.#conditional = false;
       } else if (status !== 412) throw error;
-      else if (!(await this.#holds(key, body, md5, deadline)))
+      else if (!(await this.#holds(key, body, deadline)))
         throw new ObjectConflict(`s3: other bytes are stored as ${key}`);
     }
   }
@@ -149,8 +146,10 @@ export class S3Objects implements ObjectStore {
     let token: string | undefined;
     do {
       const page = await this.#page(prefix, token, after);
-      for (const { Key = "", Size = 0 } of page.Contents ?? [])
-        yield { key: Key.slice(this.#prefix.length), bytes: Size };
+      for (const { Key = "", Size = 0 } of page.Contents ?? []) {
+        const key = Key.slice(this.#prefix.length);
+        if (key !== PROBE_KEY) yield { key, bytes: Size };
+      }
       token = page.NextContinuationToken;
     } while (token !== undefined);
   }
@@ -169,11 +168,7 @@ export class S3Objects implements ObjectStore {
    */
   async probe(signal?: AbortSignal): Promise<void> {
     using deadline = new Deadline(`PUT ${PROBE_KEY}`, this.#putTimeoutMs, signal);
-    const md5 = await md5Of(PROBE, deadline.signal);
-    const input = { ...this.#target(PROBE_KEY), Body: PROBE, ContentMD5: md5.toString("base64") };
-    await deadline.run(async (options) =>
-      checkStored(await this.#client.send(new PutObjectCommand(input), options), md5),
-    );
+    await this.#upload(this.#target(PROBE_KEY), PROBE, deadline);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -223,6 +218,17 @@ export class S3Objects implements ObjectStore {
       .catch(() => false);
   }
 
+  async #upload(
+    target: { Bucket: string; Key: string; IfNoneMatch?: "*" },
+    body: Uint8Array,
+    deadline: Deadline,
+  ): Promise<void> {
+    const send = async (command: PutObjectCommand) =>
+      await deadline.run((options) => this.#client.send(command, options));
+    const { input, check } = await this.#checksums.of(body, deadline.signal, send);
+    check(await send(new PutObjectCommand({ ...target, ...input, Body: body })));
+  }
+
   #place(key: string): S3Place {
     return {
       client: this.#client,
@@ -254,12 +260,10 @@ export class S3Objects implements ObjectStore {
   }
 
   /** Whether a taken key has these bytes, as it does when the answer to an earlier attempt was lost. */
-  async #holds(key: string, body: Uint8Array, md5: Buffer, deadline: Deadline): Promise<boolean> {
+  async #holds(key: string, body: Uint8Array, deadline: Deadline): Promise<boolean> {
     const limits = { ms: this.#stallTimeoutMs, signal: deadline.signal };
     const head = await headObject(this.#client, this.#target(key), limits);
     if (head.ContentLength !== body.length) return false;
-    const same = sameBytes(head, md5);
-    if (same !== undefined) return same;
     const stored = await this.read(key, 0, body.length, deadline.signal);
     return Buffer.from(stored.buffer).equals(body);
   }
