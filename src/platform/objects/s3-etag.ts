@@ -2,7 +2,7 @@ import { setImmediate } from "node:timers/promises";
 
 const HASH_SLICE_BYTES = 2 ** 20;
 
-/** In slices with a pause between them, so that a large body never holds up the event loop. */
+/** Hashes in slices with pauses, so that a large body does not block the event loop. */
 export async function md5Of(body: Uint8Array, signal: AbortSignal): Promise<Buffer> {
   const hash = new Bun.CryptoHasher("md5");
   for (let at = 0; at < body.length; at += HASH_SLICE_BYTES) {
@@ -13,10 +13,11 @@ export async function md5Of(body: Uint8Array, signal: AbortSignal): Promise<Buff
   return hash.digest();
 }
 
-/** Throws unless the answer to an upload says that just these bytes were stored, as far as it can tell. */
+/** Throws if the answer to an upload has no ETag, or one of other bytes. */
 export function checkStored(answer: Stored, md5: Buffer): void {
   if (answer.ETag === undefined) throw new Error("the answer has no ETag");
-  if (sameBytes(answer, md5) === false) throw new Error("other bytes arrived at the store");
+  if (sameBytes(answer, md5) === false)
+    throw new Error("the store received other bytes than were sent");
 }
 
 type Stored = {
@@ -25,7 +26,10 @@ type Stored = {
   SSECustomerAlgorithm?: string | undefined;
 };
 
-/** Undefined where the ETag does not tell: under a key of KMS or of the customer it is no MD5 of the body. */
+/**
+ * Returns whether the stored bytes have this MD5, or undefined if the ETag is not an MD5 of the
+ * body, as with keys of KMS or of the customer.
+ */
 export function sameBytes(stored: Stored, md5: Buffer): boolean | undefined {
   const [, etag] = stored.ETag?.match(/^"?([0-9a-f]{32})"?$/i) ?? [];
   const encrypted =
