@@ -1,4 +1,4 @@
-/** Until when a commit may try. A deadline that has passed already is expired from the start. */
+/** Aborts the attempts of a commit after `ms`, or at once if no time is left. */
 export class CommitDeadline implements Disposable {
   readonly #controller = new AbortController();
   readonly #timer: NodeJS.Timeout;
