@@ -1,6 +1,7 @@
 import pRetry from "p-retry";
 
-import { type Sql, isOutage } from "../platform/database/database.ts";
+import { type Sql } from "../platform/database/database.ts";
+import { isOutage } from "../platform/database/postgres-errors.ts";
 import { DEVICE_EVENT, DEVICE_PLATFORM, STATUS } from "./enums.ts";
 import { type Slots } from "./slots.ts";
 

@@ -4,7 +4,7 @@ import { type Command } from "commander";
 
 import { print } from "./commands.ts";
 import { type Config } from "../platform/config/config.ts";
-import { keptServerKey } from "../platform/config/data-dir.ts";
+import { storedServerKey } from "../platform/config/data-dir.ts";
 import { UsageError } from "../platform/errors.ts";
 
 /** Adds `key show`, which works whether the server is running or not. */
@@ -28,7 +28,7 @@ function madeKey({ databaseUrl, serverKeys, dataDir }: Config): string {
     throw new UsageError("the server keys are those of SERVER_KEYS: no other one counts");
   if (databaseUrl !== undefined)
     throw new UsageError("no server key is made beside DATABASE_URL: set SERVER_KEYS");
-  const serverKey = keptServerKey(dataDir);
+  const serverKey = storedServerKey(dataDir);
   if (serverKey === undefined)
     throw new UsageError(
       `no server key in ${resolve(dataDir)}: the first \`start\` makes one there`,

@@ -25,7 +25,7 @@ import {
 const WINDOW_BYTES = 8 * 2 ** 20 + 64 * 1024;
 const MAGIC_BYTES = 8;
 
-/** A segment whose bytes have all been verified. */
+/** Segment whose bytes have all been verified. */
 export type CheckedSegment = StoredSegment & {
   /** Entries of records that cannot be read. */
   damaged: SegmentEntry[];
@@ -69,7 +69,7 @@ async function recordOf(window: Window, entry: SegmentEntry, bytes: number): Pro
   return compareRecord(record, entry) === "whole" ? record : await window.readAgain(start, end);
 }
 
-/** Returns what is wrong with the object outside of its records, if anything. */
+/** Returns the problem of an object outside of its records, if there is one. */
 async function frameProblem(
   window: Window,
   footer: Footer,

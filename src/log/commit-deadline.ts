@@ -5,12 +5,12 @@ import { type Log } from "../platform/logger.ts";
 import { warnRarely } from "../platform/rare-warnings.ts";
 import { type Metrics } from "../platform/telemetry/metrics.ts";
 
-/** A segment was deleted as an orphan before its writer came to index it: its records must not be acknowledged. */
+/** Thrown if a segment was deleted as an orphan: its records must not be acknowledged. */
 export class SegmentDeleted extends Error {
   override readonly name = "SegmentDeleted";
 }
 
-/** Until when a commit may try. A deadline that has passed already is expired from the start. */
+/** Aborts the attempts of a commit after `ms`, or at once if no time is left. */
 export class CommitDeadline implements Disposable {
   readonly #controller = new AbortController();
   readonly #timer: NodeJS.Timeout;

@@ -31,7 +31,7 @@ const EAGER_PUTS = { perSecond: 4, burst: 40 };
 
 export type CommitLogDeps = {
   objects: ObjectStore;
-  /** Makes the records of a stored segment findable, once, however often it is called. Throws SegmentDeleted. */
+  /** Indexes the records of a stored segment; idempotent. Throws SegmentDeleted. */
   index: (segment: Segment) => Promise<void>;
   inflight: InflightBytes;
   /** Refuses new records while stored ones could not be indexed. */
@@ -44,18 +44,18 @@ export type CommitLogDeps = {
 export type CommitLogOptions = {
   intervalMs: number;
   bytes: number;
-  /** What cannot be stored and indexed within this time is answered 503. */
+  /** Time within which a record must be stored and indexed, or else its client gets a 503. */
   deadlineMs: number;
 };
 
-/** Group commit: many records share one object, and each is acknowledged only when that object is stored and indexed. */
+/** Group commit: acknowledges records once the object that they share is stored and indexed. */
 export class CommitLog {
   readonly #deps: CommitLogDeps;
   readonly #options: CommitLogOptions;
   readonly #puts = pLimit(PUTS_MAX);
   readonly #eager = new TokenBucket(EAGER_PUTS.perSecond, EAGER_PUTS.burst);
   readonly #committing = new Set<Promise<void>>();
-  /** The oldest one first. */
+  /** Segments that are neither committed nor failed yet, the oldest one first. */
   readonly #unsettled = new Set<OpenSegment>();
   readonly #buffers: BufferPool;
   readonly #carried = new CarriedRecords(() => this.closeAll());
@@ -73,13 +73,13 @@ export class CommitLog {
     this.#buffers = new BufferPool(options.bytes);
   }
 
-  /** Allocates memory for a record that needs a segment of its own, to be passed to `append`; yields to the event loop meanwhile. */
+  /** Allocates memory for `append`, without blocking, if the record needs a segment of its own. */
   async memoryFor(bodyBytes: number): Promise<Uint8Array | undefined> {
     const bytes = SegmentWriter.bytesFor(bodyBytes);
     return bytes > this.#options.bytes ? await readyMemory(bytes) : undefined;
   }
 
-  /** Copies the record into the open segment. Await the segment's `committed` before you acknowledge. Throws 503 in an outage. */
+  /** Copies a record into the open segment. Await `committed` to acknowledge. Throws 503 in outages. */
   append(
     head: Omit<RecordHead, "receivedAt">,
     body: Uint8Array,
@@ -117,18 +117,18 @@ export class CommitLog {
     return { ...head, receivedAt: Math.floor(this.#deps.clock.epochMs()) };
   }
 
-  /** Records a row that is already in the database: the next segment carries it, it causes no PUT of its own. */
+  /** Records a row that is already in the database: the next segment carries it, without its own PUT. */
   carryRow(kind: "image", row: object, ids: { projectId: number; sessionId: bigint }): void {
     this.#carried.add(this.#stamped({ kind, flags: FLAG.indexed, ...ids }), pack(row));
     if (this.#carried.isFull) this.closeAll();
   }
 
-  /** Whether the open segment takes so many more records of so many bytes in all. */
+  /** Returns whether the open segment has room for that many records with that many bytes in all. */
   fits(bytes: number, records: number): boolean {
     return this.#open?.writer.fits(bytes, records) ?? false;
   }
 
-  /** What is not settled yet. */
+  /** Returns what unfinished segments wait for, and how long the oldest record has waited. */
   waiting(): Waiting {
     const segments = { open: 0, slot: 0, put: 0, index: 0 };
     for (const { waitsFor } of this.#unsettled) segments[waitsFor]++;
@@ -142,7 +142,7 @@ export class CommitLog {
     this.close();
   }
 
-  /** Starts the commit of what is open. */
+  /** Starts the commit of the open segment. */
   close(): void {
     const segment = this.#open;
     if (segment === undefined) return;
@@ -152,7 +152,8 @@ export class CommitLog {
     clearTimeout(segment.timer);
     segment.waitsFor = "slot";
     this.#eager.take(1);
-    // Taken now, not when it was opened: ids then rise in the order in which one client's batches are acknowledged.
+    // Assigned on closing, not on opening, so that ids rise in the order in which one client's batches
+    // are acknowledged.
     segment.pending.id = Bun.randomUUIDv7("hex", this.#deps.clock.epochMs());
     const sealed = segment.writer.seal(segment.pending.id);
     const commit = this.#puts(() => this.#commit(segment, sealed)).finally(() => {
@@ -162,14 +163,14 @@ export class CommitLog {
     this.#committing.add(commit);
   }
 
-  /** Gives up what is not stored yet, so that its clients are told before the process ends. */
+  /** Fails what is not stored yet, so that its clients get an answer before the process ends. */
   abandon(): void {
     this.#abandoned = true;
     this.close();
     for (const deadline of this.#deadlines) deadline.expire();
   }
 
-  /** Commits what is open and waits for all outcomes. */
+  /** Commits the open segment and waits for all outcomes. */
   async flush(): Promise<void> {
     this.close();
     await Promise.all(this.#committing);
@@ -189,7 +190,7 @@ export class CommitLog {
     return segment;
   }
 
-  /** Once per turn of the event loop, so that requests which arrived together share a segment. */
+  /** Checks once per turn of the event loop, so that requests that arrive together share a segment. */
   #scheduleCheck(): void {
     if (this.#checkScheduled) return;
     this.#checkScheduled = true;
@@ -200,9 +201,11 @@ export class CommitLog {
   }
 
   /**
-   * Closes the open segment when its time has come: after the interval, at once while there are few PUTs, and where PUTs are free
-   * whenever none is running. It also closes half full as long as most PUT slots are idle, and with less once nothing more comes: clients
-   * that wait for an answer before they send more would otherwise wait for the interval. While every PUT slot is taken it goes on filling, so that a slow store gets full segments.
+   * Closes the open segment if it is due: after the interval, at once while there are few PUTs, or,
+   * if PUTs are free, while none is running. Also closes a half-full segment while most PUT slots
+   * are idle, and a smaller one once nothing more arrives, because clients that wait for an answer
+   * before they send more would wait for the interval. While every PUT slot is taken the segment fills up, so that a slow store gets full
+   * segments.
    */
   #closeIfDue(): void {
     if (this.#open === undefined || this.#committing.size >= PUTS_MAX) return;
@@ -215,7 +218,8 @@ export class CommitLog {
   }
 
   #watchQuiet(ms: number): void {
-    this.#quietTimer ??= setTimeout(() => {
+    if (this.#quietTimer !== undefined) return;
+    this.#quietTimer = setTimeout(() => {
       this.#quietTimer = undefined;
       this.#closeIfDue();
       const leftMs = QUIET.ms - (performance.now() - this.#appendedMs);
@@ -225,7 +229,7 @@ export class CommitLog {
 
   async #commit(segment: OpenSegment, sealed: Segment): Promise<void> {
     const { objects, index, inflight, metrics, log } = this.#deps;
-    // From the first record on, whatever the segment waited for since: no client waits longer.
+    // The deadline counts from the first record on, so that no client waits longer than that.
     const leftMs = segment.openedMs + this.#options.deadlineMs - performance.now();
     using deadline = new CommitDeadline(this.#abandoned ? 0 : leftMs);
     this.#deadlines.add(deadline);
@@ -239,7 +243,7 @@ export class CommitLog {
       });
       segment.waitsFor = "index";
       await deadline.retry("index", this.#deps, async () => await index(sealed));
-      // After a failed attempt something may still be reading the buffer, as a statement that was given up.
+      // After a failed attempt an abandoned request or statement may still read the buffer.
       reusable = attempts === 1;
       metrics.segments.inc({ outcome: "committed" });
       metrics.segmentBytes.observe(sealed.bytes.length);

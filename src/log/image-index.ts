@@ -7,8 +7,8 @@ type Records = { id: string; images: HashedImage[] }[];
 
 /**
  * Returns the CTEs `contents` and `uses`, which insert the rows of hashed images; `added` tells
- * whether a row is new. Of several copies one without `unreadable` segments is taken. Row locks are always taken in the same order, contents before uses, so that
- * concurrent processes cannot deadlock.
+ * whether a row is new. Prefers copies without `unreadable` segments. Row locks are always taken in
+ * the same order, contents before uses, so that concurrent processes cannot deadlock.
  */
 export function insertImages(
   sql: Queryable,
@@ -38,7 +38,7 @@ export function insertImages(
       where (select count(*) from contents) >= 0
       order by session_id, name, sha256
       on conflict (session_id, name, sha256) do update set
-        -- A project that became known is never forgotten, and the last use says how the session sent it.
+        -- A known project is never overwritten by 0, and the last use tells how the session sent the image.
         project_id = coalesce(nullif(excluded.project_id, 0), known.project_id),
         (kind, content_type, sent_at) = (
           select kind, content_type, sent_at from (values

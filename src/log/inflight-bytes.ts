@@ -1,21 +1,22 @@
 import { unavailable } from "../platform/errors.ts";
 
-/** A record that waits longer than this means that more is let in than the store takes. */
+/** Waiting time of a record above which more is let in than the store can take. */
 const DELAY_TARGET_MS = 5000;
-// What stays free beside the limit, as a part of it, for projects that hold less than their share.
+// Reserve on top of the limit, as a part of it, for projects that hold less than their share.
 const RESERVE = 1 / 4;
 
 /**
- * The bytes that this process holds for clients that wait: bodies being read and records not yet durable. Above the limit new
- * requests are refused at once, except those of projects that hold less than their share of it: they have a reserve, so that a project
- * which fills the limit takes nothing from the others. The limit follows the store: it falls when records wait too long and grows back
- * with each commit in time.
+ * Counts the bytes that this process holds for waiting clients: bodies being read and records not
+ * yet durable. Above the limit new requests are refused at once, except those of projects that hold
+ * less than their share of it: they have a reserve, so that a project that fills the limit does not
+ * keep the others out. The limit follows the store: it falls when records wait too long and grows
+ * back with each commit in time.
  */
 export class InflightBytes {
   readonly #max: number;
   readonly #step: number;
   #limit: number;
-  /** By project; who holds nothing has no entry. */
+  /** Bytes by project; projects that hold nothing have no entry. */
   readonly #held = new Map<number, number>();
   /** Waiting uploads, first in, first out. */
   #waiting: Waiting[] = [];
@@ -27,12 +28,12 @@ export class InflightBytes {
     this.#limit = max;
   }
 
-  /** Above this many bytes requests are refused. */
+  /** Number of bytes above which requests are refused. */
   get limit(): number {
     return this.#limit;
   }
 
-  /** Throws 503 when there is no room. Give the bytes back with `release`. */
+  /** Adds the bytes, or throws 503 if there is no room. Give them back with `release`. */
   reserve(projectId: number, bytes: number): void {
     this.check(projectId, bytes);
     this.add(projectId, bytes);
@@ -70,14 +71,14 @@ export class InflightBytes {
     }
   }
 
-  /** Bytes that were let in before and are held now. */
+  /** Adds bytes without a check for room. */
   add(projectId: number, bytes: number): void {
     if (bytes === 0) return;
     this.bytes += bytes;
     this.#held.set(projectId, (this.#held.get(projectId) ?? 0) + bytes);
   }
 
-  /** Records, their bytes by project, that waited for `delayMs` are settled. */
+  /** Removes the bytes, by project, of records settled after `delayMs`, and adapts the limit. */
   remove(held: ReadonlyMap<number, number>, delayMs: number): void {
     this.#limit =
       delayMs > DELAY_TARGET_MS

@@ -3,7 +3,7 @@ import pLimit from "p-limit";
 import { type Sql } from "../platform/database/database.ts";
 import { ObjectDamaged, ObjectMissing, type ObjectStore } from "../platform/objects/objects.ts";
 import { segmentIdOf, segmentKey } from "./segment.ts";
-import { throughOutage } from "./through-outage.ts";
+import { retryOutages } from "./retry-outages.ts";
 
 const PAGE_ROWS = 1000;
 const READS_AT_A_TIME = 16;
@@ -14,14 +14,16 @@ const READS_AT_A_TIME = 16;
  */
 export type RowRange = { after: string; last: string; listed: string[] };
 
-/** Yields, a page at a time, the keys of missing objects whose segments have rows that are not marked as deleted. */
+/**
+ * Yields pages of keys of missing objects whose segments have rows that are not marked as deleted.
+ */
 export async function* missingObjects(
   { sql, objects }: { sql: Sql; objects: ObjectStore },
   { after, last, listed }: RowRange,
 ): AsyncGenerator<string[]> {
   const limit = pLimit(READS_AT_A_TIME);
   for (let from = after; ;) {
-    const rows = await throughOutage(
+    const rows = await retryOutages(
       async () =>
         await sql<{ id: string }[]>`
           select id from segments
@@ -44,7 +46,7 @@ export async function* missingObjects(
 
 /** Returns whether the object's segment has a row that is not a tombstone. */
 export async function isLive(sql: Sql, key: string): Promise<boolean> {
-  const rows = await throughOutage(
+  const rows = await retryOutages(
     async () =>
       await sql`select 1 from segments where id = ${segmentIdOf(key) ?? null} and not deleted`,
   );

@@ -19,7 +19,7 @@ export class PendingSegment {
   }
 }
 
-/** A segment that takes records, or waits for its commit. */
+/** Segment that takes records, or waits for its commit. */
 export class OpenSegment {
   readonly pending = new PendingSegment();
   readonly openedMs = performance.now();

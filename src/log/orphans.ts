@@ -2,7 +2,8 @@ import { setTimeout } from "node:timers/promises";
 
 import type postgres from "postgres";
 
-import { type Queryable, type Sql, isOutage } from "../platform/database/database.ts";
+import { type Queryable, type Sql } from "../platform/database/database.ts";
+import { isOutage } from "../platform/database/postgres-errors.ts";
 import { type Log } from "../platform/logger.ts";
 import { ObjectMissing, type ObjectStore } from "../platform/objects/objects.ts";
 import { claimSegments, isNeeded, restoreRows } from "./restore.ts";
@@ -10,25 +11,25 @@ import { SegmentError, segmentIdOf, segmentKey, segmentTime } from "./segment.ts
 import { type Listed, type StoredSegment, readStored } from "./stored-segment.ts";
 
 const PAGE_OBJECTS = 1000;
-const LOOSE_KEPT_MAX = 1000;
+const UNREFERENCED_MAX = 1000;
 
 export type OrphansDeps = {
   sql: Sql;
   objects: ObjectStore;
   log: Log;
-  onSwept?: (looked: SweepResult) => void;
+  onSwept?: (result: SweepResult) => void;
 };
 
 export type OrphansOptions = {
   everyMs: number;
-  /** A segment without a row is its writer's for so long, by its id and the clock of PostgreSQL. */
+  /** Age, by its id and PostgreSQL's clock, up to which a segment without a row is its writer's. */
   graceMs: number;
-  /** How far back the first look goes; what is older waits for the slow pass. */
+  /** Time that the first look goes back; the slow pass finds older segments. */
   recentMs: number;
-  /** Objects of the slow pass in one look, and the time from one pass to the next. */
+  /** Objects of the slow pass in one look, and time from one pass to the next. */
   passObjects: number;
   passMs: number;
-  /** Chunks that no image refers to are kept for so long, which no upload lasts. */
+  /** Age up to which chunks without an image are kept: longer than any upload lasts. */
   chunksMs: number;
 };
 
@@ -41,30 +42,33 @@ const DEFAULTS: OrphansOptions = {
   chunksMs: 86_400_000,
 };
 
-/** What became of the objects of a look. */
+/** Numbers of objects by what was done with them. */
 export type SweepResult = { adopted: number; deleted: number; kept: number; damaged: number };
 
-/** `kept`: chunks that nothing refers to yet. `known`: another process was faster. */
+/** `kept`: chunks that nothing refers to yet. `known`: another process has indexed the segment. */
 type Outcome = "adopted" | "deleted" | "kept" | "known";
 
 /**
- * Segments that were stored but never indexed, because their process died in between. One that holds something the index lacks is
- * adopted, any other one is deleted, its row first: a tombstone, which its writer conflicts with should it still be alive. Tombstones
- * stay: they are as rare as crashes, and nobody can tell how long a process was frozen.
+ * Finds orphans: segments that were stored but never indexed, because their process died in
+ * between. Adopts those that hold something the index lacks, and deletes the others. Before that it
+ * marks their rows as deleted: with such a tombstone the writer conflicts, should it still be
+ * alive. Tombstones stay, because they are as rare as crashes, and nobody can tell how long a
+ * process was frozen.
  *
- * The database may have lost rows itself, so what is here only once is never deleted. A chunk's image is always recorded in a later
- * segment or in the same one: chunks that nothing refers to are deleted only at the end of a pass over everything, which has adopted
- * whatever could refer to them.
+ * The database may have lost rows itself, so the only copy of anything is never deleted. A chunk's
+ * image is always recorded in a later segment or in the same one, so unreferenced chunks are
+ * deleted only at the end of a pass over all segments, which has adopted whatever could refer to
+ * them.
  */
 export class Orphans {
   readonly #deps: OrphansDeps;
   readonly #options: OrphansOptions;
-  /** up to where the looks at what is recent have come, in ms since the epoch */
+  /** Time up to which recent segments were looked at, in ms since the epoch. */
   #recent: number | undefined;
-  /** the last key that the slow pass has seen */
+  /** Last key that the slow pass has seen. */
   #passed = "";
   #nextPassMs = 0;
-  /** what the slow pass has seen of chunks that nothing refers to */
+  /** Segments with unreferenced chunks that the slow pass has seen. */
   #unreferenced: Listed[] = [];
 
   constructor(deps: OrphansDeps, options: Partial<OrphansOptions> = {}) {
@@ -72,46 +76,46 @@ export class Orphans {
     this.#options = { ...DEFAULTS, ...options };
   }
 
-  /** Looks again and again until the signal. */
+  /** Looks for orphans at intervals until the signal. */
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       try {
         this.#deps.onSwept?.(await this.look(signal));
       } catch (error) {
-        if (!signal.aborted) this.#deps.log.warn({ err: error }, "orphans were not looked for");
+        if (!signal.aborted) this.#deps.log.warn({ err: error }, "the search for orphans failed");
       }
       await setTimeout(this.#options.everyMs, undefined, { signal }).catch(() => undefined);
     }
   }
 
-  /** Looks at what has become old enough since the last time, and goes on with the slow pass. */
+  /** Looks at segments that became old enough since the last look, and continues the slow pass. */
   async look(signal = new AbortController().signal): Promise<SweepResult> {
-    const looked: SweepResult = { adopted: 0, deleted: 0, kept: 0, damaged: 0 };
+    const result: SweepResult = { adopted: 0, deleted: 0, kept: 0, damaged: 0 };
     const nowMs = await this.#nowMs();
     const dueMs = nowMs - this.#options.graceMs;
     const recentMs = this.#recent ?? dueMs - this.#options.recentMs;
     for await (const page of this.#pages(firstKey(recentMs), dueMs))
       for (const object of await this.#orphansOf(page)) {
         signal.throwIfAborted();
-        await this.#settle(object, looked);
+        await this.#settle(object, result);
       }
     this.#recent = dueMs;
-    await this.#pass(nowMs, looked, signal);
-    if (Object.values(looked).some((count) => count > 0))
-      this.#deps.log.info(looked, "orphans were found");
-    return looked;
+    await this.#pass(nowMs, result, signal);
+    if (Object.values(result).some((count) => count > 0))
+      this.#deps.log.info(result, "orphans were found");
+    return result;
   }
 
-  async #pass(nowMs: number, looked: SweepResult, signal: AbortSignal): Promise<void> {
+  async #pass(nowMs: number, result: SweepResult, signal: AbortSignal): Promise<void> {
     if (nowMs < this.#nextPassMs) return;
     const { graceMs, chunksMs, passObjects, passMs } = this.#options;
     let seen = 0;
     for await (const page of this.#pages(this.#passed, nowMs - graceMs)) {
       for (const object of await this.#orphansOf(page)) {
         signal.throwIfAborted();
-        const outcome = await this.#settle(object, looked);
+        const outcome = await this.#settle(object, result);
         const isOld = segmentTime(segmentIdOf(object.key) ?? "") < nowMs - chunksMs;
-        if (outcome === "kept" && isOld && this.#unreferenced.length < LOOSE_KEPT_MAX)
+        if (outcome === "kept" && isOld && this.#unreferenced.length < UNREFERENCED_MAX)
           this.#unreferenced.push(object);
       }
       this.#passed = page.at(-1)?.key ?? this.#passed;
@@ -122,11 +126,11 @@ export class Orphans {
     this.#nextPassMs = nowMs + passMs;
     for (const object of this.#unreferenced.splice(0)) {
       signal.throwIfAborted();
-      await this.#settle(object, looked, { unreferenced: true });
+      await this.#settle(object, result, { unreferenced: true });
     }
   }
 
-  /** The segments beyond a key that are old enough. */
+  /** Yields pages of the segments beyond a key that are old enough. */
   async *#pages(after: string, dueMs: number): AsyncGenerator<Listed[]> {
     const pageObjects = Math.min(PAGE_OBJECTS, this.#options.passObjects);
     let page: Listed[] = [];
@@ -141,7 +145,10 @@ export class Orphans {
     if (page.length > 0) yield page;
   }
 
-  /** Those without a row, or with a tombstone: whoever made it did not come to delete the object, or its writer stored it again. */
+  /**
+   * Returns the objects without a row, or with a tombstone: then a process died before it deleted
+   * the object, or the writer has stored it again.
+   */
   async #orphansOf(page: Listed[]): Promise<Listed[]> {
     const ids = page.map(({ key }) => segmentIdOf(key)).filter((id) => id !== undefined);
     const rows = await this.#deps.sql<{ id: string }[]>`
@@ -152,36 +159,36 @@ export class Orphans {
 
   async #settle(
     object: Listed,
-    looked: SweepResult,
+    result: SweepResult,
     { unreferenced }: { unreferenced: boolean } = { unreferenced: false },
   ): Promise<Outcome | undefined> {
     try {
       const segment = await readStored(this.#deps.objects, object);
       const outcome = await this.#adopt(segment, unreferenced);
       if (outcome === "deleted") await this.#deps.objects.remove(object.key);
-      if (outcome !== "known") looked[outcome]++;
+      if (outcome !== "known") result[outcome]++;
       return outcome;
     } catch (error) {
       if (error instanceof ObjectMissing) return undefined;
       if (isOutage(error)) throw error;
       if (!(error instanceof SegmentError)) await this.#deps.objects.ping();
-      // It stays, and must not keep the others from their turn.
-      looked.damaged++;
+      // Leave it, and go on with the others.
+      result.damaged++;
       this.#deps.log.warn({ err: error, key: object.key }, "an orphan could not be adopted");
-      // It may hold the image of chunks that were seen before.
+      // It may hold the image of unreferenced chunks that were seen before.
       this.#unreferenced = [];
       return undefined;
     }
   }
 
-  /** In one transaction, whose row of the segment keeps other processes and its writer waiting. */
+  /** Runs in one transaction; the segment's row makes other processes and the writer wait. */
   async #adopt(segment: StoredSegment, unreferenced: boolean): Promise<Outcome> {
     return await this.#deps.sql.begin(
       async (transaction) => await adoptOrDelete(transaction, segment, unreferenced),
     );
   }
 
-  /** PostgreSQL's clock: this machine's may be wrong. */
+  /** Returns the time of PostgreSQL's clock: this machine's may be wrong. */
   async #nowMs(): Promise<number> {
     const [row] = await this.#deps.sql<[{ ms: number }]>`
       select (extract(epoch from clock_timestamp()) * 1000)::double precision as ms`;
@@ -209,7 +216,7 @@ async function adoptOrDelete(
   return "deleted";
 }
 
-/** Adds what it holds to the index; nothing is changed when that is false. */
+/** Adds the segment's records to the index; returns false, changing nothing, if none is needed. */
 async function addsSomething(
   transaction: postgres.TransactionSql<{ bigint: bigint }>,
   segment: StoredSegment,
@@ -227,12 +234,12 @@ async function addsSomething(
   }
 }
 
-/** Takes back what adopting a segment would have changed. */
+/** Thrown to roll back the adoption of a segment. */
 class NothingNew extends Error {
   override readonly name = "NothingNew";
 }
 
-/** The key that all segments of that time and later are beyond. */
+/** Returns the key beyond which all segments of that time and later are. */
 function firstKey(ms: number): string {
   const hex = Math.max(0, Math.floor(ms)).toString(16).padStart(12, "0");
   return segmentKey(`${hex.slice(0, 8)}-${hex.slice(8)}-0000-0000-000000000000`);

@@ -1,6 +1,7 @@
 import postgres from "postgres";
 
-import { type Sql, isOutage } from "../platform/database/database.ts";
+import { type Sql } from "../platform/database/database.ts";
+import { isOutage } from "../platform/database/postgres-errors.ts";
 import { type Log } from "../platform/logger.ts";
 import { ObjectDamaged, ObjectMissing, type ObjectStore } from "../platform/objects/objects.ts";
 import { type CheckedSegment, readChecked } from "./checked-segment.ts";
@@ -8,14 +9,14 @@ import { type RowRange, isLive, missingObjects } from "./missing-objects.ts";
 import { chunkSegments, claimSegments, restoreBatches, restoreRows } from "./restore.ts";
 import { SegmentError, segmentIdOf } from "./segment.ts";
 import { type Listed } from "./stored-segment.ts";
-import { throughOutage } from "./through-outage.ts";
+import { retryOutages } from "./retry-outages.ts";
 import { markAbsent, markReadable, markUnreadable, unreadableOf } from "./unreadable.ts";
 
 const PAGE_OBJECTS = 1000;
 // Objects and bytes read ahead at most.
 const AHEAD_BYTES = 32 * 2 ** 20;
 const AHEAD_OBJECTS = 32;
-// What one transaction restores.
+// Limits of one transaction.
 const GROUP_RECORDS = 10_000;
 const GROUP_OBJECTS = 1000;
 const PROBLEMS_KEPT_MAX = 100_000;
@@ -27,11 +28,11 @@ export type ReindexDeps = { sql: Sql; objects: ObjectStore; log: Log };
 export type Problem = { key: string; reason: string };
 
 export type Reindexed = {
-  /** objects under `segments/` */
+  /** Number of objects under `segments/`. */
   objects: number;
-  /** of these, those that had a row already: indexed, or deleted */
+  /** Number of these that had a row already: indexed, or deleted. */
   known: number;
-  /** what was indexed */
+  /** Number of segments that were indexed. */
   segments: number;
   /** Number of records, without damaged ones. */
   records: number;
@@ -44,7 +45,7 @@ export type Reindexed = {
   missing: number;
   /** Damaged and missing objects, up to a maximum. */
   problems: Problem[];
-  /** ids of projects of which there were two, so that the younger one gave way */
+  /** Ids of projects of which there were two, so that the younger one was deleted. */
   contested: number[];
 };
 
@@ -111,13 +112,13 @@ export class Reindex {
     let after = NO_ID;
     for await (const page of pages(this.#deps.objects.list("segments/"))) {
       const ids = page.map(({ key }) => segmentIdOf(key)).filter((id) => id !== undefined);
-      const rows = await throughOutage(
+      const rows = await retryOutages(
         async () =>
           await this.#deps.sql<{ id: string; deleted: boolean }[]>`
             select id, deleted from segments where id = any(${ids})`,
       );
       const deleted = new Map(rows.map((row) => [row.id, row.deleted]));
-      const marked = await throughOutage(async () => await unreadableOf(this.#deps.sql, ids));
+      const marked = await retryOutages(async () => await unreadableOf(this.#deps.sql, ids));
       this.#done.objects += page.length;
       this.#done.known += deleted.size;
       for (const object of page) {
@@ -142,11 +143,11 @@ export class Reindex {
     if (segment === undefined) return undefined;
     if (segment.problem !== undefined) await this.#markDamaged(found.key, segment.problem);
     else if (found.unreadable)
-      await throughOutage(async () => await markReadable(this.#deps.sql, segment.id));
+      await retryOutages(async () => await markReadable(this.#deps.sql, segment.id));
     return found.known ? undefined : segment;
   }
 
-  /** Reports an object that is no segment or missing, and returns undefined. */
+  /** Reads a segment. Reports a missing object, or one that is not a segment, and returns undefined. */
   async #readChecked(found: Found): Promise<CheckedSegment | undefined> {
     const { objects, log } = this.#deps;
     try {
@@ -158,7 +159,7 @@ export class Reindex {
           await this.#markMissing([found.key]);
         return undefined;
       }
-      // A store that is away is not one damaged object.
+      // Throws if the store is unavailable: then the object need not be damaged.
       if (!(error instanceof SegmentError || error instanceof ObjectDamaged)) await objects.ping();
       await this.#markDamaged(found.key, error);
       log.debug({ err: error, key: found.key }, "not reindexed");
@@ -168,9 +169,9 @@ export class Reindex {
 
   async #restore(segments: CheckedSegment[]): Promise<void> {
     try {
-      await throughOutage(async () => await this.#restoreOnce(segments));
+      await retryOutages(async () => await this.#restoreOnce(segments));
     } catch (error) {
-      // PostgreSQL does not take something in it: all but that.
+      // PostgreSQL refuses some row: restore the segments one by one, to find the one that has it.
       if (!(error instanceof postgres.PostgresError) || isOutage(error)) throw error;
       if (segments.length > 1) for (const segment of segments) await this.#restore([segment]);
       else for (const { key } of segments) this.#reportDamaged(key, error);
@@ -220,7 +221,7 @@ export class Reindex {
 
   async #mark(keys: string[]): Promise<void> {
     const ids = keys.map(segmentIdOf).filter((id) => id !== undefined);
-    await throughOutage(async () => await markUnreadable(this.#deps.sql, ids));
+    await retryOutages(async () => await markUnreadable(this.#deps.sql, ids));
   }
 
   #report(key: string, reason: string): void {
@@ -263,7 +264,7 @@ async function* readAhead(
       if (segment !== undefined) yield segment;
     }
     const reading = read(object);
-    // It is awaited later: a failure must not count as unhandled until then.
+    // Awaited later: until then a failure must not be an unhandled rejection.
     reading.catch(() => undefined);
     ahead.push({ bytes: object.bytes, reading });
     bytesAhead += object.bytes;

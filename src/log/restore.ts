@@ -7,7 +7,10 @@ import { COLUMNS, type SessionRecord, type StoredSegment, isHashed } from "./sto
 import { restoreUnhashed } from "./unhashed-images.ts";
 import { type Precedence, replaceBatch, unreadableOf } from "./unreadable.ts";
 
-/** Makes the rows of segments that have none, and returns the segments that it made them for. Another process that does the same is waited for. */
+/**
+ * Inserts rows for the segments that have none, and returns those segments. Waits for another
+ * process that inserts the same rows.
+ */
 export async function claimSegments<Stored extends StoredSegment>(
   sql: Queryable,
   segments: Stored[],
@@ -21,13 +24,16 @@ export async function claimSegments<Stored extends StoredSegment>(
   return segments.filter(({ id }) => ids.has(id));
 }
 
-/** `newerGiveWay`: what came later gives way to what is restored, as when it was stored first; otherwise what is there stays. */
+/**
+ * `newerGiveWay`: existing rows that are newer than the restored ones are replaced, as if the
+ * restored ones had been stored first; otherwise existing rows stay.
+ */
 export type RestoreOptions = { newerGiveWay: boolean };
 
-/** How many rows came of the segments, and which projects' ids or keys were contested. */
+/** Number of rows that were added, and ids of projects whose id or key another one had, too. */
 export type Restored = { added: number; contested: number[] };
 
-/** Adds what claimed segments hold to the index. They are given in the order of their ids. */
+/** Adds the records of claimed segments, which must be in the order of their ids, to the index. */
 export async function restoreRows(
   sql: Queryable,
   segments: StoredSegment[],
@@ -36,7 +42,7 @@ export async function restoreRows(
   const contested: number[] = [];
   for (const record of segments.flatMap(({ projects }) => projects))
     if (await mergeProject(sql, record)) contested.push(record.id);
-  // In one order everywhere, so that two processes cannot deadlock over the same rows.
+  // The order is the same everywhere, so that two processes cannot deadlock over the same rows.
   const sessions = await restoreSessions(
     sql,
     segments.flatMap((segment) => segment.sessions),
@@ -54,7 +60,10 @@ export async function restoreRows(
   return { added: sessions + unhashed + images + batches, contested };
 }
 
-/** A session that nothing was known of when its batches came, because the database was lost, gives way to what its start recorded. */
+/**
+ * Inserts the sessions' rows. A recorded session start replaces a row without a project, which was
+ * made for batches that came while the database was lost.
+ */
 async function restoreSessions(sql: Queryable, records: SessionRecord[]): Promise<number> {
   if (records.length === 0) return 0;
   const known = records.filter((record) => record.project_id !== null).map(({ id }) => id);

@@ -10,19 +10,20 @@ import { FLAG, type Kind, type Segment } from "./segment.ts";
 import { COLUMNS, type HashedImage, type ProjectRecord } from "./stored-segment.ts";
 import { replaceBatch } from "./unreadable.ts";
 
-/** How many batches are new, and how many the session had already. */
+/** Numbers of batches that are new, and of those that the session had already. */
 export type Indexed = { stored: number; duplicates: number };
 
 /**
- * Makes a stored segment findable at once: its row, its batches' rows, and the rows that its other records hold.
- * Batches that the session has already are left out, unless their copy is unreadable. Calling it again for an indexed segment changes nothing.
- * Throws SegmentDeleted when the segment was collected as an orphan.
+ * Inserts the rows of a stored segment in one transaction: its own, those of its batches, and those
+ * in its other records. Leaves out batches that the session has already, unless their copy is
+ * unreadable; changes nothing if the segment is indexed already. Throws SegmentDeleted if the
+ * segment was deleted as an orphan.
  */
 export async function indexSegment(sql: Sql, segment: Segment): Promise<Indexed> {
   try {
     const projects = records<ProjectRecord>(segment, "project");
     const unassigned = unassignedOf(segment);
-    // Nearly always there are neither, and it is one statement.
+    // Nearly always there are neither, so that one statement is enough.
     if (projects.length === 0 && unassigned.length === 0) return await insertSegment(sql, segment);
     return await sql.begin(async (transaction) => {
       const indexed = await insertSegment(transaction, segment);
@@ -33,7 +34,7 @@ export async function indexSegment(sql: Sql, segment: Segment): Promise<Indexed>
   } catch (error) {
     if (!(error instanceof postgres.PostgresError && error.constraint_name === "segments_pkey"))
       throw error;
-    // An earlier attempt whose answer was lost has done it, or the orphan collection came first.
+    // An earlier attempt succeeded, but its answer was lost; or the segment was deleted as an orphan.
     const [row] = await sql<
       { deleted: boolean }[]
     >`select deleted from segments where id = ${segment.id}`;
@@ -51,13 +52,13 @@ async function insertSegment(sql: Queryable, segment: Segment): Promise<Indexed>
     ), new_sessions as (
       insert into sessions (${sql.unsafe(COLUMNS.session)})
       select ${sql.unsafe(COLUMNS.session)} from jsonb_populate_recordset(null::sessions, ${rows(segment, "session")}::text::jsonb)
-      -- Here and below in one order everywhere, so that two processes cannot deadlock over the same rows.
+      -- The order, here and below, is the same everywhere, so that two processes cannot deadlock over the same rows.
       order by id
       on conflict (id) do nothing
     ),${images.length === 0 ? sql`` : sql`${insertImages(sql, [{ id: segment.id, images }], "stays")},`}
     new_batches as (
       insert into batches (session_id, segment_id, "offset", length, bytes, hash, flags, messages, first_at, last_at, received_at)
-      -- Once each, because a statement can update a row only once.
+      -- Each batch once, because a statement can update a row only once.
       select distinct on (session_id, hash) session_id, ${segment.id}::uuid, "offset", length, bytes, hash, flags, messages,
         to_timestamp(first_ms / 1000.0), to_timestamp(last_ms / 1000.0), to_timestamp(received_ms / 1000.0)
       from unnest(${b.sessionId}::text::bigint[], ${b.offset}::text::integer[], ${b.length}::text::integer[],
@@ -73,7 +74,10 @@ async function insertSegment(sql: Queryable, segment: Segment): Promise<Indexed>
   return { stored: counts.stored, duplicates: sent - counts.stored };
 }
 
-/** PostgreSQL array literals, one a column: half the work of letting the driver build them. `segment` counts from 1. */
+/**
+ * Returns a PostgreSQL array literal for each column, at half the cost of the driver's own.
+ * `segment` counts from 1.
+ */
 export function batchColumns(segments: Pick<Segment, "entries">[]) {
   const columns = {
     segment: "",

@@ -6,7 +6,7 @@ const SPAN_BYTES_MAX = 2 ** 20;
 // Reading over a gap of this size is cheaper than another request.
 const GAP_BYTES_MAX = 64 * 1024;
 
-/** Where a record's body lies. */
+/** Location of a record's body. */
 export type Place = { segmentId: string; offset: number; length: number };
 
 type Span<P> = { segmentId: string; start: number; end: number; places: P[] };
@@ -21,7 +21,10 @@ export type ReadOptions<P> = {
   signal?: AbortSignal | undefined;
 };
 
-/** Reads records back, verified, with few requests and little memory: neighbours in one read, one read ahead. */
+/**
+ * Reads and verifies records with few requests and little memory: reads neighbours together, and
+ * one such group ahead.
+ */
 export class SegmentReader {
   readonly #objects: ObjectStore;
   readonly #faults: ReadFaults | undefined;
@@ -45,7 +48,7 @@ export class SegmentReader {
     let ahead: { span: Span<P>; fetched: Promise<Fetched> } | undefined;
     for await (const span of spans(places)) {
       const next = { span, fetched: this.#fetch(span, options.signal) };
-      // It is awaited a turn later: a failure must not count as unhandled until then.
+      // Awaited a turn later: until then a failure must not be an unhandled rejection.
       next.fetched.catch(() => undefined);
       if (ahead !== undefined) yield* this.#bodies(ahead.span, await ahead.fetched, options);
       ahead = next;

@@ -3,14 +3,14 @@ import { pack, unpack } from "msgpackr";
 import { uuidTimeMs } from "../platform/uuid-time.ts";
 
 /*
- * A segment is one object that holds many records and describes itself, all numbers little endian:
+ * Format of a segment: one object with many records that describes itself; numbers are little endian.
  *
  *   magic "FLDGSEG1"
  *   records: length u32, project u32, session u64, received-at u64 (ms), checksum u64, kind u8, flags u8, body
  *   footer: MessagePack of [id, entries], each entry an array as packEntry writes it
  *   footer length u32, footer checksum u64, magic "FLDGSEG1"
  *
- * Checksums are xxHash3, 64 bits; a record's covers its body. What a reader needs to index a segment is in its footer.
+ * Checksums are xxHash3, 64 bits; a record's covers its body. The footer is enough to index batches.
  */
 const MAGIC = new TextEncoder().encode("FLDGSEG1");
 export const RECORD_HEADER_BYTES = 34;
@@ -18,8 +18,9 @@ const TRAILER_BYTES = 4 + 8 + MAGIC.length;
 // MessagePack's bound for one footer entry: twelve numbers of nine bytes and the array's head.
 const FOOTER_ENTRY_BYTES_MAX = 112;
 const FOOTER_BYTES_MIN = 256;
+const PAGE_BYTES = 4096;
 
-/** A kind's place is its number in the stored format: append only. */
+/** Kinds of records. A kind's index is its number in the stored format: append only. */
 const KINDS = ["batch", "session", "chunk", "image", "project"] as const;
 export type Kind = (typeof KINDS)[number];
 
@@ -29,24 +30,24 @@ export type Kind = (typeof KINDS)[number];
  */
 export const FLAG = { gzip: 1, late: 2, quarantined: 4, indexed: 8 } as const;
 
-/** A project or session of 0 means none is known. */
+/** Header of a record; a project or session of 0 is unknown. */
 export type RecordHead = {
   kind: Kind;
   flags: number;
   projectId: number;
   sessionId: bigint;
-  /** ms since the epoch */
+  /** Time in ms since the epoch. */
   receivedAt: number;
 };
 
-/** What the index keeps of a batch beside its place. */
+/** Facts about a batch for the index. */
 export type BatchFacts = {
-  /** bytes when inflated */
+  /** Number of bytes when inflated. */
   bytes: number;
-  /** xxHash3 of the inflated bytes */
+  /** xxHash3 of the inflated bytes. */
   hash: bigint;
   messages: number;
-  /** ms since the epoch, null when the framing could not be read */
+  /** Times in ms since the epoch; null if the framing could not be read. */
   firstAt: number | null;
   lastAt: number | null;
 };
@@ -58,33 +59,34 @@ export type SegmentEntry = RecordHead & {
   facts?: BatchFacts;
 };
 
-/** What a segment says of itself. */
+/** Footer of a segment. */
 export type Footer = { id: string; entries: SegmentEntry[] };
-/** A whole segment in memory; `bytes` is what the object holds. */
+/** Whole segment in memory; `bytes` is the content of the object. */
 export type Segment = Footer & { bytes: Uint8Array };
 
+/** Thrown if bytes are not a valid segment, or not a part of one. */
 export class SegmentError extends Error {
   override readonly name = "SegmentError";
 }
 
-/** The object key of a segment: its id, a UUIDv7, holds the hour. */
+/** Returns the object key of a segment, which includes the hour in its id, a UUIDv7. */
 export function segmentKey(id: string): string {
   const hour = new Date(segmentTime(id)).toISOString().slice(0, 13).replaceAll(/[-T]/g, "/");
   return `segments/${hour}/${id}`;
 }
 
-/** The id of the segment that has this key; undefined when no segment has it. */
+/** Returns the id of the segment with this key, or undefined if it is not a segment's key. */
 export function segmentIdOf(key: string): string | undefined {
   const id = /[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.exec(key)?.[0];
   return id !== undefined && key === segmentKey(id) ? id : undefined;
 }
 
-/** When the segment got its id, in ms since the epoch. */
+/** Returns when the segment got its id, in ms since the epoch. */
 export function segmentTime(id: string): number {
   return uuidTimeMs(id);
 }
 
-/** Appends records to a buffer that it was given, and seals it into the bytes of an object. */
+/** Appends records to the given buffer, and seals it into the bytes of an object. */
 export class SegmentWriter {
   readonly buffer: Uint8Array;
   readonly entries: SegmentEntry[] = [];
@@ -97,16 +99,19 @@ export class SegmentWriter {
     buffer.set(MAGIC);
   }
 
-  /** The buffer that a segment of that one record would need. */
+  /**
+   * Returns the size of a buffer for a segment of that one record, in whole pages, so that files can
+   * be written from it directly.
+   */
   static bytesFor(bodyBytes: number): number {
-    return (
+    const bytes =
       MAGIC.length +
       RECORD_HEADER_BYTES +
       bodyBytes +
       FOOTER_BYTES_MIN +
       FOOTER_ENTRY_BYTES_MAX +
-      TRAILER_BYTES
-    );
+      TRAILER_BYTES;
+    return Math.ceil(bytes / PAGE_BYTES) * PAGE_BYTES;
   }
 
   get bytes(): number {
@@ -121,7 +126,7 @@ export class SegmentWriter {
     );
   }
 
-  /** The caller asks `fits` first. */
+  /** Appends a record. The caller must check with `fits` that there is room. */
   append(head: RecordHead, body: Uint8Array, facts?: BatchFacts): SegmentEntry {
     const view = this.#view;
     const at = this.#used;
@@ -142,7 +147,7 @@ export class SegmentWriter {
     return entry;
   }
 
-  /** Writes the footer; the segment's bytes are a view of the buffer. */
+  /** Writes the footer, and returns the segment, whose bytes are a view of the buffer. */
   seal(id: string): Segment {
     const footer = pack([id, this.entries.map(packEntry)]);
     const end = this.#used + footer.length;
@@ -154,21 +159,21 @@ export class SegmentWriter {
   }
 }
 
-/** Reads the footer of a whole segment. Throws SegmentError when the bytes are not one. */
+/** Reads the footer of a whole segment. Throws SegmentError if the bytes are not a segment. */
 export function readSegment(bytes: Uint8Array): Segment {
   checkMagic(bytes);
   return { ...readFooter(bytes), bytes };
 }
 
-/** How many of a segment's bytes, from its footer on, one must have for `readFooter`; its last ones tell. Throws SegmentError. */
+/** Returns how many of a segment's last bytes `readFooter` needs. Throws SegmentError. */
 export function footerBytes(tail: Uint8Array): number {
   const trailer = tail.length - TRAILER_BYTES;
   if (trailer < 0 || !hasMagic(tail, trailer + 12))
-    throw new SegmentError("no segment: the magic is missing");
+    throw new SegmentError("not a segment: the magic is missing");
   return viewOf(tail).getUint32(trailer, true) + TRAILER_BYTES;
 }
 
-/** Reads the footer from the last bytes of a segment. Throws SegmentError when they are not that, or too few. */
+/** Reads the footer from the last bytes of a segment. Throws SegmentError if it is not whole. */
 export function readFooter(tail: Uint8Array): Footer {
   const trailer = tail.length - TRAILER_BYTES;
   const start = tail.length - footerBytes(tail);
@@ -180,7 +185,10 @@ export function readFooter(tail: Uint8Array): Footer {
   return { id, entries: entries.map(unpackEntry) };
 }
 
-/** The body of a record that was read with its header. Throws SegmentError when it is not what was written. */
+/**
+ * Returns the body of a record that was read with its header. Throws SegmentError if it differs
+ * from what was written.
+ */
 export function recordBody(record: Uint8Array): Uint8Array {
   const view = viewOf(record);
   const body = record.subarray(RECORD_HEADER_BYTES);
@@ -189,13 +197,13 @@ export function recordBody(record: Uint8Array): Uint8Array {
     view.getUint32(0, true) !== body.length ||
     view.getBigUint64(24, true) !== Bun.hash.xxHash3(body)
   )
-    throw new SegmentError("a record is not what was written");
+    throw new SegmentError("a record differs from what was written");
   return body;
 }
 
 /** Throws SegmentError if the object does not begin like a segment. */
 export function checkMagic(start: Uint8Array): void {
-  if (!hasMagic(start, 0)) throw new SegmentError("no segment: the magic is missing");
+  if (!hasMagic(start, 0)) throw new SegmentError("not a segment: the magic is missing");
 }
 
 /** Throws SegmentError if the records do not fill the object up to its footer. */

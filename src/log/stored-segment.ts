@@ -14,12 +14,15 @@ import {
 } from "./segment.ts";
 import { SegmentReader } from "./segment-reader.ts";
 
-// Most footers, and whole objects of a quiet server.
+// Length that covers most footers, and whole objects of a quiet server.
 const TAIL_BYTES = 64 * 1024;
 
-/** The columns of rows in records, as SQL: those that only a newer schema has keep their defaults and values. */
+/**
+ * Columns, as SQL, of the rows in records. Columns that only a newer schema has keep their defaults
+ * and values.
+ */
 export const COLUMNS = {
-  // Beside created_at.
+  // Columns of a project, in addition to created_at.
   project: `id, name, project_key, platform, active, sample_rate, beacon_bytes_max, daily_bytes_max, changed_at`,
   session: `id, project_id, recorded, started_at, platform, tracker_version, rev_id, user_uuid, user_id, user_os, user_os_version,
     user_browser, user_browser_version, user_device, user_device_type, user_country, user_state, user_city, timezone,
@@ -28,12 +31,12 @@ export const COLUMNS = {
   image: `name, session_id, kind, content_type, bytes, crc32, uses, stored_at, chunk_segments, chunk_offsets, chunk_lengths`,
 };
 
-/** An object as a list of the store has it. */
+/** Object as the store lists it. */
 export type Listed = { key: string; bytes: number };
 
 /*
- * The rows in records, as far as anybody here asks; they have more columns. Of a project each change is a row, whose `created_at` is the
- * time of the change, too.
+ * Rows in records, with those of their columns that are used here. Each change of a project is a
+ * record of its row, in which `created_at`, too, is the time of the change.
  */
 export type ProjectRecord = {
   id: number;
@@ -52,7 +55,7 @@ export type ImageRecord = {
   crc32: number;
   uses: number;
   stored_at: string;
-  /** null: the segment that the record is in */
+  /** Ids of segments; null is the segment that the record is in. */
   chunk_segments: (string | null)[];
   chunk_offsets: number[];
   chunk_lengths: number[];
@@ -69,11 +72,14 @@ export function isHashed(image: ImageRecord): image is HashedImage {
   return image.sha256 !== undefined;
 }
 
-/** What a stored segment holds for the index: its footer, and the rows in its records. */
+/** Content of a stored segment for the index: its footer, and the rows in its records. */
 export type StoredSegment = Footer &
   Listed & { projects: ProjectRecord[]; sessions: SessionRecord[]; images: ImageRecord[] };
 
-/** Reads that without the bodies of batches and chunks. Throws SegmentError when the object is no whole segment of ours. */
+/**
+ * Reads a segment without the bodies of batches and chunks. Throws SegmentError if the object is
+ * not a whole segment.
+ */
 export async function readStored(
   objects: ObjectStore,
   { key, bytes }: Listed,
@@ -99,13 +105,13 @@ export async function readEnd(
   tailBytes: number,
 ): Promise<{ footer: Footer; tail: Uint8Array }> {
   const id = segmentIdOf(key);
-  if (id === undefined) throw new SegmentError("the key is no segment's");
+  if (id === undefined) throw new SegmentError("the key is not that of a segment");
   let tail = await objects.read(key, Math.max(0, bytes - tailBytes), bytes);
   const needed = footerBytes(tail);
   if (needed > bytes) throw new SegmentError("the footer is longer than the segment");
   if (needed > tail.length) tail = await objects.read(key, bytes - needed, bytes);
   const footer = readFooter(tail);
-  if (footer.id !== id) throw new SegmentError("the segment is another than its key says");
+  if (footer.id !== id) throw new SegmentError("the id of the segment differs from its key");
   return { footer, tail };
 }
 
@@ -113,7 +119,7 @@ export const ROWS = { project: "projects", session: "sessions", image: "images" 
 type RowKind = Exclude<Kind, "batch" | "chunk">;
 type RowBody = { kind: RowKind; body: Uint8Array };
 
-/** From the bytes that were read already, if they are the whole object. */
+/** Yields the bodies of rows, from the tail if that is the whole object. */
 async function* rowBodies(
   objects: ObjectStore,
   { id, entries }: Footer,

@@ -2,7 +2,10 @@ import type postgres from "postgres";
 
 import { type Queryable } from "../platform/database/database.ts";
 
-/** A copy in an unreadable segment gives way to another one; otherwise the existing copy stays, or the earlier one wins. */
+/**
+ * Rule for choosing between two readable copies: the existing one stays, or the earlier one wins. A
+ * copy in an unreadable segment gives way to a readable one.
+ */
 export type Precedence = "stays" | "earlier";
 
 type Fragment = postgres.PendingQuery<postgres.Row[]>;
@@ -16,8 +19,8 @@ export async function markUnreadable(sql: Queryable, ids: string[]): Promise<voi
 }
 
 /**
- * Marks those of the segments that have no row. Correct once everything older than what refers to
- * them was restored.
+ * Marks those of the segments that have no row. Call it once all segments that are older than the
+ * referring ones have been restored.
  */
 export async function markAbsent(sql: Queryable, ids: Set<string>): Promise<void> {
   if (ids.size === 0) return;
@@ -41,12 +44,12 @@ export async function unreadableOf(sql: Queryable, ids: Iterable<string>): Promi
   return new Set(rows.map(({ id }) => id));
 }
 
-/** Returns an SQL condition: whether one of the segments, an array of their ids, is unreadable. */
+/** Returns an SQL condition that is true if a segment in the array of ids is unreadable. */
 export function anyUnreadable(sql: Queryable, segments: Fragment): Fragment {
   return sql`exists (select from unreadable_segments where segment_id = any(${segments}))`;
 }
 
-/** Returns the action on a conflict of a batch with another copy of it in `batches`. */
+/** Returns the `on conflict` action for a batch that has another copy in `batches`. */
 export function replaceBatch(sql: Queryable, precedence: Precedence) {
   const rank = (copy: "excluded" | "batches") => {
     const lost = anyUnreadable(sql, sql`array[${sql(copy)}.segment_id]`);
@@ -59,7 +62,10 @@ export function replaceBatch(sql: Queryable, precedence: Precedence) {
     where ${rank("excluded")} < ${rank("batches")}`;
 }
 
-/** Returns the assignment that decides where an image's bytes are read from, on a conflict with the row `known`. */
+/**
+ * Returns the `on conflict` assignment that decides where an image's bytes are read from: from the
+ * row `known` or from the new one.
+ */
 export function replaceChunks(sql: Queryable, precedence: Precedence) {
   return sql`(chunk_segments, chunk_offsets, chunk_lengths) = (
       select chunk_segments, chunk_offsets, chunk_lengths from (values

@@ -30,15 +30,15 @@ export class BufferPool {
     this.#used--;
     if (!reusable) return;
     this.#free.push(buffer);
-    this.#timer ??= setTimeout(() => this.#shrink(), SHRINK_EVERY_MS).unref();
+    if (this.#timer === undefined) this.#shrinkLater();
   }
 
-  #shrink(): void {
-    for (const buffer of this.#free.splice(Math.max(0, this.#peak - this.#used))) release(buffer);
-    this.#peak = this.#used;
-    this.#timer =
-      this.#free.length === 0
-        ? undefined
-        : setTimeout(() => this.#shrink(), SHRINK_EVERY_MS).unref();
+  #shrinkLater(): void {
+    this.#timer = setTimeout(() => {
+      this.#timer = undefined;
+      for (const buffer of this.#free.splice(Math.max(0, this.#peak - this.#used))) release(buffer);
+      this.#peak = this.#used;
+      if (this.#free.length > 0) this.#shrinkLater();
+    }, SHRINK_EVERY_MS).unref();
   }
 }

@@ -1,8 +1,8 @@
-/** Time as a dependency, so that tests need not wait. */
+/** Source of time, passed as a dependency so that tests need not wait. */
 export type Clock = {
-  /** the wall clock in epoch milliseconds, which may jump */
+  /** Wall clock in epoch milliseconds, which may jump. */
   epochMs: () => number;
-  /** milliseconds that only ever grow */
+  /** Monotonic clock in milliseconds. */
   elapsedMs: () => number;
   /** Milliseconds by which this machine's wall clock is ahead of `epochMs`, if they can differ. */
   skewMs?: () => number;

@@ -23,17 +23,20 @@ export const STATUS = {
 
 export type ErrorCode = keyof typeof STATUS;
 
-/** Tells operators apart what clients need not: metrics count by it. */
+/** Cause of an error in metrics, for causes that share a code but matter to operators. */
 type Reason = "overload" | "store" | "database" | "framing" | "lost";
 
 type AppErrorOptions = ErrorOptions & { headers?: Record<string, string>; reason?: Reason };
 
-/** What ends a request, with a message meant for the caller. Anything else that is thrown is a fault of ours: 500, logged. */
+/**
+ * Ends a request with a status and a message meant for the caller. Any other error is a bug: it is
+ * logged, and answered with 500.
+ */
 export class AppError extends Error {
   override readonly name = "AppError";
   readonly code: ErrorCode;
   readonly headers: Record<string, string>;
-  /** What it is counted as. */
+  /** Label under which metrics count the error. */
   readonly reason: Reason | ErrorCode;
 
   constructor(code: ErrorCode, message: string, options: AppErrorOptions = {}) {
@@ -44,7 +47,7 @@ export class AppError extends Error {
   }
 }
 
-/** The answer to a client that should send the same bytes again in `retryAfterS` seconds. */
+/** Returns a 503 that asks the client to send the same bytes again in `retryAfterS` seconds. */
 export function unavailable(
   message: string,
   retryAfterS = 2,
@@ -56,25 +59,25 @@ export function unavailable(
   });
 }
 
-/** The answer to a client that has sent too much: nothing of the request was read. */
+/** Returns a 429 for a client over a limit; nothing of its request's body was read. */
 export function limited(message: string, retryAfterS: number): AppError {
   return new AppError("rate_limited", message, { headers: { "retry-after": String(retryAfterS) } });
 }
 
-/** Bad usage or configuration: the command line prints the message and exits with 2. */
+/** Thrown for bad usage or configuration: the command line prints the message and exits with 2. */
 export class UsageError extends Error {
   override readonly name = "UsageError";
 }
 
-/** The exit code of a program that may go well the next time (`EX_TEMPFAIL` of sysexits.h). */
+/** Exit code of a program that may succeed the next time (`EX_TEMPFAIL` of sysexits.h). */
 export const EXIT_AWAY = 75;
 
-/** What a command needs is away: the program ends with `EXIT_AWAY`. */
+/** Thrown if a command needs a service that is unavailable: the program exits with `EXIT_AWAY`. */
 export class DependencyAway extends Error {
   override readonly name = "DependencyAway";
 }
 
-/** The error body of the SDK and reading routes. */
+/** Renders an error as the SDK and reading routes send it: JSON with a message. */
 export function renderError(error: unknown): Response {
   if (error instanceof AppError)
     return Response.json(

@@ -1,6 +1,6 @@
 import { AppError } from "./errors.ts";
 
-/** The fields of a JSON object from outside. Each reader throws 400 with a message that names the field. */
+/** Fields of an untrusted JSON object. Each method throws 400 with a message that names the field. */
 export class Fields {
   readonly #values: Map<string, unknown>;
 
@@ -15,12 +15,12 @@ export class Fields {
     return this.#values.get(name);
   }
 
-  /** Whole characters without NUL: PostgreSQL cannot hold the others. */
+  /** Returns a text without NUL or lone surrogates, which PostgreSQL cannot store. */
   text(name: string, min: number, max: number): string {
     return textOf(this.get(name), name, min, max);
   }
 
-  /** The same; null and absent are undefined. */
+  /** Like `text`, but returns undefined if the field is absent or null. */
   optionalText(name: string, max: number): string | undefined {
     const value = this.get(name) ?? undefined;
     return value === undefined ? undefined : textOf(value, name, 0, max);
@@ -33,12 +33,12 @@ export class Fields {
     return value;
   }
 
-  /** Absent is the default, null is refused. */
+  /** Like `integer`, but returns `absent` if the field is absent; refuses null. */
   integerOr(name: string, min: number, max: number, absent: number): number {
     return this.get(name) === undefined ? absent : this.integer(name, min, max);
   }
 
-  /** Absent is empty, null is refused. */
+  /** Returns an empty list if the field is absent; refuses null. */
   list(name: string, max: number): unknown[] {
     const value = this.#values.has(name) ? this.get(name) : [];
     if (!Array.isArray(value)) throw new AppError("invalid", `${name} must be a list`);
@@ -49,7 +49,7 @@ export class Fields {
 
 export function textOf(value: unknown, name: string, min: number, max: number): string {
   const isText = typeof value === "string" && !value.includes("\0") && value.isWellFormed();
-  // A character may be two of a string's units.
+  // A character may take two UTF-16 code units.
   const length = isText && value.length > max ? Array.from(value.slice(0, 2 * max + 1)).length : 0;
   if (!isText || value.length < min || length > max)
     throw new AppError("invalid", `${name} must be text of ${min} to ${max} characters`);

@@ -4,7 +4,7 @@ import { STDERR } from "./text-output.ts";
 
 export type Log = pino.Logger;
 
-/** JSON lines on stderr, so that a command's own output on stdout stays clean. */
+/** Opens a log of JSON lines on stderr; stdout is for the output of commands. */
 export function openLog(level: string): Log {
   return pino({ level, base: null }, STDERR);
 }

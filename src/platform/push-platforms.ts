@@ -1,8 +1,8 @@
-// The numbers are the wire's, and the database's.
+// Numbers as they are on the wire and in the database.
 export const DEVICE_PLATFORM = { unknown: 0, android: 1, ios: 2, web: 3 } as const;
 export const SEND_PLATFORM = { unknown: 0, fcm: 1, apns: 2 } as const;
 
-/** What a device is sent to through; undefined for one that nothing can be sent to. */
+/** Returns the push provider of a device, or undefined if nothing can be sent to it. */
 export function platformOf({
   sendPlatform,
   devicePlatform,

@@ -1,12 +1,13 @@
 import { type Log } from "./logger.ts";
 
 const AGAIN_MS = 60_000;
-// Distinct warnings remembered at most: the peer's error texts may vary endlessly.
+// Maximum of distinct warnings within AGAIN_MS; further ones are dropped, because the error texts of
+// a peer may vary endlessly.
 const KINDS_MAX = 100;
 
-type Told = { atMs: number; unsaid: number };
+type Logged = { atMs: number; suppressed: number };
 
-const toldBy = new WeakMap<Log, Map<string, Told>>();
+const loggedBy = new WeakMap<Log, Map<string, Logged>>();
 
 /**
  * Logs a recurring problem at once, then at most once a minute with the number of repetitions.
@@ -17,23 +18,23 @@ export function warnRarely(
   fields: { err?: unknown; [name: string]: unknown },
   message: string,
 ): void {
-  const kinds = toldBy.get(log) ?? new Map<string, Told>();
-  toldBy.set(log, kinds);
+  const kinds = loggedBy.get(log) ?? new Map<string, Logged>();
+  loggedBy.set(log, kinds);
   const kind = `${message}${reasonOf(fields.err)}`.replaceAll(/[0-9a-f-]{8,}|\d+/gi, "#");
-  const told = kinds.get(kind);
+  const last = kinds.get(kind);
   const nowMs = performance.now();
-  if (told !== undefined && nowMs - told.atMs < AGAIN_MS) {
-    told.unsaid++;
+  if (last !== undefined && nowMs - last.atMs < AGAIN_MS) {
+    last.suppressed++;
     return;
   }
-  if (told === undefined && !hasRoom(kinds, nowMs)) return;
-  kinds.set(kind, { atMs: nowMs, unsaid: 0 });
-  const repeated = told !== undefined && told.unsaid > 0 && { repeated: told.unsaid };
+  if (last === undefined && !hasRoom(kinds, nowMs)) return;
+  kinds.set(kind, { atMs: nowMs, suppressed: 0 });
+  const repeated = last !== undefined && last.suppressed > 0 && { repeated: last.suppressed };
   log.warn({ ...fields, ...repeated }, message);
 }
 
 /** Drops expired entries; returns whether there is room for another. */
-function hasRoom(kinds: Map<string, Told>, nowMs: number): boolean {
+function hasRoom(kinds: Map<string, Logged>, nowMs: number): boolean {
   if (kinds.size < KINDS_MAX) return true;
   for (const [kind, { atMs }] of kinds) if (nowMs - atMs >= AGAIN_MS) kinds.delete(kind);
   return kinds.size < KINDS_MAX;

@@ -1,8 +1,9 @@
 const originals = new WeakMap<Request, Request>();
 
 /**
- * The request as the router is to see it: another URL, and a GET where only the head is asked for. It has no body: one that is wrapped
- * anew is read ahead into memory, and its stream cannot be cancelled. Who needs it, or the connection, asks for the original.
+ * Returns the request as the router should see it: with another URL, and GET instead of HEAD. It
+ * has no body, because Bun would read the body of a copied request ahead into memory, and its
+ * stream could not be cancelled. Use `originalOf` for the body or the connection.
  */
 export function rewrite(original: Request, url: string, method: string): Request {
   const { headers, signal } = original;
@@ -11,7 +12,7 @@ export function rewrite(original: Request, url: string, method: string): Request
   return rewritten;
 }
 
-/** The request that came in. */
+/** Returns the request as it arrived. */
 export function originalOf(request: Request): Request {
   return originals.get(request) ?? request;
 }

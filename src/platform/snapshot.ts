@@ -4,9 +4,9 @@ import { warnRarely } from "./rare-warnings.ts";
 const AGAIN_MS = 100;
 
 export type SnapshotOptions<T> = {
-  /** what it is of, for the log */
+  /** Name of the state, for log lines. */
   name: string;
-  /** until the first reading */
+  /** Value until the first read. */
   empty: T;
   read: () => Promise<T>;
   everyMs: number;
@@ -14,14 +14,15 @@ export type SnapshotOptions<T> = {
 };
 
 /**
- * What this process last read: no request waits for the database, and while it is away the last state holds.
- * A change made elsewhere is there within `everyMs`.
+ * State of the database as this process last read it: no request waits for the database, and while
+ * it is unavailable the last state stays in use. Changes by other processes appear within
+ * `everyMs`.
  */
 export class Snapshot<T> implements Disposable {
   readonly #options: SnapshotOptions<T>;
   #value: T;
   #reading: Promise<void> | undefined;
-  /** the reading that begins next */
+  /** The next read, which has not begun. */
   #next: Promise<void> | undefined;
   #readMs = Number.NEGATIVE_INFINITY;
   #timer: NodeJS.Timeout | undefined;
@@ -35,15 +36,15 @@ export class Snapshot<T> implements Disposable {
     return this.#value;
   }
 
-  /** Reads now and from then on. Throws when the first reading fails. */
+  /** Reads now, and then every `everyMs`. Throws if the first read fails. */
   async watch(): Promise<void> {
     await this.#read();
     this.#timer = setInterval(() => this.refresh(), this.#options.everyMs);
   }
 
   /**
-   * A reading that begins after the call, for all who ask together: for what was made a moment ago. There is one at a time and at most
-   * ten a second.
+   * Resolves after a read that began after this call, and so includes changes made just before.
+   * Concurrent callers share a read; there is one at a time, and at most ten a second.
    */
   async again(): Promise<void> {
     this.#next ??= (async () => {
@@ -55,7 +56,7 @@ export class Snapshot<T> implements Disposable {
     await this.#next;
   }
 
-  /** The same for who does not wait for it. */
+  /** Like `again`, but does not wait; logs a failure. */
   refresh(): void {
     this.again().catch((error: unknown) =>
       warnRarely(this.#options.log, { err: error }, `${this.#options.name} not refreshed`),

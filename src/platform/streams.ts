@@ -1,13 +1,16 @@
 import { setImmediate, setTimeout } from "node:timers/promises";
 
-/** A body up to this is sent in one piece: Bun drops the `Content-Length` of a stream (oven-sh/bun#10507). */
+/** Largest body that is sent whole: Bun drops a stream's `Content-Length` (oven-sh/bun#10507). */
 export const INLINE_BYTES_MAX = 2 ** 20;
 const SLICE_BYTES = 2 ** 18;
 /** Bytes copied in one turn of the event loop. */
 const TURN_BYTES = 2 ** 22;
 const BREAK_AFTER_MS = 100;
 
-/** A body that is produced only as fast as the client reads it. A failure half-way breaks the connection off, so that no client takes a part for the whole. */
+/**
+ * Streams a body only as fast as the client reads it. A failure half-way breaks the connection, so
+ * that no client takes a part for the whole.
+ */
 export function streamOf(
   chunks: AsyncGenerator<Uint8Array>,
   first?: Promise<IteratorResult<Uint8Array>>,
@@ -54,7 +57,10 @@ export async function begunStream(
   return streamOf(chunks, first);
 }
 
-/** The same chunks until the signal is aborted; then it throws the reason at once, also while the source is silent. */
+/**
+ * Yields the same chunks until the signal is aborted; then throws its reason at once, even while
+ * the source is silent.
+ */
 export async function* abortable(
   chunks: AsyncIterable<Uint8Array>,
   signal: AbortSignal,
@@ -74,14 +80,15 @@ export async function* abortable(
     }
   } finally {
     signal.removeEventListener("abort", abort);
-    // Not awaited: a silent source would hold the end up.
+    // Not awaited: a silent source would delay the end.
     source.return?.().catch(() => undefined);
   }
 }
 
 /**
- * The chunks copied together into buffers that `take` gives, all of one length. Of a full one it is known whether it is the last; only
- * when nothing came at all the last is empty.
+ * Copies the chunks into buffers of one length, which `take` returns, and yields each buffer that
+ * is full or `last`. A full buffer may be the last one; the last one is empty only if no bytes
+ * came.
  */
 export async function* partsOf(
   chunks: AsyncIterable<Uint8Array>,
@@ -104,7 +111,7 @@ export async function* partsOf(
   yield { buffer, bytes, last: true };
 }
 
-/** Bytes in memory as a stream of slices. */
+/** Returns bytes in memory as a stream of slices. */
 export function slicesOf(bytes: Uint8Array): ReadableStream<Uint8Array> {
   let at = 0;
   return new ReadableStream<Uint8Array>({

@@ -7,8 +7,8 @@ const RETRY_MS = 100;
 /**
  * Writes text to a file descriptor without ever blocking the process: not for a reader that is gone
  * or does not read, and not for a full disk. Text that cannot be written is lost. A logging
- * library's own stream would retry forever at exit. Files are written at once: text that another thread was still to
- * write would be lost at an unexpected exit.
+ * library's own stream would retry forever at exit. Writes to files are synchronous: an unexpected
+ * exit would lose text that another thread has yet to write.
  */
 export class TextOutput {
   readonly #fd: number;
@@ -36,7 +36,7 @@ export class TextOutput {
     if (!this.#isWriting) this.#writeOn();
   }
 
-  /** Resolves when everything is written or the time is over; later writes are ignored. */
+  /** Resolves when everything is written or `ms` have passed; ignores later writes. */
   async close(ms: number): Promise<void> {
     const late = Promise.withResolvers<void>();
     const timer = setTimeout(late.resolve, ms);

@@ -1,4 +1,7 @@
-/** Credit that refills at a steady rate up to a burst. It can be overdrawn down to nothing, never below. */
+/**
+ * Token bucket that refills at `perSecond` up to `burst`. `take` may ask for more than there is:
+ * the bucket is then empty, never in debt.
+ */
 export class TokenBucket {
   readonly #perMs: number;
   readonly #burst: number;

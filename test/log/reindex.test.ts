@@ -157,9 +157,9 @@ describe("objects that are no whole segments", () => {
       missing: 0,
       contested: [],
       keys: [keyAt(1)],
-      problems: [{ key: keyAt(1), reason: "no segment: the magic is missing" }],
+      problems: [{ key: keyAt(1), reason: "not a segment: the magic is missing" }],
     });
-    expect(bad.err).toContain(`${keyAt(1)}: no segment: the magic is missing`);
+    expect(bad.err).toContain(`${keyAt(1)}: not a segment: the magic is missing`);
   });
 });
 

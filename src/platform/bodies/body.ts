@@ -5,25 +5,29 @@ import { joined } from "../streams.ts";
 
 const STALL_MS = 30_000;
 const PACE_CHECK_MS = 1000;
-// A body slower than this over its whole length is given up: connections are finite.
+// Minimum average rate of a body: slower ones are given up, because connections are limited.
 const BYTES_PER_MS_MIN = 4;
 // Bun reads a body in one piece at half the cost of its stream.
 const WHOLE_BYTES_MAX = 64 * 1024;
 
-/** How long a body of that many bytes may take in ms; `idleTimeout` alone would never end a trickle. */
+/**
+ * Returns how long a body of that many bytes may take, in ms. The server's `idleTimeout` alone
+ * would never end a trickle.
+ */
 export function bodyDeadlineMs(bytes: number): number {
   return STALL_MS + bytes / BYTES_PER_MS_MIN;
 }
 
-/** The declared length of the body; undefined when it comes in chunks of unknown number. */
+/** Returns the declared length of the body, or undefined if it is chunked. */
 function contentLength(request: Request): number | undefined {
   const header = request.headers.get("content-length");
   return header === null ? undefined : Number(header);
 }
 
 /**
- * The whole body as sent; `hold` is told of bytes before they are held, and may throw. A large body counts as it arrives: a client that
- * only announces one must not take the room of others. Throws 413 over `bytesMax`, 408 when the client stalls, 400 when it is cut short.
+ * Reads the whole body as sent. Calls `hold` with byte counts, for a large body as it arrives: a
+ * client that only announces one must not take the room of others. Throws 413 over `bytesMax`, 408
+ * if the client stalls, 400 if the body is cut short, and what `hold` throws.
  */
 export async function readBody(
   request: Request,
@@ -73,24 +77,27 @@ async function withDeadline<T>(reading: Promise<T>, ms: number): Promise<T> {
   }
 }
 
-/** The connection is closed with it: the rest of the body would be read as the next request. */
+/** Returns a 408 that closes the connection: the rest would be read as the next request. */
 function stalled(): AppError {
   return new AppError("timeout", "the body took too long", { headers: { connection: "close" } });
 }
 
-/** The body as it arrives. Throws 408 when the client's average falls below the least rate; the time that the consumer takes does not count. */
+/**
+ * Yields the body as it arrives. Throws 408 if the client's average falls below the minimum rate;
+ * time that the consumer takes does not count.
+ */
 export async function* bodyChunks(
   body: ReadableStream<Uint8Array> | null,
 ): AsyncGenerator<Uint8Array> {
   const reader = body?.getReader();
   if (reader === undefined) return;
-  const pace = new Pace(() => void reader.cancel().catch(() => undefined));
+  const watchdog = new RateWatchdog(() => void reader.cancel().catch(() => undefined));
   try {
     for (;;) {
-      pace.begin();
+      watchdog.begin();
       const { done, value } = await reader.read();
-      pace.end(value?.length ?? 0);
-      if (pace.late) throw stalled();
+      watchdog.end(value?.length ?? 0);
+      if (watchdog.isLate) throw stalled();
       if (done) return;
       yield value;
     }
@@ -98,15 +105,18 @@ export async function* bodyChunks(
     if (cause instanceof AppError) throw cause;
     throw new AppError("invalid", "the body was cut short", { cause });
   } finally {
-    pace[Symbol.dispose]();
-    // Not awaited: who refuses a body answers at once.
+    watchdog[Symbol.dispose]();
+    // Not awaited, so that a refused body is answered at once.
     reader.cancel().catch(() => undefined);
   }
 }
 
-/** Watches one body with one timer: a timer for each chunk costs more than reading it. */
-class Pace implements Disposable {
-  late = false;
+/**
+ * Watches the average rate of one body with one timer: a timer for each chunk would cost more than
+ * reading it.
+ */
+class RateWatchdog implements Disposable {
+  isLate = false;
   #bytes = 0;
   #waitedMs = 0;
   #sinceMs = Number.POSITIVE_INFINITY;
@@ -116,7 +126,7 @@ class Pace implements Disposable {
     this.#timer = setInterval(() => {
       const waitedMs = this.#waitedMs + Math.max(0, performance.now() - this.#sinceMs);
       if (waitedMs <= bodyDeadlineMs(this.#bytes)) return;
-      this.late = true;
+      this.isLate = true;
       giveUp();
     }, PACE_CHECK_MS);
   }

@@ -22,7 +22,7 @@ export type Coding = "gzip" | "deflate" | "br" | "zstd";
 export function codingsOf({ headers }: Request): Coding[] {
   const header = headers.get("content-encoding");
   if (header === null) return [];
-  // As SDKs write it.
+  // Fast path for the value that SDKs send.
   if (header === "gzip") return ["gzip"];
   const names = header
     .toLowerCase()

@@ -60,7 +60,7 @@ export async function inflateWhole(
   }
 }
 
-/** Streaming version of `inflateWhole`. */
+/** Removes one content coding like `inflateWhole`, but streams. */
 export async function* inflateChunks(
   coding: Coding,
   chunks: AsyncGenerator<Uint8Array>,
@@ -145,7 +145,7 @@ async function* slicesIn(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
 /** Reads the result of a zlib function called with `info`, which its types do not know. */
 function readInflated(result: unknown): Inflated {
   if (isInflated(result)) return result;
-  throw new TypeError("the engine gave no info");
+  throw new TypeError("zlib returned no info");
 }
 
 function isInflated(result: unknown): result is Inflated {
@@ -163,7 +163,7 @@ async function* through(
   try {
     for await (const chunk of engine) if (chunk instanceof Uint8Array) yield chunk;
     const { fed, zeros } = await feeding;
-    if (fed - engine.bytesWritten > zeros) throw new RangeError("more behind the end");
+    if (fed - engine.bytesWritten > zeros) throw new RangeError("data follows the end");
   } finally {
     engine.destroy();
   }
@@ -220,7 +220,7 @@ function frameBytes(bytes: Uint8Array): number {
 }
 
 function checkPadding(bytes: Uint8Array): void {
-  if (zerosAtEnd(bytes) < bytes.length) throw new RangeError("more behind the end");
+  if (zerosAtEnd(bytes) < bytes.length) throw new RangeError("data follows the end");
 }
 
 function zerosAtEnd(bytes: Uint8Array): number {

@@ -10,6 +10,7 @@ export function parseJson(text: string): unknown {
   }
 }
 
+/** Returns whether the value is a JSON object. */
 export function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }

@@ -21,7 +21,7 @@ const PERCENT = /%[0-9a-f]{2}/gi;
  */
 export function parseMediaType(header: string): MediaType | undefined {
   const end = header.indexOf(";");
-  const type = trimmed((end === -1 ? header : header.slice(0, end)).toLowerCase());
+  const type = trimmed((end === -1 ? header : header.slice(0, end)).toLowerCase(), IS_SPACE);
   if (!TYPE.test(type)) return undefined;
   const plain = new Map<string, string>();
   const starred = new Map<string, Map<string, string>>();
@@ -137,9 +137,10 @@ function unescaped(text: string): string | undefined {
   ).toString("utf8");
 }
 
-function trimmed(text: string): string {
+/** Removes matching characters from both ends, in linear time even for hostile text. */
+export function trimmed(text: string, space: RegExp): string {
   let [start, end] = [0, text.length];
-  while (start < end && IS_SPACE.test(text.charAt(start))) start++;
-  while (start < end && IS_SPACE.test(text.charAt(end - 1))) end--;
+  while (start < end && space.test(text.charAt(start))) start++;
+  while (start < end && space.test(text.charAt(end - 1))) end--;
   return text.slice(start, end);
 }

@@ -35,8 +35,9 @@ export type FormLimits = {
 };
 
 /**
- * The parts of a multipart form as they arrive, the events of one network chunk at a time; `data` views that chunk.
- * Throws 415 when the request is no multipart form, 400 when it is malformed, cut short or has over 1,000 parts.
+ * Yields the parts of a multipart form as they arrive, the events of one network chunk at a time;
+ * `data` is a view of that chunk. Throws 415 if the request is not a multipart form, 400 if the
+ * form is malformed, cut short or has over 1,000 parts.
  */
 export async function* formEvents(
   request: Request,

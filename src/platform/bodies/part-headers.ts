@@ -1,4 +1,7 @@
+import { trimmed } from "./media-type.ts";
+
 const HEADERS_MAX = 100;
+const BLANK = /[ \t]/;
 // Header name. A space before the colon is part of the name, as in Go.
 const NAME = /^[!#$%&'*+\-.^\w`|~ ]+$/;
 // oxlint-disable-next-line no-control-regex -- control characters are what it excludes
@@ -13,8 +16,8 @@ export class PartHeaders {
    * Returns false if it is not a header.
    */
   add(line: string): boolean {
-    const isFolded = isBlank(line.charCodeAt(0));
-    const text = trimBlanks(line);
+    const isFolded = BLANK.test(line.charAt(0));
+    const text = trimmed(line, BLANK);
     if (!isFolded) {
       this.#lines.push(text);
       return this.#lines.length <= HEADERS_MAX && text.includes(":");
@@ -37,18 +40,6 @@ export class PartHeaders {
     const isNamed = (line: string) =>
       line[name.length] === ":" && line.slice(0, name.length).toLowerCase() === name;
     const line = this.#lines.find(isNamed);
-    return line === undefined ? undefined : trimBlanks(line.slice(name.length + 1));
+    return line === undefined ? undefined : trimmed(line.slice(name.length + 1), BLANK);
   }
-}
-
-/** Trims spaces and tabs. */
-function trimBlanks(text: string): string {
-  let [start, end] = [0, text.length];
-  while (start < end && isBlank(text.charCodeAt(start))) start++;
-  while (start < end && isBlank(text.charCodeAt(end - 1))) end--;
-  return text.slice(start, end);
-}
-
-function isBlank(code: number): boolean {
-  return code === 0x20 || code === 0x09;
 }

@@ -1,4 +1,4 @@
-// RFC 8878, 3.1. Checked here because Bun's decoder accepts a truncated frame.
+// Frame format of RFC 8878, 3.1. Checked here because Bun's decoder accepts a truncated frame.
 const MAGIC = 0xfd2fb528;
 const SKIPPABLE_MAGIC = 0x184d2a50;
 const MAGIC_BYTES = 4;
@@ -63,7 +63,7 @@ export class ZstdFrames {
     if (magic === MAGIC) this.#expect(1, () => this.#descriptor());
     else if ((magic & ~0xf) >>> 0 === SKIPPABLE_MAGIC)
       this.#expect(4, () => this.#end(this.#head.readUInt32LE()));
-    else throw new RangeError("no zstd frame");
+    else throw new RangeError("not a zstd frame");
   }
 
   #descriptor(): void {

@@ -2,13 +2,16 @@ import { type Log } from "../logger.ts";
 import { warnRarely } from "../rare-warnings.ts";
 
 export type BusListener = {
-  /** What another process published, as JSON carried it. */
+  /** Called with a message of another process, parsed from JSON. */
   message: (message: unknown) => void;
-  /** Messages may have been lost: the connection is there, for the first time or again. */
+  /** Called when messages may have been lost, such as after every connect. */
   missed: () => void;
 };
 
-/** What processes tell one another at once and at most once; whoever needs certainty reads the database. */
+/**
+ * Channel between processes, which delivers at once and at most once; read the database where
+ * certainty is needed.
+ */
 export interface Bus extends AsyncDisposable {
   readonly name: "redis" | "postgres";
   /** True if this process can send to and receive from the other processes. */
@@ -18,13 +21,13 @@ export interface Bus extends AsyncDisposable {
    * the database.
    */
   readonly hearsAll: boolean;
-  /** Sends JSON to the other processes, within milliseconds; dropped while the bus is away. */
+  /** Sends JSON to the other processes within milliseconds; drops it while the bus is down. */
   publish: (channel: string, message: unknown) => void;
   subscribe: (channels: string[], listener: BusListener) => void;
 }
 
 const COALESCE_MS = 10;
-// What waits while the bus is slow; more than that is lost, as on a bus that is away.
+// Most messages that wait while the bus is slow; more are dropped, as while it is down.
 const WAITING_MAX = 50_000;
 
 /** Collects messages for some milliseconds: one round trip carries many. */
@@ -144,7 +147,7 @@ export class Listeners {
     return this.#losses;
   }
 
-  /** `texts` are JSON. */
+  /** Packs JSON texts into one message that names this process. */
   pack(texts: string[]): string {
     return `["${this.#origin}",${texts.join(",")}]`;
   }
@@ -164,15 +167,15 @@ export class Listeners {
     if (this.#peers.hear(origin, losses)) this.missed();
   }
 
-  /** Anybody who may use the server behind the bus can write there. */
+  /** Parses a message; returns an empty list for one that some other program published. */
   #parse(packed: string): unknown[] {
     try {
       const list: unknown = JSON.parse(packed);
       if (Array.isArray(list)) return list;
     } catch {
-      // Told below.
+      // Reported below.
     }
-    warnRarely(this.#log, {}, "a message on the bus is not ours");
+    warnRarely(this.#log, {}, "ignored a message on the bus that is not from Floodgate");
     return [];
   }
 }

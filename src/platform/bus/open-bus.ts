@@ -8,11 +8,11 @@ import { PostgresBus } from "./postgres-bus.ts";
 
 export type OpenBus = AsyncDisposable & { bus: Bus; redis: Redis | undefined };
 
-/** The bus between processes: Redis once it is named, else PostgreSQL's notifications. */
+/** Opens the bus between processes: over Redis if configured, else over PostgreSQL. */
 export async function openBus(config: Config, sql: Sql, log: Log): Promise<OpenBus> {
   const { redis: named } = config;
   if (named === undefined) return await openPostgresBus(config, sql, log);
-  // Memory that a server without Redis need not spend.
+  // Imported only when needed, to save memory on servers without Redis.
   const { openRedis } = await import("./redis.ts");
   const { RedisBus } = await import("./redis-bus.ts");
   const redis = openRedis(named.url);

@@ -11,7 +11,7 @@ const BEAT_MS = 1000;
 const SILENCE_MS = 4000;
 const FAREWELL_MS = 200;
 
-/** The bus without Redis: one notification channel per schema, many messages in a notification. */
+/** Bus over PostgreSQL notifications: one channel per schema, many messages per notification. */
 export class PostgresBus implements Bus {
   readonly name = "postgres";
   readonly #sql: Sql;
@@ -40,7 +40,7 @@ export class PostgresBus implements Bus {
     await listener.listen(
       bus.#channel,
       (payload) => bus.#receive(payload),
-      // Again after each reconnection, which the driver does by itself.
+      // Also called after each reconnection, which the driver does by itself.
       () => bus.#listeners.missed(),
     );
     bus.#timer = setInterval(() => bus.#beat(), BEAT_MS);
@@ -100,7 +100,7 @@ export class PostgresBus implements Bus {
   }
 }
 
-/** As few groups as fit into payloads, with room for the channel's name. */
+/** Groups texts into as few payloads as possible, with room for the channel's name. */
 function groups(texts: string[]): string[][] {
   const grouped: string[][] = [];
   let room = 0;

@@ -33,7 +33,7 @@ export class RedisBus implements Bus {
   #isRefused = false;
   #wasUp = false;
 
-  /** Whether or not Redis is there: it is picked up when it comes. */
+  /** Redis need not be reachable yet: the bus goes up once it is. */
   constructor(redis: Redis, { prefix, log }: { prefix: string; log: Log }) {
     this.#redis = redis;
     this.#prefix = prefix;

@@ -10,8 +10,8 @@ const RECONNECT_MS_MAX = 1000;
 const ELSEWHERE_MS = 1000;
 
 /**
- * A client that never makes anyone wait: a command fails at once while Redis is away and after a second when it is silent,
- * and the connection is made again within a second.
+ * Opens a client that keeps nobody waiting: a command fails at once while Redis is unreachable, and
+ * after a second if Redis is silent. Reconnects within a second.
  */
 export function openRedis(url: string): Redis {
   let leftMs = Number.NEGATIVE_INFINITY;
@@ -28,7 +28,7 @@ export function openRedis(url: string): Redis {
     enableReadyCheck: false,
     retryStrategy: (attempt) =>
       Math.min(50 * 2 ** attempt, RECONNECT_MS_MAX) * (0.5 + Math.random() / 2),
-    // After a failover the name or address leads to another server.
+    // Reconnect: after a failover the same address may lead to another server.
     reconnectOnError: ({ message }) => {
       const nowMs = performance.now();
       if (!isOfReplica(message) || nowMs - leftMs < ELSEWHERE_MS) return false;
@@ -36,7 +36,7 @@ export function openRedis(url: string): Redis {
       return true;
     },
   });
-  // Each command tells of it; without a listener the client would print it.
+  // Each command reports errors itself; without a listener the client would print them, too.
   redis.on("error", () => undefined);
   return redis;
 }

@@ -2,8 +2,8 @@ import { isBaseUrl, list, parseAddressRange, parseOrigin } from "./config-values
 import { UsageError } from "../errors.ts";
 
 /**
- * Waits for two things that are read from files which the configuration names. Throws one
- * UsageError that names both if neither is usable.
+ * Waits for two values that are read from files named in the configuration. If neither is usable,
+ * throws one UsageError that names both.
  */
 export async function bothUsable<A, B>(first: Promise<A>, second: Promise<B>): Promise<[A, B]> {
   const settled = await Promise.allSettled([first, second]);
@@ -15,7 +15,10 @@ export async function bothUsable<A, B>(first: Promise<A>, second: Promise<B>): P
 
 type Environment = Record<string, string | undefined>;
 
-/** Lists the problems that the schema of one variable cannot find. Each variable is checked as it was given, so that no bad value hides another. */
+/**
+ * Lists the problems that the schema of one variable cannot find. Checks the variables as they were
+ * given, so that one bad value does not hide another.
+ */
 export function environmentProblems(env: Environment): string[] {
   return [...s3KeyProblems(env), ...listProblems(env), ...urlProblems(env), ...apnsProblems(env)];
 }

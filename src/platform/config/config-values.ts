@@ -4,7 +4,10 @@ import ipaddr from "ipaddr.js";
 
 const WHOLE_NUMBER = /^-?\d+$/;
 
-/** Returns whether the text is a whole number in plain digits: not 1.5, 0x50 or true, which would be read as another number. */
+/**
+ * Returns whether the text is a whole number in plain digits. 1.5, 0x50 and true are not:
+ * conversion would silently make other numbers of them.
+ */
 export function isWholeNumber(text: string): boolean {
   return WHOLE_NUMBER.test(text.trim());
 }
@@ -12,8 +15,9 @@ export function isWholeNumber(text: string): boolean {
 export type AddressRange = [ipaddr.IPv4 | ipaddr.IPv6, number];
 
 /**
- * Reads an address or a range of addresses in CIDR form; returns undefined for anything else. Legacy forms, such as octal or shortened
- * addresses, are refused because programs read them differently; so are IPv4 addresses written as IPv6, which no peer has.
+ * Parses an address or a CIDR range; returns undefined for anything else. Refuses octal, shortened
+ * and other legacy forms, which programs read differently, and IPv4-mapped IPv6 addresses, which no
+ * peer has.
  */
 export function parseAddressRange(text: string): AddressRange | undefined {
   const [address = "", bits] = text.split("/");
@@ -40,7 +44,7 @@ export function parseOrigin(text: string): string | undefined {
   return url === null || url.host === "" ? undefined : `${url.protocol}//${url.host.toLowerCase()}`;
 }
 
-/** Returns the items of a comma list. */
+/** Returns the items of a comma-separated list. */
 export function list(value = ""): string[] {
   return value
     .split(",")

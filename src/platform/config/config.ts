@@ -123,7 +123,7 @@ export function readConfig(env: Record<string, string | undefined> = process.env
   const address = env["LISTEN"] || LISTEN_DEFAULT;
   const listen = splitAddress(address);
   if (Value.Check(Env.properties.LISTEN, address) && listen.port > 65_535)
-    problems.push("LISTEN has no such port");
+    problems.push("LISTEN has a port above 65535");
   if (!isValid || problems.length > 0) throw configError(problems);
 
   return {
@@ -138,7 +138,7 @@ export function readConfig(env: Record<string, string | undefined> = process.env
     tokenSecrets,
     serverKeys: list(values.SERVER_KEYS),
     redis: redisConfig(values),
-    // With the embedded database this is somebody's first try, which one process serves well.
+    // The embedded database suggests a trial, for which one process is enough.
     workers: values.WORKERS ?? (values.DATABASE_URL === undefined ? 1 : availableParallelism()),
     presenceTtlMs: values.PRESENCE_TTL_S * 1000,
     trustedProxies: list(values.TRUSTED_PROXIES),
@@ -180,7 +180,7 @@ function s3Config(values: Type.Static<typeof Env>, bucket: string): S3Config {
   return { bucket, ...given };
 }
 
-/** `credentials` and `key` are paths or the texts themselves. */
+/** Push settings; `credentials` and `key` are paths or the texts themselves. */
 export type PushConfig = ReturnType<typeof pushConfig>;
 
 function pushConfig(values: Type.Static<typeof Env>) {
@@ -198,7 +198,7 @@ function pushConfig(values: Type.Static<typeof Env>) {
   };
 }
 
-/** The links' bases are undefined where they are this server's own. */
+/** Returns undefined bases for links that lead to this server itself. */
 function updatesConfig(values: Type.Static<typeof Env>) {
   return {
     destUri: values.dest_uri?.replace(/\/+$/, ""),
@@ -206,12 +206,12 @@ function updatesConfig(values: Type.Static<typeof Env>) {
     bytesMax: values.UPDATE_SIZE_LIMIT,
     publicKey: values.UPDATE_PUBLIC_KEY,
     redirect: values.DOWNLOAD_REDIRECT,
-    // Files are sent from where they lie.
+    // No cache without S3: files are sent from the local disk.
     cacheBytes: values.S3_BUCKET === undefined ? 0 : values.DOWNLOAD_CACHE_BYTES,
   };
 }
 
-/** `REDIS` is the old heartbeat service's name for an address; `REDIS_URL` wins. */
+/** Reads `REDIS_URL`, or else `REDIS`: the old heartbeat service's name for an address. */
 function redisConfig({ REDIS_URL, REDIS, REDIS_PREFIX }: Type.Static<typeof Env>) {
   const url = REDIS_URL ?? (REDIS && `redis://${REDIS.startsWith(":") ? "localhost" : ""}${REDIS}`);
   return url === undefined ? undefined : { url, prefix: REDIS_PREFIX };
@@ -226,10 +226,9 @@ function splitAddress(address: string): { host: string; port: number } {
 }
 
 /**
- * Returns one line per invalid variable. Validates each separately, because the library stops after
- * eight errors.
+ * Converts texts to the types of their variables. Numbers that are not in plain digits stay texts,
+ * which the schema then refuses.
  */
-/** Converts texts to the types of their variables. Numbers that are not in plain digits stay texts, and so are refused. */
 function valuesOf(set: Record<string, string | undefined>): unknown {
   const properties: Record<string, object> = Env.properties;
   const odd = Object.entries(set).filter(
@@ -243,6 +242,10 @@ function isInteger(schema: object = {}): boolean {
   return "type" in schema && schema.type === "integer";
 }
 
+/**
+ * Returns one line per invalid variable. Validates each separately, because the library stops after
+ * eight errors.
+ */
 function problemsOf(values: unknown): string[] {
   const given = Value.Parse(Type.Record(Type.String(), Type.Unknown()), values);
   return Object.entries(Env.properties).flatMap(([name, schema]) =>

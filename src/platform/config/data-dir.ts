@@ -11,8 +11,8 @@ export type Secrets = { tokenSecret: string; postgresPassword: string; serverKey
 export type ServerKey = { serverKey: string; isNew: boolean };
 
 /**
- * Takes the folder for this process. The lock is SQLite's: the kernel drops it when the process ends, however it ends.
- * Throws UsageError while another process has it.
+ * Locks the data folder for this process. The lock is SQLite's: the kernel releases it when the
+ * process ends, even by a crash. Throws UsageError while another process holds it.
  */
 export function lockDataDir(dataDir: string): Disposable {
   const lock = openLock(dataDir);
@@ -46,10 +46,13 @@ function openLock(dataDir: string): Database {
   }
 }
 
-/** The generated secrets of an embedded set-up, made on first use and readable by their owner alone. */
+/**
+ * Returns the secrets of an embedded set-up. Generates them on first use, in a file that only its
+ * owner can read.
+ */
 export function readSecrets(dataDir: string): Secrets {
-  const kept = keptSecrets(dataDir);
-  if (kept !== undefined) return kept;
+  const stored = storedSecrets(dataDir);
+  if (stored !== undefined) return stored;
   return writeSecrets(dataDir, { tokenSecret: randomSecret(), postgresPassword: randomSecret() });
 }
 
@@ -63,11 +66,11 @@ export function readServerKey(dataDir: string): ServerKey {
 }
 
 /** Returns the server key if one was generated. */
-export function keptServerKey(dataDir: string): string | undefined {
-  return keptSecrets(dataDir)?.serverKey;
+export function storedServerKey(dataDir: string): string | undefined {
+  return storedSecrets(dataDir)?.serverKey;
 }
 
-function keptSecrets(dataDir: string): Secrets | undefined {
+function storedSecrets(dataDir: string): Secrets | undefined {
   try {
     return JSON.parse(readFileSync(join(dataDir, SECRETS_FILE), "utf8"));
   } catch (error) {

@@ -28,7 +28,7 @@ export function readDatabase(env: Record<string, string | undefined>): DatabaseC
   const hasRedis = Boolean(env["REDIS_URL"] || env["REDIS"]);
   if (isPooled && !env["DATABASE_DIRECT_URL"] && !hasRedis)
     problems.push(
-      "DATABASE_DIRECT_URL or REDIS_URL is required with a pooler of transactions, through which processes cannot hear one another",
+      "DATABASE_DIRECT_URL or REDIS_URL is required with a transaction pooler, through which processes cannot notify one another",
     );
   return {
     url: isPooled && url !== undefined && main?.isPooled === false ? pooled(url) : url,

@@ -2,7 +2,10 @@ import { readFile } from "node:fs/promises";
 
 import { UsageError } from "../errors.ts";
 
-/** What a variable holds, or what is in the file that it names; `isText` tells a text from a path. Throws UsageError. */
+/**
+ * Returns the value of a variable if it matches `isText`, or else the content of the file that it
+ * names. Throws UsageError if that file cannot be read.
+ */
 export async function variableText(name: string, value: string, isText: RegExp): Promise<string> {
   if (isText.test(value)) return value;
   try {
@@ -12,7 +15,7 @@ export async function variableText(name: string, value: string, isText: RegExp):
   }
 }
 
-/** A PEM as it was: one that came through a variable often has its line ends written out. */
+/** Restores the line breaks of a PEM, which in variables are often written as `\n`. */
 export function unescapePem(pem: string): string {
   return pem.replaceAll("\\n", "\n").trim();
 }

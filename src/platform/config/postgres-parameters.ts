@@ -15,12 +15,12 @@ export type SessionAttrs = (typeof SESSION_ATTRS)[number];
 
 export type Tls = {
   mode: SslMode;
-  /** A file, or `system`. */
+  /** Path of a file, or `system`. */
   rootCert: string | undefined;
   cert: string | undefined;
   key: string | undefined;
   keyPassword: string | undefined;
-  /** Direct TLS, without an SSLRequest first. */
+  /** True for direct TLS, without an SSLRequest first. */
   direct: boolean;
 };
 
@@ -139,7 +139,7 @@ function readTls(get: (name: string) => string | undefined): Tls {
     throw new UsageError(
       "has sslnegotiation=direct, which needs sslmode=require or a stricter one",
     );
-  // As in libpq, a root certificate makes `require` verify the certificate.
+  // A root certificate makes `require` verify the server's certificate, as in libpq.
   const strict = mode === "require" && rootCert !== undefined ? "verify-ca" : mode;
   return { mode: strict, rootCert, cert, key, keyPassword: get("sslpassword"), direct };
 }

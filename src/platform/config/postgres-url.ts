@@ -68,7 +68,7 @@ function readAuthority(text: string): Authority {
       /^(?:\[([0-9a-fA-F:.]+(?:%25\w+)?)\]|([^:[\]]*))(?::(\d*))?$/.exec(address) ?? [];
     if (v6 === undefined && name === "" && port === "" && address !== "" && address !== ":")
       throw new UsageError(
-        `has a host or port that is none (an IPv6 address stands in brackets). Also, ${ENCODE}`,
+        `has an invalid host or port (an IPv6 address stands in brackets). Also, ${ENCODE}`,
       );
     return { host: v6 ?? decode(name, "host"), port };
   });
@@ -89,9 +89,9 @@ function hostsOf(
 ): PostgresUrl["hosts"] {
   const count = addresses?.length ?? hosts.length;
   if (addresses !== undefined && hosts.length !== count && hosts.join("") !== "")
-    throw new UsageError("has not as many hosts as hostaddr");
+    throw new UsageError("must have as many hosts as hostaddr");
   if (ports.length !== count && ports.length !== 1)
-    throw new UsageError("has not as many ports as hosts");
+    throw new UsageError("must have one port, or as many ports as hosts");
   const [first, ...more] = Array.from({ length: count }, (_, nth) => {
     const address = addresses?.[nth] || undefined;
     const name = hosts[nth] || address || "localhost";

@@ -3,11 +3,11 @@ import { type Log } from "../logger.ts";
 
 const MEASURE_MS = 5000;
 const FIRST_MEASURES = 3;
-// Smallest difference that is corrected: clocks that are in sync differ by less.
+// Smallest difference that is corrected: synchronized clocks differ by less.
 const STEP_MS_MIN = 200;
-/** Difference from which on the operator is warned. */
+/** Smallest difference of which the operator is warned. */
 export const SKEW_MS_TOLD = 2000;
-// Largest step back that is bridged by standing still; a larger one is applied.
+// Largest step back that is bridged by stopping the clock; a larger one is applied.
 const BACK_MS_MAX = 1000;
 
 /**
@@ -97,7 +97,7 @@ export class DatabaseClock implements Clock, Disposable {
     if (isWrong && !this.#isTold)
       this.#log.warn(
         { skewSeconds: Math.round(this.#skewMs / 1000) },
-        "this machine's clock is not that of PostgreSQL: the time of PostgreSQL is used",
+        "this machine's clock differs from PostgreSQL's: the time of PostgreSQL is used",
       );
     this.#isTold = isWrong;
   }

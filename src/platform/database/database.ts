@@ -18,24 +18,23 @@ const types = {
   },
 };
 
-export { isAway, isOutage } from "./postgres-errors.ts";
-
 /** Connection pool that knows whether its server refuses work. */
 export type Sql = postgres.Sql<{ bigint: bigint }> & { readonly outage: Outage };
-/** Either a pool or a transaction of it: what a private query function takes. */
+/** Pool or one of its transactions, for functions that run queries in either. */
 export type Queryable = Sql | postgres.TransactionSql<{ bigint: bigint }>;
 
 export type DatabaseOptions = {
   connections?: number;
-  /** True: statements have no timeout. */
+  /** True for statements without a timeout. */
   unbounded?: boolean;
-  /** Timeout of a statement, otherwise. */
+  /** Timeout of a statement, unless `unbounded`. */
   statementMs?: number;
   log?: Log;
 };
 
 const STATEMENT_MS = 10_000;
-// A server that is there answers or ends a statement by then; this one is frozen or cut off.
+// Silence after which a server counts as frozen or cut off: otherwise it would have answered or
+// canceled the statement.
 const SILENCE_MS = STATEMENT_MS + 1000;
 const SILENCE_CHECK_MS = 1000;
 
@@ -71,14 +70,15 @@ export function openDatabase(url: string, options: DatabaseOptions = {}): Sql {
         outage.refused(error);
         throw error;
       });
-      // Its "close" event has already fired, and the driver would never learn of it.
+      // The socket's "close" event has already fired, so the driver would never learn of it.
       if (socket.destroyed) throw new DialError("ECONNRESET", "the server closed the connection");
       sockets.add(socket);
       socket.once("close", () => sockets.delete(socket));
       return isBounded ? watched(socket) : socket;
     },
     onrefusal: (error: unknown) => {
-      // Closed before it was a session, as by a proxy that has no server: another host may have one.
+      // Not an error of PostgreSQL: a proxy without a server, for example, closes connections before
+      // they are sessions. Another host may have one.
       if (!(error instanceof postgres.PostgresError)) ways.forget();
       outage.refused(error);
     },
@@ -98,7 +98,7 @@ export function openDatabase(url: string, options: DatabaseOptions = {}): Sql {
 function readUrl(url: string): PostgresUrl {
   try {
     const address = parsePostgresUrl(url);
-    // Read now: on the first connection a bad file would look like an outage.
+    // Check the files now: on the first connection a bad one would look like an outage.
     tlsFiles(address.tls);
     return address;
   } catch (error) {
@@ -109,8 +109,8 @@ function readUrl(url: string): PostgresUrl {
 }
 
 /**
- * A socket that closes when nothing comes for long: the driver itself would wait for ever, and with it the pool. Its bytes are watched
- * from outside, because the driver goes on sending, which would renew the socket's own timeout.
+ * Closes the socket when the server is silent for long: the driver would wait forever, and block
+ * the pool. Does not use the socket's own timeout, which the driver renews by sending more.
  */
 function watched(socket: Socket): Socket {
   let heard = { bytes: 0, ms: performance.now() };

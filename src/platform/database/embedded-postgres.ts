@@ -20,21 +20,21 @@ const LOOK_MS = 1000;
 const PID_FILE = "postmaster.pid";
 // PostgreSQL refuses to run as root; this user exists everywhere.
 const NOBODY = 65_534;
-// Error text of initdb, which alone among PostgreSQL's programs needs the user to have a name.
+// Error text of initdb, the only one of PostgreSQL's programs that needs the user to have a name.
 const NAMELESS = "could not look up effective user ID";
-// Where root keeps a copy of the binaries that the unprivileged user can reach when the checkout is in root's own home.
+// Copy of the binaries that the unprivileged user can reach if the checkout is in root's home.
 const REACHABLE_COPY = "/var/lib/floodgate/postgres-18.4";
 
 export type EmbeddedPostgres = {
   url: string;
-  /** Starts it again, at the same address, whenever it has ended before `stop`. */
+  /** Restarts PostgreSQL at the same address whenever it ends before `stop`. */
   keep: (log: Log) => void;
   stop: () => Promise<void>;
 };
 
 /**
- * Starts PostgreSQL from the npm package under `dataDir`/postgres, or adopts one that a killed process left running there.
- * It runs in a session of its own, so that a Ctrl-C ends it only after the server has drained.
+ * Starts PostgreSQL from the npm package under `dataDir`/postgres, or adopts one that a killed
+ * process left running there. It does not receive Ctrl-C, so that the server can drain first.
  */
 export async function startEmbeddedPostgres(dataDir: string): Promise<EmbeddedPostgres> {
   const { postgresPassword } = readSecrets(dataDir);
@@ -52,7 +52,7 @@ export async function startEmbeddedPostgres(dataDir: string): Promise<EmbeddedPo
   };
 }
 
-/** The URL of a running embedded PostgreSQL, or undefined. */
+/** Returns the URL of a running embedded PostgreSQL, or undefined. */
 export async function findEmbeddedPostgres(dataDir: string): Promise<string | undefined> {
   const folder = resolve(dataDir, "postgres");
   if (!existsSync(folder)) return undefined;
@@ -75,7 +75,7 @@ class Cluster {
 
   initialise(password: string): void {
     if (existsSync(join(this.#folder, "PG_VERSION"))) return;
-    // A folder without the version file is what a kill during initdb leaves.
+    // A folder without the version file is left over from a killed initdb.
     rmSync(this.#folder, { recursive: true, force: true });
     mkdirSync(this.#folder, { recursive: true, mode: 0o700 });
     const passwordFile = `${this.#folder}.password`;
@@ -116,14 +116,17 @@ class Cluster {
     }
   }
 
-  /** Does not wait for it: the next look is soon, and its log tells why it ended again. */
+  /**
+   * Restarts PostgreSQL if it has ended. Does not wait for it: the next check is soon, and its own
+   * log says why it failed to start.
+   */
   revive(port: number, log: Log): void {
     try {
       if (this.runningPort() !== undefined) return;
-      log.error({ port }, "the embedded PostgreSQL ended, it is started again");
+      log.error({ port }, "the embedded PostgreSQL ended and is restarted");
       this.#begin(port, "-W");
     } catch (error) {
-      log.error({ err: error }, "the embedded PostgreSQL cannot be started again yet");
+      log.error({ err: error }, "the embedded PostgreSQL cannot be restarted yet");
     }
   }
 
@@ -149,7 +152,10 @@ class Cluster {
     return existsSync(path) ? readFileSync(path, "utf8").split("\n") : [];
   }
 
-  /** PostgreSQL sorts out the file of a killed one, but refuses to start once another process has that number. */
+  /**
+   * Removes the pid file of a killed PostgreSQL if another program has that pid now: PostgreSQL
+   * would refuse to start.
+   */
   #forgetForeignPid(): void {
     const [pid = ""] = this.#pidFile();
     if (commandOf(pid) !== "" && !isPostgres(pid)) rmSync(join(this.#folder, PID_FILE));
@@ -177,14 +183,14 @@ function isPostgres(pid: string): boolean {
   return commandOf(pid).endsWith("postgres");
 }
 
-/** The name of a running process, or "". */
+/** Returns the name of a running process, or "". */
 function commandOf(pid: string): string {
   if (!/^\d+$/.test(pid)) return "";
   if (!existsSync("/proc/self"))
     return Bun.spawnSync(["ps", "-o", "comm=", "-p", pid]).stdout.toString().trim();
   const path = `/proc/${pid}/stat`;
   const stat = existsSync(path) ? readFileSync(path, "utf8") : "";
-  // One that has ended keeps its number until somebody asks how; as PID 1 of a container that may be nobody.
+  // A zombie keeps its pid until its parent waits for it, which as PID 1 of a container may be never.
   const [, name = "", state] = /\((.*)\) (\w)/s.exec(stat) ?? [];
   return state === "Z" ? `${name} (ended)` : name;
 }
@@ -201,7 +207,10 @@ async function findBinaries(): Promise<string> {
   }
 }
 
-/** The words before a command that let root run it as another user who can still reach folders that only root may enter. */
+/**
+ * Returns the command prefix with which root runs a program as another user that may still enter
+ * folders of root.
+ */
 function unprivileged(): string[] {
   if (process.getuid?.() !== 0) return [];
   if (Bun.which("setpriv") === null)
@@ -224,7 +233,10 @@ function unprivileged(): string[] {
   ];
 }
 
-/** initdb looks for its neighbours with access(2), which ignores the capability: they must be reachable without it. */
+/**
+ * Returns a folder of binaries that the user can reach without the capability: initdb looks for
+ * PostgreSQL's other programs with access(2), which ignores it.
+ */
 function reachable(binaries: string, prefix: string[]): string {
   if (Bun.spawnSync([...prefix, "test", "-x", join(binaries, "postgres")]).exitCode === 0)
     return binaries;

@@ -5,10 +5,10 @@ import { type Queryable, type Sql } from "./database.ts";
 import { UsageError } from "../errors.ts";
 
 const FOLDER = join(import.meta.dir, "../../../sql");
-// Any number that no other program takes: two migrating processes wait for one another.
+// Number that no other program uses; processes that migrate at the same time wait for one another.
 const ADVISORY_LOCK = 7_286_977_268;
 
-/** Applies sql/NNNN_what.sql in order, once each, in one transaction. Returns the names that it applied. */
+/** Applies new sql/NNNN_what.sql files in order, in one transaction. Returns their names. */
 export async function migrate(sql: Sql, folder = FOLDER): Promise<string[]> {
   const files = (await readdir(folder)).filter((name) => name.endsWith(".sql")).toSorted();
   for (const [index, name] of files.entries())

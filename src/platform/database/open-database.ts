@@ -6,10 +6,16 @@ import { openLog } from "../logger.ts";
 
 const SHARE_ATTEMPTS = 20;
 
-/** A database's address and the configuration completed by what lies beside an embedded one; disposing it stops what was started. */
+/**
+ * URL of a database, and the configuration with generated secrets where none are configured.
+ * Disposing stops an embedded database that was started.
+ */
 export type Opened = AsyncDisposable & { config: Config; databaseUrl: string };
 
-/** The configured database, or the embedded one of the data folder, held alone. Throws UsageError while another process has the folder. */
+/**
+ * Returns the configured database, or locks the data folder and starts the embedded one. Throws
+ * UsageError while another process has the folder.
+ */
 export async function ownDatabase(config: Config): Promise<Opened> {
   if (config.databaseUrl !== undefined) return opened(config, config.databaseUrl);
   const lock = lockDataDir(config.dataDir);
@@ -26,7 +32,7 @@ export async function ownDatabase(config: Config): Promise<Opened> {
   }
 }
 
-/** The same, but beside a running `start` its embedded database is used. */
+/** Like `ownDatabase`, but uses the embedded database of a running `start` if there is one. */
 export async function shareDatabase(config: Config): Promise<Opened> {
   for (let attempt = 1; ; attempt++) {
     const running = config.databaseUrl ?? (await findEmbeddedPostgres(config.dataDir));
@@ -36,7 +42,7 @@ export async function shareDatabase(config: Config): Promise<Opened> {
     } catch (error) {
       if (!(error instanceof UsageError) || attempt === SHARE_ATTEMPTS) throw error;
     }
-    // Its owner is starting or stopping it at this moment.
+    // The owner of the folder is just starting or stopping the database.
     await Bun.sleep(500);
   }
 }

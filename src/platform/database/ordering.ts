@@ -2,11 +2,14 @@ import { type Queryable } from "./database.ts";
 
 /** Explanation of ordering for the descriptions of routes. */
 export const ORDER_BYS_RULE =
-  "comma-separated, a leading - means descending; other names are left out, and the id decides among equals";
+  "comma-separated, a leading - means descending; other names are ignored, and the id breaks ties";
 
 export type OrderBy = { column: string; isDescending: boolean };
 
-/** What to sort by, from names of which a leading `-` means descending. Names that are no key of `columns` are left out. */
+/**
+ * Converts names of a query to columns; a leading `-` means descending. Ignores names that are not
+ * keys of `columns`.
+ */
 export function ordering(names: string[], columns: Record<string, string>): OrderBy[] {
   const known = new Map(Object.entries(columns));
   return names.flatMap((name) => {
@@ -16,7 +19,10 @@ export function ordering(names: string[], columns: Record<string, string>): Orde
   });
 }
 
-/** An order by clause, with the id last so that pages do not overlap. Columns may be qualified. */
+/**
+ * Returns an `order by` clause, with the id last so that pages do not overlap. Columns may be
+ * qualified.
+ */
 export function orderSql(sql: Queryable, orderBys: OrderBy[], id: string) {
   let clause = sql``;
   for (const { column, isDescending } of orderBys)

@@ -52,20 +52,20 @@ export class Outage {
   /** Throws 503 while the server refuses work. */
   check(): void {
     if (this.isKnown)
-      throw unavailable("the database takes nothing at the moment, send it again", 2, {
+      throw unavailable("the database is not available at the moment, send it again", 2, {
         cause: this.#reason,
         reason: "database",
       });
   }
 
-  /** Must be called with every error of the server. */
+  /** Takes note of an error; must be called with every error of the server. */
   refused(error: unknown): void {
     if (this.isKnown) return;
     if (isFarewell(error)) void this.#ask();
     if (!isRefusal(error)) return;
     this.#reason = error;
     this.#droppedMs = Number.POSITIVE_INFINITY;
-    this.#deps.log?.error({ err: error }, "PostgreSQL refuses the work: connections are made anew");
+    this.#deps.log?.error({ err: error }, "PostgreSQL refuses work: reconnecting");
     void this.#waitForEnd();
   }
 
@@ -120,6 +120,6 @@ export class Outage {
   #end(): void {
     if (!this.isKnown) return;
     this.#reason = undefined;
-    this.#deps.log?.info("PostgreSQL takes the work again");
+    this.#deps.log?.info("PostgreSQL accepts work again");
   }
 }

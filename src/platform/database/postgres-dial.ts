@@ -11,7 +11,7 @@ const TLS_REQUEST = Buffer.from([0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f]);
 const YES = 0x53;
 const NO = 0x4e;
 
-/** TLS use; `ask` follows the server's answer. */
+/** Use of TLS; `ask` uses it if the server offers it. */
 export type Encryption = "always" | "ask" | "never";
 export type Dialled = { socket: Socket; isEncrypted: boolean };
 
@@ -49,7 +49,7 @@ export async function dial(
     : undefined;
   try {
     await until(socket, "connect", isOver.signal).catch((cause: unknown) => {
-      // Use an own code: a missing socket must not look like any other missing file (ENOENT).
+      // A separate code: a missing socket must not look like any other missing file (ENOENT).
       throw isLocal ? new DialError("CONNECT_SOCKET", messageOf(cause), { cause }) : cause;
     });
     if (isLocal || encryption === "never") return { socket, isEncrypted: false };

@@ -1,6 +1,6 @@
 import { ValidationError } from "elysia";
 
-import { isOutage } from "../database/database.ts";
+import { isOutage } from "../database/postgres-errors.ts";
 import { AppError, unavailable } from "../errors.ts";
 
 /** Translates errors of Elysia and of an unavailable database; returns others unchanged. */

@@ -2,7 +2,6 @@ import type { Stats } from "node:fs";
 import {
   access,
   constants,
-  type FileHandle,
   link,
   mkdir,
   open,
@@ -15,7 +14,7 @@ import {
 } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 
-import { DirectWriter } from "./direct-write.ts";
+import { DurableWriter, writeDurably } from "./durable-file.ts";
 import { checkKey, checkRange } from "./object-keys.ts";
 import { ObjectConflict, ObjectDamaged, ObjectMissing, type ObjectStore } from "./objects.ts";
 import { abortable } from "../streams.ts";
@@ -29,14 +28,17 @@ const FREE_BYTES_MIN = 64 * 2 ** 20;
 const FOLDERS_KNOWN_MAX = 1000;
 const PROBE = "Written to see whether the disk takes writes.\n";
 
-/** Objects as files. A name appears only when its bytes are on the disk, because it is linked to a file already written. */
+/**
+ * Object store in a folder. An object's name appears only once its bytes are on the disk, because
+ * it is a link to a file that was synced before.
+ */
 export class FileObjects implements ObjectStore {
   readonly name = "files";
   readonly freePuts = true;
   readonly #root: string;
   readonly #temporary: string;
-  readonly #direct = new DirectWriter();
-  /** Folders that are known to last, so that a PUT need not make them again. */
+  readonly #writer = new DurableWriter();
+  /** Folders that are durable, so that a PUT need not create them again. */
   readonly #folders = new Map<string, Promise<void>>();
 
   private constructor(root: string) {
@@ -44,7 +46,7 @@ export class FileObjects implements ObjectStore {
     this.#temporary = join(root, TEMPORARY);
   }
 
-  /** Makes the folder where it is missing, and removes what writers killed long ago have left behind. */
+  /** Creates the folder if it is missing, and removes old temporary files of killed writers. */
   static async open(folder: string): Promise<FileObjects> {
     const objects = new FileObjects(resolve(folder));
     const made = await mkdir(objects.#temporary, { recursive: true });
@@ -59,10 +61,7 @@ export class FileObjects implements ObjectStore {
     checkKey(key);
     const path = join(this.#root, key);
     const temporary = join(this.#temporary, Bun.randomUUIDv7());
-    const write = async () => {
-      if (await this.#direct.write(temporary, body)) return;
-      await writeDurably(temporary, async (file) => await file.writeFile(body));
-    };
+    const write = async () => await this.#writer.write(temporary, body);
     const created = await this.#create(path, temporary, write, signal);
     if (!created && !(await readFile(path)).equals(body)) throw taken(path);
   }
@@ -112,12 +111,12 @@ export class FileObjects implements ObjectStore {
   async remove(key: string): Promise<void> {
     checkKey(key);
     const path = join(this.#root, key);
-    // In this order: an upload that gets its name meanwhile is an object, and removed.
+    // Temporary files first: an upload that ends meanwhile becomes an object, removed next.
     for (const name of await readdir(this.#temporary))
       if (name.startsWith(uploadOf(key)))
         await unlessMissing(unlink(join(this.#temporary, name)), undefined);
     await unlessMissing(unlink(path), undefined);
-    // Nobody would remove it a second time if it came back.
+    // Make the removal durable: nobody would repeat it if a crash brought the object back.
     await unlessMissing(syncFolder(dirname(path)), undefined);
   }
 
@@ -158,7 +157,7 @@ export class FileObjects implements ObjectStore {
     return isThere ? new ObjectMissing(key) : new Error(`files: ${this.#root} is gone`);
   }
 
-  /** False when there is such an object: a hard link never replaces what is there, also when two processes try at once. */
+  /** Returns false if the object exists: a hard link never replaces a file, even in a race. */
   async #create(
     path: string,
     temporary: string,
@@ -180,12 +179,12 @@ export class FileObjects implements ObjectStore {
     } finally {
       await rm(temporary, { force: true });
     }
-    // Also when the name was there: whoever made it may have been killed before this step.
+    // Sync even if the object existed: its writer may have been killed before this step.
     await syncFolder(folder);
     return created;
   }
 
-  /** Makes a folder and the missing ones between it and the root. The root itself is never made again: its disk may be gone. */
+  /** Creates a folder and its parents, but not the root, whose disk may be unmounted. */
   #ensure(folder: string): Promise<void> {
     if (folder === this.#root) return Promise.resolve();
     const known = this.#folders.get(folder);
@@ -217,7 +216,7 @@ export class FileObjects implements ObjectStore {
     }
   }
 
-  /** Sorted with the slash that ends a folder's name, which gives the order of whole keys. */
+  /** Returns the names in a folder in the order of whole keys: folders end with a slash. */
   async #names(folder: string): Promise<string[]> {
     const reading = readdir(join(this.#root, folder), { withFileTypes: true });
     const entries = await (folder === "" ? reading : unlessMissing(reading, []));
@@ -237,7 +236,7 @@ export class FileObjects implements ObjectStore {
   }
 }
 
-/** How the temporary file of an upload begins, so that `remove` finds it. */
+/** Returns the prefix of an upload's temporary files, by which `remove` finds them. */
 function uploadOf(key: string): string {
   return `${Bun.SHA256.hash(key, "hex")}-`;
 }
@@ -260,15 +259,6 @@ function taken(path: string): ObjectConflict {
   return new ObjectConflict(`files: other bytes are stored as ${path}`);
 }
 
-async function writeDurably(
-  path: string,
-  write: (file: FileHandle) => Promise<void>,
-): Promise<void> {
-  await using file = await open(path, "wx");
-  await write(file);
-  await file.datasync();
-}
-
 async function makeFolder(path: string): Promise<void> {
   try {
     await mkdir(path);
@@ -278,7 +268,7 @@ async function makeFolder(path: string): Promise<void> {
   await syncFolder(dirname(path));
 }
 
-/** A new name lasts only when its folder is on the disk too. */
+/** Makes the names in a folder durable. */
 async function syncFolder(path: string): Promise<void> {
   await using folder = await open(path, "r");
   await folder.sync();

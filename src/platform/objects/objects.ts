@@ -5,13 +5,14 @@
  * `[A-Za-z0-9._-]` parts joined by `/`.
  */
 export interface ObjectStore extends AsyncDisposable {
-  /** What the store is, for logs and health: `files` or `s3`. */
+  /** Kind of store, for logs and health checks: `files` or `s3`. */
   readonly name: string;
-  /** True where a PUT costs nothing, so that small objects are no waste. */
+  /** True if PUTs cost nothing, so that small objects are no waste. */
   readonly freePuts: boolean;
   /**
-   * Creates the object; resolved means durable. The same bytes again under the same key succeed, so a PUT whose answer was lost
-   * can be repeated. Other bytes under a taken key throw ObjectConflict; they never replace what is there.
+   * Creates the object, durably once this resolves. Succeeds if the key has the same bytes already,
+   * so a PUT whose answer was lost can be repeated. Throws ObjectConflict if the key has other
+   * bytes, which stay.
    */
   put(key: string, body: Uint8Array, signal?: AbortSignal): Promise<void>;
   /**
@@ -21,26 +22,38 @@ export interface ObjectStore extends AsyncDisposable {
    */
   read(key: string, start: number, end: number, signal?: AbortSignal): Promise<Uint8Array>;
   /**
-   * Creates the object from a stream of any length, under a key that nothing was stored under before; resolved means durable. Tries
-   * again by itself what may succeed then. What it has sent when it rejects is no object, nor any trace of one as far as the store
-   * could still be reached.
+   * Creates the object from a stream of any length under a key that was never used, durably once
+   * this resolves. Retries failed requests by itself. If it rejects, there is no object, and
+   * partial data is removed as far as the store can still be reached.
    */
   upload(key: string, chunks: AsyncIterable<Uint8Array>, signal?: AbortSignal): Promise<void>;
-  /** The bytes from `start` up to but without `end` for a Response, of any length in little memory; throws as `read` does. A failure half-way breaks it off. */
+  /**
+   * Returns the bytes from `start` up to but without `end` as the body of a Response, of any length
+   * in little memory. Throws as `read` does; a later failure breaks the body off.
+   */
   body(
     key: string,
     start: number,
     end: number,
   ): Promise<Blob | ReadableStream<Uint8Array<ArrayBuffer>>>;
-  /** Removes the object, also what an upload of it has left or still sends; it is fine when nothing is there. */
+  /**
+   * Removes the object, and what an upload of it has left or is still sending. Succeeds if there is
+   * nothing to remove.
+   */
   remove(key: string): Promise<void>;
-  /** A URL under which anybody can GET the object for so many seconds, as a file of that name. Only where the store can be reached by others. */
+  /**
+   * Returns a URL at which anybody can GET the object for that many seconds, as a file of that
+   * name. Undefined if clients cannot reach the store.
+   */
   link?:
     | ((key: string, options: { seconds: number; filename: string }) => Promise<string>)
     | undefined;
-  /** Every object under `prefix` in key order, only those beyond the key `after` if it is given, a page in memory at a time. */
+  /**
+   * Lists the objects under `prefix` in key order, or only those beyond the key `after`. Holds a
+   * page in memory at a time.
+   */
   list(prefix: string, after?: string): AsyncIterable<{ key: string; bytes: number }>;
-  /** Rejects if the store does not answer, or not as it should. Changes nothing. */
+  /** Rejects if the store does not answer, or answers with an error. Changes nothing. */
   ping(signal?: AbortSignal): Promise<void>;
   /**
    * Writes a small object that other calls never see; rejects if the store does not accept it. May
@@ -49,10 +62,12 @@ export interface ObjectStore extends AsyncDisposable {
   probe(signal?: AbortSignal): Promise<void>;
 }
 
+/** Thrown if other bytes are stored under the key. */
 export class ObjectConflict extends Error {
   override readonly name = "ObjectConflict";
 }
 
+/** Thrown if the store says that there is no such object. */
 export class ObjectMissing extends Error {
   override readonly name = "ObjectMissing";
 }

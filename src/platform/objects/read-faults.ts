@@ -2,12 +2,12 @@ import { LRUCache } from "lru-cache";
 
 import { AppError, unavailable } from "../errors.ts";
 import { type Log } from "../logger.ts";
+import { warnRarely } from "../rare-warnings.ts";
 import { type Metrics } from "../telemetry/metrics.ts";
 import { ObjectDamaged, ObjectMissing } from "./objects.ts";
 
 const LOGGED_MS = 3_600_000;
 const LOGGED_MAX = 10_000;
-const AWAY_LOGGED_MS = 10_000;
 
 /** Thrown if stored bytes are lost: their object is missing or damaged. */
 export class Lost extends Error {
@@ -49,7 +49,6 @@ export class ReadFaults {
   readonly #log: Log;
   readonly #onLost: OnLost;
   readonly #logged = new LRUCache<string, true>({ max: LOGGED_MAX, ttl: LOGGED_MS });
-  #awayLoggedMs = Number.NEGATIVE_INFINITY;
 
   constructor(metrics: Metrics, log: Log, onLost: OnLost) {
     this.#metrics = metrics;
@@ -73,15 +72,9 @@ export class ReadFaults {
     });
   }
 
-  /**
-   * Returns the error for a request while the store is unavailable. Logs at most every ten seconds.
-   */
+  /** Logs, at a limited rate, that the store is unavailable; returns the error for the request. */
   away(cause: unknown, key: string): AppError {
-    const nowMs = performance.now();
-    if (nowMs - this.#awayLoggedMs > AWAY_LOGGED_MS) {
-      this.#awayLoggedMs = nowMs;
-      this.#log.warn({ err: cause, key }, "the object store cannot be read");
-    }
+    warnRarely(this.#log, { err: cause, key }, "the object store cannot be read");
     return unavailable("the object store is away, try again", 5, { cause, reason: "store" });
   }
 }

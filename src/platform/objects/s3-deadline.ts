@@ -1,4 +1,7 @@
-/** Ends what runs under it with the caller's signal, when `ms` have passed, or when it goes out of scope. */
+/**
+ * Aborts the requests that run under it: with the caller's signal, after `ms`, or when it is
+ * disposed.
+ */
 export class Deadline implements Disposable {
   readonly signal: AbortSignal;
   readonly #what: string;
@@ -15,7 +18,7 @@ export class Deadline implements Disposable {
     }, ms);
   }
 
-  /** Runs one request; whatever it throws becomes an error of ours. */
+  /** Runs one request. Throws the reason of an abort, or else S3Failure. */
   async run<T>(request: (options: { abortSignal: AbortSignal }) => Promise<T>): Promise<T> {
     try {
       this.signal.throwIfAborted();
@@ -26,11 +29,12 @@ export class Deadline implements Disposable {
     }
   }
 
+  /** Restarts the time limit. */
   extend(): void {
     this.#timer.refresh();
   }
 
-  /** From now on only the caller's signal ends what was begun. */
+  /** Removes the time limit; the caller's signal still aborts. */
   lift(): void {
     clearTimeout(this.#timer);
   }
@@ -41,7 +45,7 @@ export class Deadline implements Disposable {
   }
 }
 
-/** One request under a deadline of its own. */
+/** Runs one request under a deadline of its own. */
 export async function within<T>(
   what: string,
   ms: number,
@@ -52,7 +56,10 @@ export async function within<T>(
   return await deadline.run(request);
 }
 
-/** What the SDK throws holds the signed request, so only its code and message go on, and nothing of it into a log. */
+/**
+ * Failed request, with only the code and message of the SDK's error: that one holds the signed
+ * request, which must not be logged.
+ */
 export class S3Failure extends Error {
   override readonly name = "S3Failure";
   readonly status: number | undefined;

@@ -37,7 +37,7 @@ export async function headObject(
     );
     await first.Body?.transformToByteArray();
     const [, total] = first.ContentRange?.match(/\/(\d+)$/) ?? [];
-    if (total === undefined) throw new Error("the answer does not tell the size");
+    if (total === undefined) throw new Error("the answer does not contain the size");
     return { ...first, ContentLength: Number(total) };
   });
 }

@@ -19,7 +19,7 @@ import { abortable, partsOf, slicesOf } from "../streams.ts";
 const PART_BYTES = 8 * 2 ** 20;
 const IN_FLIGHT_MAX = 2;
 
-/** Where an object goes. */
+/** Target of an upload, and its time limits. */
 export type S3Place = {
   client: S3Client;
   target: { Bucket: string; Key: string };
@@ -27,15 +27,18 @@ export type S3Place = {
   stallTimeoutMs: number;
 };
 
-/** An object from a stream: in one PUT when it fits into a part, else in parts. What did not come to its end is taken back. */
+/**
+ * Upload of an object from a stream: in one PUT if it fits into a part, else in parts. Aborts the
+ * multipart upload if it fails.
+ */
 export class S3Upload {
   readonly #place: S3Place;
   readonly #failed = new AbortController();
-  /** Ends everything: the caller's signal, or the first part that failed for good. */
+  /** Aborts everything: the caller's signal, or the first part that failed for good. */
   readonly #signal: AbortSignal;
   readonly #sending = new Set<Promise<void>>();
   readonly #parts: CompletedPart[] = [];
-  /** Buffers used again: left to the collector, several times what is in use would pile up. */
+  /** Buffers to reuse: left to the garbage collector, several times those in use would pile up. */
   readonly #free: Uint8Array[] = [];
   #begun = false;
   #bytes = 0;
@@ -66,7 +69,7 @@ export class S3Upload {
       await this.#complete(id);
     } catch (error) {
       this.#failed.abort(error);
-      // A part that arrives after the abort would stay.
+      // Wait for them: a part that arrives after the abort would stay in the store.
       await Promise.all(this.#sending);
       if (this.#begun) await retried(() => abortUploads(this.#place)).catch(() => undefined);
       throw error;
@@ -83,11 +86,12 @@ export class S3Upload {
         ),
       this.#signal,
     );
-    if (UploadId === undefined) throw new Error("s3: an upload without an id was begun");
+    if (UploadId === undefined)
+      throw new Error("s3: the answer to CreateMultipartUpload has no upload id");
     return UploadId;
   }
 
-  /** Never rejects: a part that fails for good ends the whole. */
+  /** Never rejects: a part that fails for good aborts the whole upload. */
   #send(id: string, buffer: Uint8Array, bytes: number): void {
     const number = this.#parts.push({});
     this.#bytes += bytes;
@@ -105,12 +109,12 @@ export class S3Upload {
     const { input: checksum, check } = await sha256Of(part, this.#signal);
     const input = { ...target, ...checksum, UploadId, PartNumber, ContentLength: part.length };
     const send = async (options: { abortSignal: AbortSignal }) => {
-      // As a stream, because of plain bytes Bun makes a copy for every request.
+      // Sent as a stream, because Bun copies plain bytes for every request.
       const command = new UploadPartCommand({ ...input, Body: slicesOf(part) });
       const answer = await client.send(command, options);
       check(answer);
       this.#parts[PartNumber - 1] = { PartNumber, ETag: answer.ETag };
-      // The chunks that were copied into it.
+      // Counts the chunks that were copied into the part.
       discarded(part.length);
     };
     const what = `PUT ${target.Key} part ${PartNumber}`;
@@ -126,7 +130,7 @@ export class S3Upload {
           client.send(new CompleteMultipartUploadCommand(input), options),
         );
       } catch (error) {
-        // The answer to this attempt, or to the one before, may be all that was lost.
+        // Perhaps only the answer to this attempt, or to the one before, was lost.
         if (!(await this.#isWhole())) throw error;
       }
     }, this.#signal);
@@ -142,10 +146,10 @@ export class S3Upload {
   }
 }
 
-/** Ends every unfinished upload of this key. */
+/** Aborts every unfinished upload of this key. */
 export async function abortUploads({ client, target, stallTimeoutMs }: S3Place): Promise<void> {
   const { Bucket, Key } = target;
-  // A page is enough: in the order of keys the key itself comes before longer ones.
+  // One page is enough: in key order the key itself comes before longer ones.
   const { Uploads } = await within(`LIST uploads of ${Key}`, stallTimeoutMs, undefined, (options) =>
     client.send(new ListMultipartUploadsCommand({ Bucket, Prefix: Key }), options),
   );
@@ -156,13 +160,13 @@ export async function abortUploads({ client, target, stallTimeoutMs }: S3Place):
         client.send(new AbortMultipartUploadCommand(input), options),
       );
     } catch (error) {
-      // Someone else was faster.
+      // Another process has aborted it already.
       if (!(error instanceof S3Failure && error.status === 404)) throw error;
     }
   }
 }
 
-/** In a stream that cannot be had again one failed request must not lose all that was sent. */
+/** Retries a request: the source cannot be read again, so one failure must not lose all of it. */
 async function retried<T>(attempt: () => Promise<T>, signal?: AbortSignal): Promise<T> {
   return await pRetry(attempt, {
     retries: 3,

@@ -26,13 +26,16 @@ const PROBE_KEY = "health/probe";
 const PROBE = Buffer.from("Written now and then to see whether the store takes writes.\n");
 
 export type S3Options = S3Config & {
-  /** A folder in the bucket that holds every key. */
+  /** Folder in the bucket that holds every key. */
   prefix?: string;
-  /** For a whole PUT, from connecting to the answer: how far an upload has come cannot be seen. */
+  /** Limit of a whole PUT, from connecting to the answer: its progress cannot be observed. */
   putTimeoutMs?: number;
-  /** For everything else, the longest silence: until connected and answered, then between two pieces of a body. A long read may go on. */
+  /**
+   * Longest silence of other requests: until connected and answered, then between two pieces of a
+   * body. A read may take longer in all.
+   */
   stallTimeoutMs?: number;
-  /** The same for a GET: shorter, because reads are retried while a client waits. */
+  /** Longest silence of a GET: shorter, because reads are retried while a client waits. */
   readTimeoutMs?: number;
 };
 
@@ -46,7 +49,10 @@ export class S3Objects implements ObjectStore {
   readonly #stallTimeoutMs: number;
   readonly #readTimeoutMs: number;
   readonly #checksums: Checksums;
-  /** Cleared by a store without conditional PUT. Keys are unique there too; only the safety net is gone. */
+  /**
+   * False once the store has refused a conditional PUT as not implemented. Keys are unique even
+   * then; only the safety net is missing.
+   */
   #conditional = true;
 
   constructor(options: S3Options) {
@@ -122,14 +128,14 @@ export class S3Objects implements ObjectStore {
       throw damaged(key, start, end, new Uint8Array(0));
     }
     if (answer.stream === undefined) throw new Error(`s3: GET ${key}: the answer has no body`);
-    // Streamed from here on at the speed of the client, without a timeout.
+    // The body streams at the speed of the client, so no timeout applies any more.
     deadline.lift();
     return answer.stream;
   }
 
   async remove(key: string): Promise<void> {
     const place = this.#place(key);
-    // In this order: an upload that is completed meanwhile is an object, and deleted.
+    // Uploads first: one that is completed meanwhile becomes an object, which is deleted next.
     await abortUploads(place);
     await within(`DELETE ${key}`, this.#stallTimeoutMs, undefined, (options) =>
       this.#client.send(new DeleteObjectCommand(place.target), options),
@@ -192,7 +198,7 @@ export class S3Objects implements ObjectStore {
       if (!(error instanceof S3Failure)) throw error;
       // A 404 of another kind may come from a proxy, or be about the bucket.
       if (error.status === 404 && error.code === "NoSuchKey") throw new ObjectMissing(key);
-      // An archive class, or a key of encryption that is gone: no retry will read this object.
+      // An archive class, or a lost encryption key: no retry will read this object.
       if (UNREADABLE.test(error.code)) throw damaged(key, start, end, new Uint8Array(0));
       // 416: the object is shorter than the start of the range. AccessDenied for this object alone:
       // its own permissions, or it is missing and the key may not list the bucket. The two look the
@@ -255,11 +261,14 @@ export class S3Objects implements ObjectStore {
       this.#client.send(new ListObjectsV2Command(input), options),
     );
     if (page.IsTruncated && page.NextContinuationToken === undefined)
-      throw new Error(`s3: LIST ${prefix}: a page names no next one`);
+      throw new Error(`s3: LIST ${prefix}: a page has no continuation token`);
     return page;
   }
 
-  /** Whether a taken key has these bytes, as it does when the answer to an earlier attempt was lost. */
+  /**
+   * Returns whether a taken key has these bytes, as it does if only the answer to an earlier
+   * attempt was lost.
+   */
   async #holds(key: string, body: Uint8Array, deadline: Deadline): Promise<boolean> {
     const limits = { ms: this.#stallTimeoutMs, signal: deadline.signal };
     const head = await headObject(this.#client, this.#target(key), limits);
@@ -269,7 +278,7 @@ export class S3Objects implements ObjectStore {
   }
 }
 
-/** RFC 6266: a name in ASCII for old clients, and the true one. */
+/** Returns a Content-Disposition (RFC 6266): the name in ASCII for old clients, and the real one. */
 function attachment(filename: string): string {
   const plain = filename.replaceAll(/[^ -~]|["%\\]/gu, "_");
   const encoded = encodeURIComponent(filename).replaceAll(

@@ -54,14 +54,14 @@ export class StoreHealth implements ObjectStore {
     const isFailing = this.#isFailing();
     if (!isFailing && this.#holds(this.#succeededMs)) return;
     const cause = this.#clientsFail();
-    if (cause !== undefined) throw new Error("clients' writes fail", { cause });
+    if (cause !== undefined) throw new Error("the writes of clients fail", { cause });
     const isNews = isFailing && this.#answer?.error === undefined;
     if (isNews || !this.#holds(this.#answer?.atMs)) {
       this.#asking ??= this.#ask().finally(() => (this.#asking = undefined));
       await this.#asking;
     }
     if (this.#answer?.error !== undefined)
-      throw new Error("the store takes no writes", { cause: this.#answer.error });
+      throw new Error("the store does not accept writes", { cause: this.#answer.error });
   }
 
   async put(key: string, body: Uint8Array, signal?: AbortSignal): Promise<void> {

@@ -2,8 +2,9 @@ import { isDeepStrictEqual } from "node:util";
 
 import { Counter, Histogram, type LabelValues } from "prom-client";
 
-// For what is counted with every request: prom-client finds a series by a text that it makes of the labels each time, which was a
-// sixth of an update check. Here it is found once, and its numbers are prom-client's own.
+// Metrics of every request. prom-client looks a series up by a string that it builds from the labels
+// each time, which took a sixth of the time of an update check. Here a series is looked up once, and
+// its numbers are prom-client's own.
 
 type Total = { value: number; labels: object };
 type Observed = {
@@ -16,7 +17,7 @@ type Observed = {
 export class HotCounter<Label extends string> extends Counter<Label> {
   declare private readonly hashMap: Record<string, Total>;
 
-  /** What counts one more with those labels. */
+  /** Returns a function that counts one with those labels. */
   series(labels: LabelValues<Label>): () => void {
     this.inc(labels, 0);
     const total = find(this.hashMap, labels);
@@ -30,9 +31,9 @@ export class HotHistogram<Label extends string> extends Histogram<Label> {
   declare private readonly hashMap: Record<string, Observed>;
   declare private readonly upperBounds: number[];
 
-  /** What observes a value with those labels. */
+  /** Returns a function that observes a value with those labels. */
   series(labels: LabelValues<Label>): (value: number) => void {
-    // It would begin anew with a series that is there.
+    // `zero` would reset an existing series.
     if (Object.values(this.hashMap).every((one) => !hasLabels(one, labels))) this.zero(labels);
     const observed = find(this.hashMap, labels);
     return (value) => {
@@ -52,7 +53,7 @@ function find<Series extends { labels: object }>(
   labels: object,
 ): Series {
   const series = Object.values(all).find((one) => hasLabels(one, labels));
-  if (series === undefined) throw new Error("a series was not kept");
+  if (series === undefined) throw new Error("prom-client has not created the series");
   return series;
 }
 

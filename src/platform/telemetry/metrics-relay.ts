@@ -4,15 +4,16 @@ import { Value } from "typebox/value";
 
 import { unavailable } from "../errors.ts";
 
-// Longer than what a process may read for, and both together shorter than the ten seconds that Prometheus waits.
+// Wait for the metrics of a process. Longer than its READ_MS_MAX, and both together shorter than the
+// ten seconds that Prometheus waits.
 const TELL_MS_MAX = 4000;
 // Wait for a process that has missed heartbeats: it may just recover.
 const SILENT_MS_MAX = 1000;
 const ANSWER_MS_MAX = 5000;
-// From when a process listens until its supervisor has heard of it.
-const KEPT_MS_MAX = 1000;
+// Time until the supervisor of a new process asks it for its metrics.
+const CONTACT_MS_MAX = 1000;
 
-/** A registry as JSON; whoever tells it is one of our own processes. */
+/** Metrics of a registry as JSON; only Floodgate's own processes send them. */
 const Part = Type.Array(Type.Object({ type: Type.Unknown() }));
 type Part = Type.Static<typeof Part>;
 
@@ -21,16 +22,17 @@ const Tell = Type.Object({ metrics: Type.Literal("tell") });
 const Own = Type.Object({ metrics: Type.Literal("own"), part: Part });
 const All = Type.Object({ metrics: Type.Literal("all"), parts: Type.Array(Part) });
 
-/** A process that a supervisor keeps. */
+/** Process that the supervisor runs. */
 type Peer = { send: (message: unknown) => unknown };
 
 /**
- * In the supervisor: whichever process is scraped, it gets the metrics of all. Counts of processes that have ended stay in the sum, as
- * they were last told: one that falls would be taken for one that has begun anew, and counted twice.
+ * Collects metrics in the supervisor, so that a scrape of any process returns those of all. Keeps
+ * the last counts of processes that have ended: Prometheus would take a falling sum for a restart,
+ * and count it twice.
  */
 export class MetricsRelay {
-  /** By process, what it told last. */
-  readonly #told = new Map<Peer, Part>();
+  /** Last metrics by process. */
+  readonly #latest = new Map<Peer, Part>();
   readonly #telling = new Map<Peer, () => void>();
   readonly #ended: Part[] = [];
   readonly #isSilent: (peer: Peer) => boolean;
@@ -41,21 +43,21 @@ export class MetricsRelay {
     this.#isSilent = isSilent;
   }
 
-  /** The process is at its work. It learns from being asked that there is somebody to ask. */
+  /** Adds a process that has started its work. The request tells it that it has a supervisor. */
   add(peer: Peer): void {
-    this.#told.set(peer, []);
+    this.#latest.set(peer, []);
     send(peer, { metrics: "tell" });
   }
 
   remove(peer: Peer): void {
-    this.#ended.push(countsOf(this.#told.get(peer) ?? []));
-    this.#told.delete(peer);
+    this.#ended.push(countsOf(this.#latest.get(peer) ?? []));
+    this.#latest.delete(peer);
     this.#telling.get(peer)?.();
   }
 
   take(peer: Peer, message: unknown): void {
-    if (Value.Check(Own, message) && this.#told.has(peer)) {
-      this.#told.set(peer, message.part);
+    if (Value.Check(Own, message) && this.#latest.has(peer)) {
+      this.#latest.set(peer, message.part);
       this.#telling.get(peer)?.();
     } else if (Value.Check(Ask, message)) void this.#answer(peer);
   }
@@ -70,16 +72,16 @@ export class MetricsRelay {
     const ask = async (peer: Peer) => {
       if (!(await this.#asked(peer))) silent.add(peer);
     };
-    await Promise.all([...this.#told.keys()].map(ask));
-    // One for all, however often processes ended.
+    await Promise.all([...this.#latest.keys()].map(ask));
+    // Merge them into one, however many processes have ended.
     if (this.#ended.length > 1) this.#ended.push(await merge(this.#ended.splice(0)));
-    const running = [...this.#told].map(([peer, part]) =>
+    const running = [...this.#latest].map(([peer, part]) =>
       silent.has(peer) ? countsOf(part) : part,
     );
     return [...running, ...this.#ended];
   }
 
-  /** False when the process does not answer in time. */
+  /** Asks a process for its metrics. Returns false if it does not answer in time. */
   async #asked(peer: Peer): Promise<boolean> {
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#telling.set(peer, resolve);
@@ -90,11 +92,11 @@ export class MetricsRelay {
   }
 }
 
-/** In a process: its metrics, or with a supervisor those of all that are kept beside it. */
+/** Metrics for a scrape of this process: its own, or with a supervisor those of all its processes. */
 export class Scrapes {
   readonly #registry: Registry;
-  /** A supervisor asks for the metrics as soon as this process is at its work. */
-  readonly #kept = Promise.withResolvers<void>();
+  /** Resolves once a supervisor asks for metrics, as it does when this process starts its work. */
+  readonly #contacted = Promise.withResolvers<void>();
   #isAlone: boolean;
   #asked: Promise<Part[]> | undefined;
   #answered: (parts: Part[]) => void = () => undefined;
@@ -104,15 +106,15 @@ export class Scrapes {
     this.#isAlone = process.send === undefined;
     if (this.#isAlone) return;
     process.on("message", (message) => {
-      // Who cannot tell counts as silent.
+      // A process that cannot send its metrics counts as silent.
       this.#take(message).catch(() => undefined);
     });
   }
 
-  /** In Prometheus' text format. Throws 503 when the supervisor does not answer. */
+  /** Returns Prometheus' text format. Throws 503 if the supervisor does not answer. */
   async text(): Promise<string> {
-    // Process managers have a channel, too, but ask for nothing on it.
-    if (!this.#isAlone) this.#isAlone = await isLate(this.#kept.promise, KEPT_MS_MAX);
+    // Process managers open an IPC channel, too, but ask for nothing on it.
+    if (!this.#isAlone) this.#isAlone = await isLate(this.#contacted.promise, CONTACT_MS_MAX);
     if (this.#isAlone) return await this.#registry.metrics();
     this.#asked ??= this.#ask().finally(() => (this.#asked = undefined));
     return await AggregatorRegistry.aggregate(await this.#asked).metrics();
@@ -123,20 +125,20 @@ export class Scrapes {
     this.#answered = resolve;
     process.send?.({ metrics: "ask" });
     if (await isLate(promise, ANSWER_MS_MAX))
-      throw unavailable("the other processes' metrics are not known");
+      throw unavailable("the metrics of the other processes are not available");
     return await promise;
   }
 
   async #take(message: unknown): Promise<void> {
     if (Value.Check(Tell, message)) {
       this.#isAlone = false;
-      this.#kept.resolve();
+      this.#contacted.resolve();
       process.send?.({ metrics: "own", part: await this.#registry.getMetricsAsJSON() });
     } else if (Value.Check(All, message)) this.#answered(message.parts);
   }
 }
 
-/** Whether it is not fulfilled within that time. */
+/** Returns whether the promise is not fulfilled within `ms`. */
 async function isLate(promise: Promise<unknown>, ms: number): Promise<boolean> {
   const { promise: late, resolve } = Promise.withResolvers<true>();
   const timer = setTimeout(() => resolve(true), ms);
@@ -144,7 +146,7 @@ async function isLate(promise: Promise<unknown>, ms: number): Promise<boolean> {
   return await Promise.race([isDone, late]).finally(() => clearTimeout(timer));
 }
 
-/** Without what only holds for a process that runs. */
+/** Returns the metrics without gauges, which describe a running process only. */
 function countsOf(part: Part): Part {
   return part.filter(({ type }) => type !== "gauge");
 }
@@ -157,6 +159,6 @@ function send(peer: Peer, message: unknown): void {
   try {
     peer.send(message);
   } catch {
-    // It has just ended, which is told separately.
+    // The process has just ended: `remove` will be called.
   }
 }

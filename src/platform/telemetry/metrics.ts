@@ -17,41 +17,41 @@ type RequestSeries = {
   acknowledge: ((seconds: number) => void) | undefined;
 };
 
-/** What the commit log holds. */
+/** Segments of the commit log that are neither committed nor failed yet. */
 export type Waiting = {
-  /** segments by what they wait for: more records, a slot for their PUT, the store, the index */
+  /** Segments by what they wait for: more records, a slot for their PUT, the store, the index. */
   segments: { open: number; slot: number; put: number; index: number };
-  /** since the oldest record came */
+  /** Age of the oldest record. */
   oldestMs: number;
 };
 
-/** What an operator may ask of a serving process. */
+/** Metrics of a serving process. */
 export class Metrics extends ProcessMetrics {
-  readonly #requests = this.counter("http_requests_total", "Answers by route, method and status.", [
-    "route",
-    "method",
-    "status",
-  ]);
+  readonly #requests = this.counter(
+    "http_requests_total",
+    "HTTP responses by route, method and status.",
+    ["route", "method", "status"],
+  );
   readonly #requestSeconds = this.histogram(
     "http_request_duration_seconds",
-    "From a request's headers to its answer.",
+    "Time from a request's headers to its response.",
     SECONDS,
     ["route"],
   );
   readonly #acknowledgementSeconds = this.histogram(
     "acknowledgement_duration_seconds",
-    "From the headers of a batch or of an upload of images to its 200, which says that it is durable.",
+    "Time from the headers of a batch or an upload of images to its 200, which says that the data is durable.",
     SECONDS,
     ["kind"],
   );
   readonly refusals = this.counter(
     "refusals_total",
-    "Requests that ended with an error, by its reason: overload, store (away), database (away), framing, internal, or the error's code.",
+    "Requests that ended with an error, by reason: overload, store (unavailable), database (unavailable), lost (missing or damaged data), framing, internal, or the error's code.",
     ["reason"],
   );
   readonly limited = this.counter(
     "limited_total",
-    "Requests refused with 429, by limit: of a project, session, address, quota, of rows or of presence (docs/limits.md).",
+    "Requests refused with 429, by the limit that they exceeded (docs/limits.md).",
     ["limit"],
   );
   readonly batches = this.counter(
@@ -61,14 +61,14 @@ export class Metrics extends ProcessMetrics {
   );
   readonly batchBytes = this.counter(
     "batch_bytes_total",
-    "Bytes of the batches that were taken in, as they were sent.",
+    "Bytes of the accepted batches, as sent.",
   );
   readonly framingErrors = this.counter("framing_errors_total", "Batches with malformed framing.", [
     "reason",
   ]);
   readonly images = this.counter(
     "images_total",
-    "Acknowledged image parts: stored, conflict (stored, beside other bytes of that name), known or discarded.",
+    "Acknowledged image parts: stored, conflict (stored, in addition to other bytes of that name), known or discarded.",
     ["outcome"],
   );
   readonly sessions = this.counter(
@@ -78,7 +78,7 @@ export class Metrics extends ProcessMetrics {
   );
   readonly droppedPerformance = this.counter(
     "start_performance_dropped_total",
-    "Session starts whose `performance` was over its bounds and left out.",
+    "Session starts whose `performance` exceeded its limits and was left out.",
   );
   readonly segments = this.counter("segments_total", "Segments: committed or failed.", ["outcome"]);
   readonly segmentBytes = this.histogram(
@@ -88,17 +88,17 @@ export class Metrics extends ProcessMetrics {
   );
   readonly segmentRecords = this.histogram(
     "segment_records",
-    "Records of the committed segments.",
+    "Number of records of the committed segments.",
     RECORDS,
   );
   readonly putSeconds = this.histogram(
     "object_put_duration_seconds",
-    "Successful attempts to store a segment.",
+    "Duration of successful attempts to store a segment.",
     SECONDS,
   );
   readonly indexSeconds = this.histogram(
     "segment_index_duration_seconds",
-    "Successful attempts to index a segment.",
+    "Duration of successful attempts to index a segment.",
     SECONDS,
   );
   readonly retries = this.counter(
@@ -108,7 +108,7 @@ export class Metrics extends ProcessMetrics {
   );
   readonly missingRecords = this.counter(
     "missing_records_total",
-    "Batches, chunks of images and builds that could not be read because their object is gone (missing) or not what was written (damaged).",
+    "Batches, chunks of images and builds that could not be read because their object is missing or damaged.",
     ["reason"],
   );
   readonly presencePings = this.counter("presence_pings_total", "Pings and byes of devices.");
@@ -124,29 +124,29 @@ export class Metrics extends ProcessMetrics {
   });
   readonly presenceDropped = this.counter(
     "presence_dropped_total",
-    "Subscribers that were closed: slow, stalled, frames (too many bad ones) or expired (their token).",
+    "Subscribers that were disconnected: slow, stalled, frames (too many bad ones) or expired (their token).",
     ["reason"],
   );
   readonly updateDownloads = this.counter(
     "update_downloads_total",
-    "Downloads of builds that were begun: whole, range, or redirected to the store.",
+    "Downloads of builds that were started: whole, range, or redirected to the store.",
     ["kind"],
   );
   readonly updateDownloadBytes = this.counter(
     "update_download_bytes_total",
-    "Bytes of the downloads of builds that were begun here.",
+    "Bytes of the downloads of builds that were started, without redirected ones.",
   );
   readonly updatePublishes = this.counter("update_publishes_total", "Builds that were published.");
   readonly updatePublishBytes = this.counter(
     "update_publish_bytes_total",
     "Bytes of the builds that were published.",
   );
-  /** by route, method and status */
+  /** Series by route, method and status. */
   readonly #series = new Map<string, Map<string, Map<number, RequestSeries>>>();
 
   constructor() {
     super("serve");
-    // An increase can only be seen of what was there before.
+    // Create the series with 0: Prometheus sees an increase only in series that existed before.
     for (const reason of WATCHED_REASONS) this.refusals.inc({ reason }, 0);
     for (const outcome of ["committed", "failed"]) this.segments.inc({ outcome }, 0);
     for (const step of ["put", "index"]) this.retries.inc({ step }, 0);
@@ -161,18 +161,18 @@ export class Metrics extends ProcessMetrics {
     );
     this.watch(
       "inflight_limit_bytes",
-      "Bytes that may be held before requests are refused; it falls below INFLIGHT_BYTES_MAX while the store is slow.",
+      "Limit of inflight bytes, above which requests are refused; falls below INFLIGHT_BYTES_MAX while the store is slow.",
       () => inflight.limit,
     );
     this.watch(
       "segments_waiting",
-      "Segments by what they wait for: open (records), slot (one of the PUTs at a time), put (the store) or index (the database).",
+      "Segments by what they wait for: open (more records), slot (a free PUT), put (the store) or index (the database).",
       () => log.waiting().segments,
       { label: "for" },
     );
     this.watch(
       "oldest_record_age_seconds",
-      "Age of the oldest record that is neither acknowledged nor refused yet; 0 without one.",
+      "Age of the oldest record that is neither acknowledged nor refused yet; 0 if there is none.",
       () => log.waiting().oldestMs / 1000,
       { aggregator: "max" },
     );

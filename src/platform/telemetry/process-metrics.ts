@@ -4,22 +4,23 @@ import { version } from "../../../package.json" with { type: "json" };
 import { type Sql } from "../database/database.ts";
 import { HotCounter, HotHistogram } from "./hot-metrics.ts";
 
-// Whoever is asked at a scrape must not keep it waiting while they are away; the readiness checks end sooner.
+// Longest wait for a value: a dependency that is down must not delay the scrape. Readiness checks end
+// sooner.
 const READ_MS_MAX = 3000;
-// The library's others are always empty in Bun, or tell nothing about a server.
+// Default metrics to keep: the others are always empty in Bun, or say nothing about a server.
 const KEPT =
   /^(?:process_(?:cpu_|resident_|open_fds|max_fds)|nodejs_(?:eventloop_lag_(?:seconds|p50|p99|max)|heap_size|external))/;
 
 type Read = number | Record<string, number>;
 
 type WatchOptions = {
-  /** the label whose values are the keys of what is read */
+  /** Label whose values are the keys of the record that is read. */
   label?: string;
-  /** what several processes have in common is not their sum */
+  /** Aggregation of the values of several processes; other than the sum if they measure the same. */
   aggregator?: Aggregator;
 };
 
-/** The metrics of one process of that command. Labels have few values and never ids; names carry their unit. */
+/** Metrics of one process. Labels have few values and never ids; names carry their unit. */
 export class ProcessMetrics {
   readonly registry = new Registry();
 
@@ -29,7 +30,7 @@ export class ProcessMetrics {
       if (!KEPT.test(name)) this.registry.removeSingleMetric(name);
     new Gauge({
       name: "process_start_time_seconds",
-      help: "Start of the process, of several the latest one, in seconds since the epoch.",
+      help: "Start of the process (of several: the latest) in seconds since the epoch.",
       labelNames: ["command"],
       aggregator: "max",
       registers: [this.registry],
@@ -49,7 +50,7 @@ export class ProcessMetrics {
       );
     this.watch(
       "dependency_up",
-      "Whether what is needed answers every process: 1, or 0 when it does not answer one of them.",
+      "1 if the dependency answers every process, 0 if it does not answer one of them.",
       read,
       { label: "dependency", aggregator: "min" },
     );
@@ -61,7 +62,7 @@ export class ProcessMetrics {
     );
   }
 
-  /** A gauge that is read at each scrape; without a value when it cannot be read in time. */
+  /** Adds a gauge that is read at each scrape; it has no value if it cannot be read in time. */
   watch(
     name: string,
     help: string,
@@ -80,7 +81,7 @@ export class ProcessMetrics {
           if (typeof value === "number") gauge.set(value);
           else for (const [key, one] of Object.entries(value)) gauge.labels(key).set(one);
         } catch {
-          // An old value would be taken for a new one.
+          // Remove the old value: it would look like a new one.
           if (label === undefined) gauge.remove();
           else gauge.reset();
         }

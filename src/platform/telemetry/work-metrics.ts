@@ -5,7 +5,7 @@ import { ProcessMetrics } from "./process-metrics.ts";
 type ByPlatform<T> = { fcm: T; apns: T };
 type PushCounts = { requests: number; retries: number; unprocessed: number };
 
-/** What an operator may ask of a working process. */
+/** Metrics of a working process. */
 export class WorkMetrics extends ProcessMetrics {
   readonly pushOutcomes = this.counter(
     "push_outcomes_total",
@@ -14,18 +14,18 @@ export class WorkMetrics extends ProcessMetrics {
   );
   readonly campaigns = this.counter(
     "campaigns_total",
-    "Runs of campaigns that came to an end here: sent, refused (nobody may be sent to), or left to go on later.",
+    "Runs of campaigns that ended here: sent, refused (no device may be sent to), or left (continued later).",
     ["outcome"],
   );
   readonly orphans = this.counter(
     "orphans_total",
-    "Segments found without a row in the index: adopted, deleted, or damaged (and left as they are).",
+    "Segments found without a row in the index: adopted, deleted, or damaged (left as they are).",
     ["outcome"],
   );
 
   constructor() {
     super("work");
-    // An increase can only be seen of what was there before.
+    // Create the series with 0: Prometheus sees an increase only in series that existed before.
     for (const outcome of ["sent", "refused", "left"]) this.campaigns.inc({ outcome }, 0);
     for (const outcome of ["adopted", "deleted", "damaged"]) this.orphans.inc({ outcome }, 0);
   }
@@ -37,7 +37,7 @@ export class WorkMetrics extends ProcessMetrics {
   watchPushes(counts: () => Partial<ByPlatform<PushCounts | undefined>>): void {
     const requests = new Counter({
       name: "floodgate_push_requests_total",
-      help: "Requests to providers: all, those that repeat an earlier one (retries), those that the provider never looked at (unprocessed).",
+      help: "Requests to providers: all, retries of earlier ones, and those that the provider never processed (unprocessed).",
       labelNames: ["platform", "kind"],
       registers: [this.registry],
       collect: (): void => {
@@ -65,13 +65,13 @@ export class WorkMetrics extends ProcessMetrics {
     );
     this.watch(
       "push_window_max",
-      "Sends that there may be at a time.",
+      "Maximum of sends whose outcome is not yet recorded.",
       () => ({ fcm: worker.window.fcm.max, apns: worker.window.apns.max }),
       { label: "platform" },
     );
     this.watch(
       "campaign_overdue_seconds",
-      "For how long the oldest campaign has been due that no process has; 0 without one.",
+      "Time for which the oldest campaign has been due without a process that sends it; 0 if there is none.",
       async () => await worker.overdueSeconds(),
       { aggregator: "max" },
     );
@@ -80,7 +80,7 @@ export class WorkMetrics extends ProcessMetrics {
   watchGarbage(dueSeconds: () => Promise<number>): void {
     this.watch(
       "build_garbage_overdue_seconds",
-      "For how long the oldest object that no build refers to could have been deleted; 0 without one.",
+      "Time for which the oldest object without a build has been due for deletion; 0 if there is none.",
       dueSeconds,
       { aggregator: "max" },
     );

@@ -2,7 +2,8 @@ import { once } from "node:events";
 import { createServer } from "node:net";
 import { expect, test } from "bun:test";
 
-import { isOutage, openDatabase } from "../../../src/platform/database/database.ts";
+import { openDatabase } from "../../../src/platform/database/database.ts";
+import { isOutage } from "../../../src/platform/database/postgres-errors.ts";
 import { startClosingServer } from "../../support/closing-server.ts";
 import { eventually } from "../../support/eventually.ts";
 import { failure } from "../../support/failure.ts";

@@ -75,16 +75,6 @@ describe("412 is settled by what the store holds", () => {
   });
 
   test("a store that refuses HEAD is asked with GET alone", async () => {
-    const refusing = (bytes: Uint8Array) =>
-      fakeStore(({ method, headers }) => {
-        if (method === "PUT") return s3Error(412, "PreconditionFailed");
-        if (method === "HEAD") return s3Error(403, "Forbidden");
-        const end = headers.get("range") === "bytes=0-0" ? 1 : bytes.length;
-        return new Response(bytes.subarray(0, end), {
-          status: 206,
-          headers: { etag: ETAG, "content-range": `bytes 0-${end - 1}/${bytes.length}` },
-        });
-      });
     await using same = refusing(BODY);
     await same.objects.put("key", BODY);
     await using other = refusing(randomBytes(BODY.length));
@@ -268,6 +258,18 @@ const s3Error = (status: number, code: string) =>
   );
 
 const denied = () => s3Error(403, "AccessDenied");
+/** A store that has the key with these bytes already, and refuses HEAD. */
+const refusing = (bytes: Uint8Array) =>
+  fakeStore(({ method, headers }) => {
+    if (method === "PUT") return s3Error(412, "PreconditionFailed");
+    if (method === "HEAD") return s3Error(403, "Forbidden");
+    const end = headers.get("range") === "bytes=0-0" ? 1 : bytes.length;
+    return new Response(bytes.subarray(0, end), {
+      status: 206,
+      headers: { etag: ETAG, "content-range": `bytes 0-${end - 1}/${bytes.length}` },
+    });
+  });
+
 /** A store that has the key already, with these headers, and answers a GET as given. */
 const taken = (headers: Record<string, string>, get?: Response) =>
   fakeStore(({ method }) => {

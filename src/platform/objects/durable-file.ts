@@ -6,17 +6,25 @@ const BLOCK_BYTES = 4096;
 const BYTES_MIN = 64 * 1024;
 const { O_CREAT, O_DIRECT, O_EXCL, O_WRONLY } = constants;
 
-/** Writes files past the page cache: copying a segment into it costs more CPU than all other steps of a commit. */
-export class DirectWriter {
+/**
+ * Creates durable files from bytes in memory, past the page cache where possible: copying a segment
+ * into it costs more CPU than all other steps of a commit.
+ */
+export class DurableWriter {
   /** Cleared by a file system without direct writes, such as tmpfs. */
   #isSupported = O_DIRECT > 0;
 
+  async write(path: string, body: Uint8Array): Promise<void> {
+    if (await this.#writeDirectly(path, body)) return;
+    await writeDurably(path, async (file) => await file.writeFile(body));
+  }
+
   /**
-   * Creates the file with these bytes, durably. Returns false, with nothing left at `path`, where a
-   * direct write is impossible: the body is small, its memory is not aligned, or the file system
-   * refuses. Memory after the body, up to a whole block, is written as well and cut off again.
+   * Returns false, with nothing left at `path`, where a direct write is impossible: the body is
+   * small, its memory is not aligned, or the file system refuses. Memory after the body, up to a
+   * whole block, is written as well and cut off again.
    */
-  async write(path: string, body: Uint8Array): Promise<boolean> {
+  async #writeDirectly(path: string, body: Uint8Array): Promise<boolean> {
     const blocks = this.#isSupported ? wholeBlocks(body) : undefined;
     if (blocks === undefined) return false;
     const file = await this.#create(path);
@@ -49,13 +57,18 @@ export class DirectWriter {
   }
 }
 
-/** Rounds a size up to whole blocks; buffers of such sizes can be written directly. */
-export function blockAligned(bytes: number): number {
-  return Math.ceil(bytes / BLOCK_BYTES) * BLOCK_BYTES;
+/** Creates a file that `write` fills, and makes its bytes durable. */
+export async function writeDurably(
+  path: string,
+  write: (file: FileHandle) => Promise<void>,
+): Promise<void> {
+  await using file = await open(path, "wx");
+  await write(file);
+  await file.datasync();
 }
 
 function wholeBlocks({ buffer, byteOffset, length }: Uint8Array): Uint8Array | undefined {
-  const bytes = blockAligned(length);
+  const bytes = Math.ceil(length / BLOCK_BYTES) * BLOCK_BYTES;
   const fits = byteOffset % BLOCK_BYTES === 0 && byteOffset + bytes <= buffer.byteLength;
   return length >= BYTES_MIN && fits ? new Uint8Array(buffer, byteOffset, bytes) : undefined;
 }

@@ -1,6 +1,6 @@
 import pRetry from "p-retry";
 
-import { isOutage } from "../platform/database/database.ts";
+import { isOutage } from "../platform/database/postgres-errors.ts";
 
 const RETRIES = 15;
 
@@ -8,7 +8,7 @@ const RETRIES = 15;
  * Retries `work` through a database outage of some 20 seconds. `work` must be idempotent: a commit
  * may have succeeded although its answer was lost.
  */
-export async function throughOutage<T>(work: () => Promise<T>): Promise<T> {
+export async function retryOutages<T>(work: () => Promise<T>): Promise<T> {
   return await pRetry(work, {
     retries: RETRIES,
     minTimeout: 100,
