@@ -16,7 +16,8 @@ const LISTEN_DEFAULT = ":8080";
 // Requests per second.
 const RATE = Type.Optional(Type.Integer({ minimum: 1, maximum: 1_000_000 }));
 
-const Env = Type.Object({
+/** Schema of the environment; docs/configuration.md has the same variables and defaults. */
+export const Env = Type.Object({
   PORT: Type.Optional(Type.Integer({ minimum: 0, maximum: 65_535 })),
   HOST: Type.Optional(Type.String({ minLength: 1 })),
   LISTEN: Type.String({ pattern: ADDRESS, default: LISTEN_DEFAULT }),
