@@ -7,7 +7,7 @@ import { PAGES, ROOT, codeOf, readPage, tableRows, withoutCode } from "../suppor
 
 const COLUMNS_MAX = 120;
 const README_LINES_MAX = 120;
-// Wrapped by hand, elsewhere.
+// Not wrapped yet.
 const NOT_WRAPPED = ["CHANGELOG.md", "src/README.md"];
 
 describe.each(PAGES)("%s", (page) => {
