@@ -29,7 +29,7 @@ test("a campaign reaches every device that meets its conditions, and no other", 
   await all.reaches(id, STATUS.sent);
   expect(await all.stateOf(id)).toMatchObject({ targeted: 50, android: 30, ios: 20, failed: 0 });
   expect(await all.eventsOf(id)).toEqual({ targeted: 50, sent: 50 });
-  expect(new Set(provider.sent.map(({ target }) => target.apnsId)).size).toBe(50);
+  expect(new Set(provider.sent.map(({ target }) => target.messageId)).size).toBe(50);
   expect(provider.sent[0]?.message).toMatchObject({ title: "Hello", body: "There is news." });
 });
 

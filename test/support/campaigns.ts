@@ -1,5 +1,6 @@
 import { pino } from "pino";
 
+import { markInvalidSql } from "../../src/devices/invalid-tokens.ts";
 import {
   parseRecipients,
   readRecipients,
@@ -11,27 +12,28 @@ import { type Sender } from "../../src/campaigns/sending.ts";
 import { Worker } from "../../src/campaigns/worker.ts";
 import { type Sql, openDatabase } from "../../src/platform/database/database.ts";
 import { WorkMetrics } from "../../src/platform/telemetry/work-metrics.ts";
-import { type Campaign } from "../../src/push/message.ts";
-import { type Outcome, type PushTarget } from "../../src/push/outcome.ts";
+import { type CampaignMessage } from "../../src/push/message.ts";
+import { type Outcome } from "../../src/push/outcome.ts";
+import { type PushTarget } from "../../src/push/provider.ts";
 import { eventually } from "./eventually.ts";
 import { freshDatabase } from "./postgres.ts";
 
 const LOG = pino({ level: "silent" });
 
 /** Answers each send as a test says, and remembers what was sent. */
-export class FakeProvider implements Sender<Campaign> {
+export class FakeProvider implements Sender<CampaignMessage> {
   readonly canSend = { fcm: true, apns: true };
   readonly concurrency = 50;
-  readonly sent: { target: PushTarget; message: Campaign }[] = [];
+  readonly sent: { target: PushTarget; message: CampaignMessage }[] = [];
   answer: (target: PushTarget, signal: AbortSignal) => Outcome | Promise<Outcome> = () => ({
     kind: "sent",
   });
 
-  prepare(message: Campaign): Campaign {
+  prepare(message: CampaignMessage): CampaignMessage {
     return message;
   }
 
-  async send(target: PushTarget, message: Campaign, signal: AbortSignal): Promise<Outcome> {
+  async send(target: PushTarget, message: CampaignMessage, signal: AbortSignal): Promise<Outcome> {
     this.sent.push({ target, message });
     await Bun.sleep(1);
     return await this.answer(target, signal);
@@ -39,7 +41,7 @@ export class FakeProvider implements Sender<Campaign> {
 
   /** How many were sent to more than once. */
   get repeated(): number {
-    return this.sent.length - new Set(this.sent.map(({ target }) => target.apnsId)).size;
+    return this.sent.length - new Set(this.sent.map(({ target }) => target.messageId)).size;
   }
 }
 
@@ -77,6 +79,7 @@ export class Campaigns implements AsyncDisposable {
       sender: provider,
       filter: (queryable, recipients) => recipientsSql(queryable, recipients, "filter"),
       recipientsOf: readRecipients,
+      markInvalid: markInvalidSql,
       metrics: new WorkMetrics(),
       log: LOG,
     });
