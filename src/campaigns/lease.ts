@@ -39,9 +39,10 @@ export class HeldLease {
    * worker may begin.
    */
   async renew(doneCursor: number): Promise<void> {
+    const sql = this.#sql;
     const { id, launch, worker } = this.#lease;
     const askedMs = performance.now();
-    const [held] = await this.#sql<{ status: number }[]>`
+    const [held] = await sql<{ status: number }[]>`
       update notifications set leased_until = now() + ${LEASE_MS} * interval '1 millisecond',
         done_cursor = greatest(done_cursor, ${doneCursor})
       where id = ${id} and launch = ${launch} and worker = ${worker} returning status`;
@@ -52,8 +53,9 @@ export class HeldLease {
 
   /** Lets another worker continue at once. */
   async giveBack(doneCursor: number): Promise<void> {
+    const sql = this.#sql;
     const { id, launch, worker } = this.#lease;
-    await this.#sql`
+    await sql`
       update notifications set worker = null, leased_until = null, done_cursor = greatest(done_cursor, ${doneCursor})
       where id = ${id} and launch = ${launch} and worker = ${worker}`;
   }
@@ -63,8 +65,9 @@ export class HeldLease {
    * or it was cancelled.
    */
   async endCampaign(error?: string): Promise<void> {
+    const sql = this.#sql;
     const { id, launch, worker } = this.#lease;
-    await this.#sql`
+    await sql`
       update notifications set status = ${error === undefined ? STATUS.sent : STATUS.error}, error = ${error ?? null},
         modified_at = now(), worker = null, leased_until = null
       where id = ${id} and launch = ${launch} and worker = ${worker} and status = ${STATUS.launched}`;

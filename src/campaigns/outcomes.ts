@@ -15,11 +15,14 @@ const FLUSH_ROWS = 500;
 // Longer than a restart or a failover of the database. The next worker repeats only what is not recorded.
 const RECORD_MS = 8000;
 
-/** How the send to one device ended. */
+/** End of the send to one device. */
 export type Ended = {
   /** Row as it was sent to; its token may have been replaced since. */
   device: TargetDevice;
-  /** Place that is held from before the send until its outcome is recorded, so that no more than that is repeated after a crash. */
+  /**
+   * Window in which the send holds a place until its outcome is recorded: a crash repeats no more
+   * sends than have a place.
+   */
   window: Semaphore;
   event: number;
   /** Time in epoch ms since which the provider does not know the token; 0 if it does not say. */
@@ -42,7 +45,7 @@ export class Outcomes {
   #timer: NodeJS.Timeout | undefined;
   #error: Error | undefined;
 
-  /** `settled` is called once for each outcome: when it is recorded, or with the error that prevents it. */
+  /** Calls `settled` once for each outcome: when it is recorded, or with the error that prevents it. */
   constructor(deps: OutcomesDeps, lease: Lease, settled: (ended: Ended[], error?: Error) => void) {
     this.#deps = deps;
     this.#lease = lease;

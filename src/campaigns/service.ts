@@ -220,8 +220,7 @@ function isLaunchable(sql: Sql) {
 }
 
 /**
- * Columns for an answer about one campaign. Lists omit the external ids: a campaign may have
- * thousands.
+ * Selects the columns of one campaign. Lists omit the external ids: a campaign may have thousands.
  */
 function columnsOfOne(sql: Sql) {
   return sql`${columns(sql)}, n.conditions -> 'external_ids' as external_ids`;

@@ -65,7 +65,7 @@ export class Worker<Prepared> {
     return this.#running.size;
   }
 
-  /** Returns for how long the oldest campaign that no worker has has been due; 0 if there is none. */
+  /** Returns how long the oldest due campaign has waited for a worker; 0 if there is none. */
   async overdueSeconds(): Promise<number> {
     const [row] = await this.#deps.sql<[{ seconds: number }]>`
       select greatest(0, extract(epoch from now() - min(greatest(scheduled_at, leased_until))))::float8 as seconds

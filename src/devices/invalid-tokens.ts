@@ -9,8 +9,7 @@ export type InvalidToken = {
 
 /**
  * Returns common table expressions that mark tokens as invalid, for a statement that does more. A
- * device keeps its mark off if it has another token by now, or was given the same one after the
- * provider dropped it.
+ * device stays unmarked if it has another token by now, or was given the same one after that time.
  */
 export function markInvalidSql(sql: Queryable, tokens: InvalidToken[]) {
   const ids = tokens.map(({ deviceId }) => deviceId);

@@ -26,12 +26,15 @@ export const OPENERS: { [Name in ProviderName]: Opener<NonNullable<ProviderSetti
  */
 export async function openSender(config: PushConfig, log: Log): Promise<PushSender> {
   const opened = await allUsable(
-    providerNames().map(async (name) => await open(name, config, log)),
+    providerNames().map(async (name) => await open(name, config[name], log)),
   );
   return new PushSender({ ...config, providers: Object.assign({}, ...opened) }, { log });
 }
 
-async function open<Name extends ProviderName>(name: Name, config: PushConfig, log: Log) {
-  const settings: ProviderSettings[Name] = config[name];
+async function open<Name extends ProviderName>(
+  name: Name,
+  settings: ProviderSettings[Name],
+  log: Log,
+) {
   return settings && { [name]: await OPENERS[name](settings, SYSTEM_CLOCK, log) };
 }

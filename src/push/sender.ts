@@ -104,6 +104,6 @@ export class PushSender implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closing.abort(new Error("the sender was closed"));
     const channels = Object.values(this.#channels);
-    await Promise.all(channels.map((channel) => channel?.pool[Symbol.asyncDispose]()));
+    await Promise.all(channels.map(async (channel) => await channel?.pool[Symbol.asyncDispose]()));
   }
 }
