@@ -151,7 +151,7 @@ export class Campaigns {
 
   /**
    * Logs that an external worker targeted devices, and returns how many; skips unknown device ids.
-   * Throws 400 for an unknown notification.
+   * Throws 400 for an unknown campaign.
    */
   async logTargets(notificationId: number, deviceIds: number[]): Promise<number> {
     const { sql } = this.#deps;

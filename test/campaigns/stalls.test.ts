@@ -3,16 +3,16 @@ import { afterAll, beforeAll, beforeEach, expect, test } from "bun:test";
 import { STATUS } from "../../src/campaigns/enums.ts";
 import { openDatabase } from "../../src/platform/database/database.ts";
 import { type Outcome } from "../../src/push/outcome.ts";
-import { ANDROID, Campaigns, FakeProvider, IPHONE } from "../support/campaigns.ts";
+import { ANDROID, CampaignDatabase, FakeProvider, IPHONE } from "../support/campaigns.ts";
 import { eventually } from "../support/eventually.ts";
 import { TcpProxy } from "../support/tcp-proxy.ts";
 
 // Every audience here is larger than what a worker sends at a time.
 
-let all: Campaigns;
+let all: CampaignDatabase;
 
 beforeAll(async () => {
-  all = await Campaigns.open();
+  all = await CampaignDatabase.open();
 });
 
 afterAll(async () => {

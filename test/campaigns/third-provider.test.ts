@@ -6,13 +6,15 @@ import { STATUS } from "../../src/campaigns/enums.ts";
 import { Worker } from "../../src/campaigns/worker.ts";
 import { importDevices } from "../../src/devices/import.ts";
 import { markInvalidSql } from "../../src/devices/invalid-tokens.ts";
-import { readRecipients, recipientsSql } from "../../src/devices/recipients.ts";
+import { type Recipients, readRecipients, recipientsSql } from "../../src/devices/recipients.ts";
 import { PROVIDERS } from "../../src/platform/config/push-config.ts";
+import { type Sql } from "../../src/platform/database/database.ts";
 import { DEVICE_PLATFORM } from "../../src/platform/device-platforms.ts";
 import { WorkMetrics } from "../../src/platform/telemetry/work-metrics.ts";
 import { OPENERS, openSender } from "../../src/push/open-sender.ts";
 import { type Provider } from "../../src/push/provider.ts";
 import { TestApp } from "../support/app.ts";
+import { FakeProvider } from "../support/campaigns.ts";
 import { line } from "../support/devices.ts";
 import { eventually } from "../support/eventually.ts";
 import { PushApi } from "../support/push-api.ts";
@@ -94,20 +96,22 @@ async function put(externalId: string, sendPlatform: number, devicePlatform: num
   await api.ok("PUT", "/devices", { ...device, ...platforms });
 }
 
+function workerDeps() {
+  return {
+    sql: app.sql,
+    filter: (sql: Sql, recipients: Recipients) => recipientsSql(sql, recipients, "filter"),
+    recipientsOf: readRecipients,
+    markInvalid: markInvalidSql,
+    log: LOG,
+  };
+}
+
 /** Runs a worker until the campaign is sent, and returns a scrape of its metrics. */
 async function work(uuid: string): Promise<Scrape> {
   const stop = new AbortController();
   const metrics = new WorkMetrics();
   await using sender = await openSender(app.config.push, LOG);
-  const worker = new Worker({
-    sql: app.sql,
-    sender,
-    filter: (sql, recipients) => recipientsSql(sql, recipients, "filter"),
-    recipientsOf: readRecipients,
-    markInvalid: markInvalidSql,
-    metrics,
-    log: LOG,
-  });
+  const worker = new Worker({ ...workerDeps(), sender, metrics });
   metrics.watchPushes(() => sender.counts);
   metrics.watchCampaigns(worker);
   const done = worker.run(stop.signal);
@@ -183,6 +187,15 @@ test("without its credentials a launch that needs the third provider is an error
   await app.sql`update devices set device_platform = ${web}`;
   await api.setStatus(uuid, STATUS.draft);
   expect(await api.launch(uuid)).toMatchObject({ status: STATUS.queued, error: null });
+});
+
+test("providers with credentials share the concurrency evenly", async () => {
+  await start();
+  const provider = new FakeProvider();
+  const worker = new Worker({ ...workerDeps(), sender: provider, metrics: new WorkMetrics() });
+  const maxima = Object.entries(worker.window).map(([name, { max }]) => [name, max]);
+  const share = Math.ceil(provider.concurrency / 3);
+  expect(Object.fromEntries(maxima)).toEqual({ fcm: share, apns: share, pigeon: share });
 });
 
 test("a number that no provider has is refused", async () => {

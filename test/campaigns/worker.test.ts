@@ -2,13 +2,13 @@ import { afterAll, beforeAll, beforeEach, expect, test } from "bun:test";
 
 import { messageId } from "../../src/campaigns/message-id.ts";
 import { STATUS } from "../../src/campaigns/enums.ts";
-import { ANDROID, Campaigns, FakeProvider, IPHONE } from "../support/campaigns.ts";
+import { ANDROID, CampaignDatabase, FakeProvider, IPHONE } from "../support/campaigns.ts";
 import { eventually } from "../support/eventually.ts";
 
-let all: Campaigns;
+let all: CampaignDatabase;
 
 beforeAll(async () => {
-  all = await Campaigns.open();
+  all = await CampaignDatabase.open();
 });
 
 afterAll(async () => {

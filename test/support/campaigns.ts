@@ -10,6 +10,7 @@ import {
 import { DEVICE_EVENT, STATUS } from "../../src/campaigns/enums.ts";
 import { type Sender } from "../../src/campaigns/sending.ts";
 import { Worker } from "../../src/campaigns/worker.ts";
+import { perProvider } from "../../src/platform/config/push-config.ts";
 import { type Sql, openDatabase } from "../../src/platform/database/database.ts";
 import { WorkMetrics } from "../../src/platform/telemetry/work-metrics.ts";
 import { type CampaignMessage } from "../../src/push/message.ts";
@@ -22,7 +23,7 @@ const LOG = pino({ level: "silent" });
 
 /** Answers each send as a test says, and remembers what was sent. */
 export class FakeProvider implements Sender<CampaignMessage> {
-  readonly canSend = { fcm: true, apns: true };
+  readonly canSend = perProvider(() => true);
   readonly concurrency = 50;
   readonly sent: { target: PushTarget; message: CampaignMessage }[] = [];
   answer: (target: PushTarget, signal: AbortSignal) => Outcome | Promise<Outcome> = () => ({
@@ -50,7 +51,7 @@ export const ANDROID: Kind = { send: 1, device: 1 };
 export const IPHONE: Kind = { send: 2, device: 2 };
 
 /** A database with devices and campaigns, and workers on it. */
-export class Campaigns implements AsyncDisposable {
+export class CampaignDatabase implements AsyncDisposable {
   readonly sql: Sql;
   readonly databaseUrl: string;
 
@@ -59,8 +60,8 @@ export class Campaigns implements AsyncDisposable {
     this.sql = openDatabase(databaseUrl, { connections: 4 });
   }
 
-  static async open(): Promise<Campaigns> {
-    return new Campaigns(await freshDatabase());
+  static async open(): Promise<CampaignDatabase> {
+    return new CampaignDatabase(await freshDatabase());
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
