@@ -18,14 +18,15 @@ import { indexSegment } from "./log/segment-index.ts";
 import { SegmentReader } from "./log/segment-reader.ts";
 import { type Segment, segmentIdOf } from "./log/segment.ts";
 import { Ingest } from "./ingest/service.ts";
-import { internalRoutes, notificationRoutes } from "./campaigns/routes.ts";
+import { campaignRoutes, internalRoutes } from "./campaigns/routes.ts";
 import { parseEventsQuery } from "./campaigns/schema.ts";
-import { Notifications } from "./campaigns/service.ts";
+import { Campaigns } from "./campaigns/service.ts";
 import { Scrapes } from "./platform/telemetry/metrics-relay.ts";
 import { Clients } from "./platform/http/clients.ts";
 import { markUnreadable } from "./log/unreadable.ts";
 import { type Clock, SYSTEM_CLOCK } from "./platform/clock.ts";
 import { type Config } from "./platform/config/config.ts";
+import { type ProviderName, perProvider } from "./platform/config/push-config.ts";
 import { Cors } from "./platform/http/cors.ts";
 import { type Sql } from "./platform/database/database.ts";
 import { docs } from "./platform/http/docs.ts";
@@ -258,14 +259,14 @@ function buildPush({ config, sql, clock = SYSTEM_CLOCK }: Platform, { serverKeys
   const audience = {
     parse: parseRecipients,
     store: storeRecipients,
-    has: async (recipients: Recipients, platform: number) =>
-      await devices.has(recipients, platform),
+    has: async (recipients: Recipients, provider: ProviderName) =>
+      await devices.has(recipients, provider),
     deviceId: async (externalId: string) => (await devices.get(externalId)).id,
   };
-  const canSend = { fcm: config.push.fcm !== undefined, apns: config.push.apns !== undefined };
-  const notifications = new Notifications({ sql, audience, canSend });
+  const canSend = perProvider((name) => config.push[name] !== undefined);
+  const campaigns = new Campaigns({ sql, audience, canSend });
   const events = async (externalId: string, query: URLSearchParams) =>
-    await notifications.eventsOf(externalId, parseEventsQuery(query));
+    await campaigns.eventsOf(externalId, parseEventsQuery(query));
   const estimate = async ({
     conditions = {},
     external_ids,
@@ -275,8 +276,8 @@ function buildPush({ config, sql, clock = SYSTEM_CLOCK }: Platform, { serverKeys
   }) => await devices.count(parseRecipients({ conditions, external_ids }));
   return new Elysia({ name: "push" })
     .use(deviceRoutes({ devices, serverKeys, events }))
-    .use(notificationRoutes({ notifications, serverKeys, estimate, clock }))
-    .use(internalRoutes({ notifications, serverKeys }));
+    .use(campaignRoutes({ campaigns, serverKeys, estimate, clock }))
+    .use(internalRoutes({ campaigns, serverKeys }));
 }
 
 /** Concurrent uploads at most: the bytes that they gather are not yet counted in any segment. */

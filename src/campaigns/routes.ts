@@ -11,11 +11,11 @@ import { STATUS } from "./enums.ts";
 import {
   parseIncrease,
   parseLog,
-  parseNotification,
+  parseCampaign,
   parseStatus,
   parseStatusChange,
 } from "./schema.ts";
-import { type Notifications } from "./service.ts";
+import { type Campaigns } from "./service.ts";
 
 const LIST_ORDER = {
   created_at: "n.created_at",
@@ -23,35 +23,33 @@ const LIST_ORDER = {
   scheduled_at: "n.scheduled_at",
 };
 
-export type NotificationRoutesDeps = {
-  notifications: Notifications;
+export type CampaignRoutesDeps = {
+  campaigns: Campaigns;
   serverKeys: ServerKeys;
   /** Counts the devices that a campaign would be sent to. Throws 400 for invalid recipients. */
   estimate: (given: { conditions: unknown; external_ids: unknown }) => Promise<number>;
   clock: Clock;
 };
 
-export function notificationRoutes(deps: NotificationRoutesDeps) {
-  const { notifications, serverKeys, estimate, clock } = deps;
+export function campaignRoutes(deps: CampaignRoutesDeps) {
+  const { campaigns, serverKeys, estimate, clock } = deps;
   /** Handles both actions, because the router treats them as one route. */
   const launchOrEstimate = async (params: { uuid: string; launch: string }, request: Request) => {
     if (params.uuid !== "-") {
       literal(params.launch, ":launch");
       await checkLaunch(request);
-      return envelope(await notifications.launch(params.uuid));
+      return envelope(await campaigns.launch(params.uuid));
     }
     literal(params.launch, ":estimate");
     return envelope({ count: await estimate(parseEstimate(await readJson(request))) });
   };
-  return new Elysia({ name: "notifications" })
+  return new Elysia({ name: "campaigns" })
     .onTransform(({ request }) => serverKeys.check(request))
     .post(
       "/notifications",
       async ({ request }) =>
         envelope(
-          await notifications.create(
-            parseNotification(await readJson(request), new Date(clock.epochMs())),
-          ),
+          await campaigns.create(parseCampaign(await readJson(request), new Date(clock.epochMs()))),
         ),
       {
         parse: "none",
@@ -62,27 +60,25 @@ export function notificationRoutes(deps: NotificationRoutesDeps) {
       "/notifications",
       async ({ request }) => {
         const query = parseList(new URL(request.url).searchParams);
-        const { total, notifications: found } = await notifications.list(query);
+        const { total, campaigns: found } = await campaigns.list(query);
         return envelope(found, { "x-total-count": String(total) });
       },
       { detail: listDetail() },
     )
-    .get(
-      "/notifications/:uuid",
-      async ({ params }) => envelope(await notifications.get(params.uuid)),
-      { detail: detail("One campaign and how far it is", NOTIFICATION_EXAMPLE, 403, 404) },
-    )
+    .get("/notifications/:uuid", async ({ params }) => envelope(await campaigns.get(params.uuid)), {
+      detail: detail("One campaign and how far it is", CAMPAIGN_EXAMPLE, 403, 404),
+    })
     .put(
       "/notifications/:uuid/status",
       async ({ params, request }) => {
-        await notifications.get(params.uuid);
+        await campaigns.get(params.uuid);
         const status = parseStatusChange(await readJson(request));
-        return envelope(await notifications.setStatus(params.uuid, status));
+        return envelope(await campaigns.setStatus(params.uuid, status));
       },
       {
         parse: "none",
         detail: {
-          ...detail(SET_STATUS, NOTIFICATION_EXAMPLE, 400, 403, 404, 413),
+          ...detail(SET_STATUS, CAMPAIGN_EXAMPLE, 400, 403, 404, 413),
           ...jsonBody({ status: STATUS.deleted }),
         },
       },
@@ -93,7 +89,7 @@ export function notificationRoutes(deps: NotificationRoutesDeps) {
       {
         parse: "none",
         detail: {
-          ...detail(LAUNCH, NOTIFICATION_EXAMPLE, 400, 403, 404, 409, 413),
+          ...detail(LAUNCH, CAMPAIGN_EXAMPLE, 400, 403, 404, 409, 413),
           ...jsonBody({ conditions: CONDITIONS, external_ids: ["7c9e6679"] }),
         },
       },
@@ -102,9 +98,9 @@ export function notificationRoutes(deps: NotificationRoutesDeps) {
 
 /** Builds the routes for external workers, which expect their own text when a key is refused. */
 export function internalRoutes({
-  notifications,
+  campaigns,
   serverKeys,
-}: Pick<NotificationRoutesDeps, "notifications" | "serverKeys">) {
+}: Pick<CampaignRoutesDeps, "campaigns" | "serverKeys">) {
   return new Elysia({ name: "internal" })
     .onTransform(({ request }) => {
       try {
@@ -118,7 +114,7 @@ export function internalRoutes({
       async ({ params, request }) => {
         literal(params.action, "notification:add");
         const { notificationId, deviceIds } = parseLog(await readJson(request));
-        return envelope(await notifications.logTargets(notificationId, deviceIds));
+        return envelope(await campaigns.logTargets(notificationId, deviceIds));
       },
       {
         parse: "none",
@@ -139,7 +135,7 @@ export function internalRoutes({
       async ({ params, request }) => {
         literal(params.action, "sent:increase");
         const increase = parseIncrease(await readJson(request));
-        return envelope(await notifications.increaseSent(params.uuid, increase));
+        return envelope(await campaigns.increaseSent(params.uuid, increase));
       },
       {
         parse: "none",
@@ -185,18 +181,18 @@ function draftDetail() {
   return {
     ...detail(
       "Draft a campaign; external_ids narrows the conditions to devices by name",
-      NOTIFICATION_EXAMPLE,
+      CAMPAIGN_EXAMPLE,
       400,
       403,
       413,
     ),
-    ...jsonBody(NOTIFICATION_BODY),
+    ...jsonBody(CAMPAIGN_BODY),
   };
 }
 
 function listDetail() {
   return {
-    ...detail("Campaigns; X-Total-Count has their number", [NOTIFICATION_EXAMPLE], 400, 403),
+    ...detail("Campaigns; X-Total-Count has their number", [CAMPAIGN_EXAMPLE], 400, 403),
     parameters: LIST_PARAMETERS,
   };
 }
@@ -215,7 +211,7 @@ const LIST_PARAMETERS = [
   queryParameter("order_bys", `created_at, modified_at, scheduled_at; ${ORDER_BYS_RULE}`),
 ];
 
-const NOTIFICATION_BODY = {
+const CAMPAIGN_BODY = {
   title: "Hello",
   body: "There is news.",
   deep_link: "app://news",
@@ -224,10 +220,10 @@ const NOTIFICATION_BODY = {
   scheduled_at: "2026-12-24T18:00:00Z",
 };
 
-const NOTIFICATION_EXAMPLE = {
+const CAMPAIGN_EXAMPLE = {
   id: 1,
   uuid: "5f0c0f0e-3a51-4a57-9d4b-6f4d6d1c1b1a",
-  ...NOTIFICATION_BODY,
+  ...CAMPAIGN_BODY,
   sent: { android: 0, ios: 0 },
   image_url: null,
   icon_url: null,

@@ -30,7 +30,7 @@ const SEARCH_ORDER = {
 export type DeviceRoutesDeps = {
   devices: Devices;
   serverKeys: ServerKeys;
-  /** What became of the device in campaigns. */
+  /** Returns the events of a device in campaigns. */
   events: (externalId: string, query: URLSearchParams) => Promise<object>;
 };
 
@@ -110,7 +110,7 @@ function parseSearch(value: unknown) {
     fields.get(name) === undefined ? absent : fields.get(name);
   const externalIds = texts("external_ids", EXTERNAL_IDS_MAX);
   return {
-    // An empty list is the same as none.
+    // An empty list does not narrow the search.
     externalIds: externalIds.length === 0 ? undefined : externalIds,
     conditions: conditionsOf(fields.get("conditions")),
     start: wholeOf(number("start", 0), "start", 0, START_MAX),
@@ -119,7 +119,7 @@ function parseSearch(value: unknown) {
   };
 }
 
-/** Absent means every device here; null is refused with whatever else is no condition. */
+/** Parses conditions of a search, which default to every device. Null is refused. */
 function conditionsOf(value: unknown): Condition {
   return parseConditions(value === undefined ? {} : value);
 }

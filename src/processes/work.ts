@@ -1,5 +1,6 @@
 import { constants, setPriority } from "node:os";
 
+import { markInvalidSql } from "../devices/invalid-tokens.ts";
 import { readRecipients, recipientsSql } from "../devices/recipients.ts";
 import { Unhashed } from "../images/unhashed.ts";
 import { type SweepResult, Orphans } from "../log/orphans.ts";
@@ -40,6 +41,7 @@ export async function runWork(
     sender,
     filter: (transaction, recipients) => recipientsSql(transaction, recipients, "filter"),
     recipientsOf: readRecipients,
+    markInvalid: markInvalidSql,
     metrics,
     log,
   });
