@@ -115,9 +115,10 @@ export class Scrapes {
   async text(): Promise<string> {
     // Process managers open an IPC channel, too, but ask for nothing on it.
     if (!this.#isAlone) this.#isAlone = await isLate(this.#contacted.promise, CONTACT_MS_MAX);
-    if (this.#isAlone) return await this.#registry.metrics();
+    // As JSON in both cases: the values of hot metrics are nowhere else.
+    if (this.#isAlone) return await textOf([await this.#registry.getMetricsAsJSON()]);
     this.#asked ??= this.#ask().finally(() => (this.#asked = undefined));
-    return await AggregatorRegistry.aggregate(await this.#asked).metrics();
+    return await textOf(await this.#asked);
   }
 
   async #ask(): Promise<Part[]> {
@@ -149,6 +150,10 @@ async function isLate(promise: Promise<unknown>, ms: number): Promise<boolean> {
 /** Returns the metrics without gauges, which describe a running process only. */
 function countsOf(part: Part): Part {
   return part.filter(({ type }) => type !== "gauge");
+}
+
+async function textOf(parts: Part[]): Promise<string> {
+  return await AggregatorRegistry.aggregate(parts).metrics();
 }
 
 async function merge(parts: Part[]): Promise<Part> {
