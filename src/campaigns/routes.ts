@@ -1,12 +1,20 @@
 import { Elysia } from "elysia";
 
 import { type Clock } from "../platform/clock.ts";
-import { queryParameter } from "../platform/http/docs.ts";
-import { detail, envelope, fieldsOf, jsonBody, literal, paging, readJson } from "../wire/jraze.ts";
-import { AppError } from "../platform/errors.ts";
+import { jsonBody, queryParameter } from "../platform/http/docs.ts";
+import { queryOf } from "../platform/http/parameters.ts";
+import { type Policy, mount } from "../platform/http/policy.ts";
+import {
+  detail,
+  envelope,
+  fieldsOf,
+  literal,
+  paging,
+  readJson,
+  renderEnvelope,
+} from "../wire/jraze.ts";
 import { isRecord } from "../platform/bodies/json.ts";
 import { ORDER_BYS_RULE, ordering } from "../platform/database/ordering.ts";
-import { type ServerKeys } from "../platform/http/server-keys.ts";
 import { STATUS } from "./enums.ts";
 import {
   parseIncrease,
@@ -17,6 +25,8 @@ import {
 } from "./schema.ts";
 import { type Campaigns } from "./service.ts";
 
+const POLICY: Policy = { audience: "backend", tag: "Push", errors: renderEnvelope };
+
 const LIST_ORDER = {
   created_at: "n.created_at",
   modified_at: "n.modified_at",
@@ -25,14 +35,13 @@ const LIST_ORDER = {
 
 export type CampaignRoutesDeps = {
   campaigns: Campaigns;
-  serverKeys: ServerKeys;
   /** Counts the devices that a campaign would be sent to. Throws 400 for invalid recipients. */
   estimate: (given: { conditions: unknown; external_ids: unknown }) => Promise<number>;
   clock: Clock;
 };
 
 export function campaignRoutes(deps: CampaignRoutesDeps) {
-  const { campaigns, serverKeys, estimate, clock } = deps;
+  const { campaigns, estimate, clock } = deps;
   /** Handles both actions, because the router treats them as one route. */
   const launchOrEstimate = async (params: { uuid: string; launch: string }, request: Request) => {
     if (params.uuid !== "-") {
@@ -43,8 +52,7 @@ export function campaignRoutes(deps: CampaignRoutesDeps) {
     literal(params.launch, ":estimate");
     return envelope({ count: await estimate(parseEstimate(await readJson(request))) });
   };
-  return new Elysia({ name: "campaigns" })
-    .onTransform(({ request }) => serverKeys.check(request))
+  return new Elysia({ name: "campaigns", ...mount(POLICY) })
     .post(
       "/notifications",
       async ({ request }) =>
@@ -59,7 +67,7 @@ export function campaignRoutes(deps: CampaignRoutesDeps) {
     .get(
       "/notifications",
       async ({ request }) => {
-        const query = parseList(new URL(request.url).searchParams);
+        const query = parseList(queryOf(request));
         const { total, campaigns: found } = await campaigns.list(query);
         return envelope(found, { "x-total-count": String(total) });
       },
@@ -97,18 +105,11 @@ export function campaignRoutes(deps: CampaignRoutesDeps) {
 }
 
 /** Builds the routes for external workers, which expect their own text when a key is refused. */
-export function internalRoutes({
-  campaigns,
-  serverKeys,
-}: Pick<CampaignRoutesDeps, "campaigns" | "serverKeys">) {
-  return new Elysia({ name: "internal" })
-    .onTransform(({ request }) => {
-      try {
-        serverKeys.check(request);
-      } catch (cause) {
-        throw new AppError("forbidden", "api server key validating failed", { cause });
-      }
-    })
+export function internalRoutes({ campaigns }: Pick<CampaignRoutesDeps, "campaigns">) {
+  return new Elysia({
+    name: "internal",
+    ...mount({ ...POLICY, keyRefusal: "api server key validating failed" }),
+  })
     .post(
       "/internal/devices/logs/:action",
       async ({ params, request }) => {

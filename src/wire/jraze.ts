@@ -107,17 +107,10 @@ export function wholeOf(value: unknown, name: string, min: number, max: number):
 /** Describes a route that answers in the envelope, by an example of its result. */
 export function detail(summary: string, result: unknown, ...statuses: number[]) {
   return {
-    tags: ["Push"],
     summary,
-    security: [{ serverKey: [] }],
     responses: {
       200: json({ success: true, result, reason: null }),
       ...errorsLike({ success: false, result: null, reason: "what is wrong" }, statuses),
     },
   };
-}
-
-/** Describes a JSON body by an example. */
-export function jsonBody(example: object) {
-  return { requestBody: { required: true, content: { "application/json": { example } } } };
 }

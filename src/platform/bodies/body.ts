@@ -1,6 +1,5 @@
 import { AppError } from "../errors.ts";
 import { discarded } from "../gc.ts";
-import { originalOf } from "../rewritten.ts";
 import { joined } from "../streams.ts";
 
 const STALL_MS = 30_000;
@@ -39,7 +38,7 @@ export async function readBody(
   if (length === undefined || length > WHOLE_BYTES_MAX)
     return await collect(request, bytesMax, hold);
   hold(length);
-  const body = await withDeadline(originalOf(request).bytes(), bodyDeadlineMs(length));
+  const body = await withDeadline(request.bytes(), bodyDeadlineMs(length));
   discarded(length);
   return body;
 }
@@ -55,7 +54,7 @@ async function collect(
 ): Promise<Uint8Array> {
   const chunks: Uint8Array[] = [];
   let bytes = 0;
-  for await (const chunk of bodyChunks(originalOf(request).body)) {
+  for await (const chunk of bodyChunks(request.body)) {
     bytes += chunk.length;
     if (bytes > bytesMax) throw tooLarge(bytesMax);
     hold(chunk.length);

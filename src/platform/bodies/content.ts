@@ -2,7 +2,6 @@ import { bodyChunks, readBody } from "./body.ts";
 import { type Coding, beginsLikeGzip, codingsOf } from "./codings.ts";
 import { AppError } from "../errors.ts";
 import { beginning, inflateChunks, inflateWhole } from "./inflate.ts";
-import { originalOf } from "../rewritten.ts";
 
 const GZIP_MAGIC_BYTES = 2;
 
@@ -58,7 +57,7 @@ export async function* contentChunks(
   request: Request,
   bytesMax: number,
 ): AsyncGenerator<Uint8Array> {
-  let chunks = bodyChunks(originalOf(request).body);
+  let chunks = bodyChunks(request.body);
   for (const coding of codingsOf(request)) chunks = inflateChunks(coding, chunks, bytesMax);
   const { head, all } = await beginning(chunks, GZIP_MAGIC_BYTES);
   yield* beginsLikeGzip(head) ? inflateChunks("gzip", all, bytesMax) : all;
