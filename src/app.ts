@@ -113,6 +113,13 @@ export type App = Awaited<ReturnType<typeof buildApp>>;
 export type ConfigFiles = { geo: Geo; publicKey: KeyObject | undefined };
 type Serving = Platform & { open: OpenBus; files: ConfigFiles };
 type Write = ReturnType<typeof buildWrite>;
+type IngestDeps = {
+  clients: Clients;
+  rateLimits: RateLimits;
+  workerNumber: WorkerNumber;
+  faults: ReadFaults;
+  geo: Geo;
+};
 
 /** Builds every service and mounts every route. */
 export async function buildApp(given: Serving) {
@@ -176,19 +183,7 @@ export async function buildApp(given: Serving) {
 function buildIngest(
   { config, sql, objects, log, clock = SYSTEM_CLOCK }: Platform,
   { commitLog, inflight, metrics, projects, quotas }: Write,
-  {
-    clients,
-    rateLimits,
-    workerNumber,
-    faults,
-    geo,
-  }: {
-    clients: Clients;
-    rateLimits: RateLimits;
-    workerNumber: WorkerNumber;
-    faults: ReadFaults;
-    geo: Geo;
-  },
+  { clients, rateLimits, workerNumber, faults, geo }: IngestDeps,
 ) {
   const tokens = new Tokens(atLeastOne(config.tokenSecrets));
   const imageNames = new ImageNames(sql, { isOn: config.imagesHashList });
