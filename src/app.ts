@@ -133,7 +133,7 @@ export async function buildApp(given: Serving) {
     const id = segmentIdOf(key);
     if (id !== undefined) await markUnreadable(sql, [id]);
   });
-  const workerNumber = await WorkerNumber.lease(sql, log);
+  const workerNumber = new WorkerNumber(sql, log);
   const rateLimits = await openRateLimits(config, open.redis, metrics, log);
   const { rows } = rateLimits;
   const health = new Health({ sql, objects, bus: open.bus, clock, metrics, log });
@@ -175,8 +175,10 @@ export async function buildApp(given: Serving) {
     rateLimit: rateLimits.address,
     requestsMax: config.requestsMax,
   });
-  const watched = { projects, quotas, signatures, offers };
-  return { edge, clients, health, commitLog, ...watched, presence, workerNumber };
+  // In the order of their start. The lease of a worker number is the last thing that can be left
+  // behind in the database.
+  const services = [projects, quotas, signatures, offers, presence, workerNumber];
+  return { edge, clients, health, commitLog, presence, services };
 }
 
 /** What SDKs record, and reading it back. */

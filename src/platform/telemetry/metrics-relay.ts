@@ -3,6 +3,7 @@ import { Type } from "typebox";
 import { Value } from "typebox/value";
 
 import { unavailable } from "../errors.ts";
+import { within } from "../lifecycle.ts";
 
 // Wait for the metrics of a process. Longer than its READ_MS_MAX, and both together shorter than the
 // ten seconds that Prometheus waits.
@@ -86,9 +87,9 @@ export class MetricsRelay {
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#telling.set(peer, resolve);
     send(peer, { metrics: "tell" });
-    const late = await isLate(promise, this.#isSilent(peer) ? SILENT_MS_MAX : TELL_MS_MAX);
+    const isAnswered = await within(this.#isSilent(peer) ? SILENT_MS_MAX : TELL_MS_MAX, promise);
     this.#telling.delete(peer);
-    return !late;
+    return isAnswered;
   }
 }
 
@@ -114,7 +115,7 @@ export class Scrapes {
   /** Returns Prometheus' text format. Throws 503 if the supervisor does not answer. */
   async text(): Promise<string> {
     // Process managers open an IPC channel, too, but ask for nothing on it.
-    if (!this.#isAlone) this.#isAlone = await isLate(this.#contacted.promise, CONTACT_MS_MAX);
+    if (!this.#isAlone) this.#isAlone = !(await within(CONTACT_MS_MAX, this.#contacted.promise));
     // As JSON in both cases: the values of hot metrics are nowhere else.
     if (this.#isAlone) return await textOf([await this.#registry.getMetricsAsJSON()]);
     this.#asked ??= this.#ask().finally(() => (this.#asked = undefined));
@@ -125,7 +126,7 @@ export class Scrapes {
     const { promise, resolve } = Promise.withResolvers<Part[]>();
     this.#answered = resolve;
     process.send?.({ metrics: "ask" });
-    if (await isLate(promise, ANSWER_MS_MAX))
+    if (!(await within(ANSWER_MS_MAX, promise)))
       throw unavailable("the metrics of the other processes are not available");
     return await promise;
   }
@@ -137,14 +138,6 @@ export class Scrapes {
       process.send?.({ metrics: "own", part: await this.#registry.getMetricsAsJSON() });
     } else if (Value.Check(All, message)) this.#answered(message.parts);
   }
-}
-
-/** Returns whether the promise is not fulfilled within `ms`. */
-async function isLate(promise: Promise<unknown>, ms: number): Promise<boolean> {
-  const { promise: late, resolve } = Promise.withResolvers<true>();
-  const timer = setTimeout(() => resolve(true), ms);
-  const isDone = promise.then(() => false);
-  return await Promise.race([isDone, late]).finally(() => clearTimeout(timer));
 }
 
 /** Returns the metrics without gauges, which describe a running process only. */

@@ -45,7 +45,7 @@ async function logged(act: (url: string) => Promise<void>, level = "info"): Prom
   try {
     await act(server.url.replace(/\/$/, ""));
   } finally {
-    await server.stop();
+    await server[Symbol.asyncDispose]();
   }
   return lines;
 }
