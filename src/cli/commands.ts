@@ -1,3 +1,5 @@
+import { constants, setPriority } from "node:os";
+
 import { buildWrite } from "../app.ts";
 import { answerHeartbeats } from "../processes/heartbeat.ts";
 import { type Config } from "../platform/config/config.ts";
@@ -84,6 +86,8 @@ export async function serve(config: Config, { kept, reusePort }: ServeOptions): 
 /** One process that sends campaigns, on a migrated database or beside a running `start`. */
 export async function sendCampaigns(config: Config): Promise<void> {
   const signal = stopSignal();
+  // Where a serving process wants the same core, it goes first: clients wait for it.
+  setPriority(constants.priority.PRIORITY_BELOW_NORMAL);
   // What only this command needs.
   const { runWork } = await import("../processes/work.ts");
   await using shared = await shareDatabase(config);

@@ -1,5 +1,3 @@
-import { constants, setPriority } from "node:os";
-
 import { markInvalidSql } from "../devices/invalid-tokens.ts";
 import { readRecipients, recipientsSql } from "../devices/recipients.ts";
 import { Unhashed } from "../images/unhashed.ts";
@@ -31,8 +29,6 @@ export async function runWork(
   databaseUrl: string,
   stopping: AbortSignal,
 ): Promise<void> {
-  // Where a serving process wants the same core, it goes first: clients wait for it.
-  setPriority(constants.priority.PRIORITY_BELOW_NORMAL);
   const log = openLog(config.logLevel);
   await using opened = new AsyncDisposableStack();
   const sql = opened.use(openDatabase(databaseUrl, { log }));

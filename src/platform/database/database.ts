@@ -122,8 +122,8 @@ function watched(socket: Socket): Socket {
       heard = { bytes: socket.bytesRead, ms: performance.now() };
     // Destroyed without an error, as above.
     else if (performance.now() - heard.ms > SILENCE_MS) socket.destroy();
-    if (socket.destroyed) clearInterval(watch);
   }, SILENCE_CHECK_MS);
   watch.unref();
+  socket.once("close", () => clearInterval(watch));
   return socket;
 }
