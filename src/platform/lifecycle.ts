@@ -10,14 +10,16 @@ export interface Service extends Partial<AsyncDisposable> {
 }
 
 /**
- * Starts services one after the other. When the stack is disposed, or one of them does not start,
- * all of them end before the first is disposed.
+ * Starts services one after the other. When the stack is disposed, also because one of them does
+ * not start, all of them end before any is disposed.
  */
 export async function startServices(
   owner: AsyncDisposableStack,
   services: Service[],
 ): Promise<void> {
-  for (const service of services) owner.defer(async () => await service[Symbol.asyncDispose]?.());
+  // At once, because each may wait for the same database.
+  const dispose = async (service: Service) => await service[Symbol.asyncDispose]?.();
+  owner.defer(async () => void (await Promise.all(services.map(dispose))));
   const signal = signalOf(owner);
   for (const service of services) await service.start(signal);
 }
