@@ -4,7 +4,8 @@ import { join } from "node:path";
 import { pino } from "pino";
 
 import { readConfig } from "../../src/platform/config/config.ts";
-import { type Sql, isAway, openDatabase } from "../../src/platform/database/database.ts";
+import { type Sql, openDatabase } from "../../src/platform/database/database.ts";
+import { isAway } from "../../src/platform/database/postgres-errors.ts";
 import { startServer } from "../../src/processes/server.ts";
 import { runWork } from "../../src/processes/work.ts";
 import { testEnv } from "../support/app.ts";
