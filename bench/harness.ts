@@ -189,7 +189,7 @@ export class Harness implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#sql?.end({ timeout: 1 });
-    await this.#database?.stop();
+    await this.#database?.[Symbol.asyncDispose]();
     await this.processes[Symbol.asyncDispose]();
     rmSync(this.folder, { recursive: true, force: true });
   }

@@ -1,7 +1,5 @@
 import { type KeyObject } from "node:crypto";
 
-import { Elysia } from "elysia";
-
 import { type Recipients, parseRecipients, storeRecipients } from "./devices/recipients.ts";
 import { deviceRoutes } from "./devices/routes.ts";
 import { Devices } from "./devices/service.ts";
@@ -18,31 +16,29 @@ import { indexSegment } from "./log/segment-index.ts";
 import { SegmentReader } from "./log/segment-reader.ts";
 import { type Segment, segmentIdOf } from "./log/segment.ts";
 import { Ingest } from "./ingest/service.ts";
-import { internalRoutes, notificationRoutes } from "./campaigns/routes.ts";
+import { campaignRoutes, internalRoutes } from "./campaigns/routes.ts";
 import { parseEventsQuery } from "./campaigns/schema.ts";
-import { Notifications } from "./campaigns/service.ts";
+import { Campaigns } from "./campaigns/service.ts";
 import { Scrapes } from "./platform/telemetry/metrics-relay.ts";
 import { Clients } from "./platform/http/clients.ts";
 import { markUnreadable } from "./log/unreadable.ts";
 import { type Clock, SYSTEM_CLOCK } from "./platform/clock.ts";
 import { type Config } from "./platform/config/config.ts";
+import { type ProviderName, perProvider } from "./platform/config/push-config.ts";
 import { Cors } from "./platform/http/cors.ts";
 import { type Sql } from "./platform/database/database.ts";
 import { docs } from "./platform/http/docs.ts";
 import { Edge } from "./platform/http/edge.ts";
-import { renderEnvelope } from "./wire/jraze.ts";
 import { UsageError } from "./platform/errors.ts";
-import { toAppError } from "./platform/http/framework-errors.ts";
 import { healthRoutes } from "./platform/http/health-routes.ts";
 import { Health } from "./platform/http/health.ts";
 import { type Log } from "./platform/logger.ts";
 import { Metrics } from "./platform/telemetry/metrics.ts";
 import { type ObjectStore } from "./platform/objects/objects.ts";
 import { type OpenBus } from "./platform/bus/open-bus.ts";
-import { renderPlainText } from "./wire/wemesse.ts";
 import { ReadFaults } from "./platform/objects/read-faults.ts";
 import { type RateLimits, openRateLimits } from "./platform/http/rate-limits.ts";
-import { RouteTable } from "./platform/http/route-table.ts";
+import { Router } from "./platform/http/router.ts";
 import { StoreHealth } from "./platform/objects/store-health.ts";
 import { ServerKeys } from "./platform/http/server-keys.ts";
 import { buildPresence } from "./presence/slice.ts";
@@ -57,7 +53,7 @@ import { Tokens } from "./sessions/token.ts";
 import { WorkerNumber } from "./sessions/worker-number.ts";
 import { Signatures } from "./api-keys/service.ts";
 import { buildUpdates } from "./updates/slice.ts";
-import { userRoutes } from "./updates/install-routes.ts";
+import { reportRoutes, userRoutes } from "./updates/install-routes.ts";
 import { Users } from "./updates/installs.ts";
 
 // The web SDK retries for 13.75 s; what a store cannot do by then is not worth holding memory for.
@@ -117,7 +113,13 @@ export type App = Awaited<ReturnType<typeof buildApp>>;
 export type ConfigFiles = { geo: Geo; publicKey: KeyObject | undefined };
 type Serving = Platform & { open: OpenBus; files: ConfigFiles };
 type Write = ReturnType<typeof buildWrite>;
-type Access = { clients: Clients; serverKeys: ServerKeys };
+type IngestDeps = {
+  clients: Clients;
+  rateLimits: RateLimits;
+  workerNumber: WorkerNumber;
+  faults: ReadFaults;
+  geo: Geo;
+};
 
 /** Builds every service and mounts every route. */
 export async function buildApp(given: Serving) {
@@ -127,12 +129,11 @@ export async function buildApp(given: Serving) {
   const write = buildWrite(platform);
   const { commitLog, inflight, metrics, projects, quotas } = write;
   const clients = new Clients(config.trustedProxies);
-  const access = { clients, serverKeys: new ServerKeys(config.serverKeys) };
   const faults = new ReadFaults(metrics, log, async (key) => {
     const id = segmentIdOf(key);
     if (id !== undefined) await markUnreadable(sql, [id]);
   });
-  const workerNumber = await WorkerNumber.lease(sql, log);
+  const workerNumber = new WorkerNumber(sql, log);
   const rateLimits = await openRateLimits(config, open.redis, metrics, log);
   const { rows } = rateLimits;
   const health = new Health({ sql, objects, bus: open.bus, clock, metrics, log });
@@ -149,51 +150,42 @@ export async function buildApp(given: Serving) {
   });
   const { presence, routes: presenceSlice } = buildPresence({
     ...platform,
-    ...access,
+    clients,
     metrics,
     limit: rows.presence_users,
   });
 
-  // One holder, because the routes are mounted before the edge that renders their errors exists.
-  const routes = new Elysia({ name: "floodgate" })
-    .onError(({ code, error, request }) => edge.renderError(toAppError(code, error), request))
-    .use(healthRoutes(health, new Scrapes(metrics.registry)))
-    .use(buildIngest(platform, write, { ...access, ...files, rateLimits, workerNumber, faults }))
-    .use(presenceSlice)
-    .use(buildPush(platform, access))
-    .use(userRoutes({ users: new Users(sql), signatures, clients, inflight, limit: rows.installs }))
-    .use(updatesSlice)
-    .use(docs());
+  const users = new Users(sql);
+  const slices = [
+    healthRoutes(health, new Scrapes(metrics.registry)),
+    ...buildIngest(platform, write, { clients, ...files, rateLimits, workerNumber, faults }),
+    ...presenceSlice,
+    ...buildPush(platform),
+    reportRoutes({ users, signatures, clients, inflight, limit: rows.installs }),
+    userRoutes({ users, signatures }),
+    ...updatesSlice,
+    docs(),
+  ];
   const edge = new Edge({
-    handle: (request) => routes.fetch(request),
-    routes: new RouteTable(routes.routes),
+    router: new Router(slices, new ServerKeys(config.serverKeys)),
     clients,
     cors: new Cors(config.corsOrigins),
     metrics,
     log,
     rateLimit: rateLimits.address,
     requestsMax: config.requestsMax,
-    formats: [
-      { paths: /^\/(?:devices|notifications|internal)(?:\/|$)/, render: renderEnvelope },
-      { paths: /^\/(?:api|source)(?:\/|$)/, render: renderPlainText },
-    ],
   });
-  const watched = { projects, quotas, signatures, offers };
-  return { edge, clients, health, commitLog, ...watched, presence, workerNumber };
+  // In the order of their start. The lease of a worker number is the last thing that can be left
+  // behind in the database.
+  const services = [projects, quotas, signatures, offers, presence, workerNumber];
+  return { edge, clients, health, commitLog, presence, services };
 }
 
 /** What SDKs record, and reading it back. */
 function buildIngest(
   { config, sql, objects, log, clock = SYSTEM_CLOCK }: Platform,
   { commitLog, inflight, metrics, projects, quotas }: Write,
-  {
-    clients,
-    serverKeys,
-    rateLimits,
-    workerNumber,
-    faults,
-    geo,
-  }: Access & { rateLimits: RateLimits; workerNumber: WorkerNumber; faults: ReadFaults; geo: Geo },
+  { clients, rateLimits, workerNumber, faults, geo }: IngestDeps,
 ) {
   const tokens = new Tokens(atLeastOne(config.tokenSecrets));
   const imageNames = new ImageNames(sql, { isOn: config.imagesHashList });
@@ -243,29 +235,30 @@ function buildIngest(
     batches: await batches.summary(id),
     images: await countImages(sql, id),
   });
-  return new Elysia({ name: "data" })
-    .use(startRoutes({ sessions, clients, inflight, jsonBytesMax: config.jsonBytesMax }))
-    .use(ingestRoutes({ ingest, authorize }))
-    .use(uploadRoutes({ images, authorize }))
-    .use(sessionRoutes({ sql, serverKeys, contents }))
-    .use(batchRoutes({ batches, serverKeys, findSession }))
-    .use(imageRoutes({ sql, reader, serverKeys, findSession }));
+  return [
+    startRoutes({ sessions, clients, inflight, jsonBytesMax: config.jsonBytesMax }),
+    ingestRoutes({ ingest, authorize }),
+    uploadRoutes({ images, authorize }),
+    sessionRoutes({ sql, contents }),
+    batchRoutes({ batches, findSession }),
+    imageRoutes({ sql, reader, findSession }),
+  ];
 }
 
 /** Devices and campaigns; sending them is the work of another process. */
-function buildPush({ config, sql, clock = SYSTEM_CLOCK }: Platform, { serverKeys }: Access) {
+function buildPush({ config, sql, clock = SYSTEM_CLOCK }: Platform) {
   const devices = new Devices(sql);
   const audience = {
     parse: parseRecipients,
     store: storeRecipients,
-    has: async (recipients: Recipients, platform: number) =>
-      await devices.has(recipients, platform),
+    has: async (recipients: Recipients, provider: ProviderName) =>
+      await devices.has(recipients, provider),
     deviceId: async (externalId: string) => (await devices.get(externalId)).id,
   };
-  const canSend = { fcm: config.push.fcm !== undefined, apns: config.push.apns !== undefined };
-  const notifications = new Notifications({ sql, audience, canSend });
+  const canSend = perProvider((name) => config.push[name] !== undefined);
+  const campaigns = new Campaigns({ sql, audience, canSend });
   const events = async (externalId: string, query: URLSearchParams) =>
-    await notifications.eventsOf(externalId, parseEventsQuery(query));
+    await campaigns.eventsOf(externalId, parseEventsQuery(query));
   const estimate = async ({
     conditions = {},
     external_ids,
@@ -273,10 +266,11 @@ function buildPush({ config, sql, clock = SYSTEM_CLOCK }: Platform, { serverKeys
     conditions: unknown;
     external_ids: unknown;
   }) => await devices.count(parseRecipients({ conditions, external_ids }));
-  return new Elysia({ name: "push" })
-    .use(deviceRoutes({ devices, serverKeys, events }))
-    .use(notificationRoutes({ notifications, serverKeys, estimate, clock }))
-    .use(internalRoutes({ notifications, serverKeys }));
+  return [
+    deviceRoutes({ devices, events }),
+    campaignRoutes({ campaigns, estimate, clock }),
+    internalRoutes({ campaigns }),
+  ];
 }
 
 /** Concurrent uploads at most: the bytes that they gather are not yet counted in any segment. */

@@ -2,6 +2,7 @@ import { timingSafeEqual } from "node:crypto";
 
 import { type Sql } from "../platform/database/database.ts";
 import { AppError, UsageError } from "../platform/errors.ts";
+import { type Service } from "../platform/lifecycle.ts";
 import { type Log } from "../platform/logger.ts";
 import { Snapshot } from "../platform/snapshot.ts";
 
@@ -17,7 +18,7 @@ export type Signature = { id: number; role: Role; createdAt: Date; revokedAt: Da
 type Valid = { role: Role; digest: Uint8Array };
 
 /** Who may use the update server. The texts themselves are nowhere, only their digests. */
-export class Signatures implements Disposable {
+export class Signatures implements Service {
   readonly #sql: Sql;
   readonly #valid: Snapshot<Valid[]>;
 
@@ -33,12 +34,8 @@ export class Signatures implements Disposable {
   }
 
   /** Reads the valid ones now and from then on. */
-  async watch(): Promise<void> {
-    await this.#valid.watch();
-  }
-
-  [Symbol.dispose](): void {
-    this.#valid[Symbol.dispose]();
+  async start(signal: AbortSignal): Promise<void> {
+    await this.#valid.start(signal);
   }
 
   /** Throws 401 unless the request has a valid signature, 403 unless that has exactly this role. */

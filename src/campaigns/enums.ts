@@ -1,10 +1,8 @@
-export { DEVICE_PLATFORM, SEND_PLATFORM } from "../platform/push-platforms.ts";
-
-// The numbers are the wire's, and the database's.
+/** Statuses of a campaign, by their number on the wire and in the database. */
 export const STATUS = { draft: 0, launched: 1, sent: 2, error: 3, deleted: 4, queued: 5 } as const;
 export type Status = (typeof STATUS)[keyof typeof STATUS];
 
-/** What is told of a device in a campaign: that it is among the targets, and how that ended. */
+/** Events of a device in a campaign, by their number in the database: it was targeted, and one outcome. */
 export const DEVICE_EVENT = {
   targeted: 0,
   sent: 1,

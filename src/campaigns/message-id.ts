@@ -1,11 +1,11 @@
-import { type Campaign as Message } from "../push/message.ts";
+import { type CampaignMessage } from "../push/message.ts";
 
 /**
  * Returns a UUID (version 8) that is the same each time this launch is sent to this device, for
  * deduplication.
  */
 export function messageId(
-  { uuid, launch }: Pick<Message, "uuid" | "launch">,
+  { uuid, launch }: Pick<CampaignMessage, "uuid" | "launch">,
   deviceId: number,
 ): string {
   const nth = (launch % 0x1000).toString(16).padStart(3, "0");

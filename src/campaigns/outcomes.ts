@@ -1,35 +1,43 @@
 import pRetry from "p-retry";
 
+import { type markInvalidSql } from "../devices/invalid-tokens.ts";
 import { type Sql } from "../platform/database/database.ts";
 import { isOutage } from "../platform/database/postgres-errors.ts";
-import { DEVICE_EVENT, DEVICE_PLATFORM, STATUS } from "./enums.ts";
-import { type Slots } from "./slots.ts";
+import { DEVICE_PLATFORM } from "../platform/device-platforms.ts";
+import { DEVICE_EVENT } from "./enums.ts";
+import { type Lease } from "./lease.ts";
+import { type Semaphore } from "./semaphore.ts";
+import { type TargetDevice } from "./targets.ts";
 
-// Sends wait for their outcomes to be recorded.
+// Short, because sends hold their places until then.
 const FLUSH_MS = 30;
 const FLUSH_ROWS = 500;
-// A database that restarts or fails over is back by then; whoever takes the launch over does not send again what is recorded.
+// Longer than a restart or a failover of the database. The next worker repeats only what is not recorded.
 const RECORD_MS = 8000;
 
-/** Who sends which launch. Every claim has a `worker` of its own: a process that was frozen may find that it has claimed the launch again. */
-export type Lease = { id: number; launch: number; worker: string };
-
-/** How one device ended. */
+/** End of the send to one device. */
 export type Ended = {
-  deviceId: number;
-  /** what was sent to: the device may have another one by now */
-  token: string;
-  /** held from before the send until its outcome is recorded: no more than that is sent again after a crash */
-  slots: Slots;
-  devicePlatform: number;
+  /** Row as it was sent to; its token may have been replaced since. */
+  device: TargetDevice;
+  /**
+   * Window in which the send holds a place until its outcome is recorded: a crash repeats no more
+   * sends than have a place.
+   */
+  window: Semaphore;
   event: number;
-  /** epoch ms of when the provider last knew the token; 0 when it does not say */
+  /** Time in epoch ms since which the provider does not know the token; 0 if it does not say. */
   invalidSince: number;
 };
 
-/** Records outcomes in batches: in the log, in the counters, and on devices whose token is invalid. After a failure it records nothing more. */
+/** `markInvalid` builds the part of the statement that writes to devices, which another slice owns. */
+export type OutcomesDeps = { sql: Sql; markInvalid: typeof markInvalidSql };
+
+/**
+ * Records outcomes in batches: in the log, in the counters, and on devices whose token is invalid.
+ * Records nothing more after a failure.
+ */
 export class Outcomes {
-  readonly #sql: Sql;
+  readonly #deps: OutcomesDeps;
   readonly #lease: Lease;
   readonly #settled: (ended: Ended[], error?: Error) => void;
   #waiting: Ended[] = [];
@@ -37,9 +45,9 @@ export class Outcomes {
   #timer: NodeJS.Timeout | undefined;
   #error: Error | undefined;
 
-  /** `settled` is told of each once: what is in the database, or with the error what never will be. */
-  constructor(sql: Sql, lease: Lease, settled: (ended: Ended[], error?: Error) => void) {
-    this.#sql = sql;
+  /** Calls `settled` once for each outcome: when it is recorded, or with the error that prevents it. */
+  constructor(deps: OutcomesDeps, lease: Lease, settled: (ended: Ended[], error?: Error) => void) {
+    this.#deps = deps;
     this.#lease = lease;
     this.#settled = settled;
   }
@@ -50,7 +58,7 @@ export class Outcomes {
     else this.#timer ??= setTimeout(() => this.#write(), FLUSH_MS);
   }
 
-  /** Resolves when all that was added is recorded. Throws what kept it from that. */
+  /** Waits until all outcomes are recorded. Throws the error that prevents it. */
   async flush(): Promise<void> {
     while (this.#waiting.length > 0 || this.#writing !== undefined) {
       this.#write();
@@ -75,7 +83,7 @@ export class Outcomes {
   async #record(ended: Ended[]): Promise<void> {
     if (this.#error === undefined)
       try {
-        await pRetry(async () => await recordOutcomes(this.#sql, this.#lease, ended), {
+        await pRetry(async () => await recordOutcomes(this.#deps, this.#lease, ended), {
           retries: Number.POSITIVE_INFINITY,
           minTimeout: 50,
           maxTimeout: 500,
@@ -83,21 +91,34 @@ export class Outcomes {
           shouldRetry: ({ error }) => isOutage(error),
         });
       } catch (error) {
-        // Whoever takes the launch over sends these again.
+        // The next worker repeats these sends.
         this.#error = new Error("outcomes not recorded", { cause: error });
       }
     this.#settled(ended, this.#error);
   }
 }
 
-/** In one statement, which may be repeated: what is logged is neither logged nor counted again. */
-async function recordOutcomes(sql: Sql, { id, launch }: Lease, ended: Ended[]): Promise<void> {
+/**
+ * Records outcomes by one statement, which may be repeated: an outcome that is logged is neither
+ * logged nor counted again.
+ */
+async function recordOutcomes(
+  { sql, markInvalid }: OutcomesDeps,
+  { id, launch }: Lease,
+  ended: Ended[],
+): Promise<void> {
   const list = (read: (one: Ended) => number) => `{${ended.map(read).join(",")}}`;
-  const invalid = ended.filter(({ event }) => event === DEVICE_EVENT.invalid_token);
+  const invalid = ended
+    .filter(({ event }) => event === DEVICE_EVENT.invalid_token)
+    .map(({ device, invalidSince }) => ({
+      deviceId: device.id,
+      token: device.token,
+      invalidSince,
+    }));
   await sql`
     with ended as (
-      select * from unnest(${list((one) => one.deviceId)}::text::bigint[], ${list((one) => one.devicePlatform)}::text::smallint[],
-        ${list((one) => one.event)}::text::smallint[]) as ended (device_id, device_platform, event)
+      select * from unnest(${list(({ device }) => device.id)}::text::bigint[], ${list(({ device }) => device.devicePlatform)}::text::smallint[],
+        ${list(({ event }) => event)}::text::smallint[]) as ended (device_id, device_platform, event)
     ), logged as (
       insert into device_events (device_id, notification_id, launch, event)
       select device_id, ${id}, ${launch}, event from ended order by device_id
@@ -109,36 +130,8 @@ async function recordOutcomes(sql: Sql, { id, launch }: Lease, ended: Ended[]): 
         count(*) filter (where event = ${DEVICE_EVENT.sent} and device_platform = ${DEVICE_PLATFORM.web}) as web,
         count(*) filter (where event <> ${DEVICE_EVENT.sent}) as failed
       from logged join ended using (device_id, event)
-    ) ${invalid.length > 0 ? marking(sql, invalid) : sql``}
+    ) ${invalid.length > 0 ? sql`, ${markInvalid(sql, invalid)}` : sql``}
     update notifications set sent_android = sent_android + android, sent_ios = sent_ios + ios, sent_web = sent_web + web,
       failed = notifications.failed + counts.failed
     from counts where id = ${id} and launch = ${launch}`;
-}
-
-/** Unless the device has another token by now, or the same was set again after the provider last knew it. */
-function marking(sql: Sql, ended: Ended[]) {
-  const ids = ended.map(({ deviceId }) => deviceId);
-  const tokens = ended.map(({ token }) => token);
-  const since = ended.map(({ invalidSince }) => invalidSince);
-  return sql`, dead as (
-      select devices.id from devices
-      join unnest(${ids}::bigint[], ${tokens}::text[], ${since}::float8[]) as ended (id, token, since_ms) using (id)
-      where push_token = token and (since_ms = 0 or token_set_at < to_timestamp(since_ms / 1000))
-      -- In the order of imports and of other campaigns, so that they cannot deadlock over the same devices.
-      order by external_id for update of devices
-    ), marked as (
-      update devices set token_invalid = true from dead where devices.id = dead.id
-    )`;
-}
-
-/** Ends the launch: undefined error is success. Nothing happens once another worker has it, or it was cancelled. */
-export async function endLaunch(
-  sql: Sql,
-  { id, launch, worker }: Lease,
-  error?: string,
-): Promise<void> {
-  await sql`
-    update notifications set status = ${error === undefined ? STATUS.sent : STATUS.error}, error = ${error ?? null},
-      modified_at = now(), worker = null, leased_until = null
-    where id = ${id} and launch = ${launch} and worker = ${worker} and status = ${STATUS.launched}`;
 }

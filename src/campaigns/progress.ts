@@ -1,10 +1,10 @@
 export type OpenChunk = { until: number; left: number };
 
-/** How far a launch is: who is being sent to, and up to which id every target has its outcome recorded. */
+/** Progress of a run: the devices that are being sent to, and the id up to which all are settled. */
 export class Progress {
-  /** In walking order, with how many of their devices have no outcome yet. */
+  /** Chunks in walking order; `left` counts their devices without an outcome. */
   readonly #open: OpenChunk[] = [];
-  /** undefined for those that an earlier walk left */
+  /** Chunk by device id; undefined for devices that an earlier walk left out. */
   readonly #sending = new Map<number, OpenChunk | undefined>();
   #walked: number;
   #doneCursor: number;
@@ -14,11 +14,12 @@ export class Progress {
     this.#doneCursor = doneCursor;
   }
 
-  /** Up to here every device was looked at; what is found again had been left. */
+  /** Returns the id up to which all devices were walked; those found again had been left out. */
   get walked(): number {
     return this.#walked;
   }
 
+  /** Returns the id up to which every target has its outcome recorded. */
   get doneCursor(): number {
     for (let first = this.#open[0]; first?.left === 0; first = this.#open[0]) {
       this.#doneCursor = first.until;
@@ -27,7 +28,7 @@ export class Progress {
     return this.#doneCursor;
   }
 
-  /** The ids that have been begun and are not settled. */
+  /** Returns the ids of devices that were begun and are not settled. */
   sending(): Set<number> {
     return new Set(this.#sending.keys());
   }
@@ -45,7 +46,7 @@ export class Progress {
     for (const { id } of devices) this.#sending.set(id, chunk);
   }
 
-  /** They are not sent to now. */
+  /** Leaves devices out, for a later walk. */
   leave(devices: { id: number }[]): void {
     for (const { id } of devices) this.#sending.delete(id);
   }

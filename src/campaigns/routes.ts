@@ -1,21 +1,31 @@
 import { Elysia } from "elysia";
 
 import { type Clock } from "../platform/clock.ts";
-import { queryParameter } from "../platform/http/docs.ts";
-import { detail, envelope, fieldsOf, jsonBody, literal, paging, readJson } from "../wire/jraze.ts";
-import { AppError } from "../platform/errors.ts";
+import { jsonBody, queryParameter } from "../platform/http/docs.ts";
+import { queryOf } from "../platform/http/parameters.ts";
+import { type Policy, mount } from "../platform/http/policy.ts";
+import {
+  detail,
+  envelope,
+  fieldsOf,
+  literal,
+  paging,
+  readJson,
+  renderEnvelope,
+} from "../wire/jraze.ts";
 import { isRecord } from "../platform/bodies/json.ts";
 import { ORDER_BYS_RULE, ordering } from "../platform/database/ordering.ts";
-import { type ServerKeys } from "../platform/http/server-keys.ts";
 import { STATUS } from "./enums.ts";
 import {
   parseIncrease,
   parseLog,
-  parseNotification,
+  parseCampaign,
   parseStatus,
   parseStatusChange,
 } from "./schema.ts";
-import { type Notifications } from "./service.ts";
+import { type Campaigns } from "./service.ts";
+
+const POLICY: Policy = { audience: "backend", tag: "Push", errors: renderEnvelope };
 
 const LIST_ORDER = {
   created_at: "n.created_at",
@@ -23,35 +33,31 @@ const LIST_ORDER = {
   scheduled_at: "n.scheduled_at",
 };
 
-export type NotificationRoutesDeps = {
-  notifications: Notifications;
-  serverKeys: ServerKeys;
+export type CampaignRoutesDeps = {
+  campaigns: Campaigns;
   /** Counts the devices that a campaign would be sent to. Throws 400 for invalid recipients. */
   estimate: (given: { conditions: unknown; external_ids: unknown }) => Promise<number>;
   clock: Clock;
 };
 
-export function notificationRoutes(deps: NotificationRoutesDeps) {
-  const { notifications, serverKeys, estimate, clock } = deps;
+export function campaignRoutes(deps: CampaignRoutesDeps) {
+  const { campaigns, estimate, clock } = deps;
   /** Handles both actions, because the router treats them as one route. */
   const launchOrEstimate = async (params: { uuid: string; launch: string }, request: Request) => {
     if (params.uuid !== "-") {
       literal(params.launch, ":launch");
       await checkLaunch(request);
-      return envelope(await notifications.launch(params.uuid));
+      return envelope(await campaigns.launch(params.uuid));
     }
     literal(params.launch, ":estimate");
     return envelope({ count: await estimate(parseEstimate(await readJson(request))) });
   };
-  return new Elysia({ name: "notifications" })
-    .onTransform(({ request }) => serverKeys.check(request))
+  return new Elysia({ name: "campaigns", ...mount(POLICY) })
     .post(
       "/notifications",
       async ({ request }) =>
         envelope(
-          await notifications.create(
-            parseNotification(await readJson(request), new Date(clock.epochMs())),
-          ),
+          await campaigns.create(parseCampaign(await readJson(request), new Date(clock.epochMs()))),
         ),
       {
         parse: "none",
@@ -61,28 +67,26 @@ export function notificationRoutes(deps: NotificationRoutesDeps) {
     .get(
       "/notifications",
       async ({ request }) => {
-        const query = parseList(new URL(request.url).searchParams);
-        const { total, notifications: found } = await notifications.list(query);
+        const query = parseList(queryOf(request));
+        const { total, campaigns: found } = await campaigns.list(query);
         return envelope(found, { "x-total-count": String(total) });
       },
       { detail: listDetail() },
     )
-    .get(
-      "/notifications/:uuid",
-      async ({ params }) => envelope(await notifications.get(params.uuid)),
-      { detail: detail("One campaign and how far it is", NOTIFICATION_EXAMPLE, 403, 404) },
-    )
+    .get("/notifications/:uuid", async ({ params }) => envelope(await campaigns.get(params.uuid)), {
+      detail: detail("One campaign and how far it is", CAMPAIGN_EXAMPLE, 403, 404),
+    })
     .put(
       "/notifications/:uuid/status",
       async ({ params, request }) => {
-        await notifications.get(params.uuid);
+        await campaigns.get(params.uuid);
         const status = parseStatusChange(await readJson(request));
-        return envelope(await notifications.setStatus(params.uuid, status));
+        return envelope(await campaigns.setStatus(params.uuid, status));
       },
       {
         parse: "none",
         detail: {
-          ...detail(SET_STATUS, NOTIFICATION_EXAMPLE, 400, 403, 404, 413),
+          ...detail(SET_STATUS, CAMPAIGN_EXAMPLE, 400, 403, 404, 413),
           ...jsonBody({ status: STATUS.deleted }),
         },
       },
@@ -93,7 +97,7 @@ export function notificationRoutes(deps: NotificationRoutesDeps) {
       {
         parse: "none",
         detail: {
-          ...detail(LAUNCH, NOTIFICATION_EXAMPLE, 400, 403, 404, 409, 413),
+          ...detail(LAUNCH, CAMPAIGN_EXAMPLE, 400, 403, 404, 409, 413),
           ...jsonBody({ conditions: CONDITIONS, external_ids: ["7c9e6679"] }),
         },
       },
@@ -101,24 +105,17 @@ export function notificationRoutes(deps: NotificationRoutesDeps) {
 }
 
 /** Builds the routes for external workers, which expect their own text when a key is refused. */
-export function internalRoutes({
-  notifications,
-  serverKeys,
-}: Pick<NotificationRoutesDeps, "notifications" | "serverKeys">) {
-  return new Elysia({ name: "internal" })
-    .onTransform(({ request }) => {
-      try {
-        serverKeys.check(request);
-      } catch (cause) {
-        throw new AppError("forbidden", "api server key validating failed", { cause });
-      }
-    })
+export function internalRoutes({ campaigns }: Pick<CampaignRoutesDeps, "campaigns">) {
+  return new Elysia({
+    name: "internal",
+    ...mount({ ...POLICY, keyRefusal: "api server key validating failed" }),
+  })
     .post(
       "/internal/devices/logs/:action",
       async ({ params, request }) => {
         literal(params.action, "notification:add");
         const { notificationId, deviceIds } = parseLog(await readJson(request));
-        return envelope(await notifications.logTargets(notificationId, deviceIds));
+        return envelope(await campaigns.logTargets(notificationId, deviceIds));
       },
       {
         parse: "none",
@@ -139,7 +136,7 @@ export function internalRoutes({
       async ({ params, request }) => {
         literal(params.action, "sent:increase");
         const increase = parseIncrease(await readJson(request));
-        return envelope(await notifications.increaseSent(params.uuid, increase));
+        return envelope(await campaigns.increaseSent(params.uuid, increase));
       },
       {
         parse: "none",
@@ -185,18 +182,18 @@ function draftDetail() {
   return {
     ...detail(
       "Draft a campaign; external_ids narrows the conditions to devices by name",
-      NOTIFICATION_EXAMPLE,
+      CAMPAIGN_EXAMPLE,
       400,
       403,
       413,
     ),
-    ...jsonBody(NOTIFICATION_BODY),
+    ...jsonBody(CAMPAIGN_BODY),
   };
 }
 
 function listDetail() {
   return {
-    ...detail("Campaigns; X-Total-Count has their number", [NOTIFICATION_EXAMPLE], 400, 403),
+    ...detail("Campaigns; X-Total-Count has their number", [CAMPAIGN_EXAMPLE], 400, 403),
     parameters: LIST_PARAMETERS,
   };
 }
@@ -215,7 +212,7 @@ const LIST_PARAMETERS = [
   queryParameter("order_bys", `created_at, modified_at, scheduled_at; ${ORDER_BYS_RULE}`),
 ];
 
-const NOTIFICATION_BODY = {
+const CAMPAIGN_BODY = {
   title: "Hello",
   body: "There is news.",
   deep_link: "app://news",
@@ -224,10 +221,10 @@ const NOTIFICATION_BODY = {
   scheduled_at: "2026-12-24T18:00:00Z",
 };
 
-const NOTIFICATION_EXAMPLE = {
+const CAMPAIGN_EXAMPLE = {
   id: 1,
   uuid: "5f0c0f0e-3a51-4a57-9d4b-6f4d6d1c1b1a",
-  ...NOTIFICATION_BODY,
+  ...CAMPAIGN_BODY,
   sent: { android: 0, ios: 0 },
   image_url: null,
   icon_url: null,

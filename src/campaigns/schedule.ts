@@ -18,7 +18,7 @@ const TIME =
   "(?<hour>\\d{1,2})(?::(?<minute>\\d{2})(?::(?<second>\\d{2})(?:[.,](?<fraction>\\d{1,9}))?)?)?(?:\\s*(?<half>[ap])\\.?m\\.?)?";
 const OFFSET = "(?:gmt|utc)?\\s*(?<sign>[+-])(?<hours>\\d{1,2})(?::?(?<minutes>\\d{2}))?";
 const ZONE = `(?:${OFFSET}|(?<zone>gmt|utc|z|[ecmp][sd]t))(?:\\s*\\([\\p{L} .]+\\))?`;
-/** The whole of the text: whatever is not understood could be what changes its meaning. */
+/** Matches the whole text, because a part that is not understood could change its meaning. */
 const FREE = new RegExp(
   `^${WEEKDAY}(?:${DATE})(?:(?:,\\s*|\\s+|T)(?:at\\s+)?${TIME})?(?:\\s*${ZONE})?$`,
   "iu",
@@ -38,7 +38,7 @@ const MONTHS = [
   "november",
   "december",
 ];
-/** Of the zones that go by their first letter, in their winter. */
+/** Offsets of American time zones in winter, by their first letter. */
 const HOURS_BEHIND = new Map([
   ["e", 5],
   ["c", 6],
@@ -46,7 +46,10 @@ const HOURS_BEHIND = new Map([
   ["p", 8],
 ]);
 
-/** ISO 8601, or one of the ways in which dates are written in English, months before days in numbers; without a zone it is UTC. Empty is now. */
+/**
+ * Parses ISO 8601 or a date in English, with months before days in numbers. The zone defaults to
+ * UTC, and an empty text means now. Throws 400.
+ */
 export function parseSchedule(value: unknown, now: Date): Date {
   if (typeof value !== "string")
     throw new AppError("invalid", "scheduled_at must be a date as text");
@@ -59,13 +62,13 @@ export function parseSchedule(value: unknown, now: Date): Date {
   return date;
 }
 
-/** Undefined when it is not ISO 8601; an invalid Date when there is no such day. */
+/** Returns undefined unless the text is ISO 8601, and an invalid Date if there is no such day. */
 function readIso(text: string): Date | undefined {
   const [all, day = "", time = "00:00", zone = "Z"] = ISO.exec(text) ?? [];
   if (all === undefined) return undefined;
   const [hours, minutes = "00"] = zone.split(/(?<=^[+-]\d{2}):?/);
   const offset = /^z$/i.test(zone) ? "Z" : `${hours}:${minutes || "00"}`;
-  // `Date` would make a day of the next month of one that does not exist.
+  // `Date` turns a day that does not exist into one of the next month.
   const exists = new Date(`${day}T00:00Z`).toJSON()?.startsWith(day) ?? false;
   return new Date(exists ? `${day}T${time}${offset}` : Number.NaN);
 }
@@ -97,7 +100,7 @@ function dayOf({ year, month, name, day }: Groups): number | undefined {
 
 function timeOf({ hour, minute, second = "0", fraction = "0", half }: Groups): number | undefined {
   if (hour === undefined) return 0;
-  // A number alone could be anything.
+  // An hour needs minutes or am/pm: a number alone is ambiguous.
   if (minute === undefined && half === undefined) return undefined;
   const [from, to] = half === undefined ? [0, 23] : [1, 12];
   const hours = Number(hour);
@@ -109,7 +112,7 @@ function timeOf({ hour, minute, second = "0", fraction = "0", half }: Groups): n
   return ((past * 60 + minutes) * 60 + seconds) * 1000 + ms;
 }
 
-/** In minutes. */
+/** Returns the offset in minutes. */
 function offsetOf({ sign, hours = "0", minutes = "0", zone }: Groups): number | undefined {
   if (Number(hours) > 23 || Number(minutes) > 59) return undefined;
   if (sign !== undefined) return Number(`${sign}1`) * (Number(hours) * 60 + Number(minutes));

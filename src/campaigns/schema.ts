@@ -11,8 +11,8 @@ const EVENT_NAMES: DeviceEventName[] = [
   "invalid_token",
   "undeliverable",
 ];
-// Fields of a notification. `status` is accepted because clients send back what they were answered.
-const NOTIFICATION_FIELDS = [
+// `status` is accepted because clients send back the campaign that they were answered.
+const CAMPAIGN_FIELDS = [
   "title",
   "body",
   "image_url",
@@ -32,7 +32,7 @@ const ID_MAX = Number.MAX_SAFE_INTEGER;
 const DEVICE_IDS_MAX = 100_000;
 const INCREASE_MAX = 2 ** 31 - 1;
 
-export type NewNotification = {
+export type CampaignDraft = {
   title: string;
   body: string;
   imageUrl: string | undefined;
@@ -46,15 +46,15 @@ export type NewNotification = {
 /**
  * Parses a draft from a client; its conditions and external ids are not validated yet. Throws 400.
  */
-export function parseNotification(value: unknown, now: Date): NewNotification {
-  const fields = fieldsOf(value, NOTIFICATION_FIELDS);
+export function parseCampaign(value: unknown, now: Date): CampaignDraft {
+  const fields = fieldsOf(value, CAMPAIGN_FIELDS);
   return {
     title: fields.text("title", 0, TITLE_MAX),
     body: fields.text("body", 0, BODY_MAX),
     imageUrl: fields.optionalText("image_url", URL_MAX),
     iconUrl: fields.optionalText("icon_url", URL_MAX),
     deepLink: fields.optionalText("deep_link", URL_MAX),
-    // Absent must not be every device: nobody broadcasts by accident.
+    // Null is refused, so that a campaign without conditions does not reach every device by accident.
     conditions: fields.get("conditions") ?? null,
     externalIds: fields.get("external_ids"),
     scheduledAt: parseSchedule(fields.get("scheduled_at") ?? "", now),
@@ -63,7 +63,7 @@ export function parseNotification(value: unknown, now: Date): NewNotification {
 
 /** Parses a change of status. Throws 400. */
 export function parseStatusChange(value: unknown): Status {
-  return parseStatus(fieldsOf(value, NOTIFICATION_FIELDS).get("status"));
+  return parseStatus(fieldsOf(value, CAMPAIGN_FIELDS).get("status"));
 }
 
 export function parseStatus(value: unknown): Status {
@@ -72,7 +72,7 @@ export function parseStatus(value: unknown): Status {
   return status;
 }
 
-/** What an external worker logs. */
+/** Parses the targets that an external worker logs. Throws 400. */
 export function parseLog(value: unknown): { deviceIds: number[]; notificationId: number } {
   const fields = fieldsOf(value, ["device_ids", "notification_id"]);
   if (fields.get("device_ids") === undefined)
@@ -85,7 +85,7 @@ export function parseLog(value: unknown): { deviceIds: number[]; notificationId:
   return { deviceIds, notificationId: fields.integer("notification_id", 0, ID_MAX) };
 }
 
-/** What an external worker has sent. */
+/** Parses the sends that an external worker counts. Throws 400. */
 export function parseIncrease(value: unknown): { ios: number; android: number } {
   const fields = fieldsOf(value, ["ios", "android"]);
   return {
@@ -94,7 +94,7 @@ export function parseIncrease(value: unknown): { ios: number; android: number } 
   };
 }
 
-/** What of a device's events is asked for; `events` are names. Throws 400. */
+/** Parses a query for events of a device. Throws 400. */
 export function parseEventsQuery(query: URLSearchParams) {
   const names = (query.get("events") ?? "").split(",").filter((name) => name !== "");
   return {

@@ -1,11 +1,13 @@
-import { type Campaign } from "../push/message.ts";
-import { type Outcome, type PushTarget } from "../push/outcome.ts";
+import { type ProviderName } from "../platform/config/push-config.ts";
+import { type CampaignMessage } from "../push/message.ts";
+import { type Outcome } from "../push/outcome.ts";
+import { type PushTarget } from "../push/provider.ts";
 
-/** What the worker needs of the push senders. */
+/** The part of the push sender that a worker uses. */
 export interface Sender<Prepared> {
-  readonly canSend: { fcm: boolean; apns: boolean };
-  /** How many sends there may be at a time. */
+  readonly canSend: Record<ProviderName, boolean>;
+  /** Limit of sends at a time, over all providers. */
   readonly concurrency: number;
-  prepare(message: Campaign): Prepared;
+  prepare(message: CampaignMessage): Prepared;
   send(target: PushTarget, prepared: Prepared, signal: AbortSignal): Promise<Outcome>;
 }

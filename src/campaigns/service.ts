@@ -1,16 +1,10 @@
 import { type Recipients } from "../devices/recipients.ts";
+import { PROVIDERS, type ProviderName, providerNames } from "../platform/config/push-config.ts";
 import { type Sql } from "../platform/database/database.ts";
 import { AppError } from "../platform/errors.ts";
 import { type OrderBy, orderSql } from "../platform/database/ordering.ts";
-import {
-  DEVICE_EVENT,
-  type DeviceEventName,
-  SEND_PLATFORM,
-  STATUS,
-  type Status,
-  eventName,
-} from "./enums.ts";
-import { type NewNotification } from "./schema.ts";
+import { DEVICE_EVENT, type DeviceEventName, STATUS, type Status, eventName } from "./enums.ts";
+import { type CampaignDraft } from "./schema.ts";
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 
@@ -20,17 +14,17 @@ export type Audience = {
   parse: (given: { conditions: unknown; external_ids: unknown }) => Recipients;
   /** Returns the recipients in the form that the database stores. */
   store: (recipients: Recipients) => object;
-  /** Whether there is one that is sent to by that platform. */
-  has: (recipients: Recipients, sendPlatform: number) => Promise<boolean>;
-  /** Throws 404. */
+  /** Returns whether a recipient would be sent to through that provider. */
+  has: (recipients: Recipients, provider: ProviderName) => Promise<boolean>;
+  /** Returns the id of a device. Throws 404. */
   deviceId: (externalId: string) => Promise<number>;
 };
 
-export type NotificationsDeps = {
+export type CampaignsDeps = {
   sql: Sql;
   audience: Audience;
-  /** Which providers credentials are there for. */
-  canSend: { fcm: boolean; apns: boolean };
+  /** True for providers that have credentials. */
+  canSend: Record<ProviderName, boolean>;
 };
 
 type Row = {
@@ -42,7 +36,7 @@ type Row = {
   icon_url: string | null;
   deep_link: string | null;
   conditions: object;
-  /** Null or undefined: every device that meets the conditions. */
+  /** Ids that narrow the conditions; null or undefined for every device that meets them. */
   external_ids?: string[] | null;
   status: Status;
   scheduled_at: Date;
@@ -56,15 +50,15 @@ type Row = {
   failed: number;
 };
 
-/** Campaigns: drafts, their launch, and how far they are. Sending is the worker's. */
-export class Notifications {
-  readonly #deps: NotificationsDeps;
+/** Drafts campaigns, launches them and tells their progress. A worker sends them. */
+export class Campaigns {
+  readonly #deps: CampaignsDeps;
 
-  constructor(deps: NotificationsDeps) {
+  constructor(deps: CampaignsDeps) {
     this.#deps = deps;
   }
 
-  async create({ conditions, externalIds, ...draft }: NewNotification) {
+  async create({ conditions, externalIds, ...draft }: CampaignDraft) {
     const { sql, audience } = this.#deps;
     const recipients = audience.parse({ conditions, external_ids: externalIds });
     const stored = JSON.stringify(audience.store(recipients));
@@ -73,20 +67,20 @@ export class Notifications {
       values (${draft.title}, ${draft.body}, ${draft.imageUrl ?? null}, ${draft.iconUrl ?? null},
         ${draft.deepLink ?? null}, ${stored}::text::jsonb, ${draft.scheduledAt})
       returning ${columnsOfOne(sql)}`;
-    return wireNotification(row);
+    return wireCampaign(row);
   }
 
-  /** Throws 404. */
+  /** Returns one campaign. Throws 404. */
   async get(uuid: string) {
     const { sql } = this.#deps;
     const [row] = UUID.test(uuid)
       ? await sql<Row[]>`select ${columnsOfOne(sql)} from notifications n where uuid = ${uuid}`
       : [];
     if (row === undefined) throw new AppError("not_found", `notification not found ${uuid}`);
-    return wireNotification(row);
+    return wireCampaign(row);
   }
 
-  /** One page, and how many there are in all. */
+  /** Returns one page, and the total of all pages. */
   async list(query: {
     status: Status | undefined;
     start: number;
@@ -103,10 +97,13 @@ export class Notifications {
         select ${columns(sql)} from notifications n where ${matching}
         ${orderSql(sql, query.orderBys, "n.id")} limit ${query.size} offset ${query.start}`,
     ]);
-    return { total: count[0].total, notifications: rows.map(wireNotification) };
+    return { total: count[0].total, campaigns: rows.map(wireCampaign) };
   }
 
-  /** Queues a draft, or goes on with one that ended in an error. Launched again it is left as it is. Throws 404, and 409 once deleted. */
+  /**
+   * Queues a draft, or a campaign that ended in an error. Leaves any other as it is. Throws 404, and
+   * 409 if it was deleted.
+   */
   async launch(uuid: string) {
     const { sql, audience } = this.#deps;
     const { status, conditions, external_ids: ids } = await this.get(uuid);
@@ -118,7 +115,7 @@ export class Notifications {
     const problem = await this.#problemWith(audience.parse({ conditions, external_ids: ids }));
     const anew = sql`launch = launch + 1, device_cursor = 0, done_cursor = 0, targeted = 0, failed = 0,
       sent_android = 0, sent_ios = 0, sent_web = 0`;
-    // A draft that was sent before begins anew; after an error only those who have no outcome yet are sent to.
+    // A draft that was sent before starts over; after an error only devices without an outcome are sent to.
     await sql`
       update notifications set modified_at = now(), error = ${problem ?? null},
         status = ${problem === undefined ? STATUS.queued : STATUS.error},
@@ -127,7 +124,7 @@ export class Notifications {
     return await this.get(uuid);
   }
 
-  /** Any status, for callers who know; the worker stops sending what is no longer launched. Throws 404. */
+  /** Sets any status. The worker stops sending a campaign that is no longer launched. Throws 404. */
   async setStatus(uuid: string, status: Status) {
     const { sql } = this.#deps;
     await this.get(uuid);
@@ -137,7 +134,10 @@ export class Notifications {
     return await this.get(uuid);
   }
 
-  /** Adds what an external worker has sent; a draft is sent thereby. The counters after it. Throws 404. */
+  /**
+   * Adds the sends of an external worker, which makes a draft sent. Returns the new counters. Throws
+   * 404.
+   */
   async increaseSent(uuid: string, { ios, android }: { ios: number; android: number }) {
     const { sql } = this.#deps;
     await this.get(uuid);
@@ -151,7 +151,7 @@ export class Notifications {
 
   /**
    * Logs that an external worker targeted devices, and returns how many; skips unknown device ids.
-   * Throws 400 for an unknown notification.
+   * Throws 400 for an unknown campaign.
    */
   async logTargets(notificationId: number, deviceIds: number[]): Promise<number> {
     const { sql } = this.#deps;
@@ -166,7 +166,7 @@ export class Notifications {
     return count;
   }
 
-  /** What became of a device in campaigns. Throws 404. */
+  /** Returns the events of a device in campaigns. Throws 404. */
   async eventsOf(
     externalId: string,
     query: { events: DeviceEventName[]; start: number; size: number; orderBys: OrderBy[] },
@@ -186,42 +186,41 @@ export class Notifications {
         where e.device_id = ${deviceId} ${named}
         ${orderSql(sql, query.orderBys, "e.id")} limit ${query.size} offset ${query.start}`,
     ]);
-    const events = rows.map(({ event_id: id, event, happened_at: at, ...notification }) => ({
+    const events = rows.map(({ event_id: id, event, happened_at: at, ...campaign }) => ({
       id,
-      notification: wireNotification(notification),
+      notification: wireCampaign(campaign),
       event: eventName(event),
       created_at: at.toISOString(),
     }));
     return { total: count[0].total, events };
   }
 
-  /** Undefined when every platform that the audience needs has credentials. */
+  /** Returns which credentials a launch lacks. Undefined if it can reach its whole audience. */
   async #problemWith(recipients: Recipients): Promise<string | undefined> {
     const { audience, canSend } = this.#deps;
-    if (!canSend.fcm && !canSend.apns)
+    const without = providerNames().filter((name) => !canSend[name]);
+    if (without.length === providerNames().length)
       return "no push credentials are configured: the sender is off";
-    const needs = [
-      { name: "FCM", has: canSend.fcm, platform: SEND_PLATFORM.fcm },
-      { name: "APNs", has: canSend.apns, platform: SEND_PLATFORM.apns },
-    ];
     const missing: string[] = [];
-    for (const { name, has, platform } of needs)
-      if (!has && (await audience.has(recipients, platform))) missing.push(name);
+    for (const name of without)
+      if (await audience.has(recipients, name)) missing.push(PROVIDERS[name].title);
     return missing.length === 0
       ? undefined
       : `no credentials are configured for ${missing.join(" and ")}`;
   }
 }
 
-/** Also what was only said to be queued: no worker takes what was never launched. */
+/**
+ * Selects campaigns that a launch may queue. These include those whose status was set to queued or
+ * launched without a launch, which no worker takes.
+ */
 function isLaunchable(sql: Sql) {
   return sql`(status in (${STATUS.draft}, ${STATUS.error})
     or status in (${STATUS.queued}, ${STATUS.launched}) and launch = 0)`;
 }
 
 /**
- * Columns for an answer about one campaign. Lists omit the external ids: a campaign may have
- * thousands.
+ * Selects the columns of one campaign. Lists omit the external ids: a campaign may have thousands.
  */
 function columnsOfOne(sql: Sql) {
   return sql`${columns(sql)}, n.conditions -> 'external_ids' as external_ids`;
@@ -234,7 +233,7 @@ function columns(sql: Sql) {
     n.sent_ios::float8 as sent_ios, n.sent_web::float8 as sent_web, n.targeted::float8 as targeted, n.failed::float8 as failed`;
 }
 
-function wireNotification(row: Row) {
+function wireCampaign(row: Row) {
   return {
     id: row.id,
     uuid: row.uuid,

@@ -1,38 +1,37 @@
 import type postgres from "postgres";
 
 import { type Recipients } from "../devices/recipients.ts";
+import { type ProviderName, providerOf } from "../platform/config/push-config.ts";
 import { type Sql } from "../platform/database/database.ts";
 import { DEVICE_EVENT, STATUS } from "./enums.ts";
-import { type Lease } from "./outcomes.ts";
+import { type Lease, LeaseLost } from "./lease.ts";
 
-// How many devices one statement walks.
+// Devices per statement of a walk.
 const CHUNK_DEVICES = 1000;
 
 export type TargetDevice = {
   id: number;
   token: string;
-  sendPlatform: number;
+  /** Undefined for a device that no provider reaches. */
+  provider: ProviderName | undefined;
   devicePlatform: number;
   tokenInvalid: boolean;
 };
 
-/** The launch was cancelled, or another worker has it. */
-export class LeaseLost extends Error {
-  override readonly name = "LeaseLost";
-}
+type DeviceRow = Omit<TargetDevice, "provider"> & { sendPlatform: number };
 
 /** Builds a SQL predicate on the device row `d` that selects the recipients. */
 export type Filter = (sql: Sql, recipients: Recipients) => Fragment;
 type Fragment = postgres.PendingQuery<postgres.Row[]> | postgres.Fragment;
 
-/** Devices in the order of their ids; all up to `until` are in this chunk or came before. */
+/** Devices in the order of their ids. All targets up to `until` are in this chunk or an earlier one. */
 export type Chunk = { until: number; devices: TargetDevice[] };
 
 export type Walk = { deviceCursor: number; doneCursor: number; recipients: Recipients };
 
 /**
- * The devices of a launch that have no outcome yet, chunk by chunk: first those that were targeted before, then the rest, which are
- * logged as targeted together with how far the walk is. Throws LeaseLost.
+ * Yields the devices of a launch that have no outcome yet: first those that were targeted before,
+ * then the rest, which it logs as targeted while it moves the device cursor. Throws LeaseLost.
  */
 export async function* targets(
   sql: Sql,
@@ -49,7 +48,7 @@ export async function* targets(
     yield { until, devices: await target(sql, lease, after, until, matches) };
 }
 
-/** The devices that were targeted and have no outcome yet, of those with ids above the first and up to the last. */
+/** Yields the devices that were targeted and have no outcome yet, with ids above `first` up to `last`. */
 export async function* unfinished(
   sql: Sql,
   lease: Lease,
@@ -90,8 +89,8 @@ async function unfinishedOf(
   after: number,
   until: number,
 ): Promise<TargetDevice[]> {
-  // Both sides by a range of their index: without statistics, which a table that grew just now has none of, a join would be a guess.
-  return await sql<TargetDevice[]>`
+  // Both sides take a range of their index, as a table that has just grown has no statistics for a join.
+  const rows = await sql<DeviceRow[]>`
     select ${columns(sql)} from devices d
     where d.id > ${after} and d.id <= ${until} and d.id in (
       select device_id from device_events
@@ -99,6 +98,7 @@ async function unfinishedOf(
       group by device_id having max(event) = ${DEVICE_EVENT.targeted}
     )
     order by d.id`;
+  return rows.map(toTarget);
 }
 
 async function target(
@@ -109,9 +109,9 @@ async function target(
   matches: Fragment,
 ): Promise<TargetDevice[]> {
   return await sql.begin(async (transaction) => {
-    const devices = await transaction<TargetDevice[]>`
+    const rows = await transaction<DeviceRow[]>`
       select ${columns(sql)} from devices d where d.id > ${after} and d.id <= ${until} and ${matches} order by d.id`;
-    const ids = `{${devices.map((device) => device.id).join(",")}}`;
+    const ids = `{${rows.map((device) => device.id).join(",")}}`;
     const [held] = await transaction`
       with logged as (
         insert into device_events (device_id, notification_id, launch, event)
@@ -122,8 +122,13 @@ async function target(
       update notifications set device_cursor = ${until}, targeted = targeted + (select count(*) from logged)
       where id = ${id} and launch = ${launch} and worker = ${worker} and status = ${STATUS.launched} returning 1`;
     if (held === undefined) throw new LeaseLost("the launch is no longer this worker's");
-    return devices;
+    return rows.map(toTarget);
   });
+}
+
+function toTarget({ sendPlatform, ...device }: DeviceRow): TargetDevice {
+  const { devicePlatform } = device;
+  return { ...device, provider: providerOf({ sendPlatform, devicePlatform }) };
 }
 
 function columns(sql: Sql) {

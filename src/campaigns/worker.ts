@@ -1,18 +1,21 @@
 import { setTimeout } from "node:timers/promises";
 
+import { type markInvalidSql } from "../devices/invalid-tokens.ts";
 import { type Recipients } from "../devices/recipients.ts";
+import { type ProviderName, perProvider } from "../platform/config/push-config.ts";
 import { type Sql } from "../platform/database/database.ts";
 import { type Log } from "../platform/logger.ts";
 import { warnRarely } from "../platform/rare-warnings.ts";
 import { type WorkMetrics } from "../platform/telemetry/work-metrics.ts";
-import { Campaign, LEASE_MS } from "./campaign.ts";
+import { CampaignRun } from "./campaign-run.ts";
 import { STATUS } from "./enums.ts";
+import { LEASE_MS } from "./lease.ts";
+import { Semaphore } from "./semaphore.ts";
 import { type Sender } from "./sending.ts";
-import { Slots } from "./slots.ts";
 import { type Filter } from "./targets.ts";
 
 const POLL_MS = 300;
-// More than would ever wait for a provider that is away.
+// Larger than the number of campaigns that ever wait for a provider that is away.
 const CAMPAIGNS_MAX = 64;
 
 export type WorkerDeps<Prepared> = {
@@ -21,6 +24,8 @@ export type WorkerDeps<Prepared> = {
   filter: Filter;
   /** Parses recipients as the database stores them. */
   recipientsOf: (stored: unknown) => Recipients;
+  /** Builds the part of a statement that marks tokens as invalid. */
+  markInvalid: typeof markInvalidSql;
   metrics: WorkMetrics;
   log: Log;
 };
@@ -39,25 +44,28 @@ type Row = {
   done_cursor: number;
 };
 
-/** Sends the campaigns whose time has come, also those that a worker left which is gone. */
+/** Sends campaigns that are due, including those of workers that are gone. */
 export class Worker<Prepared> {
   readonly #deps: WorkerDeps<Prepared>;
-  /** of sends whose outcome is not yet recorded */
-  readonly window: { fcm: Slots; apns: Slots };
-  readonly #running = new Map<Campaign<Prepared>, Promise<void>>();
+  /** Bounds of sends whose outcome is not recorded yet. */
+  readonly window: Record<ProviderName, Semaphore>;
+  readonly #undeliverable: Semaphore;
+  readonly #running = new Map<CampaignRun<Prepared>, Promise<void>>();
 
   constructor(deps: WorkerDeps<Prepared>) {
     this.#deps = deps;
     const { canSend, concurrency } = deps.sender;
-    const share = canSend.fcm && canSend.apns ? Math.ceil(concurrency / 2) : concurrency;
-    this.window = { fcm: new Slots(share), apns: new Slots(share) };
+    const configured = Object.values(canSend).filter(Boolean).length;
+    const share = Math.ceil(concurrency / Math.max(1, configured));
+    this.window = perProvider(() => new Semaphore(share));
+    this.#undeliverable = new Semaphore(share);
   }
 
   get running(): number {
     return this.#running.size;
   }
 
-  /** For how long the oldest campaign has been due that no worker has. */
+  /** Returns how long the oldest due campaign has waited for a worker; 0 if there is none. */
   async overdueSeconds(): Promise<number> {
     const [row] = await this.#deps.sql<[{ seconds: number }]>`
       select greatest(0, extract(epoch from now() - min(greatest(scheduled_at, leased_until))))::float8 as seconds
@@ -67,17 +75,17 @@ export class Worker<Prepared> {
     return row.seconds;
   }
 
-  /** Works until the signal; then finishes what is under way and gives the rest back. */
+  /** Works until the signal, then finishes the sends under way and gives the campaigns back. */
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
-      const isBusy = this.#running.size >= CAMPAIGNS_MAX || !(await this.#takeOne());
-      if (isBusy) await setTimeout(POLL_MS, undefined, { signal }).catch(() => undefined);
+      const mustWait = this.#running.size >= CAMPAIGNS_MAX || !(await this.#takeOne());
+      if (mustWait) await setTimeout(POLL_MS, undefined, { signal }).catch(() => undefined);
     }
-    for (const campaign of this.#running.keys()) campaign.stop();
+    for (const run of this.#running.keys()) run.stop();
     await Promise.all(this.#running.values());
   }
 
-  /** False when there is nothing to do. */
+  /** Claims and starts a campaign. Returns false if none is due. */
   async #takeOne(): Promise<boolean> {
     const { sql, log } = this.#deps;
     try {
@@ -87,7 +95,7 @@ export class Worker<Prepared> {
       this.#start(row, worker);
       return true;
     } catch (error) {
-      warnRarely(log, { err: error }, "no campaign could be claimed");
+      warnRarely(log, { err: error }, "claiming a campaign failed");
       return false;
     }
   }
@@ -109,11 +117,12 @@ export class Worker<Prepared> {
       iconUrl: row.icon_url,
       deepLink: row.deep_link,
     };
-    const campaign = new Campaign({ ...this.#deps, slots: this.window }, lease, walk, message);
-    log.info({ notification: row.id, launch: row.launch }, "campaign begins");
+    const windows = { ...this.window, none: this.#undeliverable };
+    const run = new CampaignRun({ ...this.#deps, windows }, lease, walk, message);
+    log.info({ campaign: row.id, launch: row.launch }, "campaign begins");
     this.#running.set(
-      campaign,
-      campaign.run().finally(() => this.#running.delete(campaign)),
+      run,
+      run.run().finally(() => this.#running.delete(run)),
     );
   }
 }

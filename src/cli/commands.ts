@@ -1,4 +1,4 @@
-import { once } from "node:events";
+import { constants, setPriority } from "node:os";
 
 import { buildWrite } from "../app.ts";
 import { answerHeartbeats } from "../processes/heartbeat.ts";
@@ -8,6 +8,7 @@ import { type Sql, openDatabase } from "../platform/database/database.ts";
 import { isAway } from "../platform/database/postgres-errors.ts";
 import { DependencyAway, UsageError } from "../platform/errors.ts";
 import { checkHost, untilFree } from "../platform/http/listener.ts";
+import { untilAborted } from "../platform/lifecycle.ts";
 import { type Log, openLog } from "../platform/logger.ts";
 import { migrate } from "../platform/database/migrate.ts";
 import { type Opened, ownDatabase, shareDatabase } from "../platform/database/open-database.ts";
@@ -19,7 +20,7 @@ import { type Program, Supervisor, tellReady } from "../processes/supervisor.ts"
 
 /** Everything from nothing: the embedded database unless one is configured, its schema, a demo project, and the processes. */
 export async function start(config: Config): Promise<void> {
-  const stopped = untilStopped();
+  const signal = stopSignal();
   await checkHost(config.host);
   await using own = await ownDatabase(config);
   await migrateDatabase(own);
@@ -29,16 +30,12 @@ export async function start(config: Config): Promise<void> {
   // Before `work` looks for what a lost database had, so that neither takes the other's id.
   const demo =
     config.databaseUrl === undefined ? await withProjects(config, demoProject) : undefined;
-  const supervisor = new Supervisor(log);
-  try {
-    const serverKeys = made === undefined ? config.serverKeys : [made.serverKey];
-    const url = await startAll(supervisor, { ...own, config: { ...own.config, serverKeys } }, log);
-    log.info({ url, workers: config.workers }, "started");
-    if (demo !== undefined) STDOUT.write(greeting(url, demo, made));
-    await Promise.race([stopped, supervisor.failed]);
-  } finally {
-    await supervisor.stop();
-  }
+  await using supervisor = new Supervisor(log);
+  const serverKeys = made === undefined ? config.serverKeys : [made.serverKey];
+  const url = await startAll(supervisor, { ...own, config: { ...own.config, serverKeys } }, log);
+  log.info({ url, workers: config.workers }, "started");
+  if (demo !== undefined) STDOUT.write(greeting(url, demo, made));
+  await Promise.race([untilAborted(signal), supervisor.failed]);
 }
 
 /** The serving processes on one port, and one that works in the background. */
@@ -72,31 +69,29 @@ export type ServeOptions = { reusePort?: boolean; kept?: boolean };
 export async function serve(config: Config, { kept, reusePort }: ServeOptions): Promise<void> {
   if (config.databaseUrl === undefined)
     throw new UsageError("serve needs DATABASE_URL; `start` brings a database of its own");
-  const stopped = untilStopped();
+  const signal = stopSignal();
   await checkHost(config.host);
   const log = openLog(config.logLevel);
   // With `start`, the supervisor has already warned for all its processes.
   if (kept !== true) warnWithoutKeys(config, log);
-  const server = await startServer(config, config.databaseUrl, {
+  await using server = await startServer(config, config.databaseUrl, {
     log,
     ...(reusePort !== undefined && { reusePort }),
   }).catch(rethrow);
   tellReady(server.url);
-  await stopped;
-  await server.stop({ leave: true });
+  await untilAborted(signal);
+  await server.leave();
 }
 
 /** One process that sends campaigns, on a migrated database or beside a running `start`. */
 export async function sendCampaigns(config: Config): Promise<void> {
-  const stopped = untilStopped();
+  const signal = stopSignal();
+  // Where a serving process wants the same core, it goes first: clients wait for it.
+  setPriority(constants.priority.PRIORITY_BELOW_NORMAL);
   // What only this command needs.
   const { runWork } = await import("../processes/work.ts");
   await using shared = await shareDatabase(config);
-  const stopping = new AbortController();
-  const working = runWork(shared.config, shared.databaseUrl, stopping.signal);
-  await Promise.race([stopped, working]);
-  stopping.abort();
-  await working;
+  await runWork(shared.config, shared.databaseUrl, signal);
 }
 
 export async function runMigrations(config: Config): Promise<void> {
@@ -112,12 +107,8 @@ export async function withDatabase<T>(
 ): Promise<T> {
   await using shared = await shareDatabase(config);
   await migrateDatabase(shared);
-  const sql = openDatabase(shared.databaseUrl, { connections: 2 });
-  try {
-    return await work(sql, shared.config);
-  } finally {
-    await sql.end({ timeout: 1 });
-  }
+  await using sql = openDatabase(shared.databaseUrl, { connections: 2 });
+  return await work(sql, shared.config);
 }
 
 /** The same for what goes through the commit log. */
@@ -143,12 +134,8 @@ export function print(text: string): void {
 
 async function migrateDatabase({ config, databaseUrl }: Opened): Promise<string[]> {
   const url = config.databaseDirectUrl ?? databaseUrl;
-  const sql = openDatabase(url, { connections: 1, unbounded: true });
-  try {
-    return await migrate(sql).catch(rethrow);
-  } finally {
-    await sql.end({ timeout: 1 });
-  }
+  await using sql = openDatabase(url, { connections: 1, unbounded: true });
+  return await migrate(sql).catch(rethrow);
 }
 
 /** Names the database when that is what failed: the driver's own message does not. */
@@ -209,17 +196,17 @@ function describeKey(made: ServerKey | undefined): string {
     : "Server key: `floodgate key show` prints it";
 }
 
-/** Resolves at the first signal to stop. A second one must not cut the drain short: npm forwards what the terminal sends, too. */
-async function untilStopped(): Promise<void> {
-  process.on("SIGTERM", () => undefined);
-  process.on("SIGINT", () => undefined);
+/**
+ * Returns a signal that is aborted by the first request to stop. A second one must not cut the drain short: npm forwards what the
+ * terminal sends, too.
+ */
+function stopSignal(): AbortSignal {
+  const stopping = new AbortController();
+  // "disconnect": the IPC channel closed, the supervisor has exited.
+  for (const event of ["SIGTERM", "SIGINT", "disconnect"])
+    process.on(event, () => stopping.abort());
   answerHeartbeats();
   // The supervisor exited before this process could listen for "disconnect".
-  if (process.send !== undefined && !process.connected) return;
-  await Promise.race([
-    once(process, "SIGTERM"),
-    once(process, "SIGINT"),
-    // The IPC channel closed: the supervisor has exited.
-    once(process, "disconnect"),
-  ]);
+  if (process.send !== undefined && !process.connected) stopping.abort();
+  return stopping.signal;
 }

@@ -6,8 +6,9 @@ import { type Condition, type Group, type Leaf, type NumberLeaf } from "./condit
 type Fragment = PendingQuery<Row[]>;
 
 /**
- * The devices `d` that a condition means, for a where clause. "indexed" finds them among all devices; "filter" is for devices that
- * are walked anyway: it looks at nothing but the row, and no index tempts the planner away from the walk.
+ * Returns a WHERE clause that selects the devices `d` that meet a condition. "indexed" finds them
+ * among all devices. "filter" is for devices that are walked anyway: it reads only the row, and
+ * offers the planner no index in place of the walk.
  */
 export function whereSql(sql: Queryable, tree: Condition, mode: "indexed" | "filter"): Fragment {
   const condition = simplify(tree);
@@ -20,7 +21,7 @@ export function whereSql(sql: Queryable, tree: Condition, mode: "indexed" | "fil
 
 type Selective = Group | Leaf;
 
-/** Without match-all nodes, groups of one, and groups directly in groups of their own kind. */
+/** Removes match-all nodes, groups of one, and groups directly in groups of their own kind. */
 function simplify(tree: Condition): Condition {
   if (tree.type !== "group") return tree;
   const children = tree.conditions.map((child) => simplify(child));
@@ -38,17 +39,20 @@ function isSelective(condition: Condition): condition is Selective {
   return condition.type !== "all";
 }
 
-/** Devices of which all of these hold, looked for in the row itself. */
+/** Selects devices that meet all conditions, by the row itself. */
 function onRow(sql: Queryable, conditions: Condition[]): Fragment {
   return sql`jsonb_path_match(d.properties, ${pathOf(conditions, "AND")}::jsonpath, silent => true)`;
 }
 
-/** The same by the index on properties, which serves any conditions but ranges of numbers. */
+/** Selects devices by the index on properties, which serves all conditions but ranges of numbers. */
 function inIndex(sql: Queryable, conditions: Condition[], join: Group["join"]): Fragment {
   return sql`d.properties @@ ${pathOf(conditions, join)}::jsonpath`;
 }
 
-/** Devices of which all of these hold: one look at the index and semijoins, among which the planner chooses where to begin. */
+/**
+ * Selects devices that meet all conditions, by one lookup in the index and semijoins. The planner
+ * chooses which of them comes first.
+ */
 function inAll(sql: Queryable, conditions: Condition[]): Fragment {
   const { plain, ranges, groups } = sorted(conditions);
   const clauses = [
@@ -59,7 +63,10 @@ function inAll(sql: Queryable, conditions: Condition[]): Fragment {
   return clauses.reduce((before, clause) => sql`${before} and ${clause}`);
 }
 
-/** The ids of the devices of which any of these holds: each part by its own index, where an OR would look at all devices. */
+/**
+ * Selects the ids of devices that meet any of the conditions, each by its own index. An OR would
+ * scan all devices.
+ */
 function idsOfAny(sql: Queryable, conditions: Condition[]): Fragment {
   const { plain, ranges, groups } = sorted(conditions);
   const where = [
@@ -89,7 +96,7 @@ function hasRange(condition: Condition): boolean {
   return condition.type === "number" && condition.operator !== "int_eq";
 }
 
-/** What is asked of the numbers of one property: one of them is above a bound, and one below another. */
+/** Bounds for the numbers of one property: one of them is above the lower, and one below the upper. */
 type Span = { key: string; lower?: NumberLeaf; upper?: NumberLeaf };
 
 function spanOf(range: NumberLeaf): Span {
@@ -98,7 +105,7 @@ function spanOf(range: NumberLeaf): Span {
     : { key: range.key, upper: range };
 }
 
-/** Ranges of one property together, because each of them alone may hold for nearly every device. */
+/** Merges the ranges of each property, because each of them alone may hold for nearly every device. */
 function spans(ranges: NumberLeaf[]): Span[] {
   const byKey = new Map<string, Span>();
   for (const range of ranges) {
@@ -113,7 +120,7 @@ function spans(ranges: NumberLeaf[]): Span[] {
   return [...byKey.values()];
 }
 
-/** Of any number of ranges one for each side of each property: what is in another one is in that one, too. */
+/** Keeps the widest range per side of each property; in an OR it includes the narrower ones. */
 function loosest(ranges: NumberLeaf[]): NumberLeaf[] {
   const bySide = new Map<string, NumberLeaf>();
   for (const range of ranges) {
@@ -124,7 +131,7 @@ function loosest(ranges: NumberLeaf[]): NumberLeaf[] {
   return [...bySide.values()];
 }
 
-/** Whether less is on this side of the first bound than on the same side of the second. */
+/** Returns whether the first bound admits fewer numbers than the second one of the same side. */
 function isTighter(one: NumberLeaf, other: NumberLeaf): boolean {
   if (one.number === other.number) return one.operator === "int_gt" || one.operator === "int_lt";
   return one.number > other.number === (spanOf(one).lower !== undefined);
@@ -133,17 +140,17 @@ function isTighter(one: NumberLeaf, other: NumberLeaf): boolean {
 function inSpan(sql: Queryable, span: Span): Fragment {
   const found = sql`d.id in (${idsInSpan(sql, span)})`;
   const { lower, upper } = span;
-  // Of several numbers one may be above and another below, with none between: such devices are all looked at.
+  // Several numbers may meet one bound each with none between them, so the row decides.
   return lower === undefined || upper === undefined
     ? found
     : sql`${found} and ${onRow(sql, [lower, upper])}`;
 }
 
-/** With both bounds also the devices where NaN tells of several numbers. */
+/** Selects ids by the bounds. With both of them it includes devices that NaN marks as having several numbers. */
 function idsInSpan(sql: Queryable, { key, lower, upper }: Span): Fragment {
   const above = lower && sql`value ${compare(sql, lower)} ${String(lower.number)}::numeric`;
   const below = upper && sql`value ${compare(sql, upper)} ${String(upper.number)}::numeric`;
-  // NaN is greater than all numbers here.
+  // PostgreSQL sorts NaN above all numbers.
   let holds = below ?? sql`${above ?? sql`true`} and value < 'NaN'`;
   if (above !== undefined && below !== undefined)
     holds = sql`(${above} and ${below} or value = 'NaN')`;
@@ -169,8 +176,9 @@ function pathOf(conditions: Condition[], join: Group["join"]): string {
 }
 
 /**
- * In the lax mode of jsonpath a list is compared element by element, and values of different types are not equal, less or greater.
- * Keys and texts are quoted as in JSON, except that jsonpath refuses NUL, which neither can have.
+ * Returns a condition as jsonpath. Its lax mode compares a list element by element, and values of
+ * different types are neither equal nor less nor greater. Texts are quoted as in JSON; they hold no
+ * NUL, which jsonpath refuses.
  */
 function jsonPath(condition: Condition): string {
   if (condition.type === "all") return "(1 == 1)";

@@ -2,7 +2,7 @@ import { AppError } from "../platform/errors.ts";
 import { isRecord } from "../platform/bodies/json.ts";
 import { longerThan, wrongKey, wrongText } from "./properties.ts";
 
-/** Groups within groups. */
+/** Limit of groups within groups. */
 export const DEPTH_MAX = 16;
 export const LEAVES_MAX = 200;
 export const OPERAND_LENGTH_MAX = 1024;
@@ -19,7 +19,7 @@ export type TextOperator = (typeof TEXT_OPERATORS)[number];
 export type NumberOperator = (typeof NUMBER_OPERATORS)[number];
 
 export type TextLeaf = { type: "text"; key: string; operator: TextOperator; value: string };
-/** `value` is the operand as it was written. */
+/** A comparison with a number; `value` is the operand as the client wrote it. */
 export type NumberLeaf = {
   type: "number";
   key: string;
@@ -29,10 +29,10 @@ export type NumberLeaf = {
 };
 export type Leaf = TextLeaf | NumberLeaf;
 export type Group = { type: "group"; join: (typeof JOINS)[number]; conditions: Condition[] };
-/** Which devices are meant. */
+/** A condition tree that devices meet or not. */
 export type Condition = { type: "all" } | Group | Leaf;
 
-/** The wire's form of a condition, with all its keys. */
+/** A condition as the wire has it, with all of its keys. */
 export type ConditionNode = {
   conditions: ConditionNode[] | null;
   key: string | null;
@@ -41,7 +41,7 @@ export type ConditionNode = {
   join_type: string | null;
 };
 
-/** Throws AppError when the value is anything but a whole and well-formed condition tree. */
+/** Parses a condition tree. Throws an AppError that names the first clause at fault. */
 export function parseConditions(value: unknown): Condition {
   return new Parser().node(value, "", 0);
 }
@@ -76,7 +76,10 @@ class Parser {
   }
 }
 
-/** A node without anything means all devices. One with a misspelt field does not: nobody should reach everyone by accident. */
+/**
+ * Returns whether a node is empty, which selects all devices. A node with only unknown fields is
+ * refused, so that a misspelt field does not select all devices by accident.
+ */
 function isEmpty(node: Record<string, unknown>, path: string): boolean {
   if (FIELDS.some((name) => (node[name] ?? null) !== null)) return false;
   const names = Object.keys(node);
@@ -132,7 +135,7 @@ function wrong(path: string, what: string): AppError {
   return new AppError("invalid", `wrong condition clause ${path === "" ? "it" : path} ${what}`);
 }
 
-/** What parses to the same tree, with every key of every node. */
+/** Returns the tree in the form of the wire, which parses to the same tree. */
 export function normaliseConditions(tree: Condition): ConditionNode {
   const node = { conditions: null, key: null, value: null, operator: null, join_type: null };
   if (tree.type === "all") return node;

@@ -7,7 +7,7 @@ import { type DeviceInput, parseDevice } from "./schema.ts";
 /** A device to import. A property that is null is removed. */
 export type Line = DeviceInput & { properties: Map<string, PropertyChange["value"]> };
 
-/** Throws AppError that says what is wrong with the line. */
+/** Parses a line of an import. Throws an AppError that names the problem. */
 export function parseLine(text: string): Line {
   const line = parseJson(text);
   if (line === undefined) throw new AppError("invalid", "not JSON");
@@ -39,7 +39,7 @@ function entriesOf(given: unknown): [string, unknown][] {
   throw new AppError("invalid", "properties must be an object");
 }
 
-/** Of a list of single properties, as the routes answer with. */
+/** Reads a list of objects with one property each, as the routes answer. */
 function listedEntries(given: unknown): [string, unknown][] {
   if (!Array.isArray(given))
     throw new AppError("invalid", "device_properties must be a list of objects with one key each");

@@ -6,12 +6,12 @@ import { AppError } from "../platform/errors.ts";
 import { type Line, parseLine } from "./import-line.ts";
 import { PROPERTIES_BYTES_MAX, insertNumbers, replaceNumbers, tooLarge } from "./properties.ts";
 
-// Small enough for each statement to end long before its time limit, and for other writers not to wait long for the rows.
+// Small enough that each statement ends long before its time limit, and other writers do not wait long.
 const CHUNK_DEVICES_MAX = 10_000;
 const CHUNK_CHARACTERS_MAX = 8 * 2 ** 20;
-// One connection of PostgreSQL uses one core.
+// Each connection of PostgreSQL uses one core.
 const WRITERS = 2;
-/** So many of the refused lines are told in full. */
+/** Limit of refused lines that are reported in full. */
 export const PROBLEMS_MAX = 100;
 
 /** `devices` counts good lines, `bad` refused ones; blank lines are only in `lines`. */
@@ -20,8 +20,9 @@ export type ImportProblem = { line: number; reason: string };
 export type ImportResult = ImportProgress & { problems: ImportProblem[] };
 
 /**
- * Makes or changes one device for each line of JSON, as if the lines were applied one after the other: properties are added to those
- * that a device has. Wrong lines are skipped and told. What was imported before an error stays.
+ * Creates or changes one device for each line of JSON, as if one line were applied after the other.
+ * Properties are added to those that a device has. Skips wrong lines and reports them. Keeps the
+ * devices that were imported before an error.
  */
 export async function importDevices(
   sql: Sql,
@@ -42,15 +43,15 @@ export async function importDevices(
     }
     await writer.write(chunk);
   } finally {
-    // Also when the lines end in an error: nothing is written after that is told.
+    // After an error, too, the caller must not see writes that come later.
     await writer.finish();
   }
-  // The planner must know at once what the devices are like.
+  // The planner needs the statistics for searches right after the import.
   await sql`analyze devices, device_numbers`;
   return { ...writer.counts, problems: problems.first };
 }
 
-/** Lines that were refused: those that cannot be read, and those that a device cannot take. */
+/** Collects refused lines: malformed ones, and those whose properties would become too large. */
 class Problems {
   readonly #all: ImportProblem[] = [];
 
@@ -64,11 +65,11 @@ class Problems {
 }
 
 type NumberedLine = Line & { number: number };
-/** What is said of each device, in the order of the lines. */
-type Said = Map<string, [NumberedLine, ...NumberedLine[]]>;
+/** Lines by external id, in their order. */
+type LinesByDevice = Map<string, [NumberedLine, ...NumberedLine[]]>;
 
 class Chunk {
-  readonly devices: Said = new Map();
+  readonly devices: LinesByDevice = new Map();
   readonly counts = { lines: 0, devices: 0, bad: 0 };
   readonly #problems: Problems;
   #characters = 0;
@@ -81,7 +82,7 @@ class Chunk {
     return this.counts.devices >= CHUNK_DEVICES_MAX || this.#characters >= CHUNK_CHARACTERS_MAX;
   }
 
-  /** The text of a line, or why there is none. */
+  /** Adds a line by its text, or as refused by its error. */
   add(number: number, text: string | AppError): void {
     this.counts.lines++;
     if (typeof text === "string" && text.trim() === "") return;
@@ -89,9 +90,9 @@ class Chunk {
       if (typeof text !== "string") throw text;
       this.#characters += text.length;
       const line = { ...parseLine(text), number };
-      const said = this.devices.get(line.externalId);
-      if (said === undefined) this.devices.set(line.externalId, [line]);
-      else said.push(line);
+      const known = this.devices.get(line.externalId);
+      if (known === undefined) this.devices.set(line.externalId, [line]);
+      else known.push(line);
       this.counts.devices++;
     } catch (error) {
       if (!(error instanceof AppError)) throw error;
@@ -106,7 +107,7 @@ class Chunk {
   }
 }
 
-/** Writes some chunks at a time, but those that have a device in common one after the other. */
+/** Writes several chunks at a time, but those that share a device one after the other. */
 class Writer {
   readonly #sql: Sql;
   readonly #problems: Problems;
@@ -120,11 +121,11 @@ class Writer {
     this.#onProgress = onProgress;
   }
 
-  /** Resolves when there is room for the next one. Throws the error of one before it. */
+  /** Writes a chunk. Waits until there is room for the next one. Throws the error of an earlier one. */
   async write(chunk: Chunk): Promise<void> {
     for (const [other, written] of this.#writing) if (other.sharesDevice(chunk)) await written;
     const written = this.#write(chunk);
-    // Its error is thrown where it is waited for.
+    // The error is thrown where the chunk is awaited.
     written.catch(() => undefined);
     this.#writing.set(chunk, written);
     if (this.#writing.size >= WRITERS) await Promise.race(this.#writing.values());
@@ -134,7 +135,7 @@ class Writer {
     return { ...this.#written };
   }
 
-  /** Waits for what is being written. Throws the error of any of it. */
+  /** Waits for all writes. Throws the first error of any of them. */
   async finish(): Promise<void> {
     const settled = await Promise.allSettled(this.#writing.values());
     const failed = settled.find((one) => one.status === "rejected");
@@ -153,19 +154,19 @@ class Writer {
   }
 }
 
-/** Returns the lines that were refused, because the properties of their device would have become too large. */
-async function writeDevices(sql: Sql, devices: Said): Promise<NumberedLine[]> {
+/** Writes devices. Returns the lines that would make the properties of their device too large. */
+async function writeDevices(sql: Sql, devices: LinesByDevice): Promise<NumberedLine[]> {
   const tooLargeIds = await tryWrite(sql, devices);
   if (tooLargeIds.length === 0) return [];
   const refused: NumberedLine[] = [];
   const others = new Map(devices);
   for (const id of tooLargeIds) {
-    const said = devices.get(id) ?? [];
+    const known = devices.get(id) ?? [];
     others.delete(id);
-    if (said.length === 1) refused.push(...said);
-    // Some of them may do.
+    if (known.length === 1) refused.push(...known);
+    // Some of the lines may fit.
     else
-      for (const line of said) refused.push(...(await writeDevices(sql, new Map([[id, [line]]]))));
+      for (const line of known) refused.push(...(await writeDevices(sql, new Map([[id, [line]]]))));
   }
   return [...refused, ...(await writeDevices(sql, others))];
 }
@@ -180,13 +181,13 @@ class TooLarge extends Error {
   }
 }
 
-/** Writes all, or nothing: then returns those whose properties would become too large. */
-async function tryWrite(sql: Sql, devices: Said): Promise<string[]> {
+/** Writes all devices or none. If none, returns the ids of those whose properties would become too large. */
+async function tryWrite(sql: Sql, devices: LinesByDevice): Promise<string[]> {
   if (devices.size === 0) return [];
   const merged = [...devices.values()].map(merge);
   try {
     await sql.begin(async (tx) => {
-      // Nobody is told that a chunk is stored: the statement after the last one waits for the disk.
+      // No chunk is acknowledged; the statement after the last chunk waits for the disk.
       await tx`set local synchronous_commit = off`;
       await stage(tx, merged);
       const { changed, large } = await upsertStaged(tx);
@@ -205,7 +206,7 @@ async function tryWrite(sql: Sql, devices: Said): Promise<string[]> {
   }
 }
 
-/** As if one came after the other. */
+/** Merges lines of one device as if they were applied one after the other. */
 function merge([first, ...more]: [Line, ...Line[]]): Line {
   const last = more.at(-1);
   if (last === undefined) return first;
@@ -213,7 +214,10 @@ function merge([first, ...more]: [Line, ...Line[]]): Line {
   return { ...last, properties: new Map(lines.flatMap(({ properties }) => [...properties])) };
 }
 
-/** Tells whether devices were there before, and whether one may now be too large. Those that stay as they were are left alone. */
+/**
+ * Upserts the staged devices, but leaves unchanged ones alone. Returns whether known devices were
+ * changed, and whether a device may have become too large.
+ */
 async function upsertStaged(tx: Queryable): Promise<{ changed: boolean; large: boolean }> {
   await tx`
     create temporary table written (id bigint, properties jsonb, fresh boolean) on commit drop`;
@@ -221,11 +225,11 @@ async function upsertStaged(tx: Queryable): Promise<{ changed: boolean; large: b
     with upserted as (
       insert into devices as d (id, external_id, push_token, send_platform, device_platform, properties)
       overriding system value
-      -- Who is known has an id: one that the sequence gave for nothing would be lost.
+      -- Known devices keep their id, so that the import consumes none for them.
       select case when known.id is null then nextval((select pg_get_serial_sequence('devices', 'id')::regclass)) else known.id end,
         staged.*
       from staged left join devices known on known.external_id = staged.external_id
-      -- In one order everywhere, so that two imports cannot deadlock over the same rows.
+      -- Every writer locks devices in this order, so that no two of them can deadlock.
       order by staged.external_id
       on conflict (external_id) do update set push_token = excluded.push_token,
         send_platform = excluded.send_platform, device_platform = excluded.device_platform,
@@ -244,7 +248,7 @@ async function upsertStaged(tx: Queryable): Promise<{ changed: boolean; large: b
   return row;
 }
 
-/** Throws TooLarge. Looks at what was written: while it is, nobody else changes it. */
+/** Checks the rows just written, which the transaction has locked. Throws TooLarge. */
 async function checkSizes(tx: Queryable): Promise<void> {
   const rows = await tx<{ id: string }[]>`
     select external_id as id from written join devices using (id)
@@ -285,7 +289,7 @@ const ESCAPES = new Map([
   ["\r", "\\r"],
 ]);
 
-/** As PostgreSQL's text format for COPY wants it. */
+/** Escapes text for PostgreSQL's text format of COPY. */
 function escape(text: string): string {
   return text.replaceAll(/[\\\t\n\r]/g, (character) => ESCAPES.get(character) ?? character);
 }

@@ -1,11 +1,14 @@
 import { AppError } from "../platform/errors.ts";
 
-/** More than any device takes, however it is escaped. */
+/** Limit of a line, above the size of any valid device however it is escaped. */
 export const LINE_BYTES_MAX = 2 ** 20;
 
 const LINE_END = 0x0a;
 
-/** The lines of a text in UTF-8, or what is wrong with one. No more than a line and a chunk is held, whatever comes. */
+/**
+ * Splits UTF-8 text into lines, and yields an error in place of a line that is malformed. Holds at
+ * most one line and one chunk.
+ */
 export async function* linesOf(
   chunks: AsyncIterable<Uint8Array>,
 ): AsyncGenerator<string | AppError> {
@@ -22,9 +25,9 @@ export async function* linesOf(
   if (!line.isEmpty) yield line.take();
 }
 
-/** The line that is being read. Of one that is too long only the length is kept. */
+/** The line that is being read. Keeps only the length of a line that is too long. */
 class OpenLine {
-  // This one drops a byte order mark; the next ones, for the lines after the first, do not.
+  // Only the decoder of the first line drops a byte order mark.
   #decoder = new TextDecoder("utf-8", { fatal: true });
   #parts: Uint8Array[] = [];
   #bytes = 0;

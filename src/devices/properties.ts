@@ -8,17 +8,17 @@ export const KEY_LENGTH_MAX = 255;
 export const LIST_LENGTH_MAX = 1000;
 export const CHANGES_MAX = 1000;
 const NUMBER_MAX = Number.MAX_SAFE_INTEGER;
-/** Of all the properties of a device together, as JSON. */
+/** Limit of all properties of a device together, as JSON. */
 export const PROPERTIES_BYTES_MAX = 65_536;
 
 export type Scalar = string | number | boolean;
 export type PropertyValue = Scalar | Scalar[];
-/** By key, as the database keeps them. */
+/** Properties by key, as the database stores them. */
 export type Properties = Record<string, PropertyValue>;
-/** Null removes. */
+/** Sets a property, or removes it by null. */
 export type PropertyChange = { key: string; value: PropertyValue | null };
 
-/** The changes of a `[{"key", "value"}]` list, in its order. Throws AppError that names the first element, or key, that is wrong. */
+/** Parses a `[{"key", "value"}]` list. Throws an AppError that names the first wrong element or key. */
 export function parseProperties(list: unknown): PropertyChange[] {
   if (!Array.isArray(list)) throw new AppError("invalid", "properties must be a list");
   if (list.length > CHANGES_MAX)
@@ -39,7 +39,7 @@ function parseChange(element: unknown, index: number): PropertyChange {
   return { key: String(key), value: parseValue(value, String(key)) };
 }
 
-/** The value of a property, or null for its removal. Throws AppError that names the key. */
+/** Parses the value of a property; null removes it. Throws an AppError that names the key. */
 export function parseValue(value: unknown, key: string): PropertyValue | null {
   if (value === null) return null;
   const at = `the value of ${JSON.stringify(key)}`;
@@ -52,7 +52,7 @@ export function parseValue(value: unknown, key: string): PropertyValue | null {
 function parseScalar(value: unknown, at: string): Scalar {
   if (typeof value === "boolean") return value;
   if (typeof value === "number") {
-    // Of larger ones digits would be lost.
+    // Larger numbers would lose digits.
     if (Math.abs(value) <= NUMBER_MAX) return value;
     throw new AppError("invalid", `${at} must be from -${NUMBER_MAX} to ${NUMBER_MAX}`);
   }
@@ -63,7 +63,7 @@ function parseScalar(value: unknown, at: string): Scalar {
   return value;
 }
 
-/** Throws AppError when the changes alone are more than a device may have. */
+/** Throws an AppError if the changes alone exceed the limit of a device. */
 export function checkSize(changes: PropertyChange[]): void {
   let bytes = 2;
   for (const { key, value } of changes)
@@ -71,7 +71,7 @@ export function checkSize(changes: PropertyChange[]): void {
   if (bytes > PROPERTIES_BYTES_MAX) throw tooLarge();
 }
 
-/** What is wrong with the key of a property, if anything. */
+/** Returns the problem of a property's key, if it has one. */
 export function wrongKey(key: unknown): string | undefined {
   if (typeof key !== "string") return "must be a string";
   if (key === "") return "must not be empty";
@@ -79,21 +79,21 @@ export function wrongKey(key: unknown): string | undefined {
   return wrongText(key);
 }
 
-/** What keeps PostgreSQL from holding a text as it is, if anything. */
+/** Returns why PostgreSQL cannot store a text unchanged, if it cannot. */
 export function wrongText(text: string): string | undefined {
   if (text.includes("\0")) return "must not contain NUL";
   if (!text.isWellFormed()) return "must be well-formed Unicode";
   return undefined;
 }
 
-/** In characters as PostgreSQL counts them. */
+/** Compares the length in characters as PostgreSQL counts them. */
 export function longerThan(text: string, lengthMax: number): boolean {
   return (
     text.length > lengthMax && (text.length > 2 * lengthMax || Array.from(text).length > lengthMax)
   );
 }
 
-/** The wire's form: one object for each property, by key in the order of code points. */
+/** Returns one object for each property, as the wire has them, by key in the order of code points. */
 export function wireProperties(properties: Record<string, unknown>): Record<string, unknown>[] {
   return Object.entries(properties)
     .toSorted(([a], [b]) => Buffer.compare(Buffer.from(a), Buffer.from(b)))
@@ -101,8 +101,9 @@ export function wireProperties(properties: Record<string, unknown>): Record<stri
 }
 
 /**
- * Applies changes in their order to one device, its numbers included, all or nothing. Returns its properties, undefined when there
- * is no such device. Throws AppError when they would become too large; in a transaction of the caller it must then be rolled back.
+ * Applies all changes to one device in their order, or none. Returns its properties, or undefined if
+ * there is no such device. Throws an AppError if they would become too large; a transaction of the
+ * caller must then be rolled back.
  */
 export async function applyProperties(
   sql: Queryable,
@@ -115,7 +116,7 @@ export async function applyProperties(
 }
 
 async function change(sql: Queryable, deviceId: bigint | number, changes: PropertyChange[]) {
-  // Locked by a statement of its own: the next one then sees the numbers of whoever had the lock before.
+  // A statement of its own takes the lock, so that the next one sees the numbers of its previous holder.
   const [before] = await sql<{ properties: Properties }[]>`
     select properties from devices where id = ${deviceId} for no key update`;
   if (before === undefined || changes.length === 0) return before?.properties;
@@ -142,7 +143,7 @@ export async function insertNumbers(sql: Queryable, given: Source): Promise<void
   await sql`insert into device_numbers ${numbersOf(sql, given)}`;
 }
 
-/** Makes the numbers of devices what their properties are. The caller holds their locks since a statement before. */
+/** Replaces the numbers of devices. The caller has locked the devices by an earlier statement. */
 export async function replaceNumbers(sql: Queryable, given: Source): Promise<void> {
   await sql`
     with numbers as materialized (${numbersOf(sql, given)}), stale as (
@@ -153,8 +154,8 @@ export async function replaceNumbers(sql: Queryable, given: Source): Promise<voi
 }
 
 /**
- * Each number of each property, and NaN for a list that may have several: a device where one number is above a bound and another one
- * below is then found without looking at all that have one above.
+ * Selects each number of each property, and NaN for a list that may hold several. NaN finds devices
+ * with one number above a bound and another one below, without a scan of all that have one above.
  */
 function numbersOf(sql: Queryable, given: Source) {
   return sql`

@@ -11,7 +11,7 @@ import {
 import { isRecord } from "../platform/bodies/json.ts";
 
 const EXTERNAL_IDS_MAX = 10_000;
-/** Longest external id that is looked up: no device can be created with a longer one. */
+/** Limit of external ids in lookups; no device can be created with a longer one. */
 export const EXTERNAL_ID_TEXT_MAX = 1024;
 
 /**

@@ -1,10 +1,19 @@
 import { Elysia } from "elysia";
 
-import { queryParameter } from "../platform/http/docs.ts";
-import { detail, envelope, fieldsOf, jsonBody, literal, readJson, wholeOf } from "../wire/jraze.ts";
+import { jsonBody, queryParameter } from "../platform/http/docs.ts";
+import { queryOf } from "../platform/http/parameters.ts";
+import { mount } from "../platform/http/policy.ts";
+import {
+  detail,
+  envelope,
+  fieldsOf,
+  literal,
+  readJson,
+  renderEnvelope,
+  wholeOf,
+} from "../wire/jraze.ts";
 import { textOf } from "../platform/fields.ts";
 import { ORDER_BYS_RULE, ordering } from "../platform/database/ordering.ts";
-import { type ServerKeys } from "../platform/http/server-keys.ts";
 import { type Condition, parseConditions } from "./conditions.ts";
 import { parseProperties } from "./properties.ts";
 import { EXTERNAL_ID_TEXT_MAX } from "./recipients.ts";
@@ -29,14 +38,15 @@ const SEARCH_ORDER = {
 
 export type DeviceRoutesDeps = {
   devices: Devices;
-  serverKeys: ServerKeys;
-  /** What became of the device in campaigns. */
+  /** Returns the events of a device in campaigns. */
   events: (externalId: string, query: URLSearchParams) => Promise<object>;
 };
 
-export function deviceRoutes({ devices, serverKeys, events }: DeviceRoutesDeps) {
-  return new Elysia({ name: "devices" })
-    .onTransform(({ request }) => serverKeys.check(request))
+export function deviceRoutes({ devices, events }: DeviceRoutesDeps) {
+  return new Elysia({
+    name: "devices",
+    ...mount({ audience: "backend", tag: "Push", errors: renderEnvelope }),
+  })
     .put(
       "/devices",
       async ({ request }) =>
@@ -74,8 +84,7 @@ export function deviceRoutes({ devices, serverKeys, events }: DeviceRoutesDeps) 
     )
     .get(
       "/devices/:external_id/notifications",
-      async ({ params, request }) =>
-        envelope(await events(params.external_id, new URL(request.url).searchParams)),
+      async ({ params, request }) => envelope(await events(params.external_id, queryOf(request))),
       {
         detail: {
           ...detail("What became of the device in campaigns", EVENTS_EXAMPLE, 400, 403, 404),
@@ -110,7 +119,7 @@ function parseSearch(value: unknown) {
     fields.get(name) === undefined ? absent : fields.get(name);
   const externalIds = texts("external_ids", EXTERNAL_IDS_MAX);
   return {
-    // An empty list is the same as none.
+    // An empty list does not narrow the search.
     externalIds: externalIds.length === 0 ? undefined : externalIds,
     conditions: conditionsOf(fields.get("conditions")),
     start: wholeOf(number("start", 0), "start", 0, START_MAX),
@@ -119,7 +128,7 @@ function parseSearch(value: unknown) {
   };
 }
 
-/** Absent means every device here; null is refused with whatever else is no condition. */
+/** Parses conditions of a search, which default to every device. Null is refused. */
 function conditionsOf(value: unknown): Condition {
   return parseConditions(value === undefined ? {} : value);
 }

@@ -1,7 +1,7 @@
+import { PROVIDERS, type ProviderName } from "../platform/config/push-config.ts";
 import { type Sql } from "../platform/database/database.ts";
 import { AppError } from "../platform/errors.ts";
 import { type OrderBy, orderSql } from "../platform/database/ordering.ts";
-import { DEVICE_PLATFORM, platformOf } from "../platform/push-platforms.ts";
 import {
   type Properties,
   type PropertyChange,
@@ -28,12 +28,12 @@ type Row = {
 };
 
 type Total = { total: number };
-/** Without a device when the page is beyond the last one. */
+/** Holds no device if the page is beyond the last one. */
 type FoundRow = Total & (Row | { id: null });
 
 type WireDevice = ReturnType<typeof wireDevice>;
 
-/** Devices that can be pushed to, and their properties. */
+/** Stores devices and their properties, and finds them. */
 export class Devices {
   readonly #sql: Sql;
 
@@ -41,10 +41,11 @@ export class Devices {
     this.#sql = sql;
   }
 
-  /** Makes the device or takes over what is given; its properties stay. */
+  /** Creates or changes a device; its properties stay. */
   async upsert(device: DeviceInput) {
     const sql = this.#sql;
-    // An insert takes an id also where it then only updates: one that nobody gets. The conflict is with who made the device meanwhile.
+    // The update comes first, because an upsert consumes an id even if it only updates. A conflict
+    // arises with a device that was created meanwhile.
     const [row] = await sql<[Row]>`
       with given (external_id, push_token, send_platform, device_platform) as (
         values (${device.externalId}, ${device.pushToken}, ${device.sendPlatform}::smallint, ${device.devicePlatform}::smallint)
@@ -65,10 +66,11 @@ export class Devices {
     return wireDevice(row);
   }
 
-  /** Throws 404. */
+  /** Returns one device. Throws 404. */
   async get(externalId: string) {
     const sql = this.#sql;
-    // PostgreSQL takes no NUL, so no device has one. The router hands on null for what it cannot decode: that is no device either.
+    // PostgreSQL refuses NUL, so no device has one. The router passes null for an id that it cannot
+    // decode, which matches no device either.
     const [row] = /\0/.test(externalId)
       ? []
       : await sql<Row[]>`select ${columns(sql)} from devices d where external_id = ${externalId}`;
@@ -76,14 +78,14 @@ export class Devices {
     return wireDevice(row);
   }
 
-  /** All changes or none. Throws 404. */
+  /** Applies all changes or none. Throws 404. */
   async setProperties(externalId: string, changes: PropertyChange[]) {
     const { id } = await this.get(externalId);
     if (changes.length > 0) await applyProperties(this.#sql, id, changes);
     return await this.get(externalId);
   }
 
-  /** One page, and how many there are in all. Throws 503 when it takes too long. */
+  /** Returns one page, and the total of all pages. Throws 503 when it takes too long. */
   async search(search: DeviceSearch): Promise<{ total: number; devices: WireDevice[] }> {
     const { externalIds, conditions } = search;
     const rows = await inTime(
@@ -106,7 +108,7 @@ export class Devices {
       ) as d on true`;
   }
 
-  /** What meets the conditions is found first: for a page in order the planner might walk all devices. */
+  /** Finds the matching devices first, because for an ordered page the planner might walk all devices. */
   async #pageOfSome(search: DeviceSearch): Promise<FoundRow[]> {
     const { start, size, orderBys } = search;
     const sql = this.#sql;
@@ -120,16 +122,17 @@ export class Devices {
       ) as d on true`;
   }
 
-  /** Whether one among them would be sent to through that platform. False also where it takes too long to find out. */
-  async has(recipients: Recipients, sendPlatform: number): Promise<boolean> {
+  /**
+   * Returns whether a recipient would be sent to through that provider. False also if it takes too
+   * long to find out.
+   */
+  async has(recipients: Recipients, provider: ProviderName): Promise<boolean> {
     const sql = this.#sql;
-    const reached = Object.values(DEVICE_PLATFORM).filter(
-      (devicePlatform) => platformOf({ sendPlatform, devicePlatform }) !== undefined,
-    );
+    const { sendPlatform, devicePlatforms } = PROVIDERS[provider];
     try {
       const [row] = await sql`
         select 1 from devices d
-        where send_platform = ${sendPlatform} and device_platform = any(${reached}::smallint[])
+        where send_platform = ${sendPlatform} and device_platform = any(${devicePlatforms}::smallint[])
           and not token_invalid and ${recipientsSql(sql, recipients, "filter")} limit 1`;
       return row !== undefined;
     } catch (error) {
@@ -138,7 +141,7 @@ export class Devices {
     }
   }
 
-  /** Throws 503 when it takes too long. */
+  /** Counts the recipients. Throws 503 when it takes too long. */
   async count(recipients: Recipients): Promise<number> {
     const sql = this.#sql;
     const [row] = await inTime(sql<[{ total: number }]>`
@@ -147,7 +150,7 @@ export class Devices {
   }
 }
 
-/** What the database ended is no outage of it, and would not be quicker when it is sent again. */
+/** Turns a timeout of the statement into 503. It is not an outage, and a retry would take as long. */
 async function inTime<Rows>(query: Promise<Rows>): Promise<Rows> {
   try {
     return await query;
@@ -169,7 +172,7 @@ function columns(sql: Sql) {
 
 function wireDevice(row: Row) {
   return {
-    // As long as the document store's ids were, from which clients know it.
+    // Clients expect the length of the document ids of the server before this one.
     _id: row.id.toString(16).padStart(24, "0"),
     id: row.id,
     external_id: row.external_id,

@@ -2,13 +2,12 @@ import { Elysia, t } from "elysia";
 
 import { type SegmentReader } from "../log/segment-reader.ts";
 import { type Sql } from "../platform/database/database.ts";
-import { forSdks } from "../platform/http/cors.ts";
 import { errors, json } from "../platform/http/docs.ts";
-import { AppError } from "../platform/errors.ts";
+import { AppError, renderError } from "../platform/errors.ts";
 import { integer, text } from "../platform/http/parameters.ts";
 import { selectRange } from "../platform/http/range.ts";
 import { Lost } from "../platform/objects/read-faults.ts";
-import { type ServerKeys } from "../platform/http/server-keys.ts";
+import { mount } from "../platform/http/policy.ts";
 import { INLINE_BYTES_MAX, begunStream } from "../platform/streams.ts";
 import { type SessionToken } from "../sessions/token.ts";
 import { type StoredImage, findImage, imageBytes, listImages } from "./reading.ts";
@@ -24,7 +23,16 @@ export function uploadRoutes({ images, authorize }: UploadRoutesDeps) {
     await images.upload(authorize(request), request, projectRequired);
     return new Response();
   };
-  return new Elysia({ name: "image-uploads" })
+  return new Elysia({
+    name: "image-uploads",
+    ...mount({
+      audience: "sdk",
+      tag: "SDK",
+      credential: "session",
+      errors: renderError,
+      acknowledges: "images",
+    }),
+  })
     .post("/v1/ios/images", ({ request }) => upload(request, true), {
       parse: "none",
       detail: uploadDetail("Push images, named by their hashes"),
@@ -38,14 +46,15 @@ export function uploadRoutes({ images, authorize }: UploadRoutesDeps) {
 export type ImageRoutesDeps = {
   sql: Sql;
   reader: SegmentReader;
-  serverKeys: ServerKeys;
   /** Throws 404 unless the text names a session. */
   findSession: (sessionID: string) => Promise<bigint>;
 };
 
-export function imageRoutes({ sql, reader, serverKeys, findSession }: ImageRoutesDeps) {
-  return new Elysia({ name: "images" })
-    .onTransform(({ request }) => serverKeys.check(request))
+export function imageRoutes({ sql, reader, findSession }: ImageRoutesDeps) {
+  return new Elysia({
+    name: "images",
+    ...mount({ audience: "backend", tag: "Reading", errors: renderError }),
+  })
     .get(
       "/v1/sessions/:sessionID/images",
       async ({ params, query }) =>
@@ -56,11 +65,9 @@ export function imageRoutes({ sql, reader, serverKeys, findSession }: ImageRoute
           cursor: t.Optional(text("cursor", 512)),
         }),
         detail: {
-          tags: ["Reading"],
           summary: "The images that a session sent",
           description:
             "Every content of a name is an image of its own, told apart by `sha256`. Of images that the version before stored it is null until they were read once more.",
-          security: [{ serverKey: [] }],
           responses: {
             200: json({ images: [IMAGE_EXAMPLE], nextCursor: null }),
             ...errors(400, 403, 404, 503),
@@ -93,12 +100,10 @@ export function imageRoutes({ sql, reader, serverKeys, findSession }: ImageRoute
           ),
         }),
         detail: {
-          tags: ["Reading"],
           summary: "An image's bytes, whole or a range",
           description:
             "Sessions may have sent different bytes under one name. Without `session` or `sha256` it is what was stored first. " +
             "410 when its bytes are gone from the store or damaged, 503 while the store is away; what fails later breaks the connection off.",
-          security: [{ serverKey: [] }],
           responses: {
             200: { description: "The file", content: { "image/png": {} } },
             206: { description: "The range" },
@@ -163,12 +168,9 @@ const IMAGE_EXAMPLE = {
 
 function uploadDetail(summary: string) {
   return {
-    ...forSdks(),
-    tags: ["SDK"],
     summary,
     description:
       "Each file's name is its hash. Every session reads back what it sent, also where another one sent other bytes under the name; equal bytes are stored once. Archives (`.gz`, `.tar.gz`, `type=frames`) are kept as they are sent.",
-    security: [{ session: [] }],
     requestBody: {
       required: true,
       content: {

@@ -1,10 +1,9 @@
 import { Elysia, t } from "elysia";
 import Negotiator from "negotiator";
 
-import { forSdks } from "../platform/http/cors.ts";
 import { errors, json } from "../platform/http/docs.ts";
-import { AppError } from "../platform/errors.ts";
-import { type ServerKeys } from "../platform/http/server-keys.ts";
+import { AppError, renderError } from "../platform/errors.ts";
+import { mount } from "../platform/http/policy.ts";
 import { Lost } from "../platform/objects/read-faults.ts";
 import { begunStream } from "../platform/streams.ts";
 import { type SessionToken } from "../sessions/token.ts";
@@ -28,7 +27,16 @@ export function ingestRoutes({ ingest, authorize }: IngestRoutesDeps) {
     await ingest.accept(authorize(request, late), request, late);
     return new Response();
   };
-  return new Elysia({ name: "ingest" })
+  return new Elysia({
+    name: "ingest",
+    ...mount({
+      audience: "sdk",
+      tag: "SDK",
+      credential: "session",
+      errors: renderError,
+      acknowledges: "batch",
+    }),
+  })
     .post("/v1/ios/append", ({ request }) => accept(request, false), {
       parse: "none",
       detail: batchDetail("Push a message batch"),
@@ -53,76 +61,74 @@ export function ingestRoutes({ ingest, authorize }: IngestRoutesDeps) {
 
 export type BatchRoutesDeps = {
   batches: Batches;
-  serverKeys: ServerKeys;
   /** Throws 404 unless the text names a session. */
   findSession: (sessionID: string) => Promise<bigint>;
 };
 
-export function batchRoutes({ batches, serverKeys, findSession }: BatchRoutesDeps) {
-  return new Elysia({ name: "batches" })
-    .onTransform(({ request }) => serverKeys.check(request))
-    .get(
-      "/v1/sessions/:sessionID/batches",
-      async ({ params, query, request }) => {
-        const format = negotiate(request);
-        const id = await findSession(params.sessionID);
-        const { quarantined = false, skipMissing = false } = query;
-        const encoded = batches.encode(id, format, { quarantined, skipMissing });
-        const body = await begunStream(encoded, (error) => error instanceof Lost);
-        return new Response(body, { headers: { "content-type": format } });
-      },
-      {
-        query: t.Object({
-          quarantined: t.Optional(
-            t.Boolean({
-              error: "quarantined must be true or false",
-              description: "the batches whose framing was malformed, instead of the others",
-            }),
-          ),
-          skipMissing: t.Optional(
-            t.Boolean({
-              error: "skipMissing must be true or false",
-              description:
-                "leaves out of a binary answer what is gone from the store or damaged, instead of breaking off there",
-            }),
-          ),
-        }),
-        detail: {
-          tags: ["Reading"],
-          summary: "A session's batches in commit order",
-          description:
-            "By `Accept`: JSON with decoded messages; `application/octet-stream`: the batches as the client encoded them, after any content coding, each behind its length as a little-endian uint32; `application/msgpack`: one map a batch, its bytes in `body`. Batches that are gone from the store or damaged: JSON has one entry `missing` for those that are beside each other, with the times of their receipt; a binary answer is broken off there, unless `skipMissing=true` leaves them out. 503 while the store is away, and a broken connection when it goes away later.",
-          security: [{ serverKey: [] }],
-          responses: {
-            200: json({
-              batches: [
-                {
-                  receivedAt: "2025-10-09T08:53:21.000Z",
-                  late: false,
-                  messages: [
-                    {
-                      index: 1,
-                      type: 100,
-                      name: "Click",
-                      timestamp: 1_760_000_000_005,
-                      fields: { label: "OK", x: 10, y: 20 },
-                    },
-                  ],
-                },
-                {
-                  missing: {
-                    batches: 3,
-                    from: "2025-10-09T08:53:26.000Z",
-                    to: "2025-10-09T08:53:36.000Z",
+export function batchRoutes({ batches, findSession }: BatchRoutesDeps) {
+  return new Elysia({
+    name: "batches",
+    ...mount({ audience: "backend", tag: "Reading", errors: renderError }),
+  }).get(
+    "/v1/sessions/:sessionID/batches",
+    async ({ params, query, request }) => {
+      const format = negotiate(request);
+      const id = await findSession(params.sessionID);
+      const { quarantined = false, skipMissing = false } = query;
+      const encoded = batches.encode(id, format, { quarantined, skipMissing });
+      const body = await begunStream(encoded, (error) => error instanceof Lost);
+      return new Response(body, { headers: { "content-type": format } });
+    },
+    {
+      query: t.Object({
+        quarantined: t.Optional(
+          t.Boolean({
+            error: "quarantined must be true or false",
+            description: "the batches whose framing was malformed, instead of the others",
+          }),
+        ),
+        skipMissing: t.Optional(
+          t.Boolean({
+            error: "skipMissing must be true or false",
+            description:
+              "leaves out of a binary answer what is gone from the store or damaged, instead of breaking off there",
+          }),
+        ),
+      }),
+      detail: {
+        summary: "A session's batches in commit order",
+        description:
+          "By `Accept`: JSON with decoded messages; `application/octet-stream`: the batches as the client encoded them, after any content coding, each behind its length as a little-endian uint32; `application/msgpack`: one map a batch, its bytes in `body`. Batches that are gone from the store or damaged: JSON has one entry `missing` for those that are beside each other, with the times of their receipt; a binary answer is broken off there, unless `skipMissing=true` leaves them out. 503 while the store is away, and a broken connection when it goes away later.",
+        responses: {
+          200: json({
+            batches: [
+              {
+                receivedAt: "2025-10-09T08:53:21.000Z",
+                late: false,
+                messages: [
+                  {
+                    index: 1,
+                    type: 100,
+                    name: "Click",
+                    timestamp: 1_760_000_000_005,
+                    fields: { label: "OK", x: 10, y: 20 },
                   },
+                ],
+              },
+              {
+                missing: {
+                  batches: 3,
+                  from: "2025-10-09T08:53:26.000Z",
+                  to: "2025-10-09T08:53:36.000Z",
                 },
-              ],
-            }),
-            ...errors(400, 403, 404, 406, 503),
-          },
+              },
+            ],
+          }),
+          ...errors(400, 403, 404, 406, 503),
         },
       },
-    );
+    },
+  );
 }
 
 function negotiate(request: Request): BatchFormat {
@@ -138,12 +144,9 @@ function negotiate(request: Request): BatchFormat {
 
 function batchDetail(summary: string) {
   return {
-    ...forSdks(),
-    tags: ["SDK"],
     summary,
     description:
       "With any `Content-Encoding` of gzip, deflate, br and zstd. 200 means that the batch is durable; the same bytes again are stored once.",
-    security: [{ session: [] }],
     requestBody: {
       required: true,
       content: {

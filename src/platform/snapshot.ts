@@ -1,3 +1,4 @@
+import { type Service, repeat } from "./lifecycle.ts";
 import { type Log } from "./logger.ts";
 import { warnRarely } from "./rare-warnings.ts";
 
@@ -18,14 +19,13 @@ export type SnapshotOptions<T> = {
  * it is unavailable the last state stays in use. Changes by other processes appear within
  * `everyMs`.
  */
-export class Snapshot<T> implements Disposable {
+export class Snapshot<T> implements Service {
   readonly #options: SnapshotOptions<T>;
   #value: T;
   #reading: Promise<void> | undefined;
   /** The next read, which has not begun. */
   #next: Promise<void> | undefined;
   #readMs = Number.NEGATIVE_INFINITY;
-  #timer: NodeJS.Timeout | undefined;
 
   constructor(options: SnapshotOptions<T>) {
     this.#options = options;
@@ -37,9 +37,9 @@ export class Snapshot<T> implements Disposable {
   }
 
   /** Reads now, and then every `everyMs`. Throws if the first read fails. */
-  async watch(): Promise<void> {
+  async start(signal: AbortSignal): Promise<void> {
     await this.#read();
-    this.#timer = setInterval(() => this.refresh(), this.#options.everyMs);
+    repeat(this.#options.everyMs, signal, () => this.refresh());
   }
 
   /**
@@ -61,10 +61,6 @@ export class Snapshot<T> implements Disposable {
     this.again().catch((error: unknown) =>
       warnRarely(this.#options.log, { err: error }, `${this.#options.name} not refreshed`),
     );
-  }
-
-  [Symbol.dispose](): void {
-    clearInterval(this.#timer);
   }
 
   async #read(): Promise<void> {

@@ -1,5 +1,6 @@
 import { type Sql } from "../platform/database/database.ts";
 import { unavailable } from "../platform/errors.ts";
+import { type Service, repeat, within } from "../platform/lifecycle.ts";
 import { type Log } from "../platform/logger.ts";
 import { warnRarely } from "../platform/rare-warnings.ts";
 import { type Device, type Ping, DEVICES_MAX, deviceOf, mergeInto } from "./device.ts";
@@ -18,7 +19,7 @@ const FORGET_AFTER_S = 3600;
 type Users = Map<string, Device[]>;
 
 /** The devices of all users in PostgreSQL, written behind by about a second. */
-export class LastSeen {
+export class LastSeen implements Service {
   readonly #sql: Sql;
   readonly #log: Log;
   readonly #ttlMs: number;
@@ -26,7 +27,6 @@ export class LastSeen {
   #writing: Users = new Map();
   #reads = 0;
   #written: Promise<void> | undefined;
-  #timer: NodeJS.Timeout | undefined;
 
   constructor(sql: Sql, log: Log, ttlMs: number) {
     this.#sql = sql;
@@ -34,20 +34,19 @@ export class LastSeen {
     this.#ttlMs = ttlMs;
   }
 
-  start(): void {
-    this.#timer = setInterval(() => {
+  start(signal: AbortSignal): void {
+    repeat(WRITE_MS, signal, () => {
       this.#written ??= this.#write().finally(() => (this.#written = undefined));
-    }, WRITE_MS);
+    });
   }
 
   /** Writes the rest, if the database takes it soon. */
-  async stop(): Promise<void> {
-    clearInterval(this.#timer);
+  async [Symbol.asyncDispose](): Promise<void> {
     const rest = async () => {
       await this.#written;
       await this.#write();
     };
-    await Promise.race([rest(), Bun.sleep(STOP_MS)]);
+    await within(STOP_MS, rest());
   }
 
   record(ping: Ping): void {

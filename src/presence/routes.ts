@@ -3,10 +3,10 @@ import { Elysia } from "elysia";
 import { type Clients } from "../platform/http/clients.ts";
 import { type Clock } from "../platform/clock.ts";
 import { readContent } from "../platform/bodies/content.ts";
-import { anyOrigin } from "../platform/http/cors.ts";
 import { errors, json } from "../platform/http/docs.ts";
-import { AppError } from "../platform/errors.ts";
-import { type ServerKeys } from "../platform/http/server-keys.ts";
+import { AppError, renderError } from "../platform/errors.ts";
+import { queryOf } from "../platform/http/parameters.ts";
+import { mount } from "../platform/http/policy.ts";
 import { type Callers } from "./caller.ts";
 import { EventStream } from "./watch/event-stream.ts";
 import { type Hub } from "./watch/hub.ts";
@@ -25,15 +25,23 @@ export type PresenceRoutesDeps = {
   hub: Hub;
   seats: Seats;
   callers: Callers;
-  tokens: UserTokens;
   clients: Clients;
-  serverKeys: ServerKeys;
-  clock: Clock;
 };
 
+export type TokenRoutesDeps = { tokens: UserTokens; clock: Clock };
+
 export function presenceRoutes(deps: PresenceRoutesDeps) {
-  const { presence, callers, tokens, clients, serverKeys, clock } = deps;
-  return new Elysia({ name: "presence" })
+  const { presence, callers, clients } = deps;
+  return new Elysia({
+    name: "presence",
+    ...mount({
+      audience: "app",
+      tag: "Presence",
+      credential: "user",
+      errors: renderError,
+      headers: ["authorization", "last-event-id"],
+    }),
+  })
     .post(
       "/ping",
       async ({ request }) => {
@@ -70,17 +78,23 @@ export function presenceRoutes(deps: PresenceRoutesDeps) {
         ),
       { detail: SNAPSHOT },
     )
-    .get("/presence/ws", ({ request }) => upgrade(deps, request), { detail: SOCKET })
-    .post(
-      "/presence/tokens",
-      async ({ request }) => {
-        serverKeys.check(request);
-        const { ttlS, ...claim } = parseTokenRequest(await readContent(request, BODY_BYTES_MAX));
-        const expiresAt = Math.floor(clock.epochMs() / 1000) + ttlS;
-        return { token: await tokens.sign(claim, expiresAt), expires_at: expiresAt };
-      },
-      { parse: "none", detail: TOKENS },
-    );
+    .get("/presence/ws", ({ request }) => upgrade(deps, request), { detail: SOCKET });
+}
+
+/** Builds the route by which backends get tokens for their users. */
+export function tokenRoutes({ tokens, clock }: TokenRoutesDeps) {
+  return new Elysia({
+    name: "presence-tokens",
+    ...mount({ audience: "backend", tag: "Presence", errors: renderError }),
+  }).post(
+    "/presence/tokens",
+    async ({ request }) => {
+      const { ttlS, ...claim } = parseTokenRequest(await readContent(request, BODY_BYTES_MAX));
+      const expiresAt = Math.floor(clock.epochMs() / 1000) + ttlS;
+      return { token: await tokens.sign(claim, expiresAt), expires_at: expiresAt };
+    },
+    { parse: "none", detail: TOKENS },
+  );
 }
 
 async function openStream(
@@ -138,19 +152,13 @@ async function upgrade(
 
 /** EventSource sends the header only when it reconnects by itself; the parameter is for whoever makes a new one. */
 function lastEventIdOf(request: Request): string | undefined {
-  return (
-    request.headers.get("last-event-id") ??
-    new URL(request.url).searchParams.get("lastEventId") ??
-    undefined
-  );
+  return request.headers.get("last-event-id") ?? queryOf(request).get("lastEventId") ?? undefined;
 }
 
 function usersOf(request: Request): string[] {
-  const users = new URL(request.url).searchParams.getAll("users");
+  const users = queryOf(request).getAll("users");
   return users.flatMap((list) => list.split(",")).filter((userid) => userid !== "");
 }
-
-const CORS = anyOrigin("authorization", "last-event-id");
 
 const ACCESS =
   "The proxy's `X-User-Claim` counts when the TCP peer is in TRUSTED_PROXIES; everybody else needs a user token as `Authorization: Bearer` or `?token=`.";
@@ -165,21 +173,15 @@ const USERS = {
 };
 
 const PING = {
-  ...CORS,
-  tags: ["Presence"],
   summary: "A device is there",
   description: `The status is any text; 0 is active, 1 away, 2 do not disturb, 3 invisible. Without a body it stays as it was. ${ACCESS}`,
-  security: [{ user: [] }],
   requestBody: { content: { "application/json": { example: { status: "0" } } } },
   responses: { 200: { description: "Taken" }, ...errors(400, 401, 408, 413, 429) },
 };
 
 const SNAPSHOT = {
-  ...CORS,
-  tags: ["Presence"],
   summary: "Who is there now",
   description: `Users who were never seen are null. ${ACCESS}`,
-  security: [{ user: [] }],
   parameters: [USERS],
   responses: {
     200: json({
@@ -191,19 +193,14 @@ const SNAPSHOT = {
 };
 
 const SOCKET = {
-  ...CORS,
-  tags: ["Presence"],
   summary: "Ping and watch over a WebSocket",
   description: `Text frames are JSON; with the subprotocol ${MSGPACK_PROTOCOL} every frame is MessagePack. The client sends {"type":"ping","status"}, {"type":"subscribe","users"}, {"type":"unsubscribe","users"} and {"type":"bye"}; the server {"type":"presence","userid","time","status","online","clientid","id"} and {"type":"error","code","message"}. ${ACCESS}`,
-  security: [{ user: [] }],
   responses: { 101: { description: "A WebSocket" }, ...errors(400, 401, 426, 429) },
 };
 
 const TOKENS = {
-  tags: ["Presence"],
   summary: "Mint a user token",
   description: "For a user whom your server has authenticated. `expires_at` is epoch seconds.",
-  security: [{ serverKey: [] }],
   requestBody: {
     required: true,
     content: {
@@ -218,11 +215,8 @@ const TOKENS = {
 
 function streamDetail(summary: string) {
   return {
-    ...CORS,
-    tags: ["Presence"],
     summary,
     description: `The last state at once, then an event for each ping. \`Last-Event-ID\`, or \`?lastEventId=\`, brings what has changed since, up to ten minutes back. ${ACCESS}`,
-    security: [{ user: [] }],
     responses: {
       200: {
         description: "An event stream",

@@ -1,6 +1,9 @@
+import { setTimeout } from "node:timers/promises";
+
 import { type Bus } from "../platform/bus/bus.ts";
 import { type Clock } from "../platform/clock.ts";
 import { unavailable } from "../platform/errors.ts";
+import { type Service, repeat } from "../platform/lifecycle.ts";
 import { type Log } from "../platform/logger.ts";
 import { warnRarely } from "../platform/rare-warnings.ts";
 import { type Metrics } from "../platform/telemetry/metrics.ts";
@@ -44,31 +47,30 @@ type Network = () => string | undefined;
 export type Snapshot = { time: number | null; status: string | null; online: boolean };
 
 /** Who is there: takes pings, tells subscribers and other processes. */
-export class Presence {
+export class Presence implements Service {
   readonly #deps: PresenceDeps;
   readonly #poll: Poll;
   readonly #moments = new UniqueClock();
   #latestMs = 0;
-  #timer: NodeJS.Timeout | undefined;
 
   constructor(deps: PresenceDeps) {
     this.#deps = deps;
     this.#poll = new Poll(deps);
   }
 
-  start(): void {
+  start(signal: AbortSignal): void {
     const { bus, hub, store, connections, log } = this.#deps;
     bus.subscribe(
       Array.from({ length: SHARDS }, (_, shard) => `presence:${shard}`),
-      { message: (message) => this.#hear(message), missed: () => this.#resync() },
+      { message: (message) => this.#hear(message), missed: () => this.#resync(signal) },
     );
-    store.start();
-    this.#timer = setInterval(() => {
+    store.start(signal);
+    repeat(TICK_MS, signal, () => {
       connections.tick();
       store.tick();
       this.#poll.tick();
       hub.tick().catch((error: unknown) => log.error({ err: error }, "presence tick failed"));
-    }, TICK_MS);
+    });
   }
 
   /** Ends the connections: every client comes back at another moment, elsewhere. Returns how many do not read that. */
@@ -77,9 +79,8 @@ export class Presence {
   }
 
   /** Writes what is not yet written. */
-  async stop(): Promise<void> {
-    clearInterval(this.#timer);
-    await this.#deps.store.stop();
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#deps.store[Symbol.asyncDispose]();
   }
 
   /**
@@ -214,14 +215,14 @@ export class Presence {
   }
 
   /** Twice: what other processes took while the bus was away reaches the database a little later. */
-  #resync(): void {
+  #resync(signal: AbortSignal): void {
     const { hub, log } = this.#deps;
     for (const afterMs of [0, WRITTEN_MS])
-      setTimeout(() => {
-        hub
-          .resync()
-          .catch((error: unknown) => log.error({ err: error }, "presence not synchronised"));
-      }, afterMs);
+      setTimeout(afterMs, undefined, { signal })
+        .then(async () => await hub.resync())
+        .catch((error: unknown) => {
+          if (!signal.aborted) log.error({ err: error }, "presence not synchronised");
+        });
   }
 
   #hear(message: unknown): void {

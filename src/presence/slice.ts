@@ -6,13 +6,12 @@ import { type Log } from "../platform/logger.ts";
 import { type Metrics } from "../platform/telemetry/metrics.ts";
 import { type OpenBus } from "../platform/bus/open-bus.ts";
 import { type RowLimit } from "../platform/http/rate-limits.ts";
-import { type ServerKeys } from "../platform/http/server-keys.ts";
 import { Callers } from "./caller.ts";
 import { Connections } from "./watch/connections.ts";
 import { Hub } from "./watch/hub.ts";
 import { LastSeen } from "./last-seen.ts";
 import { RedisDevices } from "./redis-devices.ts";
-import { presenceRoutes } from "./routes.ts";
+import { presenceRoutes, tokenRoutes } from "./routes.ts";
 import { NewUsers } from "./new-users.ts";
 import { Seats } from "./watch/seats.ts";
 import { Presence } from "./service.ts";
@@ -27,24 +26,13 @@ export type PresenceDeps = {
   clock?: Clock;
   metrics: Metrics;
   clients: Clients;
-  serverKeys: ServerKeys;
   /** Rate limit for users that were never seen before. */
   limit: RowLimit;
 };
 
 /** Builds the services and routes of presence. */
 export function buildPresence(deps: PresenceDeps) {
-  const {
-    config,
-    sql,
-    log,
-    open,
-    clock = SYSTEM_CLOCK,
-    metrics,
-    clients,
-    serverKeys,
-    limit,
-  } = deps;
+  const { config, sql, log, open, clock = SYSTEM_CLOCK, metrics, clients, limit } = deps;
   const { presenceTtlMs: ttlMs, redis: named } = config;
   const { bus, redis } = open;
   const lastSeen = new LastSeen(sql, log, ttlMs);
@@ -74,15 +62,9 @@ export function buildPresence(deps: PresenceDeps) {
   });
   const tokens = new UserTokens(config.tokenSecrets);
   const callers = new Callers({ clients, tokens, clock, log });
-  const routes = presenceRoutes({
-    presence,
-    hub,
-    seats,
-    callers,
-    tokens,
-    clients,
-    serverKeys,
-    clock,
-  });
+  const routes = [
+    presenceRoutes({ presence, hub, seats, callers, clients }),
+    tokenRoutes({ tokens, clock }),
+  ];
   return { presence, routes };
 }

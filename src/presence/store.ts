@@ -1,4 +1,5 @@
 import { type Clock } from "../platform/clock.ts";
+import { type Service } from "../platform/lifecycle.ts";
 import { type Log } from "../platform/logger.ts";
 import { warnRarely } from "../platform/rare-warnings.ts";
 import { type Device, type Ping, DEVICES_MAX, deviceOf, mergeInto } from "./device.ts";
@@ -24,7 +25,7 @@ export type DeviceStoreDeps = {
 };
 
 /** What is known of any user's devices: Redis and PostgreSQL, and before it got there what this process has heard. */
-export class DeviceStore {
+export class DeviceStore implements Service {
   readonly #deps: DeviceStoreDeps;
   #recent = new Map<string, Device[]>();
   #older = new Map<string, Device[]>();
@@ -34,12 +35,12 @@ export class DeviceStore {
     this.#deps = deps;
   }
 
-  start(): void {
-    this.#deps.lastSeen.start();
+  start(signal: AbortSignal): void {
+    this.#deps.lastSeen.start(signal);
   }
 
-  async stop(): Promise<void> {
-    await this.#deps.lastSeen.stop();
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#deps.lastSeen[Symbol.asyncDispose]();
   }
 
   /** To be called some times a second: forgets what has reached the stores. */

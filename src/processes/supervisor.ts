@@ -6,6 +6,7 @@ import { Value } from "typebox/value";
 import { EXIT_AWAY, UsageError } from "../platform/errors.ts";
 import { Heartbeats } from "./heartbeat.ts";
 import { MetricsRelay } from "../platform/telemetry/metrics-relay.ts";
+import { within } from "../platform/lifecycle.ts";
 import { type Log } from "../platform/logger.ts";
 
 const BACKOFF_MS_MIN = 250;
@@ -31,7 +32,7 @@ export function tellReady(url?: string): void {
  * Keeps processes running: one that dies or answers no more is started again, after a growing pause while it keeps dying. As long as what it needs is away
  * that is no crash: an outage must not end the processes that wait for its end.
  */
-export class Supervisor {
+export class Supervisor implements AsyncDisposable {
   readonly #log: Log;
   readonly #heartbeats: Heartbeats;
   readonly #metrics: MetricsRelay;
@@ -62,14 +63,13 @@ export class Supervisor {
   }
 
   /** Ends all of them, and waits until they have. */
-  async stop(): Promise<void> {
+  async [Symbol.asyncDispose](): Promise<void> {
     this.#stopping.abort();
     for (const child of this.#running) child.kill("SIGTERM");
-    const late = AbortSignal.timeout(STOP_MS_MAX);
-    late.addEventListener("abort", () => {
+    const ended = Promise.all([...this.#running].map(({ exited }) => exited));
+    if (!(await within(STOP_MS_MAX, ended)))
       for (const child of this.#running) child.kill("SIGKILL");
-    });
-    await Promise.all([...this.#running].map(({ exited }) => exited));
+    await ended;
     await Promise.all(this.#kept);
     this.#heartbeats[Symbol.dispose]();
   }

@@ -1,5 +1,4 @@
-import { constants, setPriority } from "node:os";
-
+import { markInvalidSql } from "../devices/invalid-tokens.ts";
 import { readRecipients, recipientsSql } from "../devices/recipients.ts";
 import { Unhashed } from "../images/unhashed.ts";
 import { type SweepResult, Orphans } from "../log/orphans.ts";
@@ -10,6 +9,7 @@ import { type Config } from "../platform/config/config.ts";
 import { DatabaseClock } from "../platform/database/database-clock.ts";
 import { openDatabase } from "../platform/database/database.ts";
 import { Health } from "../platform/http/health.ts";
+import { signalOf } from "../platform/lifecycle.ts";
 import { openLog } from "../platform/logger.ts";
 import { openObjects } from "../platform/objects/open-objects.ts";
 import { StoreHealth } from "../platform/objects/store-health.ts";
@@ -21,29 +21,30 @@ import { listenForOperators } from "./work-listener.ts";
 
 /**
  * Runs the background work until the signal: sends campaigns, deletes unreferenced builds, handles
- * orphans, and hashes images of the previous version.
+ * orphans, and hashes images of the previous version. What was opened is closed in reverse order,
+ * also when a later step throws.
  */
 export async function runWork(
   config: Config,
   databaseUrl: string,
-  signal: AbortSignal,
+  stopping: AbortSignal,
 ): Promise<void> {
-  // Where a serving process wants the same core, it goes first: clients wait for it.
-  setPriority(constants.priority.PRIORITY_BELOW_NORMAL);
   const log = openLog(config.logLevel);
-  const sql = openDatabase(databaseUrl, { log });
-  using clock = DatabaseClock.start(async () => await sql.outage.ping(), log);
+  await using opened = new AsyncDisposableStack();
+  const sql = opened.use(openDatabase(databaseUrl, { log }));
+  const clock = new DatabaseClock(async () => await sql.outage.ping(), log);
   const metrics = new WorkMetrics();
-  await using sender = await openSender(config.push, log);
+  const sender = opened.use(await openSender(config.push, log));
   const worker = new Worker({
     sql,
     sender,
     filter: (transaction, recipients) => recipientsSql(transaction, recipients, "filter"),
     recipientsOf: readRecipients,
+    markInvalid: markInvalidSql,
     metrics,
     log,
   });
-  await using objects = new StoreHealth(await openObjects(config));
+  const objects = opened.use(new StoreHealth(await openObjects(config)));
   const garbage = new BuildGarbage({ sql, objects, clock, log });
   const onSwept = ({ adopted, deleted, damaged }: SweepResult) =>
     metrics.countOrphans({ adopted, deleted, damaged });
@@ -53,7 +54,10 @@ export async function runWork(
   metrics.watchCampaigns(worker);
   metrics.watchGarbage(async () => await garbage.overdueSeconds());
   const health = new Health({ sql, objects, clock, metrics, log });
-  await using operators = listenForOperators(config, health, new Scrapes(metrics.registry));
+  const operators = opened.use(listenForOperators(config, health, new Scrapes(metrics.registry)));
+  const signal = AbortSignal.any([stopping, signalOf(opened)]);
+  // Works with this machine's time while the database is away.
+  clock.start(signal).catch(() => undefined);
   log.info({ ...sender.canSend, url: operators?.url }, "working");
   tellReady();
   await Promise.all([
@@ -62,6 +66,6 @@ export async function runWork(
     orphans.run(signal),
     unhashed.run(signal),
   ]);
-  await sql.end({ timeout: 1 });
+  await opened.disposeAsync();
   log.info("stopped");
 }

@@ -1,6 +1,7 @@
 import { type Clock } from "../platform/clock.ts";
 import { type Sql } from "../platform/database/database.ts";
 import { limited } from "../platform/errors.ts";
+import { type Service, repeat, within } from "../platform/lifecycle.ts";
 import { type Log } from "../platform/logger.ts";
 import { warnRarely } from "../platform/rare-warnings.ts";
 import { type Metrics } from "../platform/telemetry/metrics.ts";
@@ -27,7 +28,7 @@ export type QuotasDeps = {
  * How many bytes of batches, images and session starts may be stored for a project on one UTC day. They are counted once they are durable, in memory,
  * and summed up with the other processes in PostgreSQL every second, so a project may get what a second and the open segments hold beyond it.
  */
-export class Quotas {
+export class Quotas implements Service {
   readonly #deps: QuotasDeps;
   readonly #default: number | undefined;
   /** days since the epoch */
@@ -37,7 +38,6 @@ export class Quotas {
   /** what PostgreSQL does not know yet */
   #unwritten = new Map<number, number>();
   #syncing: Promise<void> | undefined;
-  #timer: NodeJS.Timeout | undefined;
 
   /** `bytesPerDay` is of projects that have no quota of their own; undefined is none. */
   constructor(deps: QuotasDeps, bytesPerDay: number | undefined) {
@@ -45,22 +45,24 @@ export class Quotas {
     this.#default = bytesPerDay;
   }
 
-  /** Reads what was used today, now and from then on. Throws when the first reading fails. */
-  async watch(): Promise<void> {
+  /**
+   * Reads what was used today, now and from then on. Throws when the first reading fails. The
+   * projects must be known: one of them may have a quota.
+   */
+  async start(signal: AbortSignal): Promise<void> {
     await this.#sync();
-    this.#timer = setInterval(() => {
+    repeat(SYNC_MS, signal, () => {
       this.#syncing ??= this.#trySync().finally(() => (this.#syncing = undefined));
-    }, SYNC_MS);
+    });
   }
 
   /** Writes what was counted last, unless the database is away. */
-  async stop(): Promise<void> {
-    clearInterval(this.#timer);
+  async [Symbol.asyncDispose](): Promise<void> {
     const rest = async () => {
       await this.#syncing;
       await this.#trySync();
     };
-    await Promise.race([rest(), Bun.sleep(STOP_MS)]);
+    await within(STOP_MS, rest());
   }
 
   /** Throws 429 once the project's quota is used up. */

@@ -1,6 +1,7 @@
 import { type CommitLog } from "../log/commit-log.ts";
 import { type Sql } from "../platform/database/database.ts";
 import { AppError, UsageError } from "../platform/errors.ts";
+import { type Service } from "../platform/lifecycle.ts";
 import { type Log } from "../platform/logger.ts";
 import { Snapshot } from "../platform/snapshot.ts";
 import { decodeProjectID, encodeProjectID } from "./codec.ts";
@@ -52,7 +53,7 @@ export function describeProject({ id, name, platform, projectKey, ...settings }:
 type Known = { byId: Map<number, Project>; byKey: Map<string, Project> };
 
 /** All projects. No request waits for the database; a change reaches every process within REFRESH_MS. */
-export class Projects implements Disposable {
+export class Projects implements Service {
   readonly #deps: ProjectsDeps;
   readonly #known: Snapshot<Known>;
 
@@ -68,12 +69,8 @@ export class Projects implements Disposable {
   }
 
   /** Reads the projects now and from then on. */
-  async watch(): Promise<void> {
-    await this.#known.watch();
-  }
-
-  [Symbol.dispose](): void {
-    this.#known[Symbol.dispose]();
+  async start(signal: AbortSignal): Promise<void> {
+    await this.#known.start(signal);
   }
 
   get all(): Project[] {

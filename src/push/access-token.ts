@@ -5,19 +5,19 @@ import { Value } from "typebox/value";
 import { type Clock } from "../platform/clock.ts";
 import { parseJson } from "../platform/bodies/json.ts";
 import { type Log } from "../platform/logger.ts";
+import { type Backoff, backoff } from "./backoff.ts";
 import { serviceAccountKey, type ServiceAccount } from "./credentials.ts";
-import { asCode, CredentialsRefused, CredentialsUnavailable } from "./outcome.ts";
-import { type Backoff, backoff } from "./pacing.ts";
+import { asCode, CredentialsRefused, CredentialsUnavailable } from "./provider.ts";
 
 const SCOPE = "https://www.googleapis.com/auth/firebase.messaging";
 const GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 const FETCH_MS = 10_000;
 const ANSWER_BYTES_MAX = 65_536;
-/** A token is not used in the last minutes of its life, nor in the last half of a short one. */
+/** Seconds before its expiry at which a token is replaced; half its lifetime if that is shorter. */
 const RESERVE_S = 300;
-/** After an outage the endpoint is left alone for so long, whoever asks. */
+/** Delays after an outage of the endpoint during which every caller is refused at once. */
 const OUTAGE_REST: Backoff = { baseMs: 1000, capMs: 30_000 };
-/** After a refusal, which somebody may be mending. */
+/** Delay after a refusal: short, because the account may be repaired at any time. */
 const REFUSAL_REST_MS = 1000;
 
 const Granted = Type.Object({
@@ -26,12 +26,12 @@ const Granted = Type.Object({
 });
 const Denied = Type.Object({ error: Type.String() });
 
-/** The endpoint gave no token for now. */
+/** The endpoint could not issue a token for now. */
 class Outage extends Error {
   override readonly name = "Outage";
 }
 
-/** Google's access tokens of a service account: one at a time, fetched once for all who wait for it. */
+/** Access tokens of a Google service account. All callers share one token and the request for it. */
 export class AccessTokens {
   readonly #account: ServiceAccount;
   readonly #key: ReturnType<typeof serviceAccountKey>;
@@ -41,7 +41,7 @@ export class AccessTokens {
   #staleMs = 0;
   #fetching: Promise<string> | undefined;
   #failure: { error: unknown; untilMs: number } | undefined;
-  /** In a row. */
+  /** Number of outages without a token between them. */
   #outages = 0;
 
   constructor(account: ServiceAccount, clock: Clock, log: Log) {
@@ -61,6 +61,7 @@ export class AccessTokens {
     return this.#fetching;
   }
 
+  /** Drops the token, unless it was replaced already. */
   forget(token: string): void {
     if (this.#token === token) this.#token = undefined;
   }
@@ -86,7 +87,7 @@ export class AccessTokens {
     this.#outages = isOutage ? this.#outages + 1 : 0;
     const restMs = isOutage ? backoff(this.#outages, OUTAGE_REST) : REFUSAL_REST_MS;
     this.#failure = { error, untilMs: nowMs + restMs };
-    this.#log.warn({ err: error, restMs }, "no access token");
+    this.#log.warn({ err: error, restMs }, "fetching an access token failed");
     return thrown(this.#failure, nowMs);
   }
 

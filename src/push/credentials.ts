@@ -15,7 +15,7 @@ const ServiceAccountFile = Type.Object({
 });
 export type ServiceAccount = Type.Static<typeof ServiceAccountFile>;
 
-/** The JSON key file of a Google service account. What it says of a bad one holds nothing of its text. */
+/** Parses the JSON key file of a Google service account. Error texts contain nothing of the file. */
 export function parseServiceAccount(json: string): ServiceAccount {
   const file = parseJson(json);
   if (file === undefined) throw new UsageError("the service account is not JSON");
@@ -31,11 +31,7 @@ export function parseServiceAccount(json: string): ServiceAccount {
   return { project_id, client_email, private_key, token_uri };
 }
 
-/** Throws a UsageError for what is no .p8 key of Apple's. */
-export function checkApnsKey(pem: string): void {
-  apnsKey(pem);
-}
-
+/** Reads the text of a .p8 file. Throws UsageError if it is not a key of Apple's kind. */
 export function apnsKey(pem: string): KeyObject {
   const key = readKey(pem);
   if (key?.asymmetricKeyType !== "ec" || key.asymmetricKeyDetails?.namedCurve !== "prime256v1")
@@ -58,7 +54,7 @@ function readKey(pem: string): KeyObject | undefined {
   }
 }
 
-/** The first field that is missing or wrong. */
+/** Returns the name of the first field that is missing or wrong. */
 function field(file: unknown): string {
   if (typeof file !== "object" || file === null) return "fields";
   for (const [name, schema] of Object.entries(ServiceAccountFile.properties))

@@ -1,30 +1,31 @@
 import { type Clock } from "../platform/clock.ts";
+import { backoff, type Backoff, parseRetryAfter, pause } from "./backoff.ts";
 import { type Http2Pool } from "./http2-pool.ts";
-import { type PreparedMessage } from "./message.ts";
+import { type Outcome, type Verdict } from "./outcome.ts";
 import {
   CredentialsRefused,
   CredentialsUnavailable,
-  type Outcome,
+  type PreparedRequest,
   type Provider,
   type PushTarget,
-  type Verdict,
-} from "./outcome.ts";
-import { backoff, type Backoff, type Gate, type Pace, parseRetryAfter, pause } from "./pacing.ts";
+} from "./provider.ts";
+import { type ProviderPause } from "./provider-pause.ts";
+import { type SendRate } from "./send-rate.ts";
 
 export type Persistence = {
-  /** Of times that a provider may have seen the push and did not take it. */
+  /** Attempts that the provider may have seen and did not accept. */
   attempts: number;
   /**
    * Refusals of a push until it counts as refused: providers sometimes refuse a single request by
    * mistake.
    */
   refusals: number;
-  /** Of all that a push waits for but its turn. */
+  /** Time for all that a push waits for, except for its turn by the send rate. */
   deadlineMs: number;
   backoff: Backoff;
-  /** For a quota that is used up, where the provider does not say for how long. */
+  /** Delays for an exhausted quota if the provider does not say how long to wait. */
   quotaBackoff: Backoff;
-  /** A provider that asks for more is asked again after this. */
+  /** Upper bound of the delay that a provider asks for. */
   retryAfterMsMax: number;
 };
 
@@ -37,24 +38,25 @@ export const PERSISTENCE: Persistence = {
   retryAfterMsMax: 300_000,
 };
 
-/** How often what was asked of a provider, since the start. */
+/** Requests to a provider since the start, for metrics. */
 export type PushCounts = { requests: number; retries: number; unprocessed: number };
 
-export type Platform = {
+/** Everything that the pushes to one provider share. */
+export type ProviderChannel = {
   provider: Provider;
   pool: Http2Pool;
-  gate: Gate;
-  /** One for all platforms. */
-  pace: Pace;
+  pause: ProviderPause;
+  /** One for all providers. */
+  rate: SendRate;
   counts: PushCounts;
 };
 
 export type Push = {
   target: PushTarget;
-  message: PreparedMessage;
-  /** The caller's. */
+  prepared: PreparedRequest;
+  /** Signal of the caller. */
   signal: AbortSignal;
-  /** The sender's own. */
+  /** Signal of the sender, which is being closed. */
   closing: AbortSignal;
 };
 
@@ -63,13 +65,13 @@ type Step =
   | { kind: "replay" }
   | { kind: "wait"; reason: string; ms: number };
 
-/** A connection that ends refuses many streams: these are sent again at once, and only who has no luck time and again waits. */
+/** Retries refused streams at once this often, then backs off: a connection that ends refuses many. */
 const REPLAYS_AT_ONCE = 3;
 const REPLAY_BACKOFF: Backoff = { baseMs: 20, capMs: 1000 };
 
-/** One push, sent until its outcome is known. */
+/** Sends one push until its outcome is known. */
 export class Delivery {
-  readonly #platform: Platform;
+  readonly #channel: ProviderChannel;
   readonly #persistence: Persistence;
   readonly #clock: Clock;
   readonly #push: Push;
@@ -81,11 +83,11 @@ export class Delivery {
   /** Number of pushes that the provider had accepted when it last refused this one. */
   #acceptedBefore = Number.POSITIVE_INFINITY;
   #wasLimited = false;
-  /** Why it is still on its way. */
+  /** Reason of the last attempt that did not settle it. */
   #problem = "never processed";
 
-  constructor(platform: Platform, persistence: Persistence, clock: Clock, push: Push) {
-    this.#platform = platform;
+  constructor(channel: ProviderChannel, persistence: Persistence, clock: Clock, push: Push) {
+    this.#channel = channel;
     this.#persistence = persistence;
     this.#clock = clock;
     this.#push = push;
@@ -94,7 +96,7 @@ export class Delivery {
 
   async run(): Promise<Outcome> {
     const { attempts, refusals, backoff: usual, quotaBackoff } = this.#persistence;
-    const { counts } = this.#platform;
+    const { counts } = this.#channel;
     for (;;) {
       const step = await this.#attempt();
       let delayMs: number;
@@ -116,7 +118,7 @@ export class Delivery {
         this.#refusals += 1;
         delayMs = backoff(this.#refusals, usual);
         if (this.#refusals >= refusals || delayMs > this.#leftMs) return this.#refused(step.reason);
-        this.#acceptedBefore = this.#platform.gate.acceptedCount;
+        this.#acceptedBefore = this.#channel.pause.acceptedCount;
         this.#problem = step.reason;
       } else if (step.kind === "wait") {
         this.#problem = step.reason;
@@ -124,7 +126,7 @@ export class Delivery {
       } else return step;
       if (delayMs > this.#leftMs) return { kind: "failed", reason: this.#problem };
       await pause(delayMs, this.#stop());
-      // Who waited for a credential had not asked the provider.
+      // A push that waited for a credential has not reached the provider.
       if (step.kind !== "wait") counts.retries += 1;
     }
   }
@@ -134,8 +136,8 @@ export class Delivery {
    * others meanwhile, so that only this push is at fault.
    */
   #refused(reason: string): Outcome {
-    const { gate } = this.#platform;
-    return { kind: gate.acceptedCount > this.#acceptedBefore ? "failed" : "refused", reason };
+    const { acceptedCount } = this.#channel.pause;
+    return { kind: acceptedCount > this.#acceptedBefore ? "failed" : "refused", reason };
   }
 
   get #leftMs(): number {
@@ -157,22 +159,28 @@ export class Delivery {
     }
   }
 
-  /** Waits until all that the push needs is there at the same time, its turn last, and sends it in that moment. */
+  /**
+   * Waits for the end of a pause, a credential, room on a connection and, last, its turn. Sends at
+   * once, while all of them hold.
+   */
   async #sendInTurn(): Promise<Step> {
-    const { provider, pool, gate, pace } = this.#platform;
-    const { signal, closing } = this.#push;
+    const { provider, pool, pause: providerPause, rate } = this.#channel;
+    const { target, signal, closing } = this.#push;
     for (let hasTurn = false; ;) {
       signal.throwIfAborted();
       closing.throwIfAborted();
       if (this.#leftMs <= 0) return { kind: "failed", reason: this.#problem };
-      // Waiting for what is there already would cost a turn of the loop for each push.
-      const ready = gate.isShut ? gate.pass(this.#stop()) : provider.credential();
+      // Awaiting a value that is there already would cost each push a turn of the event loop.
+      const ready = providerPause.isActive
+        ? providerPause.pass(this.#stop())
+        : provider.credential();
       if (typeof ready !== "string") await ready;
       else if (!pool.hasRoom) {
         const problem = await pool.room(signal, this.#leftMs);
-        if (problem !== undefined) return { kind: "retry", reason: `${provider.name}: ${problem}` };
+        if (problem !== undefined)
+          return { kind: "retry", reason: `${target.provider}: ${problem}` };
       } else {
-        const turn = hasTurn ? undefined : pace.turn(signal);
+        const turn = hasTurn ? undefined : rate.turn(signal);
         if (turn === undefined) return await this.#send(ready);
         const askedMs = this.#clock.elapsedMs();
         await turn;
@@ -185,18 +193,18 @@ export class Delivery {
   }
 
   async #send(credential: string): Promise<Step> {
-    const { provider, pool, gate, counts } = this.#platform;
-    const { target, message } = this.#push;
+    const { provider, pool, pause: providerPause, counts } = this.#channel;
+    const { target, prepared } = this.#push;
     counts.requests += 1;
-    const { headers, body } = provider.request(target, message, credential);
+    const { headers, body } = prepared.request(target, credential);
     const exchange = await pool.request(headers, body);
     if (exchange.kind === "lost") {
       if (!exchange.processed) return { kind: "replay" };
-      return { kind: "retry", reason: `${provider.name}: ${exchange.reason}` };
+      return { kind: "retry", reason: `${target.provider}: ${exchange.reason}` };
     }
     const verdict = provider.judge(exchange);
-    if (verdict.kind === "sent") gate.served();
-    if (isOutcome(verdict)) gate.acceptedCount += 1;
+    if (verdict.kind === "sent") providerPause.countServed();
+    if (isOutcome(verdict)) providerPause.acceptedCount += 1;
     if (verdict.kind === "renew") provider.forget(credential);
     if (verdict.kind !== "retry") return verdict;
     const isOwn = this.#isOwn(verdict.limited);
@@ -205,20 +213,21 @@ export class Delivery {
     const { reason } = verdict;
     const afterMs = Math.min(askedMs, this.#persistence.retryAfterMsMax);
     if (isOwn) return { kind: "retry", reason, afterMs };
-    gate.shut(afterMs);
+    providerPause.extend(afterMs);
     return { kind: "retry", reason };
   }
 
-  /** Whether it is this device alone that the provider wants less for. */
+  /** Returns whether the provider limits this device alone. */
   #isOwn(limited: "device" | "unknown" | undefined): boolean {
-    const { gate } = this.#platform;
+    const { pause: providerPause } = this.#channel;
     if (limited !== "unknown") return limited === "device";
-    if (!this.#wasLimited) gate.limited();
+    if (!this.#wasLimited) providerPause.countLimited();
     this.#wasLimited = true;
-    return !gate.isProviderLimited;
+    return !providerPause.isProviderLimited;
   }
 }
 
+/** Returns whether the provider judged this push by itself. */
 function isOutcome({ kind }: Verdict): boolean {
   return kind === "sent" || kind === "invalid_token" || kind === "failed";
 }

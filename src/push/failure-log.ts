@@ -2,10 +2,10 @@ import { type Clock } from "../platform/clock.ts";
 import { type Log } from "../platform/logger.ts";
 
 const WINDOW_MS = 10_000;
-/** A server that is no provider may give any number of them. */
+/** Limit of reasons per window: a misconfigured base URL may give any number of them. */
 const REASONS_MAX = 10;
 
-/** Tells the operator why pushes fail: each reason once in a while, however many devices it concerns. */
+/** Logs why pushes fail: each reason once per window, however many devices it concerns. */
 export class FailureLog {
   readonly #log: Log;
   readonly #clock: Clock;
@@ -17,15 +17,15 @@ export class FailureLog {
     this.#clock = clock;
   }
 
-  tell(platform: string, reason: string): void {
+  warn(provider: string, reason: string): void {
     const nowMs = this.#clock.elapsedMs();
     if (nowMs - this.#sinceMs >= WINDOW_MS) {
       this.#told.clear();
       this.#sinceMs = nowMs;
     }
-    const key = `${platform} ${reason}`;
+    const key = `${provider} ${reason}`;
     if (this.#told.has(key) || this.#told.size >= REASONS_MAX) return;
     this.#told.add(key);
-    this.#log.warn({ platform, reason }, "pushes fail");
+    this.#log.warn({ platform: provider, reason }, "pushes fail");
   }
 }

@@ -6,17 +6,20 @@ import { type Exchange, Http2Session, type SessionLimits, type Tls } from "./htt
 export type PoolLimits = SessionLimits & {
   sessionsMin: number;
   sessionsMax: number;
-  /** Bun takes longer to open a stream the more of them a session has: 43 µs of CPU for each push with 900, 27 with 225. */
+  /**
+   * Streams per session from which on another session is opened. Bun takes longer to open a stream
+   * the more there are: 43 µs of CPU for each push with 900, 27 with 225.
+   */
   streamsEasy: number;
-  /** Up to so many sessions are opened for ease alone. */
+  /** Sessions up to which `streamsEasy` opens another one. */
   sessionsEasy: number;
-  /** Between one more session and the next: a peer may allow few streams at first and many a moment later. */
+  /** Delay between two new sessions: a peer may allow few streams at first and many a moment later. */
   growMs: number;
   reconnectMsMin: number;
   reconnectMsMax: number;
-  /** How long one waits while there is no connection at all. */
+  /** Time for which pushes wait while there is no connection at all. */
   waitMs: number;
-  /** After so long without a request the connections are closed. */
+  /** Time without a request after which the connections are closed. */
   idleMs: number;
   tickMs: number;
 };
@@ -43,21 +46,21 @@ const CLOSED = "the sender was closed";
 
 type Waiting = { untilMs: number; resolve: (problem: string | undefined) => void };
 
-/** The connections to one provider: opened as they are needed, replaced when they end. */
+/** Connections to one provider, opened on demand and replaced when they end. */
 export class Http2Pool implements AsyncDisposable {
   readonly #origin: string;
   readonly #log: Log;
   readonly #limits: PoolLimits;
   readonly #tls: Tls;
-  /** Those that may take streams, now or soon. */
+  /** Sessions that take streams, now or soon. */
   readonly #sessions = new Set<Http2Session>();
-  /** Those that only finish what they have. */
+  /** Sessions that only finish their open streams. */
   readonly #retired = new Set<Http2Session>();
   readonly #queue = new Set<Waiting>();
   #timer: NodeJS.Timeout | undefined;
   #lastOpenMs = Number.NEGATIVE_INFINITY;
   #lastUseMs = Number.NEGATIVE_INFINITY;
-  /** Since when no session is ready, as far as anyone waits. */
+  /** Time since which pushes wait and no session is ready. */
   #cutOffMs: number | undefined;
   #failures = 0;
   #reconnectMs = Number.NEGATIVE_INFINITY;
@@ -83,7 +86,10 @@ export class Http2Pool implements AsyncDisposable {
     return false;
   }
 
-  /** Resolves when there is room, first come first served, or with why there is none. Rejects with the signal's reason. */
+  /**
+   * Waits for room in the order of the calls. Resolves with the reason if there will be none. Rejects
+   * with the signal's reason.
+   */
   async room(signal: AbortSignal, waitMs: number): Promise<string | undefined> {
     signal.throwIfAborted();
     if (this.#closed) return CLOSED;
@@ -104,7 +110,7 @@ export class Http2Pool implements AsyncDisposable {
     }
   }
 
-  /** Never rejects for what the network does. */
+  /** Sends a request. Network errors resolve to `lost`. */
   request(headers: OutgoingHttpHeaders, body: string | Buffer): Promise<Exchange> {
     const session = this.#roomiest();
     if (session === undefined)
@@ -115,7 +121,7 @@ export class Http2Pool implements AsyncDisposable {
     return session.exchange(headers, body);
   }
 
-  /** What is still in flight is lost. */
+  /** Closes all connections; requests in flight are lost. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed = true;
     clearInterval(this.#timer);
@@ -138,7 +144,7 @@ export class Http2Pool implements AsyncDisposable {
     return best;
   }
 
-  /** As many as there is room for; who comes too late for it asks again. */
+  /** Lets as many go as there is room for. A caller that finds the room taken asks again. */
   #serveQueue(): void {
     if (this.#queue.size === 0) return;
     let room = 0;
@@ -191,12 +197,12 @@ export class Http2Pool implements AsyncDisposable {
     this.#retired.add(session);
     const nowMs = performance.now();
     if (session.hasAnswered) this.#failures = 0;
-    // Sessions that fail together are one failure.
+    // Sessions that fail together count as one failure.
     else if (nowMs >= this.#reconnectMs && !this.#closed) this.#backOff(nowMs, session.why);
     this.#growForQueue(nowMs);
   }
 
-  /** A connection that came to nothing: the next one waits, so that a provider that is down is not knocked at by everyone. */
+  /** Delays the next connection after one that failed, so that a provider that is down is spared. */
   #backOff(nowMs: number, why: string): void {
     const { reconnectMsMin, reconnectMsMax } = this.#limits;
     const delayMs = Math.min(reconnectMsMin * 2 ** this.#failures, reconnectMsMax);

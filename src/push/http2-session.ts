@@ -5,31 +5,32 @@ export type Answer = {
   status: number;
   retryAfter: string | undefined;
   text: string;
-  /** Only a 200 may lack its end. */
+  /** False if the body was cut off, which only a 200 may be. */
   isWhole: boolean;
 };
-/** No answer came. Not processed: the peer says that it did nothing, so that sending it again is no second attempt. */
+/** A request without an answer. If the peer says that it did not process it, resending it is safe. */
 export type Lost = { kind: "lost"; reason: string; processed: boolean };
 export type Exchange = Answer | Lost;
 
 export type SessionLimits = {
-  /** Of the streams at a time, at most; the peer may allow fewer. */
+  /** Limit of streams at a time; the peer may allow fewer. */
   streams: number;
-  /** Until it takes streams. */
+  /** Time limit until the peer allows streams. */
   connectMs: number;
-  /** For an answer. */
+  /** Time limit for an answer. */
   streamMs: number;
-  /** After so long a silence, with answers due, the peer is asked whether it is there. */
+  /** Silence after which a peer that owes answers is pinged. */
   silenceMs: number;
+  /** Time limit for the answer to a ping. */
   pongMs: number;
 };
 
 export type SessionEvents = {
-  /** It may take another stream now. */
+  /** The session may take another stream now. */
   room: () => void;
-  /** It takes no new streams; those that run may still be answered. */
+  /** The session takes no new streams; open ones may still be answered. */
   retired: () => void;
-  /** It is gone, and no stream of it left. */
+  /** The session and all of its streams have ended. */
   ended: () => void;
 };
 
@@ -45,7 +46,7 @@ type Flight = {
 };
 
 const TEXT_MAX = 16_384;
-/** Stream ids end at 2^31, and only every second one is a client's. */
+/** Streams per session: ids end at 2^31, and clients use every second one. */
 const STREAMS_EVER_MAX = 2 ** 29;
 const { NGHTTP2_CANCEL, NGHTTP2_NO_ERROR, NGHTTP2_REFUSED_STREAM } = http2.constants;
 
@@ -59,7 +60,7 @@ export class Http2Session {
   #state: "connecting" | "ready" | "retired" | "ended" = "connecting";
   #why = "the connection ended";
   #peerStreams = 0;
-  /** Since when the peer takes no streams at all, until it allows some. */
+  /** Time since which the peer allows no streams at all; undefined while it does. */
   #barredMs: number | undefined = performance.now();
   #opened = 0;
   #answeredMs = Number.NEGATIVE_INFINITY;
@@ -85,7 +86,7 @@ export class Http2Session {
     this.#session.on("close", () => this.#end());
   }
 
-  /** It may take streams soon. */
+  /** Returns whether the peer may yet allow streams. */
   get isConnecting(): boolean {
     return this.#barredMs !== undefined;
   }
@@ -102,7 +103,7 @@ export class Http2Session {
     return this.#flights.size;
   }
 
-  /** How it ended, for a log line. */
+  /** Reason for its end, for a log line. */
   get why(): string {
     return this.#why;
   }
@@ -111,13 +112,13 @@ export class Http2Session {
     return this.#ended.promise;
   }
 
-  /** How many more streams it takes now. */
+  /** Number of streams that it can take now. */
   get room(): number {
     if (this.#state !== "ready") return 0;
     return Math.min(this.#limits.streams, this.#peerStreams) - this.#flights.size;
   }
 
-  /** Asks only where there is room. */
+  /** Sends a request. The caller has seen that there is room. */
   exchange(headers: http2.OutgoingHttpHeaders, body: string | Buffer): Promise<Exchange> {
     return new Promise((resolve) => {
       const stream = this.#open(headers);
@@ -135,7 +136,7 @@ export class Http2Session {
     });
   }
 
-  /** Looks after what is overdue; the pool calls it now and then. */
+  /** Ends what is overdue. The pool calls it at regular intervals. */
   tick(nowMs: number): void {
     const { connectMs, streamMs, silenceMs, pongMs } = this.#limits;
     if (this.#state === "ended") return;
@@ -149,7 +150,7 @@ export class Http2Session {
       if (nowMs - flight.startedMs < streamMs) break;
       this.#settle(flight, lost(`no answer within ${streamMs} ms`));
       flight.stream.close(NGHTTP2_CANCEL);
-      // Others were answered meanwhile, or else the whole connection is suspect.
+      // Without any other answer meanwhile the whole connection is suspect.
       if (this.#answeredMs < flight.startedMs) this.retire();
     }
     if (this.#pingedMs !== undefined) {
@@ -157,7 +158,7 @@ export class Http2Session {
     } else if (this.#flights.size > 0 && nowMs - this.#aliveMs > silenceMs) this.#ping(nowMs);
   }
 
-  /** No new streams; ends when the last one has. */
+  /** Takes no new streams, and ends when the last open one has. */
   retire(): void {
     if (this.#state === "retired" || this.#state === "ended") return;
     this.#state = "retired";
@@ -193,16 +194,16 @@ export class Http2Session {
         if (flight.text.length < TEXT_MAX) flight.text += chunk;
       });
     });
-    // "close" follows and tells the code; without a listener the error would end the process.
+    // Without a listener an error would end the process; "close" follows with its code.
     stream.on("error", ignore);
     stream.on("close", () => this.#settle(flight, this.#fault(flight)));
   }
 
-  /** What was wrong with how the stream ended. */
+  /** Returns why the stream has no complete answer, if it has none. */
   #fault({ stream, status }: Flight): Lost | undefined {
     const code = stream.rstCode ?? NGHTTP2_NO_ERROR;
     if (status !== 0 && code === NGHTTP2_NO_ERROR) return undefined;
-    // Streams beyond the last one that a GOAWAY names end with this code as well.
+    // Streams above the last id in a GOAWAY frame end with this code as well.
     if (code === NGHTTP2_REFUSED_STREAM)
       return { kind: "lost", reason: "the stream was refused", processed: false };
     if (this.#session.destroyed) return lost(this.#why);
@@ -212,7 +213,7 @@ export class Http2Session {
   #settle(flight: Flight, fault: Lost | undefined): void {
     if (!this.#flights.delete(flight)) return;
     const { stream, status, retryAfter, text, resolve } = flight;
-    // Half an error's body could tell something else than the whole; a success is one whatever follows.
+    // A part of an error's body could be misread; a success stays one whatever its body is.
     const isWhole = fault === undefined && stream.readableEnded;
     if (fault === undefined || status === 200)
       resolve({ kind: "answer", status, retryAfter, text, isWhole });
@@ -235,7 +236,7 @@ export class Http2Session {
     const wasRetired = this.#state === "retired";
     this.#state = "ended";
     if (!wasRetired) this.#events.retired();
-    // The streams tell first, in this turn of the loop, what became of them.
+    // The streams emit their own ends first, in this turn of the event loop.
     setImmediate(() => {
       for (const flight of this.#flights) this.#settle(flight, lost(this.#why));
       this.#ended.resolve();
@@ -250,7 +251,7 @@ function lost(reason: string): Lost {
 
 function ignore(): void {}
 
-/** A code such as ECONNREFUSED where there is one: messages may hold anything. */
+/** Describes an error by its code, such as ECONNREFUSED. Messages may contain secrets. */
 function describe(error: unknown): string {
   const code = error instanceof Error && "code" in error ? error.code : undefined;
   return typeof code === "string" ? `the connection failed: ${code}` : "the connection failed";

@@ -1,34 +1,40 @@
-import { type PushConfig } from "../platform/config/config.ts";
-import { bothUsable } from "../platform/config/config-problems.ts";
+import { type Clock, SYSTEM_CLOCK } from "../platform/clock.ts";
+import { allUsable } from "../platform/config/config-problems.ts";
+import {
+  providerNames,
+  type ProviderName,
+  type ProviderSettings,
+  type PushConfig,
+} from "../platform/config/push-config.ts";
 import { type Log } from "../platform/logger.ts";
-import { variableText } from "../platform/config/env-file.ts";
-import { checkApnsKey, parseServiceAccount } from "./credentials.ts";
+import { openApns } from "./apns.ts";
+import { openFcm } from "./fcm.ts";
+import { type Provider } from "./provider.ts";
 import { PushSender } from "./sender.ts";
 
-/** The senders for which credentials are configured. Throws UsageError for what are none. */
-export async function openSender(
-  { fcm, apns, ...bounds }: PushConfig,
-  log: Log,
-): Promise<PushSender> {
-  const [account, key] = await bothUsable(readAccount(fcm), readApnsKey(apns));
-  return new PushSender(
-    {
-      fcm: fcm && account && { serviceAccount: account, baseUrl: fcm.baseUrl },
-      apns: apns && key !== undefined ? { ...apns, key } : undefined,
-      ...bounds,
-    },
-    { log },
+type Opener<Settings> = (settings: Settings, clock: Clock, log: Log) => Promise<Provider>;
+
+/** Opens each provider. Openers throw UsageError for settings that are not usable. */
+export const OPENERS: { [Name in ProviderName]: Opener<NonNullable<ProviderSettings[Name]>> } = {
+  fcm: openFcm,
+  apns: openApns,
+};
+
+/**
+ * Opens a sender for the providers that have settings. Throws one UsageError that names all
+ * settings that are not usable.
+ */
+export async function openSender(config: PushConfig, log: Log): Promise<PushSender> {
+  const opened = await allUsable(
+    providerNames().map(async (name) => await open(name, config[name], log)),
   );
+  return new PushSender({ ...config, providers: Object.assign({}, ...opened) }, { log });
 }
 
-async function readAccount(fcm: PushConfig["fcm"]) {
-  if (fcm === undefined) return undefined;
-  return parseServiceAccount(await variableText("FCM_CREDENTIALS", fcm.credentials, /^\s*\{/));
-}
-
-async function readApnsKey(apns: PushConfig["apns"]) {
-  if (apns === undefined) return undefined;
-  const key = await variableText("APNS_KEY", apns.key, /^\s*-----BEGIN/);
-  checkApnsKey(key);
-  return key;
+async function open<Name extends ProviderName>(
+  name: Name,
+  settings: ProviderSettings[Name],
+  log: Log,
+) {
+  return settings && { [name]: await OPENERS[name](settings, SYSTEM_CLOCK, log) };
 }

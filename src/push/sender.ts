@@ -1,35 +1,36 @@
 import { type Clock, SYSTEM_CLOCK } from "../platform/clock.ts";
+import { perProvider, type ProviderName } from "../platform/config/push-config.ts";
 import { type Log } from "../platform/logger.ts";
-import { Apns, type ApnsConfig } from "./apns.ts";
 import {
   Delivery,
   PERSISTENCE,
   type Persistence,
-  type Platform,
+  type ProviderChannel,
   type PushCounts,
 } from "./delivery.ts";
 import { FailureLog } from "./failure-log.ts";
-import { Fcm, type FcmConfig } from "./fcm.ts";
 import { Http2Pool, POOL_LIMITS, type PoolLimits } from "./http2-pool.ts";
 import { type Tls } from "./http2-session.ts";
-import { type Campaign, prepareMessage, type PreparedMessage } from "./message.ts";
-import { type Outcome, type Provider, type PushTarget } from "./outcome.ts";
-import { Gate, Pace } from "./pacing.ts";
+import { type CampaignMessage, shareMessage } from "./message.ts";
+import { type Outcome } from "./outcome.ts";
+import { type PreparedRequest, type Provider, type PushTarget } from "./provider.ts";
+import { ProviderPause } from "./provider-pause.ts";
+import { SendRate } from "./send-rate.ts";
 
-export type { Campaign, PreparedMessage } from "./message.ts";
-export type { PushCounts } from "./delivery.ts";
-export type { Outcome, PushTarget } from "./outcome.ts";
+/** Providers that have credentials. */
+export type Providers = Partial<Record<ProviderName, Provider | undefined>>;
+/** A message in the form of each provider that has credentials. */
+export type PreparedMessage = Record<ProviderName, PreparedRequest | undefined>;
 
-export type PushConfig = {
-  fcm?: FcmConfig | undefined;
-  apns?: ApnsConfig | undefined;
-  /** How many sends there may be at a time. */
+export type SenderOptions = {
+  providers: Providers;
+  /** Limit of sends at a time, which the caller keeps. */
   concurrency: number;
-  /** How many requests may go out in a second, to all providers together. */
+  /** Limit of requests per second, to all providers together. */
   perSecond: number;
 };
 
-export type PushSenderDeps = {
+export type SenderDeps = {
   log: Log;
   clock?: Clock;
   limits?: Partial<PoolLimits>;
@@ -37,71 +38,72 @@ export type PushSenderDeps = {
   tls?: Tls;
 };
 
-/** Sends to devices through FCM and APNs. The caller bounds how many sends there are at a time. */
+/** Sends to devices through their providers. */
 export class PushSender implements AsyncDisposable {
-  readonly canSend: { fcm: boolean; apns: boolean };
   readonly concurrency: number;
   readonly #clock: Clock;
   readonly #persistence: Persistence;
   readonly #failures: FailureLog;
-  readonly #fcm: Platform | undefined;
-  readonly #apns: Platform | undefined;
+  readonly #channels: Record<ProviderName, ProviderChannel | undefined>;
   readonly #closing = new AbortController();
 
-  constructor({ fcm, apns, concurrency, perSecond }: PushConfig, deps: PushSenderDeps) {
-    this.canSend = { fcm: fcm !== undefined, apns: apns !== undefined };
+  constructor({ providers, concurrency, perSecond }: SenderOptions, deps: SenderDeps) {
     this.concurrency = concurrency;
     const clock = deps.clock ?? SYSTEM_CLOCK;
     this.#clock = clock;
     this.#persistence = { ...PERSISTENCE, ...deps.persistence };
     this.#failures = new FailureLog(deps.log, clock);
-    const pace = new Pace(perSecond, clock, this.#closing.signal);
-    const platform = (provider: Provider): Platform => ({
+    const rate = new SendRate(perSecond, clock, this.#closing.signal);
+    const channel = (provider: Provider): ProviderChannel => ({
       provider,
       pool: new Http2Pool(provider.origin, {
         log: deps.log,
         limits: { ...POOL_LIMITS, ...deps.limits },
         tls: deps.tls,
       }),
-      gate: new Gate(clock),
-      pace,
+      pause: new ProviderPause(clock),
+      rate,
       counts: { requests: 0, retries: 0, unprocessed: 0 },
     });
-    this.#fcm = fcm && platform(new Fcm(fcm, clock, deps.log));
-    this.#apns = apns && platform(new Apns(apns, clock));
+    this.#channels = perProvider((name) => providers[name] && channel(providers[name]));
   }
 
-  get counts(): { fcm: PushCounts | undefined; apns: PushCounts | undefined } {
-    return { fcm: this.#fcm?.counts, apns: this.#apns?.counts };
+  get canSend(): Record<ProviderName, boolean> {
+    return perProvider((name) => this.#channels[name] !== undefined);
   }
 
-  /** Everything that is the same for all devices. */
-  prepare(campaign: Campaign): PreparedMessage {
-    return prepareMessage(campaign, this.#clock.epochMs());
+  get counts(): Record<ProviderName, PushCounts | undefined> {
+    return perProvider((name) => this.#channels[name]?.counts);
+  }
+
+  /** Builds the parts of the requests that all devices share. */
+  prepare(message: CampaignMessage): PreparedMessage {
+    const shared = shareMessage(message, this.#clock.epochMs());
+    return perProvider((name) => this.#channels[name]?.provider.prepare(shared));
   }
 
   /**
-   * Rejects only with the signal's reason, when it is aborted before the outcome is known. A request that is out is waited for all the same,
-   * because its outcome counts.
+   * Resolves with the outcome. Rejects only with the signal's reason, when it is aborted before the
+   * outcome is known. A request that is on its way is awaited nevertheless, because its outcome
+   * counts.
    */
   async send(target: PushTarget, message: PreparedMessage, signal: AbortSignal): Promise<Outcome> {
-    const platform = target.platform === "fcm" ? this.#fcm : this.#apns;
-    if (platform === undefined)
-      return { kind: "refused", reason: `there are no credentials for ${target.platform}` };
-    const known = platform.provider.precheck(target, message);
+    const channel = this.#channels[target.provider];
+    const prepared = message[target.provider];
+    if (channel === undefined || prepared === undefined)
+      return { kind: "refused", reason: `there are no credentials for ${target.provider}` };
+    const known = prepared.precheck(target);
     if (known !== undefined) return known;
-    const push = { target, message, signal, closing: this.#closing.signal };
-    const outcome = await new Delivery(platform, this.#persistence, this.#clock, push).run();
-    if (outcome.kind === "failed") this.#failures.tell(target.platform, outcome.reason);
+    const push = { target, prepared, signal, closing: this.#closing.signal };
+    const outcome = await new Delivery(channel, this.#persistence, this.#clock, push).run();
+    if (outcome.kind === "failed") this.#failures.warn(target.provider, outcome.reason);
     return outcome;
   }
 
-  /** Ends the waiting of those that are still to be sent, and loses what is in flight. */
+  /** Rejects the sends that wait, and abandons the requests in flight. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closing.abort(new Error("the sender was closed"));
-    await Promise.all([
-      this.#fcm?.pool[Symbol.asyncDispose](),
-      this.#apns?.pool[Symbol.asyncDispose](),
-    ]);
+    const channels = Object.values(this.#channels);
+    await Promise.all(channels.map(async (channel) => await channel?.pool[Symbol.asyncDispose]()));
   }
 }

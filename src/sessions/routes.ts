@@ -4,11 +4,10 @@ import { type InflightBytes } from "../log/inflight-bytes.ts";
 import { type Clients } from "../platform/http/clients.ts";
 import { readContent } from "../platform/bodies/content.ts";
 import { type Sql } from "../platform/database/database.ts";
-import { forSdks } from "../platform/http/cors.ts";
 import { errors, json } from "../platform/http/docs.ts";
-import { AppError } from "../platform/errors.ts";
+import { AppError, renderError } from "../platform/errors.ts";
 import { integer, text } from "../platform/http/parameters.ts";
-import { type ServerKeys } from "../platform/http/server-keys.ts";
+import { mount } from "../platform/http/policy.ts";
 import { getSession, listSessions, parseSessionId } from "./list.ts";
 import { parseStartRequest } from "./schema.ts";
 import { IOS_RULES, MOBILE_RULES, type Sessions } from "./service.ts";
@@ -36,7 +35,10 @@ export function startRoutes({ sessions, clients, inflight, jsonBytesMax }: Start
   };
   const ios = start(IOS_RULES);
   const mobile = start(MOBILE_RULES);
-  return new Elysia({ name: "session-starts" })
+  return new Elysia({
+    name: "session-starts",
+    ...mount({ audience: "sdk", tag: "SDK", errors: renderError }),
+  })
     .post("/v1/ios/start", ({ request }) => ios(request), {
       parse: "none",
       detail: startDetail("Start a session", IOS_EXAMPLE, 400, 403, 404, 408, 415, 422, 503),
@@ -60,14 +62,15 @@ export function startRoutes({ sessions, clients, inflight, jsonBytesMax }: Start
 
 export type SessionRoutesDeps = {
   sql: Sql;
-  serverKeys: ServerKeys;
   /** What is stored of a session. */
   contents: (sessionId: bigint) => Promise<{ batches: object; images: number }>;
 };
 
-export function sessionRoutes({ sql, serverKeys, contents }: SessionRoutesDeps) {
-  return new Elysia({ name: "sessions" })
-    .onTransform(({ request }) => serverKeys.check(request))
+export function sessionRoutes({ sql, contents }: SessionRoutesDeps) {
+  return new Elysia({
+    name: "sessions",
+    ...mount({ audience: "backend", tag: "Reading", errors: renderError }),
+  })
     .get("/v1/sessions", ({ query }) => listSessions(sql, query), {
       query: t.Object({
         projectId: integer("projectId", 0, 2 ** 31 - 1, {
@@ -92,9 +95,7 @@ export function sessionRoutes({ sql, serverKeys, contents }: SessionRoutesDeps) 
         cursor: t.Optional(text("cursor", 64, { description: "`nextCursor` of the page before" })),
       }),
       detail: {
-        tags: ["Reading"],
         summary: "List a project's sessions, newest first",
-        security: [{ serverKey: [] }],
         responses: {
           200: json({ sessions: [SESSION_EXAMPLE], nextCursor: null }),
           ...errors(400, 403, 503),
@@ -109,9 +110,7 @@ export function sessionRoutes({ sql, serverKeys, contents }: SessionRoutesDeps) 
       },
       {
         detail: {
-          tags: ["Reading"],
           summary: "One session and what is stored of it",
-          security: [{ serverKey: [] }],
           responses: {
             200: json({ ...SESSION_EXAMPLE, batches: { count: 1 }, images: 0 }),
             ...errors(403, 404, 503),
@@ -138,8 +137,6 @@ async function readJson(
 
 function startDetail(summary: string, example: object, ...statuses: number[]) {
   return {
-    ...forSdks(),
-    tags: ["SDK"],
     summary,
     requestBody: { required: true, content: { "application/json": { example } } },
     responses: { 200: json(STARTED_EXAMPLE), ...errors(...statuses, 429) },

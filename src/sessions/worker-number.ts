@@ -3,6 +3,7 @@ import { setTimeout } from "node:timers/promises";
 
 import { type Sql } from "../platform/database/database.ts";
 import { unavailable } from "../platform/errors.ts";
+import { type Service, within } from "../platform/lifecycle.ts";
 import { type Log } from "../platform/logger.ts";
 import { warnRarely } from "../platform/rare-warnings.ts";
 
@@ -13,29 +14,44 @@ const RENEW_MS = 2000;
 const USABLE_MS = 40_000;
 const NUMBERS = 65_536;
 const TRIES_MAX = 1000;
+const GIVE_BACK_MS = 500;
 
 /**
  * The 16 bits of session ids that no other process has, by a lease in the database. Numbers are drawn at random, not counted: a
  * database that was emptied or restored would count up to numbers again that are in use.
  */
-export class WorkerNumber implements Disposable {
+export class WorkerNumber implements Service {
   readonly #sql: Sql;
   readonly #log: Log;
   readonly #holder = crypto.randomUUID();
-  readonly #stopping = new AbortController();
   #number = randomInt(NUMBERS);
   #renewedMs = Number.NEGATIVE_INFINITY;
+  #isUnused = true;
+  #keeping: Promise<void> | undefined;
 
-  private constructor(sql: Sql, log: Log) {
+  constructor(sql: Sql, log: Log) {
     this.#sql = sql;
     this.#log = log;
   }
 
-  static async lease(sql: Sql, log: Log): Promise<WorkerNumber> {
-    const worker = new WorkerNumber(sql, log);
-    await worker.#renew();
-    worker.#keep(worker.#stopping.signal).catch(() => undefined);
-    return worker;
+  /** Leases a number, and renews the lease until the signal. */
+  async start(signal: AbortSignal): Promise<void> {
+    const leasing = this.#renew();
+    this.#keeping = leasing.then(async () => await this.#keep(signal)).catch(() => undefined);
+    await leasing;
+  }
+
+  /**
+   * Gives a number back that was never used. The lease of any other runs out by itself: the clock
+   * of the next process that gets it may be behind this one's.
+   */
+  async [Symbol.asyncDispose](): Promise<void> {
+    const giveBack = async () => {
+      await this.#keeping;
+      await this.#sql`delete from session_worker_leases where holder = ${this.#holder}`;
+    };
+    if (this.#isUnused && this.#keeping !== undefined)
+      await within(GIVE_BACK_MS, giveBack()).catch(() => undefined);
   }
 
   /** 0 to 65,535. Throws 503 while it cannot be known to be this process's alone. */
@@ -44,15 +60,11 @@ export class WorkerNumber implements Disposable {
       throw unavailable("no session can be started while the database is away", 5, {
         reason: "database",
       });
+    this.#isUnused = false;
     return this.#number;
   }
 
-  /** The lease runs out by itself. */
-  [Symbol.dispose](): void {
-    this.#stopping.abort();
-  }
-
-  /** Until the signal, which is a rejection. */
+  /** Rejects once the signal is aborted. */
   async #keep(signal: AbortSignal): Promise<never> {
     for (;;) {
       await setTimeout(RENEW_MS, undefined, { signal });

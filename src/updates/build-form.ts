@@ -1,6 +1,7 @@
 import { tooLarge } from "../platform/bodies/body.ts";
 import { AppError, unavailable } from "../platform/errors.ts";
 import { type FormEvent, checkFileName, formEvents } from "../platform/bodies/multipart.ts";
+import { queryOf } from "../platform/http/parameters.ts";
 import {
   NOTES_BYTES_MAX,
   parseAbi,
@@ -46,7 +47,7 @@ class BuildForm {
 
   constructor(request: Request, options: Options) {
     this.#options = options;
-    this.#query = new Map(new URL(request.url).searchParams);
+    this.#query = new Map(queryOf(request));
     this.#events = eventsOf(request, options.bytesMax + FORM_BYTES_MAX);
   }
 

@@ -1,10 +1,9 @@
 import { Elysia } from "elysia";
 
-import { type Clients } from "../platform/http/clients.ts";
-import { CONDITIONAL_HEADERS, anyOrigin } from "../platform/http/cors.ts";
+import { CONDITIONAL_HEADERS, mount } from "../platform/http/policy.ts";
 import { type Metrics } from "../platform/telemetry/metrics.ts";
 import { type ObjectStore } from "../platform/objects/objects.ts";
-import { plainDetail, plainErrors } from "../wire/wemesse.ts";
+import { plainDetail, plainErrors, renderPlainText } from "../wire/wemesse.ts";
 import { type Validators } from "../platform/http/preconditions.ts";
 import { selectRange } from "../platform/http/range.ts";
 import { Lost, type ReadFaults } from "../platform/objects/read-faults.ts";
@@ -19,7 +18,6 @@ const LINK_SECONDS = 3600;
 export type DownloadRoutesDeps = {
   offers: Offers;
   objects: ObjectStore;
-  clients: Clients;
   metrics: Metrics;
   faults: ReadFaults;
   /** Sends clients to the store itself, if it has links. */
@@ -30,20 +28,28 @@ export type DownloadRoutesDeps = {
 
 /** The builds themselves, under both forms of their links. */
 export function downloadRoutes(deps: DownloadRoutesDeps) {
-  const { offers, objects, clients, metrics, faults, redirect, cacheBytes } = deps;
+  const { offers, objects, metrics, faults, redirect, cacheBytes } = deps;
   const cache = new BuildCache(objects, (build) => offers.isOffered(build), cacheBytes);
   const serve = async (request: Request, wanted: Parameters<Offers["find"]>[0]) => {
     const build = await offers.find(wanted);
     const changedAt = wanted.version === undefined ? build.nameChangedAt : build.publishedAt;
     const file = { build, etag: `"${build.sha256}"`, lastModifiedMs: changedAt.getTime() };
-    const isHead = clients.isHead(request);
+    const isHead = request.method === "HEAD";
     // A link to the store is good for GET alone.
     if (!redirect || objects.link === undefined || isHead || !isForStore(request, file))
       return await send(request, isHead, { objects, metrics, faults, cache }, file);
     metrics.updateDownloads.inc({ kind: "redirected" });
     return await redirectTo(objects.link.bind(objects), build);
   };
-  return new Elysia({ name: "downloads" })
+  return new Elysia({
+    name: "downloads",
+    ...mount({
+      audience: "app",
+      tag: "Updates",
+      errors: renderPlainText,
+      headers: [...CONDITIONAL_HEADERS, "x-device-id"],
+    }),
+  })
     .get("/source/:first", ({ request, params }) => serve(request, { name: params.first }), {
       detail: downloadDetail("The newest build of that file name", [FILE]),
     })
@@ -145,7 +151,6 @@ function downloadDetail(summary: string, segments: { description: string; exampl
       })),
       RANGE,
     ],
-    ...anyOrigin(...CONDITIONAL_HEADERS, "x-device-id"),
     ...plainDetail(summary, {}, {}),
     responses: {
       ...plainErrors({

@@ -2,14 +2,14 @@ import { Elysia } from "elysia";
 
 import { type InflightBytes } from "../log/inflight-bytes.ts";
 import { readContent } from "../platform/bodies/content.ts";
-import { anyOrigin, configuredOrigins } from "../platform/http/cors.ts";
 import { type Clients } from "../platform/http/clients.ts";
-import { queryParameter } from "../platform/http/docs.ts";
-import { jsonBody } from "../wire/jraze.ts";
+import { jsonBody, queryParameter } from "../platform/http/docs.ts";
+import { queryOf } from "../platform/http/parameters.ts";
+import { mount } from "../platform/http/policy.ts";
 import { AppError } from "../platform/errors.ts";
 import { stringifyExact } from "../wire/exact-json.ts";
 import { discarded } from "../platform/gc.ts";
-import { JSON_HEADERS, bareJson, signedDetail } from "../wire/wemesse.ts";
+import { JSON_HEADERS, bareJson, renderPlainText, signedDetail } from "../wire/wemesse.ts";
 import { type RowLimit } from "../platform/http/rate-limits.ts";
 import { streamOf } from "../platform/streams.ts";
 import { type Signatures } from "../api-keys/service.ts";
@@ -20,64 +20,49 @@ const BODY_BYTES_MAX = 64 * 1024;
 const LIMIT_MAX = 10_000;
 const ID_MAX = 2n ** 63n - 1n;
 
-export type UserRoutesDeps = {
-  users: Users;
-  signatures: Pick<Signatures, "check">;
+const USERS = { tag: "Updates", errors: renderPlainText, exactPath: true };
+
+export type UserRoutesDeps = { users: Users; signatures: Pick<Signatures, "check"> };
+
+export type ReportRoutesDeps = UserRoutesDeps & {
   clients: Clients;
   inflight: InflightBytes;
   /** Rate limit for new rows. */
   limit: RowLimit;
 };
 
-export function userRoutes({ users, signatures, clients, inflight, limit }: UserRoutesDeps) {
-  return new Elysia({ name: "users" })
-    .post(
-      "/api/v1/users",
-      async ({ request }) => {
-        await signatures.check(request, "client");
-        const user = await inflight.holding(0, async (hold) =>
-          parseUser(await readUserBody(request, hold)),
-        );
-        const id = await users.report(user, () => limit.take(clients.network(request)));
-        return bareJson({ ...user, ID: id });
-      },
-      {
-        parse: "none",
-        detail: {
-          ...anyOrigin("signature"),
-          ...signedDetail("A client reports itself; needs a `client` signature", USER_EXAMPLE, {
-            400: "CreateConfigHandler read invalid params",
-            408: "the body took too long",
-            413: `the body is over the limit of ${BODY_BYTES_MAX} bytes`,
-          }),
-          ...jsonBody(REPORT_EXAMPLE),
-        },
-      },
-    )
-    .get(
-      "/api/v1/users",
-      async ({ request }) => {
-        await signatures.check(request, "service");
-        const query = new URL(request.url).searchParams;
-        const pages = users.list(
-          whole(query, "after", 0n, ID_MAX) ?? 0n,
-          Number(whole(query, "limit", 1n, BigInt(LIMIT_MAX)) ?? Number.POSITIVE_INFINITY),
-        );
-        return new Response(streamOf(await begun(jsonArray(pages))), { headers: JSON_HEADERS });
-      },
-      {
-        detail: {
-          ...configuredOrigins("signature"),
-          ...signedDetail("All users by ID; needs a `service` signature", [USER_EXAMPLE], {
-            400: `limit must be a whole number from 1 to ${LIMIT_MAX}`,
-          }),
-          parameters: [
-            queryParameter("after", "only those with a greater ID"),
-            queryParameter("limit", `how many at most, 1 to ${LIMIT_MAX}; all`),
-          ],
-        },
-      },
-    );
+/** Builds the route by which apps report themselves. */
+export function reportRoutes({ users, signatures, clients, inflight, limit }: ReportRoutesDeps) {
+  const policy = { ...USERS, credential: "signature", headers: ["signature"] } as const;
+  return new Elysia({ name: "user-reports", ...mount({ ...policy, audience: "app" }) }).post(
+    "/api/v1/users",
+    async ({ request }) => {
+      await signatures.check(request, "client");
+      const user = await inflight.holding(0, async (hold) =>
+        parseUser(await readUserBody(request, hold)),
+      );
+      const id = await users.report(user, () => limit.take(clients.network(request)));
+      return bareJson({ ...user, ID: id });
+    },
+    { parse: "none", detail: REPORT_DETAIL },
+  );
+}
+
+/** Builds the route that lists users. */
+export function userRoutes({ users, signatures }: UserRoutesDeps) {
+  return new Elysia({ name: "users", ...mount({ ...USERS, audience: "publisher" }) }).get(
+    "/api/v1/users",
+    async ({ request }) => {
+      await signatures.check(request, "service");
+      const query = queryOf(request);
+      const pages = users.list(
+        whole(query, "after", 0n, ID_MAX) ?? 0n,
+        Number(whole(query, "limit", 1n, BigInt(LIMIT_MAX)) ?? Number.POSITIVE_INFINITY),
+      );
+      return new Response(streamOf(await begun(jsonArray(pages))), { headers: JSON_HEADERS });
+    },
+    { detail: LIST_DETAIL },
+  );
 }
 
 /** A body that is cut short counts as one that cannot be read. */
@@ -133,3 +118,22 @@ const REPORT_EXAMPLE = {
 };
 
 const USER_EXAMPLE = { ID: 1, ...REPORT_EXAMPLE };
+
+const REPORT_DETAIL = {
+  ...signedDetail("A client reports itself; needs a `client` signature", USER_EXAMPLE, {
+    400: "CreateConfigHandler read invalid params",
+    408: "the body took too long",
+    413: `the body is over the limit of ${BODY_BYTES_MAX} bytes`,
+  }),
+  ...jsonBody(REPORT_EXAMPLE),
+};
+
+const LIST_DETAIL = {
+  ...signedDetail("All users by ID; needs a `service` signature", [USER_EXAMPLE], {
+    400: `limit must be a whole number from 1 to ${LIMIT_MAX}`,
+  }),
+  parameters: [
+    queryParameter("after", "only those with a greater ID"),
+    queryParameter("limit", `how many at most, 1 to ${LIMIT_MAX}; all`),
+  ],
+};

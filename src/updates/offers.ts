@@ -1,6 +1,7 @@
 import { type Bus } from "../platform/bus/bus.ts";
 import { type Sql } from "../platform/database/database.ts";
 import { AppError } from "../platform/errors.ts";
+import { type Service } from "../platform/lifecycle.ts";
 import { type Log } from "../platform/logger.ts";
 import { Snapshot } from "../platform/snapshot.ts";
 import { type Build, buildColumns } from "./build.ts";
@@ -33,7 +34,7 @@ type Published = {
 const NOTHING: Published = { all: [], forced: [], revision: "", readMs: 0 };
 
 /** The builds that are not withdrawn, as this process last read them; a change on any process is here within a second. */
-export class Offers implements Disposable {
+export class Offers implements Service {
   readonly #bus: Bus;
   readonly #published: Snapshot<Published>;
 
@@ -48,14 +49,10 @@ export class Offers implements Disposable {
     });
   }
 
-  async watch(): Promise<void> {
-    await this.#published.watch();
+  async start(signal: AbortSignal): Promise<void> {
+    await this.#published.start(signal);
     const refresh = () => this.#published.refresh();
     this.#bus.subscribe([CHANNEL], { message: refresh, missed: refresh });
-  }
-
-  [Symbol.dispose](): void {
-    this.#published[Symbol.dispose]();
   }
 
   /** To be called once a change is committed: tells the others, and resolves when this process offers it. Never fails, as the change has not. */

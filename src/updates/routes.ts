@@ -1,12 +1,11 @@
 import { Elysia } from "elysia";
 
 import { type Clients } from "../platform/http/clients.ts";
-import { anyOrigin, configuredOrigins } from "../platform/http/cors.ts";
-import { queryParameter } from "../platform/http/docs.ts";
-import { jsonBody } from "../wire/jraze.ts";
+import { mount } from "../platform/http/policy.ts";
+import { jsonBody, queryParameter } from "../platform/http/docs.ts";
 import { AppError } from "../platform/errors.ts";
 import { readJson } from "../platform/bodies/json.ts";
-import { bareJson, plainDetail, signedDetail } from "../wire/wemesse.ts";
+import { bareJson, plainDetail, renderPlainText, signedDetail } from "../wire/wemesse.ts";
 import { type Signatures } from "../api-keys/service.ts";
 import { type Build, describeBuild, mirrorUri, sourceUri } from "./build.ts";
 import { OfferAnswers } from "./offer-answers.ts";
@@ -16,37 +15,48 @@ import { type Builds } from "./service.ts";
 
 const CHANGE_BYTES_MAX = 2 ** 20;
 
-export type UpdateRoutesDeps = {
+const UPDATES = { tag: "Updates", errors: renderPlainText, exactPath: true };
+// Signatures are ignored, but some apps send theirs.
+const CHECKS = { ...UPDATES, headers: ["signature", "x-device-id"] };
+
+/**
+ * Base URLs of links: of a mirror that apps are sent to, and of this server's `/source` if it has
+ * another public URL.
+ */
+type Bases = { destUri: string | undefined; sourceUri: string | undefined };
+
+export type CheckRoutesDeps = { offers: Offers; clients: Clients; bases: Bases };
+
+export type PublishRoutesDeps = {
   builds: Builds;
-  offers: Offers;
   signatures: Pick<Signatures, "check">;
   clients: Clients;
-  /**
-   * Base URLs of links: of a mirror that apps are sent to, and of this server's `/source` if it has
-   * another public URL.
-   */
-  bases: { destUri: string | undefined; sourceUri: string | undefined };
+  bases: Bases;
 };
 
-export function updateRoutes({ builds, offers, signatures, clients, bases }: UpdateRoutesDeps) {
-  const own = (request: Request) => bases.sourceUri ?? `${clients.origin(request)}/source`;
-  const describe = (request: Request, build: Build) =>
-    describeBuild(build, sourceUri(own(request), build));
+/** Builds the route by which apps check for updates. */
+export function checkRoutes({ offers, clients, bases }: CheckRoutesDeps) {
   // Mirrors have one build per name, without versions.
   const answers = new OfferAnswers(bases.destUri === undefined ? sourceUri : mirrorUri);
-  return new Elysia({ name: "updates" })
-    .get(
-      "/api/v1/updates/:version",
-      ({ request, params }) => {
-        const asking = parseAsking(request);
-        // Elysia gives null for what is no UTF-8.
-        const version: unknown = params.version;
-        if (typeof version !== "string") throw new AppError("not_found", "record not found");
-        const { build, skipped } = offers.offer({ version, ...asking });
-        return answers.of(build, skipped, bases.destUri ?? own(request));
-      },
-      { detail: CHECK_DETAIL },
-    )
+  return new Elysia({ name: "update-checks", ...mount({ ...CHECKS, audience: "app" }) }).get(
+    "/api/v1/updates/:version",
+    ({ request, params }) => {
+      const asking = parseAsking(request);
+      // Null if the segment is not UTF-8.
+      const version: unknown = params.version;
+      if (typeof version !== "string") throw new AppError("not_found", "record not found");
+      const { build, skipped } = offers.offer({ version, ...asking });
+      return answers.of(build, skipped, bases.destUri ?? ownBase(request, clients, bases));
+    },
+    { detail: CHECK_DETAIL },
+  );
+}
+
+/** Builds the routes by which builds are published and changed. */
+export function publishRoutes({ builds, signatures, clients, bases }: PublishRoutesDeps) {
+  const describe = (request: Request, build: Build) =>
+    describeBuild(build, sourceUri(ownBase(request, clients, bases), build));
+  return new Elysia({ name: "updates", ...mount({ ...UPDATES, audience: "publisher" }) })
     .get(
       "/api/v1/updates",
       async ({ request }) => {
@@ -74,6 +84,11 @@ export function updateRoutes({ builds, offers, signatures, clients, bases }: Upd
     );
 }
 
+/** Returns the base URL of downloads from this server. */
+function ownBase(request: Request, clients: Clients, { sourceUri: configured }: Bases): string {
+  return configured ?? `${clients.origin(request)}/source`;
+}
+
 function parseId(text: string): number {
   if (!/^\d{1,15}$/.test(text)) throw new AppError("not_found", "no such build");
   return Number(text);
@@ -99,8 +114,6 @@ const EXAMPLE = {
 };
 
 const CHECK_DETAIL = {
-  // Signatures are ignored, but some apps send theirs.
-  ...anyOrigin("signature", "x-device-id"),
   ...plainDetail("The newest build, and whether the client must take it", EXAMPLE, {
     400: "device must be text of 1 to 256 characters",
     404: "record not found",
@@ -114,15 +127,11 @@ const CHECK_DETAIL = {
   ],
 };
 
-const PUBLISHERS = configuredOrigins("signature");
-
 const LIST_DETAIL = {
-  ...PUBLISHERS,
   ...signedDetail("All builds; needs a `service` signature", [EXAMPLE]),
 };
 
 const CHANGE_DETAIL = {
-  ...PUBLISHERS,
   ...signedDetail(
     "Change who is offered a build, by its Id; needs a `service` signature",
     EXAMPLE,
@@ -149,7 +158,6 @@ const FORM_FIELDS = {
 } as const;
 
 const PUBLISH_DETAIL = {
-  ...PUBLISHERS,
   ...signedDetail("Publish a build; needs a `service` signature", EXAMPLE, {
     400: "http: no such file",
     408: "the body took too long",

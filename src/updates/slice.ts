@@ -1,7 +1,5 @@
 import { type KeyObject } from "node:crypto";
 
-import { Elysia } from "elysia";
-
 import { type Bus } from "../platform/bus/bus.ts";
 import { type Clients } from "../platform/http/clients.ts";
 import { type Clock } from "../platform/clock.ts";
@@ -15,7 +13,7 @@ import { type Signatures } from "../api-keys/service.ts";
 import { downloadRoutes } from "./downloads.ts";
 import { BuildGarbage } from "./garbage.ts";
 import { Offers } from "./offers.ts";
-import { updateRoutes } from "./routes.ts";
+import { checkRoutes, publishRoutes } from "./routes.ts";
 import { Builds } from "./service.ts";
 
 export type UpdatesDeps = {
@@ -40,8 +38,11 @@ export function buildUpdates(deps: UpdatesDeps) {
   const offers = new Offers({ sql, bus, log });
   const garbage = new BuildGarbage({ sql, objects, clock, log });
   const builds = new Builds({ sql, objects, garbage, offers, metrics }, { ...updates, publicKey });
-  const routes = new Elysia({ name: "app-updates" })
-    .use(updateRoutes({ builds, offers, signatures, clients, bases: updates }))
-    .use(downloadRoutes({ offers, objects, clients, metrics, faults, ...updates }));
+  const bases = updates;
+  const routes = [
+    checkRoutes({ offers, clients, bases }),
+    publishRoutes({ builds, signatures, clients, bases }),
+    downloadRoutes({ offers, objects, metrics, faults, ...updates }),
+  ];
   return { offers, routes };
 }

@@ -5,13 +5,14 @@ import { readJson as readPlainJson } from "../platform/bodies/json.ts";
 
 const BODY_BYTES_MAX = 2 ** 20;
 
-// The answers of devices and notifications, as the jraze server wrote them.
+// Answers of the routes of devices and campaigns, in the format of the jraze server.
 
-/** A success. */
+/** Renders a success. */
 export function envelope(result: unknown, headers: Record<string, string> = {}): Response {
   return Response.json({ success: true, result, reason: null }, { headers });
 }
 
+/** Renders an error; its text is hidden unless it is an AppError. */
 export function renderEnvelope(error: unknown): Response {
   const isTold = error instanceof AppError;
   const reason = isTold ? error.message : "internal error";
@@ -22,12 +23,12 @@ export function renderEnvelope(error: unknown): Response {
   );
 }
 
-/** Throws 400 in the words that clients know, 413 over 1 MiB. */
+/** Reads a JSON body. Throws 400 with the text that clients know, and 413 over 1 MiB. */
 export async function readJson(request: Request): Promise<unknown> {
   return await readPlainJson(request, BODY_BYTES_MAX, "Not JSON type");
 }
 
-// Fields that at least one route of devices or notifications accepts in its body.
+// Fields that at least one route of devices or campaigns accepts in its body.
 const KNOWN_FIELDS = [
   "external_id",
   "push_token",
@@ -71,12 +72,12 @@ export function fieldsOf(body: unknown, taken: string[]): Fields {
   return fields;
 }
 
-/** A path segment with a literal colon, which the router takes for a parameter. Throws 404 for anything else there. */
+/** Checks a path segment with a literal colon, which the router takes for a parameter. Throws 404. */
 export function literal(captured: string, wanted: string): void {
   if (captured !== wanted) throw new AppError("no_route", "no such route");
 }
 
-/** The paging of a query: `start` from 0, `size` from 1 to 1000. Throws 400. */
+/** Reads the paging of a query: `start` from 0, `size` from 1 to 1000. Throws 400. */
 export function paging(query: URLSearchParams): { start: number; size: number } {
   return {
     start: whole(query, "start", 0, 0, 2 ** 31 - 1),
@@ -94,7 +95,7 @@ function whole(
   return wholeOf(query.get(name) ?? absent, name, min, max);
 }
 
-/** A number, or its decimal text as some clients send it. */
+/** Reads a whole number, or its decimal text as some clients send it. Throws 400. */
 export function wholeOf(value: unknown, name: string, min: number, max: number): number {
   const isText = typeof value === "string" && /^\d{1,10}$/.test(value);
   const number = isText ? Number(value) : value;
@@ -103,20 +104,13 @@ export function wholeOf(value: unknown, name: string, min: number, max: number):
   return number;
 }
 
-/** How a route that answers in the envelope is described, by an example of its result. */
+/** Describes a route that answers in the envelope, by an example of its result. */
 export function detail(summary: string, result: unknown, ...statuses: number[]) {
   return {
-    tags: ["Push"],
     summary,
-    security: [{ serverKey: [] }],
     responses: {
       200: json({ success: true, result, reason: null }),
       ...errorsLike({ success: false, result: null, reason: "what is wrong" }, statuses),
     },
   };
-}
-
-/** A JSON body shown by an example. */
-export function jsonBody(example: object) {
-  return { requestBody: { required: true, content: { "application/json": { example } } } };
 }

@@ -40,10 +40,7 @@ export function signedDetail(
   example: object,
   texts: Partial<Record<number, string>> = {},
 ) {
-  return {
-    ...plainDetail(summary, example, { ...SIGNED, ...texts }),
-    security: [{ signature: [] }],
-  };
+  return plainDetail(summary, example, { ...SIGNED, ...texts });
 }
 
 /** The same of a public route. */
@@ -53,7 +50,6 @@ export function plainDetail(
   texts: Partial<Record<number, string>>,
 ) {
   return {
-    tags: ["Updates"],
     summary,
     responses: { 200: json(example), ...plainErrors(texts) },
   };

@@ -154,7 +154,7 @@ describe("a signature", () => {
           ...(method !== "GET" && { body: "{}" }),
         });
     await app.sql`alter table users_away rename to users`;
-    await server.stop();
+    await server[Symbol.asyncDispose]();
     expect(lines.join("")).toContain("request failed");
     for (const text of [signature, unknown]) expect(lines.join("")).not.toContain(text);
   });

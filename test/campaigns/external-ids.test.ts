@@ -2,7 +2,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:tes
 
 import { STATUS } from "../../src/campaigns/enums.ts";
 import { TestApp } from "../support/app.ts";
-import { Campaigns, FakeProvider } from "../support/campaigns.ts";
+import { CampaignDatabase, FakeProvider } from "../support/campaigns.ts";
 import { PushApi, node } from "../support/push-api.ts";
 
 const PRO = { key: "plan", operator: "str_eq", value: "pro" };
@@ -102,10 +102,10 @@ describe("requests", () => {
 });
 
 describe("a campaign", () => {
-  let all: Campaigns;
+  let all: CampaignDatabase;
 
   beforeAll(async () => {
-    all = await Campaigns.open();
+    all = await CampaignDatabase.open();
   });
 
   afterAll(async () => {

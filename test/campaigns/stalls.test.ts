@@ -3,16 +3,16 @@ import { afterAll, beforeAll, beforeEach, expect, test } from "bun:test";
 import { STATUS } from "../../src/campaigns/enums.ts";
 import { openDatabase } from "../../src/platform/database/database.ts";
 import { type Outcome } from "../../src/push/outcome.ts";
-import { ANDROID, Campaigns, FakeProvider, IPHONE } from "../support/campaigns.ts";
+import { ANDROID, CampaignDatabase, FakeProvider, IPHONE } from "../support/campaigns.ts";
 import { eventually } from "../support/eventually.ts";
 import { TcpProxy } from "../support/tcp-proxy.ts";
 
 // Every audience here is larger than what a worker sends at a time.
 
-let all: Campaigns;
+let all: CampaignDatabase;
 
 beforeAll(async () => {
-  all = await Campaigns.open();
+  all = await CampaignDatabase.open();
 });
 
 afterAll(async () => {
@@ -74,8 +74,8 @@ test("a provider that is away does not keep the other one's campaigns waiting", 
   await all.devices(500, ANDROID, { group: "a" });
   await all.devices(100, IPHONE, { group: "b" });
   const provider = new FakeProvider();
-  provider.answer = async ({ platform }, signal) =>
-    platform === "fcm" ? await away(signal) : { kind: "sent" };
+  provider.answer = async ({ provider: name }, signal) =>
+    name === "fcm" ? await away(signal) : { kind: "sent" };
   await all.launch();
   const id = await all.launch({ key: "group", operator: "str_eq", value: "b" });
   await using _ = all.working(provider);
@@ -91,8 +91,8 @@ test("a provider that is away keeps only its own devices of a campaign waiting",
   const provider = new FakeProvider();
   let isAway = true;
   const back = Promise.withResolvers<void>();
-  provider.answer = async ({ platform }) => {
-    if (platform === "fcm" && isAway) await back.promise;
+  provider.answer = async ({ provider: name }) => {
+    if (name === "fcm" && isAway) await back.promise;
     return { kind: "sent" };
   };
   const id = await all.launch();
@@ -243,7 +243,9 @@ test("a launch that is begun anew while the one before hangs reaches everybody, 
   await all.reaches(id, STATUS.sent);
   expect(await all.stateOf(id)).toMatchObject({ targeted: 200, ios: 200, failed: 0 });
   const reached = new Set(
-    provider.sent.filter(({ message }) => message.launch === 2).map(({ target }) => target.apnsId),
+    provider.sent
+      .filter(({ message }) => message.launch === 2)
+      .map(({ target }) => target.messageId),
   );
   expect(reached.size).toBe(200);
 });

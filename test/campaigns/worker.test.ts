@@ -2,13 +2,13 @@ import { afterAll, beforeAll, beforeEach, expect, test } from "bun:test";
 
 import { messageId } from "../../src/campaigns/message-id.ts";
 import { STATUS } from "../../src/campaigns/enums.ts";
-import { ANDROID, Campaigns, FakeProvider, IPHONE } from "../support/campaigns.ts";
+import { ANDROID, CampaignDatabase, FakeProvider, IPHONE } from "../support/campaigns.ts";
 import { eventually } from "../support/eventually.ts";
 
-let all: Campaigns;
+let all: CampaignDatabase;
 
 beforeAll(async () => {
-  all = await Campaigns.open();
+  all = await CampaignDatabase.open();
 });
 
 afterAll(async () => {
@@ -29,7 +29,7 @@ test("a campaign reaches every device that meets its conditions, and no other", 
   await all.reaches(id, STATUS.sent);
   expect(await all.stateOf(id)).toMatchObject({ targeted: 50, android: 30, ios: 20, failed: 0 });
   expect(await all.eventsOf(id)).toEqual({ targeted: 50, sent: 50 });
-  expect(new Set(provider.sent.map(({ target }) => target.apnsId)).size).toBe(50);
+  expect(new Set(provider.sent.map(({ target }) => target.messageId)).size).toBe(50);
   expect(provider.sent[0]?.message).toMatchObject({ title: "Hello", body: "There is news." });
 });
 

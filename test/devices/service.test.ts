@@ -2,14 +2,16 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:tes
 
 import { type Recipients, parseRecipients } from "../../src/devices/recipients.ts";
 import { Devices } from "../../src/devices/service.ts";
+import { PROVIDERS, type ProviderName } from "../../src/platform/config/push-config.ts";
 import { type Sql, openDatabase } from "../../src/platform/database/database.ts";
+import { DEVICE_PLATFORM } from "../../src/platform/device-platforms.ts";
 import { AppError } from "../../src/platform/errors.ts";
-import { DEVICE_PLATFORM, SEND_PLATFORM } from "../../src/platform/push-platforms.ts";
 import { freshDatabase } from "../support/postgres.ts";
 
 const ALL = recipients({});
 const RED = recipients({ key: "colour", operator: "str_eq", value: "red" });
-const { fcm, apns } = SEND_PLATFORM;
+const fcm = PROVIDERS.fcm.sendPlatform;
+const apns = PROVIDERS.apns.sendPlatform;
 const { unknown, android, ios, web } = DEVICE_PLATFORM;
 
 let databaseUrl: string;
@@ -39,34 +41,34 @@ async function put(externalId: string, sendPlatform: number = fcm, devicePlatfor
 }
 
 describe("there is one to send to", () => {
-  test.each([
-    [fcm, android, true],
-    [fcm, ios, true],
-    [fcm, web, true],
-    [fcm, unknown, false],
-    [apns, ios, true],
-    [apns, android, true],
-    [apns, web, false],
-    [apns, unknown, false],
-  ])("through %d on device platform %d: %j", async (sendPlatform, devicePlatform, reached) => {
-    await put("a", sendPlatform, devicePlatform);
-    expect(await devices.has(ALL, sendPlatform)).toBe(reached);
-    expect(await devices.has(ALL, fcm + apns - sendPlatform)).toBe(false);
+  test.each<[ProviderName, number, boolean]>([
+    ["fcm", android, true],
+    ["fcm", ios, true],
+    ["fcm", web, true],
+    ["fcm", unknown, false],
+    ["apns", ios, true],
+    ["apns", android, true],
+    ["apns", web, false],
+    ["apns", unknown, false],
+  ])("through %s on device platform %d: %j", async (provider, devicePlatform, reached) => {
+    await put("a", PROVIDERS[provider].sendPlatform, devicePlatform);
+    expect(await devices.has(ALL, provider)).toBe(reached);
+    expect(await devices.has(ALL, provider === "fcm" ? "apns" : "fcm")).toBe(false);
   });
 
   test("unless its token is known to be invalid, until there is another one", async () => {
     await put("a");
     await sql`update devices set token_invalid = true`;
-    expect(await devices.has(ALL, fcm)).toBe(false);
+    expect(await devices.has(ALL, "fcm")).toBe(false);
     await put("a");
-    expect(await devices.has(ALL, fcm)).toBe(true);
+    expect(await devices.has(ALL, "fcm")).toBe(true);
   });
 
   test("among those that meet the conditions", async () => {
     await put("a");
-    expect(await devices.has(RED, fcm)).toBe(false);
+    expect(await devices.has(RED, "fcm")).toBe(false);
     await devices.setProperties("a", [{ key: "colour", value: "red" }]);
-    expect(await devices.has(RED, fcm)).toBe(true);
+    expect(await devices.has(RED, "fcm")).toBe(true);
   });
 });
 
@@ -86,7 +88,7 @@ test("what takes too long to find is told as that, and whether there is one is l
         status: "rejected",
         reason: new AppError("unavailable", "finding the devices took too long"),
       });
-    expect(await slow.has(ALL, fcm)).toBe(false);
+    expect(await slow.has(ALL, "fcm")).toBe(false);
   });
   await impatient.end();
 });

@@ -162,8 +162,8 @@ describe("imagesHashList", () => {
       for (const base of bases) expect(await listed(base)).toEqual(["fresh"]);
       expect(await listed(without.url)).toEqual([]);
     } finally {
-      await server.stop();
-      await without.stop();
+      await server[Symbol.asyncDispose]();
+      await without[Symbol.asyncDispose]();
     }
   });
 });

@@ -28,7 +28,7 @@ test("an accepted push was one request as Apple documents it", async () => {
   expect(path).toBe(`/3/device/${apnsTarget(7).token}`);
   expect(headers).toMatchObject({
     ":method": "POST",
-    "apns-id": apnsTarget(7).apnsId,
+    "apns-id": apnsTarget(7).messageId,
     "apns-topic": "com.example.app",
     "apns-push-type": "alert",
     "apns-priority": "10",

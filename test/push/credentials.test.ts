@@ -8,9 +8,9 @@ import { pino } from "pino";
 import { type Log } from "../../src/platform/logger.ts";
 import { UsageError } from "../../src/platform/errors.ts";
 import { AccessTokens } from "../../src/push/access-token.ts";
-import { checkApnsKey, parseServiceAccount } from "../../src/push/credentials.ts";
+import { apnsKey, parseServiceAccount } from "../../src/push/credentials.ts";
 import { openSender } from "../../src/push/open-sender.ts";
-import { CredentialsUnavailable } from "../../src/push/outcome.ts";
+import { CredentialsUnavailable } from "../../src/push/provider.ts";
 import { eventually } from "../support/eventually.ts";
 import { FakeClock } from "../support/fake-clock.ts";
 import { CAMPAIGN, tally, TestSender } from "../support/push-sender.ts";
@@ -63,11 +63,11 @@ for (const [json, message] of bad)
   });
 
 test("a p8 key is taken, also with its line ends written out; another key is not", () => {
-  checkApnsKey(APNS_PEM);
-  checkApnsKey(`\n ${APNS_PEM.replaceAll("\n", "\\n")}`);
+  apnsKey(APNS_PEM);
+  apnsKey(`\n ${APNS_PEM.replaceAll("\n", "\\n")}`);
   const message = "the APNs key is not a P-256 private key in PEM form (a .p8 file)";
   for (const key of ["", "s3cret", GOOGLE_PEM, APNS_PEM.slice(0, 90)])
-    expect(() => checkApnsKey(key)).toThrow(new UsageError(message));
+    expect(() => apnsKey(key)).toThrow(new UsageError(message));
 });
 
 const settings = {

@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
 
-import { Pace } from "../../src/push/pacing.ts";
+import { SendRate } from "../../src/push/send-rate.ts";
 import { eventually, timed } from "../support/eventually.ts";
 import { FakeClock } from "../support/fake-clock.ts";
 import { CAMPAIGN, tally, TestSender } from "../support/push-sender.ts";
@@ -43,11 +43,11 @@ test.each([
   const [perSecond, burst] = given;
   const clock = new FakeClock();
   const closing = new AbortController();
-  const pace = new Pace(perSecond, clock, closing.signal);
+  const rate = new SendRate(perSecond, clock, closing.signal);
   clock.advance(60_000);
   let atOnce = 0;
-  let waiting = pace.turn(NEVER);
-  for (; waiting === undefined; waiting = pace.turn(NEVER)) atOnce += 1;
+  let waiting = rate.turn(NEVER);
+  for (; waiting === undefined; waiting = rate.turn(NEVER)) atOnce += 1;
   // A rounding error may cost one.
   expect(atOnce).toBeWithin(Math.max(1, burst - 1), burst + 1);
   closing.abort();
@@ -56,11 +56,11 @@ test.each([
 
 test("turns come in the order in which they were asked for, and not sooner than the rate allows", async () => {
   const clock = new FakeClock();
-  const pace = new Pace(1000, clock, NEVER);
+  const rate = new SendRate(1000, clock, NEVER);
   const order: number[] = [];
-  while (pace.turn(NEVER) === undefined);
+  while (rate.turn(NEVER) === undefined);
   const turns = Array.from({ length: 40 }, async (_, n) => {
-    await pace.turn(NEVER);
+    await rate.turn(NEVER);
     order.push(n);
   });
   await Bun.sleep(20);

@@ -1,7 +1,7 @@
 import { expect, test } from "bun:test";
 
-import { backoff, parseRetryAfter } from "../../src/push/pacing.ts";
-import { type Outcome } from "../../src/push/sender.ts";
+import { backoff, parseRetryAfter } from "../../src/push/backoff.ts";
+import { type Outcome } from "../../src/push/outcome.ts";
 import { eventually, timed } from "../support/eventually.ts";
 import { CAMPAIGN, tally, TestSender } from "../support/push-sender.ts";
 import {

@@ -55,7 +55,7 @@ test("another server finds in the database that a session is not to be recorded"
     });
     expect(answer.status).toBe(200);
   } finally {
-    await server.stop();
+    await server[Symbol.asyncDispose]();
   }
   expect(await app.batches(session)).toEqual([]);
 });

@@ -108,7 +108,7 @@ describe.each(PATHS)("a start at %s with a token", (path) => {
       const answer = await fetch(new URL(path, server.url), { method: "POST", body });
       expect((await objectOf(answer))["sessionID"]).toBe(session.sessionID);
     } finally {
-      await server.stop();
+      await server[Symbol.asyncDispose]();
     }
   });
 });

@@ -2,6 +2,7 @@ import { afterAll, beforeAll, beforeEach, expect, test } from "bun:test";
 import { pino } from "pino";
 
 import { type Sql, openDatabase } from "../../src/platform/database/database.ts";
+import { startServices } from "../../src/platform/lifecycle.ts";
 import { WorkerNumber } from "../../src/sessions/worker-number.ts";
 import { objectOf } from "../support/answers.ts";
 import { TestApp } from "../support/app.ts";
@@ -25,32 +26,45 @@ beforeEach(async () => {
   await sql`truncate session_worker_leases`;
 });
 
+/** Leases a number, and renews the lease until it is disposed. */
+async function lease(): Promise<AsyncDisposable & Pick<WorkerNumber, "current">> {
+  const owner = new AsyncDisposableStack();
+  const worker = new WorkerNumber(sql, LOG);
+  await startServices(owner, [worker]);
+  return {
+    get current() {
+      return worker.current;
+    },
+    [Symbol.asyncDispose]: async () => await owner.disposeAsync(),
+  };
+}
+
 test("processes that begin at once have different numbers", async () => {
-  const workers = await Promise.all(Array.from({ length: 40 }, () => WorkerNumber.lease(sql, LOG)));
+  const workers = await Promise.all(Array.from({ length: 40 }, lease));
   const numbers = workers.map(({ current }) => current);
   expect(new Set(numbers).size).toBe(40);
   for (const number of numbers) expect(number >= 0 && number < 65_536).toBe(true);
-  for (const worker of workers) worker[Symbol.dispose]();
+  for (const worker of workers) await worker[Symbol.asyncDispose]();
 });
 
 test("numbers that others have are passed over", async () => {
   await leaseOthers("n % 2 = 0", 60);
-  const workers = await Promise.all(Array.from({ length: 40 }, () => WorkerNumber.lease(sql, LOG)));
+  const workers = await Promise.all(Array.from({ length: 40 }, lease));
   for (const { current } of workers) expect(current % 2).toBe(1);
-  for (const worker of workers) worker[Symbol.dispose]();
+  for (const worker of workers) await worker[Symbol.asyncDispose]();
 });
 
 test("the number of a process that died is free once its lease is over", async () => {
   await leaseOthers("true", -1);
-  using next = await WorkerNumber.lease(sql, LOG);
+  await using next = await lease();
   const [row] =
     await sql`select 1 from session_worker_leases where number = ${next.current} and leased_until > now()`;
   expect(row).toBeDefined();
 });
 
 test("a database that has forgotten the leases learns within seconds who has which number", async () => {
-  using first = await WorkerNumber.lease(sql, LOG);
-  using second = await WorkerNumber.lease(sql, LOG);
+  await using first = await lease();
+  await using second = await lease();
   const numbers = [first.current, second.current].toSorted((a, b) => a - b);
   await sql`truncate session_worker_leases`;
   await eventually("both have told it", async () => (await leased()).length === 2);
@@ -59,7 +73,7 @@ test("a database that has forgotten the leases learns within seconds who has whi
 });
 
 test("a process whose number another one has got meanwhile takes another", async () => {
-  using worker = await WorkerNumber.lease(sql, LOG);
+  await using worker = await lease();
   const number = worker.current;
   await sql`update session_worker_leases set holder = ${crypto.randomUUID()}`;
   await eventually("it has another", async () => (await leased()).length === 2);

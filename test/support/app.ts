@@ -87,7 +87,7 @@ export class TestApp implements AsyncDisposable {
       sql,
       objects,
       project,
-      stop: async () => await server.stop(),
+      stop: async () => await server[Symbol.asyncDispose](),
     });
   }
 

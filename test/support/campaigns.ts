@@ -1,5 +1,6 @@
 import { pino } from "pino";
 
+import { markInvalidSql } from "../../src/devices/invalid-tokens.ts";
 import {
   parseRecipients,
   readRecipients,
@@ -9,29 +10,31 @@ import {
 import { DEVICE_EVENT, STATUS } from "../../src/campaigns/enums.ts";
 import { type Sender } from "../../src/campaigns/sending.ts";
 import { Worker } from "../../src/campaigns/worker.ts";
+import { perProvider } from "../../src/platform/config/push-config.ts";
 import { type Sql, openDatabase } from "../../src/platform/database/database.ts";
 import { WorkMetrics } from "../../src/platform/telemetry/work-metrics.ts";
-import { type Campaign } from "../../src/push/message.ts";
-import { type Outcome, type PushTarget } from "../../src/push/outcome.ts";
+import { type CampaignMessage } from "../../src/push/message.ts";
+import { type Outcome } from "../../src/push/outcome.ts";
+import { type PushTarget } from "../../src/push/provider.ts";
 import { eventually } from "./eventually.ts";
 import { freshDatabase } from "./postgres.ts";
 
 const LOG = pino({ level: "silent" });
 
 /** Answers each send as a test says, and remembers what was sent. */
-export class FakeProvider implements Sender<Campaign> {
-  readonly canSend = { fcm: true, apns: true };
+export class FakeProvider implements Sender<CampaignMessage> {
+  readonly canSend = perProvider(() => true);
   readonly concurrency = 50;
-  readonly sent: { target: PushTarget; message: Campaign }[] = [];
+  readonly sent: { target: PushTarget; message: CampaignMessage }[] = [];
   answer: (target: PushTarget, signal: AbortSignal) => Outcome | Promise<Outcome> = () => ({
     kind: "sent",
   });
 
-  prepare(message: Campaign): Campaign {
+  prepare(message: CampaignMessage): CampaignMessage {
     return message;
   }
 
-  async send(target: PushTarget, message: Campaign, signal: AbortSignal): Promise<Outcome> {
+  async send(target: PushTarget, message: CampaignMessage, signal: AbortSignal): Promise<Outcome> {
     this.sent.push({ target, message });
     await Bun.sleep(1);
     return await this.answer(target, signal);
@@ -39,7 +42,7 @@ export class FakeProvider implements Sender<Campaign> {
 
   /** How many were sent to more than once. */
   get repeated(): number {
-    return this.sent.length - new Set(this.sent.map(({ target }) => target.apnsId)).size;
+    return this.sent.length - new Set(this.sent.map(({ target }) => target.messageId)).size;
   }
 }
 
@@ -48,7 +51,7 @@ export const ANDROID: Kind = { send: 1, device: 1 };
 export const IPHONE: Kind = { send: 2, device: 2 };
 
 /** A database with devices and campaigns, and workers on it. */
-export class Campaigns implements AsyncDisposable {
+export class CampaignDatabase implements AsyncDisposable {
   readonly sql: Sql;
   readonly databaseUrl: string;
 
@@ -57,8 +60,8 @@ export class Campaigns implements AsyncDisposable {
     this.sql = openDatabase(databaseUrl, { connections: 4 });
   }
 
-  static async open(): Promise<Campaigns> {
-    return new Campaigns(await freshDatabase());
+  static async open(): Promise<CampaignDatabase> {
+    return new CampaignDatabase(await freshDatabase());
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -77,6 +80,7 @@ export class Campaigns implements AsyncDisposable {
       sender: provider,
       filter: (queryable, recipients) => recipientsSql(queryable, recipients, "filter"),
       recipientsOf: readRecipients,
+      markInvalid: markInvalidSql,
       metrics: new WorkMetrics(),
       log: LOG,
     });

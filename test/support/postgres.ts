@@ -34,6 +34,6 @@ export async function freshDatabase(): Promise<string> {
 }
 
 export async function stopTestPostgres(): Promise<void> {
-  if (running !== undefined) await (await running).stop();
+  if (running !== undefined) await (await running)[Symbol.asyncDispose]();
   rmSync(folder, { recursive: true, force: true });
 }

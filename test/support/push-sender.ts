@@ -1,15 +1,14 @@
 import { pino } from "pino";
 
-import {
-  type Campaign,
-  type Outcome,
-  PushSender,
-  type PushConfig,
-  type PushSenderDeps,
-  type PushTarget,
-} from "../../src/push/sender.ts";
+import { SYSTEM_CLOCK } from "../../src/platform/clock.ts";
+import { Apns, type ApnsOptions } from "../../src/push/apns.ts";
+import { Fcm, type FcmOptions } from "../../src/push/fcm.ts";
+import { type CampaignMessage } from "../../src/push/message.ts";
+import { type Outcome } from "../../src/push/outcome.ts";
+import { type PushTarget } from "../../src/push/provider.ts";
+import { PushSender, type SenderDeps } from "../../src/push/sender.ts";
 
-export const CAMPAIGN: Campaign = {
+export const CAMPAIGN: CampaignMessage = {
   uuid: "5f2b1c9e-8a3d-4f60-9b7e-0d1c2e3f4a5b",
   launch: 1,
   title: "Sale",
@@ -20,7 +19,7 @@ export const CAMPAIGN: Campaign = {
 };
 
 /** Waits for nothing longer than a test should. */
-const QUICK: Pick<PushSenderDeps, "limits" | "persistence"> = {
+const QUICK: Pick<SenderDeps, "limits" | "persistence"> = {
   limits: { tickMs: 10, growMs: 20, reconnectMsMin: 5, reconnectMsMax: 50 },
   persistence: {
     backoff: { baseMs: 5, capMs: 40 },
@@ -33,13 +32,19 @@ export class TestSender extends PushSender {
   readonly logged: string[];
 
   constructor(
-    config: Omit<PushConfig, "concurrency" | "perSecond"> & { perSecond?: number },
-    deps: Partial<PushSenderDeps> = {},
+    options: { fcm?: FcmOptions; apns?: ApnsOptions; perSecond?: number },
+    deps: Partial<SenderDeps> = {},
   ) {
     const logged: string[] = [];
     const log = pino({ level: "trace" }, { write: (line) => logged.push(line) });
+    const { fcm, apns, perSecond = 1_000_000 } = options;
+    const clock = deps.clock ?? SYSTEM_CLOCK;
+    const providers = {
+      fcm: fcm && new Fcm(fcm, clock, log),
+      apns: apns && new Apns(apns, clock),
+    };
     super(
-      { concurrency: 2000, perSecond: 1_000_000, ...config },
+      { concurrency: 2000, perSecond, providers },
       {
         log,
         ...deps,
@@ -50,7 +55,7 @@ export class TestSender extends PushSender {
     this.logged = logged;
   }
 
-  async sendTo(target: PushTarget, campaign: Partial<Campaign> = {}): Promise<Outcome> {
+  async sendTo(target: PushTarget, campaign: Partial<CampaignMessage> = {}): Promise<Outcome> {
     const message = this.prepare({ ...CAMPAIGN, ...campaign });
     return await this.send(target, message, new AbortController().signal);
   }

@@ -2,7 +2,7 @@ import { generateKeyPairSync, type KeyObject } from "node:crypto";
 import { once } from "node:events";
 import http2 from "node:http2";
 
-import { type PushTarget } from "../../src/push/sender.ts";
+import { type PushTarget } from "../../src/push/provider.ts";
 
 export type Received = {
   path: string;
@@ -237,15 +237,15 @@ export const fcmConfig = (baseUrl: string, tokenUri: string) => ({
 
 export function apnsTarget(n = 1): PushTarget {
   return {
-    platform: "apns",
+    provider: "apns",
     token: n.toString(16).padStart(64, "0"),
     devicePlatform: 2,
-    apnsId: `0c9f4f2e-4f5a-4b0e-8d70-${n.toString(16).padStart(12, "0")}`,
+    messageId: `0c9f4f2e-4f5a-4b0e-8d70-${n.toString(16).padStart(12, "0")}`,
   };
 }
 
 export function fcmTarget(n = 1, devicePlatform = 1): PushTarget {
-  return { ...apnsTarget(n), platform: "fcm", token: `fcm-token:${n}`, devicePlatform };
+  return { ...apnsTarget(n), provider: "fcm", token: `fcm-token:${n}`, devicePlatform };
 }
 
 export function portOf(server: { address(): unknown }): number {

@@ -15,14 +15,9 @@ export async function serverBeside(
     ...options
   }: ServerOptions & { databaseUrl?: string; config?: Config } = {},
 ): Promise<ServerBeside> {
-  const server = await startServer(config, databaseUrl, {
-    log: pino({ level: "silent" }),
-    ...options,
-  });
-  return {
-    url: server.url.replace(/\/$/, ""),
-    [Symbol.asyncDispose]: async () => await server.stop(),
-  };
+  const log = pino({ level: "silent" });
+  const server = await startServer(config, databaseUrl, { log, ...options });
+  return { ...server, url: server.url.replace(/\/$/, "") };
 }
 
 export async function append(

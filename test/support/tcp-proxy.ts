@@ -27,6 +27,7 @@ export class TcpProxy implements AsyncDisposable {
   #frozen = false;
   #losesAnswerTo: Buffer | undefined;
   #abandoned: Buffer | undefined;
+  #piecesLeft = Number.POSITIVE_INFINITY;
   /** Answers that were dropped. */
   lost = 0;
 
@@ -68,6 +69,15 @@ export class TcpProxy implements AsyncDisposable {
     this.#server.close();
     this.cut();
     await closed;
+  }
+
+  /** Passes so many more pieces of what clients send, and refuses at the one after them. */
+  refuseAfter(pieces: number): void {
+    this.#piecesLeft = pieces;
+  }
+
+  get isRefusing(): boolean {
+    return !this.#server.listening;
   }
 
   cut(): void {
@@ -153,6 +163,11 @@ export class TcpProxy implements AsyncDisposable {
   }
 
   #toUpstream(link: Link, data: Buffer): void {
+    if (this.#piecesLeft-- <= 0) {
+      this.#piecesLeft = Number.POSITIVE_INFINITY;
+      void this.refuse();
+      return;
+    }
     if (link.said.length < SAID_MAX) link.said += data.toString("latin1", 0, SAID_MAX);
     if (this.#abandoned !== undefined && data.includes(this.#abandoned)) {
       link.dead = true;

@@ -48,7 +48,7 @@ const WRITERS: Record<string, string[]> = {
   builds: ["src/updates"],
   device_events: ["src/campaigns"],
   device_numbers: ["src/devices"],
-  devices: ["src/devices", "src/campaigns"],
+  devices: ["src/devices"],
   image_contents: ["src/images", "src/log"],
   image_uses: ["src/images", "src/log"],
   images: ["src/images", "src/log"],

@@ -1,6 +1,5 @@
 import { AppError } from "../errors.ts";
 import { release } from "../gc.ts";
-import { originalOf } from "../rewritten.ts";
 import { joined } from "../streams.ts";
 
 const STALL_MS = 30_000;
@@ -39,7 +38,7 @@ export async function readBody(
   if (length === undefined || length > WHOLE_BYTES_MAX)
     return await collect(request, bytesMax, hold);
   hold(length);
-  return await withDeadline(originalOf(request).bytes(), bodyDeadlineMs(length));
+  return await withDeadline(request.bytes(), bodyDeadlineMs(length));
 }
 
 export function tooLarge(bytesMax: number, what = "body"): AppError {
@@ -53,7 +52,7 @@ async function collect(
 ): Promise<Uint8Array> {
   const chunks: Uint8Array[] = [];
   let bytes = 0;
-  for await (const chunk of bodyChunks(originalOf(request).body)) {
+  for await (const chunk of bodyChunks(request.body)) {
     bytes += chunk.length;
     if (bytes > bytesMax) throw tooLarge(bytesMax);
     hold(chunk.length);

@@ -3,7 +3,6 @@ import { type Coding, beginsLikeGzip, codingsOf } from "./codings.ts";
 import { AppError } from "../errors.ts";
 import { beginning, inflateChunks, inflateWhole } from "./inflate.ts";
 import { discarded } from "../gc.ts";
-import { originalOf } from "../rewritten.ts";
 
 const GZIP_MAGIC_BYTES = 2;
 
@@ -59,7 +58,7 @@ export async function* contentChunks(
   request: Request,
   bytesMax: number,
 ): AsyncGenerator<Uint8Array> {
-  let chunks = counted(bodyChunks(originalOf(request).body));
+  let chunks = counted(bodyChunks(request.body));
   for (const coding of codingsOf(request)) chunks = inflateChunks(coding, chunks, bytesMax);
   const { head, all } = await beginning(chunks, GZIP_MAGIC_BYTES);
   yield* beginsLikeGzip(head) ? inflateChunks("gzip", all, bytesMax) : all;

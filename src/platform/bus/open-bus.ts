@@ -16,15 +16,10 @@ export async function openBus(config: Config, sql: Sql, log: Log): Promise<OpenB
   const { openRedis } = await import("./redis.ts");
   const { RedisBus } = await import("./redis-bus.ts");
   const redis = openRedis(named.url);
-  const bus = new RedisBus(redis, { prefix: named.prefix, log });
-  return {
-    bus,
-    redis,
-    [Symbol.asyncDispose]: async () => {
-      await bus[Symbol.asyncDispose]();
-      redis.disconnect();
-    },
-  };
+  const owner = new AsyncDisposableStack();
+  owner.defer(() => redis.disconnect());
+  const bus = owner.use(new RedisBus(redis, { prefix: named.prefix, log }));
+  return { bus, redis, [Symbol.asyncDispose]: async () => await owner.disposeAsync() };
 }
 
 /**
@@ -36,17 +31,12 @@ async function openPostgresBus(
   sql: Sql,
   log: Log,
 ): Promise<OpenBus> {
-  const direct =
+  await using opening = new AsyncDisposableStack();
+  const listener =
     databaseDirectUrl === undefined
-      ? undefined
-      : openDatabase(databaseDirectUrl, { connections: 1, log });
-  const bus = await PostgresBus.open({ sql, listener: direct ?? sql }, log);
-  return {
-    bus,
-    redis: undefined,
-    [Symbol.asyncDispose]: async () => {
-      await bus[Symbol.asyncDispose]();
-      await direct?.end({ timeout: 1 });
-    },
-  };
+      ? sql
+      : opening.use(openDatabase(databaseDirectUrl, { connections: 1, log }));
+  const bus = opening.use(await PostgresBus.open({ sql, listener }, log));
+  const owner = opening.move();
+  return { bus, redis: undefined, [Symbol.asyncDispose]: async () => await owner.disposeAsync() };
 }

@@ -1,5 +1,6 @@
 import { type Bus, type BusListener, FAREWELL, Listeners, Outbox, PULSE } from "./bus.ts";
 import { type Sql } from "../database/database.ts";
+import { within } from "../lifecycle.ts";
 import { type Log } from "../logger.ts";
 import { warnRarely } from "../rare-warnings.ts";
 
@@ -67,7 +68,7 @@ export class PostgresBus implements Bus {
   async [Symbol.asyncDispose](): Promise<void> {
     clearInterval(this.#timer);
     const farewell = this.#notify(new Map([[PULSE, [String(FAREWELL)]]]));
-    await Promise.race([farewell, Bun.sleep(FAREWELL_MS)]);
+    await within(FAREWELL_MS, farewell);
   }
 
   #receive(payload: string): void {

@@ -1,6 +1,7 @@
 import { type Redis } from "ioredis";
 
 import { type Bus, type BusListener, FAREWELL, Listeners, Outbox, PULSE } from "./bus.ts";
+import { within } from "../lifecycle.ts";
 import { type Log } from "../logger.ts";
 import { warnRarely } from "../rare-warnings.ts";
 import { isReply, warnOfRedis } from "./redis-advice.ts";
@@ -87,7 +88,7 @@ export class RedisBus implements Bus {
     this.#subscriber.disconnect();
     if (this.#redis.status !== "ready") return;
     const farewell = this.#publishPulse(FAREWELL).catch(() => undefined);
-    await Promise.race([farewell, Bun.sleep(FAREWELL_MS)]);
+    await within(FAREWELL_MS, farewell);
   }
 
   async #listen(): Promise<void> {

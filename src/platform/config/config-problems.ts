@@ -1,16 +1,23 @@
 import { isBaseUrl, list, parseAddressRange, parseOrigin } from "./config-values.ts";
+import { PUSH_VARIABLES, pushProblems } from "./push-config.ts";
 import { UsageError } from "../errors.ts";
 
-/**
- * Waits for two values that are read from files named in the configuration. If neither is usable,
- * throws one UsageError that names both.
- */
+/** Waits for two things, like `allUsable`. */
 export async function bothUsable<A, B>(first: Promise<A>, second: Promise<B>): Promise<[A, B]> {
-  const settled = await Promise.allSettled([first, second]);
+  await allUsable<unknown>([first, second]);
+  return [await first, await second];
+}
+
+/**
+ * Waits for things that are read from files which the configuration names. Throws one UsageError
+ * that names all that are unusable.
+ */
+export async function allUsable<T>(things: Promise<T>[]): Promise<T[]> {
+  const settled = await Promise.allSettled(things);
   const reasons = settled.flatMap((one) => (one.status === "rejected" ? [one.reason] : []));
   if (reasons.length > 1 && reasons.every((reason) => reason instanceof UsageError))
     throw new UsageError(reasons.map(({ message }) => message).join("; "));
-  return await Promise.all([first, second]);
+  return await Promise.all(things);
 }
 
 type Environment = Record<string, string | undefined>;
@@ -20,7 +27,7 @@ type Environment = Record<string, string | undefined>;
  * given, so that one bad value does not hide another.
  */
 export function environmentProblems(env: Environment): string[] {
-  return [...s3KeyProblems(env), ...listProblems(env), ...urlProblems(env), ...apnsProblems(env)];
+  return [...s3KeyProblems(env), ...listProblems(env), ...urlProblems(env), ...pushProblems(env)];
 }
 
 /**
@@ -50,7 +57,8 @@ function listProblems(env: Environment): string[] {
 }
 
 function urlProblems(env: Environment): string[] {
-  const bases = ["S3_ENDPOINT", "FCM_BASE_URL", "APNS_BASE_URL", "dest_uri", "source_uri"];
+  const providers = Object.keys(PUSH_VARIABLES).filter((name) => name.endsWith("_BASE_URL"));
+  const bases = ["S3_ENDPOINT", ...providers, "dest_uri", "source_uri"];
   const wrong = bases.filter((name) => isUrlShaped(env[name]) && !isBaseUrl(env[name] ?? ""));
   const redis = env["REDIS_URL"];
   if (isUrlShaped(redis) && !URL.canParse(redis ?? "")) wrong.push("REDIS_URL");
@@ -60,12 +68,4 @@ function urlProblems(env: Environment): string[] {
 /** Returns whether the text begins like a URL; the pattern of its variable reports any other text. */
 function isUrlShaped(text = ""): boolean {
   return /^(?:https?|rediss?):\/\//.test(text);
-}
-
-function apnsProblems(env: Environment): string[] {
-  const names = ["APNS_KEY", "APNS_KEY_ID", "APNS_TEAM_ID", "APNS_TOPIC"];
-  const missing = names.filter((name) => !env[name]);
-  return missing.length > 0 && missing.length < names.length
-    ? [`${missing.join(", ")} must be set together with the other APNS variables`]
-    : [];
 }

@@ -7,6 +7,7 @@ import { BOUNDS, numberOf, presenceBounds, rowLimits } from "./bounds.ts";
 import { environmentProblems } from "./config-problems.ts";
 import { isWholeNumber, list, parseOrigin } from "./config-values.ts";
 import { readDatabase } from "./database-config.ts";
+import { PUSH_VARIABLES, pushConfig } from "./push-config.ts";
 import { UsageError } from "../errors.ts";
 
 const MIB = 2 ** 20;
@@ -16,7 +17,8 @@ const LISTEN_DEFAULT = ":8080";
 // Requests per second.
 const RATE = Type.Optional(Type.Integer({ minimum: 1, maximum: 1_000_000 }));
 
-const Env = Type.Object({
+/** Schema of the environment; docs/configuration.md has the same variables and defaults. */
+export const Env = Type.Object({
   PORT: Type.Optional(Type.Integer({ minimum: 0, maximum: 65_535 })),
   HOST: Type.Optional(Type.String({ minLength: 1 })),
   LISTEN: Type.String({ pattern: ADDRESS, default: LISTEN_DEFAULT }),
@@ -59,16 +61,7 @@ const Env = Type.Object({
   QUOTA_BYTES_PER_DAY: Type.Optional(
     Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER }),
   ),
-  FCM_CREDENTIALS: Type.Optional(Type.String({ minLength: 1 })),
-  FCM_BASE_URL: Type.String({ pattern: "^https?://", default: "https://fcm.googleapis.com" }),
-  APNS_KEY: Type.Optional(Type.String({ minLength: 1 })),
-  APNS_KEY_ID: Type.Optional(Type.String({ minLength: 1 })),
-  APNS_TEAM_ID: Type.Optional(Type.String({ minLength: 1 })),
-  APNS_TOPIC: Type.Optional(Type.String({ minLength: 1 })),
-  APNS_SANDBOX: Type.Boolean({ default: false }),
-  APNS_BASE_URL: Type.Optional(Type.String({ pattern: "^https?://" })),
-  PUSH_CONCURRENCY: Type.Integer({ minimum: 1, maximum: 20_000, default: 3000 }),
-  PUSH_RATE: Type.Integer({ minimum: 1, maximum: 1_000_000, default: 10_000 }),
+  ...PUSH_VARIABLES,
   dest_uri: Type.Optional(Type.String({ pattern: "^https?://" })),
   source_uri: Type.Optional(Type.String({ pattern: "^https?://" })),
   UPDATE_SIZE_LIMIT: Type.Integer({ minimum: 1024, maximum: 64 * 1024 * MIB, default: 4096 * MIB }),
@@ -178,24 +171,6 @@ function s3Config(values: Type.Static<typeof Env>, bucket: string): S3Config {
     sessionToken: values.AWS_SESSION_TOKEN,
   };
   return { bucket, ...given };
-}
-
-/** Push settings; `credentials` and `key` are paths or the texts themselves. */
-export type PushConfig = ReturnType<typeof pushConfig>;
-
-function pushConfig(values: Type.Static<typeof Env>) {
-  const { APNS_KEY: key, APNS_KEY_ID: keyId, APNS_TEAM_ID: teamId, APNS_TOPIC: topic } = values;
-  const host = values.APNS_SANDBOX ? "api.sandbox.push.apple.com" : "api.push.apple.com";
-  const baseUrl = values.APNS_BASE_URL ?? `https://${host}`;
-  return {
-    fcm:
-      values.FCM_CREDENTIALS === undefined
-        ? undefined
-        : { credentials: values.FCM_CREDENTIALS, baseUrl: values.FCM_BASE_URL },
-    apns: key && keyId && teamId && topic ? { key, keyId, teamId, topic, baseUrl } : undefined,
-    concurrency: values.PUSH_CONCURRENCY,
-    perSecond: values.PUSH_RATE,
-  };
 }
 
 /** Returns undefined bases for links that lead to this server itself. */

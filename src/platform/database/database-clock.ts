@@ -1,4 +1,5 @@
 import { type Clock } from "../clock.ts";
+import { type Service, repeat } from "../lifecycle.ts";
 import { type Log } from "../logger.ts";
 
 const MEASURE_MS = 5000;
@@ -15,7 +16,7 @@ const BACK_MS_MAX = 1000;
  * agree. Between measurements it advances by the monotonic clock, so steps of this machine's wall
  * clock do not matter, and reading it is local.
  */
-export class DatabaseClock implements Clock, Disposable {
+export class DatabaseClock implements Clock, Service {
   readonly #ping: () => Promise<number>;
   readonly #log: Log;
   /** Offset from the monotonic clock to epoch time. */
@@ -25,31 +26,23 @@ export class DatabaseClock implements Clock, Disposable {
   #lastMs = 0;
   #skewMs = 0;
   #isTold = false;
-  #timer: NodeJS.Timeout | undefined;
 
-  private constructor(ping: () => Promise<number>, log: Log) {
+  /** `ping` returns the database's time in epoch ms; while it throws the clock just keeps running. */
+  constructor(ping: () => Promise<number>, log: Log) {
     this.#ping = ping;
     this.#log = log;
   }
 
   /**
-   * Resolves once the database's time is known. `ping` returns it in epoch ms; while `ping` throws
-   * the clock just keeps running.
+   * Resolves once the database's time is known; until then the time is this machine's. Rejects if
+   * the database is away, and follows its time nevertheless once it is there.
    */
-  static async open(ping: () => Promise<number>, log: Log): Promise<DatabaseClock> {
-    const clock = new DatabaseClock(ping, log);
+  async start(signal: AbortSignal): Promise<void> {
+    repeat(MEASURE_MS, signal, () => {
+      this.#measure().catch(() => undefined);
+    });
     // Measure several times: the first includes the time to connect.
-    for (let times = 0; times < FIRST_MEASURES; times++) await clock.#measure();
-    clock.#keepOn();
-    return clock;
-  }
-
-  /** Starts with this machine's time, whether the database is available or not. */
-  static start(ping: () => Promise<number>, log: Log): DatabaseClock {
-    const clock = new DatabaseClock(ping, log);
-    clock.#measure().catch(() => undefined);
-    clock.#keepOn();
-    return clock;
+    for (let times = 0; times < FIRST_MEASURES; times++) await this.#measure();
   }
 
   readonly epochMs = (): number => {
@@ -61,17 +54,6 @@ export class DatabaseClock implements Clock, Disposable {
   readonly elapsedMs = (): number => performance.now();
 
   readonly skewMs = (): number => this.#skewMs;
-
-  [Symbol.dispose](): void {
-    clearInterval(this.#timer);
-  }
-
-  #keepOn(): void {
-    this.#timer = setInterval(() => {
-      this.#measure().catch(() => undefined);
-    }, MEASURE_MS);
-    this.#timer.unref();
-  }
 
   async #measure(): Promise<void> {
     const askedMs = performance.now();

@@ -18,8 +18,8 @@ const types = {
   },
 };
 
-/** Connection pool that knows whether its server refuses work. */
-export type Sql = postgres.Sql<{ bigint: bigint }> & { readonly outage: Outage };
+/** Connection pool that knows whether its server refuses work. Disposing it closes the connections. */
+export type Sql = postgres.Sql<{ bigint: bigint }> & AsyncDisposable & { readonly outage: Outage };
 /** Pool or one of its transactions, for functions that run queries in either. */
 export type Queryable = Sql | postgres.TransactionSql<{ bigint: bigint }>;
 
@@ -37,6 +37,8 @@ const STATEMENT_MS = 10_000;
 // canceled the statement.
 const SILENCE_MS = STATEMENT_MS + 1000;
 const SILENCE_CHECK_MS = 1000;
+// Statements still running then are lost with their connections.
+const END_S = 1;
 
 /**
  * Opens a pool whose statements time out: none waits forever for a lock or a dead server. Throws
@@ -92,7 +94,8 @@ export function openDatabase(url: string, options: DatabaseOptions = {}): Sql {
   };
   const sql = postgres(settings);
   outage.watch(sql);
-  return Object.assign(sql, { outage });
+  const close = async () => await sql.end({ timeout: END_S });
+  return Object.assign(sql, { outage, [Symbol.asyncDispose]: close });
 }
 
 function readUrl(url: string): PostgresUrl {
@@ -119,8 +122,8 @@ function watched(socket: Socket): Socket {
       heard = { bytes: socket.bytesRead, ms: performance.now() };
     // Destroyed without an error, as above.
     else if (performance.now() - heard.ms > SILENCE_MS) socket.destroy();
-    if (socket.destroyed) clearInterval(watch);
   }, SILENCE_CHECK_MS);
   watch.unref();
+  socket.once("close", () => clearInterval(watch));
   return socket;
 }

@@ -13,6 +13,7 @@ import { dirname, join, resolve } from "node:path";
 
 import { readSecrets } from "../config/data-dir.ts";
 import { UsageError } from "../errors.ts";
+import { repeat, signalOf } from "../lifecycle.ts";
 import { type Log } from "../logger.ts";
 
 const START_ATTEMPTS = 10;
@@ -25,30 +26,25 @@ const NAMELESS = "could not look up effective user ID";
 // Copy of the binaries that the unprivileged user can reach if the checkout is in root's home.
 const REACHABLE_COPY = "/var/lib/floodgate/postgres-18.4";
 
-export type EmbeddedPostgres = {
-  url: string;
-  /** Restarts PostgreSQL at the same address whenever it ends before `stop`. */
-  keep: (log: Log) => void;
-  stop: () => Promise<void>;
-};
+/** Disposing it stops the server. */
+export type EmbeddedPostgres = AsyncDisposable & { url: string };
 
 /**
  * Starts PostgreSQL from the npm package under `dataDir`/postgres, or adopts one that a killed
- * process left running there. It does not receive Ctrl-C, so that the server can drain first.
+ * process left running there. It does not receive Ctrl-C, so that the server can drain first. If a
+ * log is given, PostgreSQL is restarted at the same address whenever it ends.
  */
-export async function startEmbeddedPostgres(dataDir: string): Promise<EmbeddedPostgres> {
+export async function startEmbeddedPostgres(dataDir: string, log?: Log): Promise<EmbeddedPostgres> {
   const { postgresPassword } = readSecrets(dataDir);
   const cluster = new Cluster(resolve(dataDir, "postgres"), await findBinaries());
   cluster.initialise(postgresPassword);
   const port = cluster.runningPort() ?? (await cluster.start());
-  let looking: NodeJS.Timeout | undefined;
+  const owner = new AsyncDisposableStack();
+  owner.defer(() => cluster.stop());
+  if (log !== undefined) repeat(LOOK_MS, signalOf(owner), () => cluster.revive(port, log));
   return {
     url: `postgres://floodgate:${postgresPassword}@127.0.0.1:${port}/postgres`,
-    keep: (log) => (looking = setInterval(() => cluster.revive(port, log), LOOK_MS)),
-    stop: async () => {
-      clearInterval(looking);
-      cluster.stop();
-    },
+    [Symbol.asyncDispose]: async () => await owner.disposeAsync(),
   };
 }
 

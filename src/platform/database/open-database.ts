@@ -18,18 +18,11 @@ export type Opened = AsyncDisposable & { config: Config; databaseUrl: string };
  */
 export async function ownDatabase(config: Config): Promise<Opened> {
   if (config.databaseUrl !== undefined) return opened(config, config.databaseUrl);
-  const lock = lockDataDir(config.dataDir);
-  try {
-    const postgres = await startEmbeddedPostgres(config.dataDir);
-    postgres.keep(openLog(config.logLevel));
-    return opened(config, postgres.url, async () => {
-      await postgres.stop();
-      lock[Symbol.dispose]();
-    });
-  } catch (error) {
-    lock[Symbol.dispose]();
-    throw error;
-  }
+  await using opening = new AsyncDisposableStack();
+  opening.use(lockDataDir(config.dataDir));
+  const log = openLog(config.logLevel);
+  const { url } = opening.use(await startEmbeddedPostgres(config.dataDir, log));
+  return opened(config, url, opening.move());
 }
 
 /** Like `ownDatabase`, but uses the embedded database of a running `start` if there is one. */
@@ -47,11 +40,7 @@ export async function shareDatabase(config: Config): Promise<Opened> {
   }
 }
 
-function opened(
-  config: Config,
-  databaseUrl: string,
-  close: () => Promise<void> = async () => undefined,
-): Opened {
+function opened(config: Config, databaseUrl: string, owner = new AsyncDisposableStack()): Opened {
   const secrets =
     config.tokenSecrets.length > 0
       ? config.tokenSecrets
@@ -59,6 +48,6 @@ function opened(
   return {
     config: { ...config, tokenSecrets: secrets },
     databaseUrl,
-    [Symbol.asyncDispose]: close,
+    [Symbol.asyncDispose]: async () => await owner.disposeAsync(),
   };
 }

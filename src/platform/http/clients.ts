@@ -4,7 +4,6 @@ import ipaddr from "ipaddr.js";
 
 import { type AddressRange, parseAddressRange } from "../config/config-values.ts";
 import { networkOf } from "./rate-limits.ts";
-import { originalOf } from "../rewritten.ts";
 import { type WebSocketOwner } from "./websocket.ts";
 
 type Server = {
@@ -33,15 +32,13 @@ export class Clients {
   }
 
   peer(request: Request): string {
-    const original = originalOf(request);
-    return this.#peers.get(original) ?? this.#server?.requestIP(original)?.address ?? "";
+    return this.#peers.get(request) ?? this.#server?.requestIP(request)?.address ?? "";
   }
 
   /** Makes a WebSocket of the connection; false when the request asks for none. */
   upgrade(request: Request, data: WebSocketOwner, headers: Record<string, string>): boolean {
-    const original = originalOf(request);
-    this.#peers.set(original, this.peer(original));
-    return this.#server?.upgrade(original, { data, headers }) ?? false;
+    this.#peers.set(request, this.peer(request));
+    return this.#server?.upgrade(request, { data, headers }) ?? false;
   }
 
   /** Whether the TCP peer is a trusted proxy. */
@@ -50,14 +47,9 @@ export class Clients {
     return peer !== "" && this.#isTrusted(peer);
   }
 
-  /** Whether the headers alone were asked for, which routes see as a GET. */
-  isHead(request: Request): boolean {
-    return originalOf(request).method === "HEAD";
-  }
-
   /** The scheme and host that the client sees, without a path. */
   origin(request: Request): string {
-    const { headers } = originalOf(request);
+    const { headers } = request;
     const [host, scheme] = [headers.get("x-forwarded-host"), headers.get("x-forwarded-proto")];
     const isTold = (host !== null || scheme !== null) && this.isProxied(request);
     const told = (header: string | null) => (isTold ? header?.split(",")[0]?.trim() : undefined);

@@ -5,6 +5,8 @@ import { Type } from "typebox";
 import { Value } from "typebox/value";
 
 import { version } from "../../../package.json" with { type: "json" };
+import { renderError } from "../errors.ts";
+import { mount } from "./policy.ts";
 
 const SPEC = "/docs/json";
 /** The part of an OpenAPI document that is changed. */
@@ -86,16 +88,23 @@ export function json(example: object, description = "OK") {
   return { description, content: { "application/json": { example } } };
 }
 
+/** Describes a JSON body by an example. */
+export function jsonBody(example: object) {
+  return { requestBody: { required: true, content: { "application/json": { example } } } };
+}
+
 /** API documentation at /docs, the document itself at /docs/json. */
 export function docs() {
-  return new Elysia({ name: "docs" })
+  return new Elysia({
+    name: "docs",
+    ...mount({ audience: "operator", tag: "Operation", errors: renderError }),
+  })
     .onAfterHandle(({ path, response }) => (path === SPEC ? withoutDefaults(response) : undefined))
     .use(
       swagger({
         path: "/docs",
         specPath: SPEC,
         provider: "swagger-ui",
-        exclude: [/^\/docs/],
         documentation: {
           info: {
             title: "Floodgate",

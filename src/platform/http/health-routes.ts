@@ -1,8 +1,10 @@
 import { Elysia } from "elysia";
 import { Registry } from "prom-client";
 
+import { renderError } from "../errors.ts";
 import { json } from "./docs.ts";
 import { type Health } from "./health.ts";
+import { mount } from "./policy.ts";
 
 const METRICS_EXAMPLE = 'floodgate_batches_total{outcome="stored"} 1';
 
@@ -17,17 +19,18 @@ export async function scrape(metrics: Scraped): Promise<Response> {
 }
 
 export function healthRoutes(health: Health, metrics: Scraped) {
-  return new Elysia({ name: "health" })
+  return new Elysia({
+    name: "health",
+    ...mount({ audience: "operator", tag: "Operation", errors: renderError }),
+  })
     .get("/", () => ({ name: "floodgate", docs: "/docs" }), {
       detail: {
-        tags: ["Operation"],
         summary: "The service is there",
         responses: { 200: json({ name: "floodgate", docs: "/docs" }) },
       },
     })
     .get("/livez", () => ({ status: "ok" }), {
       detail: {
-        tags: ["Operation"],
         summary: "The process runs",
         responses: { 200: json({ status: "ok" }) },
       },
@@ -41,7 +44,6 @@ export function healthRoutes(health: Health, metrics: Scraped) {
       },
       {
         detail: {
-          tags: ["Operation"],
           summary: "The process can take requests",
           responses: {
             200: json({ status: "ok", postgres: "ok", objects: "ok" }),
@@ -52,7 +54,6 @@ export function healthRoutes(health: Health, metrics: Scraped) {
     )
     .get("/metrics", async () => await scrape(metrics), {
       detail: {
-        tags: ["Operation"],
         summary: "Prometheus metrics, of all processes that one `start` keeps",
         responses: {
           200: { description: "OK", content: { "text/plain": { example: METRICS_EXAMPLE } } },

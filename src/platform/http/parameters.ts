@@ -18,3 +18,9 @@ export function text(name: string, lengthMax: number, options: Described = {}) {
   const error = `${name} must be text of 1 to ${lengthMax} characters`;
   return t.String({ minLength: 1, maxLength: lengthMax, pattern: "^[^\\0]*$", error, ...options });
 }
+
+/** Returns the query of a request, whose URL is a path alone if it came without a `Host`. */
+export function queryOf({ url }: Request): URLSearchParams {
+  const start = url.indexOf("?");
+  return new URLSearchParams(start === -1 ? "" : url.slice(start));
+}

@@ -1,7 +1,6 @@
 import { AppError } from "../errors.ts";
 import { formatHttpDate } from "./http-date.ts";
 import { type Validators, checkPreconditions, isRangeAllowed } from "./preconditions.ts";
-import { originalOf } from "../rewritten.ts";
 
 export type ByteRange = { start: number; end: number };
 
@@ -37,7 +36,7 @@ export function selectRange(
   }
   const range =
     // Ranges are defined for GET only (RFC 9110, 14.2).
-    originalOf(request).method === "GET" && isRangeAllowed(request, validators)
+    request.method === "GET" && isRangeAllowed(request, validators)
       ? parseRange(request.headers.get("range"), bytes)
       : undefined;
   if (range === undefined) return { status: 200, start: 0, end: bytes };

@@ -6,10 +6,6 @@ const LINES_PER_S = 20;
 const TELL_MS = 10_000;
 const PATH_LENGTH_MAX = 200;
 const ERROR_TEXT_LENGTH_MAX = 4000;
-// Routes that need a server key: answers to its owner are logged without a limit.
-const KEYED_PATHS =
-  /^\/(?:v1\/(?:sessions|images)|devices|notifications|internal|presence\/tokens)(?:\/|$)/;
-
 export type RequestLine = {
   id: string;
   method: string;
@@ -38,11 +34,15 @@ export class RequestLog {
     );
   }
 
-  request(line: () => RequestLine, { path, status }: { path: string; status: number }): void {
+  /** Logs an answer. What the owner of a server key asked for is logged without a limit. */
+  request(
+    makeLine: () => RequestLine,
+    { isKeyed, status }: { isKeyed: boolean; status: number },
+  ): void {
     if (!this.#log.isLevelEnabled("info")) return;
-    const isOwn = status < 400 && KEYED_PATHS.test(path);
-    if (isOwn || this.#requests.take())
-      this.#log.info({ ...line(), path: shortened(path, PATH_LENGTH_MAX) }, "request");
+    if (!(isKeyed && status < 400) && !this.#requests.take()) return;
+    const line = makeLine();
+    this.#log.info({ ...line, path: shortened(line.path, PATH_LENGTH_MAX) }, "request");
   }
 
   /** Logs an error; `path` has no query, which may contain a token. */

@@ -13,16 +13,16 @@ export class ServerKeys {
     this.#digests = keys.map(digest);
   }
 
-  /** Throws 403 unless the caller has a key, wherever it is. */
-  check(request: Request): void {
+  /** Throws 403, with the text if one is given, unless the caller has a key, wherever it is. */
+  check(request: Request, refusal?: string): void {
     if (this.#digests.length === 0)
-      throw new AppError("forbidden", "no server key is configured: set SERVER_KEYS");
+      throw new AppError("forbidden", refusal ?? "no server key is configured: set SERVER_KEYS");
     const key = request.headers.get("x-server-key");
-    if (key === null) throw new AppError("forbidden", "missing X-Server-Key");
+    if (key === null) throw new AppError("forbidden", refusal ?? "missing X-Server-Key");
     const given = digest(key);
     // Digests have one length, and every key is compared, so that time tells nothing.
     const matches = this.#digests.filter((known) => timingSafeEqual(known, given));
-    if (matches.length === 0) throw new AppError("forbidden", "wrong X-Server-Key");
+    if (matches.length === 0) throw new AppError("forbidden", refusal ?? "wrong X-Server-Key");
   }
 }
 

@@ -3,6 +3,7 @@ import { Type } from "typebox";
 import { Value } from "typebox/value";
 
 import { unavailable } from "../errors.ts";
+import { within } from "../lifecycle.ts";
 
 // Wait for the metrics of a process. Longer than its READ_MS_MAX, and both together shorter than the
 // ten seconds that Prometheus waits.
@@ -86,9 +87,9 @@ export class MetricsRelay {
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#telling.set(peer, resolve);
     send(peer, { metrics: "tell" });
-    const late = await isLate(promise, this.#isSilent(peer) ? SILENT_MS_MAX : TELL_MS_MAX);
+    const isAnswered = await within(this.#isSilent(peer) ? SILENT_MS_MAX : TELL_MS_MAX, promise);
     this.#telling.delete(peer);
-    return !late;
+    return isAnswered;
   }
 }
 
@@ -114,17 +115,18 @@ export class Scrapes {
   /** Returns Prometheus' text format. Throws 503 if the supervisor does not answer. */
   async text(): Promise<string> {
     // Process managers open an IPC channel, too, but ask for nothing on it.
-    if (!this.#isAlone) this.#isAlone = await isLate(this.#contacted.promise, CONTACT_MS_MAX);
-    if (this.#isAlone) return await this.#registry.metrics();
+    if (!this.#isAlone) this.#isAlone = !(await within(CONTACT_MS_MAX, this.#contacted.promise));
+    // As JSON in both cases: the values of hot metrics are nowhere else.
+    if (this.#isAlone) return await textOf([await this.#registry.getMetricsAsJSON()]);
     this.#asked ??= this.#ask().finally(() => (this.#asked = undefined));
-    return await AggregatorRegistry.aggregate(await this.#asked).metrics();
+    return await textOf(await this.#asked);
   }
 
   async #ask(): Promise<Part[]> {
     const { promise, resolve } = Promise.withResolvers<Part[]>();
     this.#answered = resolve;
     process.send?.({ metrics: "ask" });
-    if (await isLate(promise, ANSWER_MS_MAX))
+    if (!(await within(ANSWER_MS_MAX, promise)))
       throw unavailable("the metrics of the other processes are not available");
     return await promise;
   }
@@ -138,17 +140,13 @@ export class Scrapes {
   }
 }
 
-/** Returns whether the promise is not fulfilled within `ms`. */
-async function isLate(promise: Promise<unknown>, ms: number): Promise<boolean> {
-  const { promise: late, resolve } = Promise.withResolvers<true>();
-  const timer = setTimeout(() => resolve(true), ms);
-  const isDone = promise.then(() => false);
-  return await Promise.race([isDone, late]).finally(() => clearTimeout(timer));
-}
-
 /** Returns the metrics without gauges, which describe a running process only. */
 function countsOf(part: Part): Part {
   return part.filter(({ type }) => type !== "gauge");
+}
+
+async function textOf(parts: Part[]): Promise<string> {
+  return await AggregatorRegistry.aggregate(parts).metrics();
 }
 
 async function merge(parts: Part[]): Promise<Part> {

@@ -8,8 +8,6 @@ const RECORDS = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500];
 
 const METHODS = new Set(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]);
 const WATCHED_REASONS = ["overload", "store", "database", "internal", "rate_limited"];
-/** The routes whose 200 says that something is durable. */
-const ACKNOWLEDGING = /^\/v1\/(?:ios|mobile)\/(?:(?<batch>append|i|late)|images)$/;
 
 type RequestSeries = {
   count: () => void;
@@ -178,24 +176,37 @@ export class Metrics extends ProcessMetrics {
     );
   }
 
-  request(route: string, method: string, status: number, ms: number): void {
+  /** Counts an answer. `acknowledges` is the kind of data that the route's 200 acknowledges, if any. */
+  request(
+    { route, acknowledges }: { route: string; acknowledges: string | undefined },
+    method: string,
+    status: number,
+    ms: number,
+  ): void {
     // A client may make up methods; labels must stay few.
     if (!METHODS.has(method)) method = "other";
     const series =
-      this.#series.get(route)?.get(method)?.get(status) ?? this.#seriesOf(route, method, status);
+      this.#series.get(route)?.get(method)?.get(status) ??
+      this.#seriesOf(route, method, status, acknowledges);
     const seconds = ms / 1000;
     series.count();
     series.observe(seconds);
     series.acknowledge?.(seconds);
   }
 
-  #seriesOf(route: string, method: string, status: number): RequestSeries {
-    const match = status === 200 ? ACKNOWLEDGING.exec(route) : null;
-    const kind = match?.groups?.["batch"] === undefined ? "images" : "batch";
+  #seriesOf(
+    route: string,
+    method: string,
+    status: number,
+    kind: string | undefined,
+  ): RequestSeries {
     const series = {
       count: this.#requests.series({ route, method, status }),
       observe: this.#requestSeconds.series({ route }),
-      acknowledge: match === null ? undefined : this.#acknowledgementSeconds.series({ kind }),
+      acknowledge:
+        kind === undefined || status !== 200
+          ? undefined
+          : this.#acknowledgementSeconds.series({ kind }),
     };
     const methods = this.#series.get(route) ?? new Map<string, Map<number, RequestSeries>>();
     const statuses = methods.get(method) ?? new Map<number, RequestSeries>();

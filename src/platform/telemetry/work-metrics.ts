@@ -1,8 +1,8 @@
 import { Counter } from "prom-client";
 
+import { type ProviderName, perProvider } from "../config/push-config.ts";
 import { ProcessMetrics } from "./process-metrics.ts";
 
-type ByPlatform<T> = { fcm: T; apns: T };
 type PushCounts = { requests: number; retries: number; unprocessed: number };
 
 /** Metrics of a working process. */
@@ -34,7 +34,7 @@ export class WorkMetrics extends ProcessMetrics {
     for (const [outcome, count] of Object.entries(found)) this.orphans.inc({ outcome }, count);
   }
 
-  watchPushes(counts: () => Partial<ByPlatform<PushCounts | undefined>>): void {
+  watchPushes(counts: () => Record<ProviderName, PushCounts | undefined>): void {
     const requests = new Counter({
       name: "floodgate_push_requests_total",
       help: "Requests to providers: all, retries of earlier ones, and those that the provider never processed (unprocessed).",
@@ -53,20 +53,20 @@ export class WorkMetrics extends ProcessMetrics {
 
   watchCampaigns(worker: {
     running: number;
-    window: ByPlatform<{ used: number; max: number }>;
+    window: Record<ProviderName, { used: number; max: number }>;
     overdueSeconds: () => Promise<number>;
   }): void {
     this.watch("campaigns_running", "Campaigns that are being sent.", () => worker.running);
     this.watch(
       "push_window_used",
       "Sends whose outcome is not yet recorded.",
-      () => ({ fcm: worker.window.fcm.used, apns: worker.window.apns.used }),
+      () => perProvider((name) => worker.window[name].used),
       { label: "platform" },
     );
     this.watch(
       "push_window_max",
       "Maximum of sends whose outcome is not yet recorded.",
-      () => ({ fcm: worker.window.fcm.max, apns: worker.window.apns.max }),
+      () => perProvider((name) => worker.window[name].max),
       { label: "platform" },
     );
     this.watch(

@@ -19,7 +19,7 @@ const NOTICED_MS = 5000;
 const WHILE_MS = 2000;
 const PREFIX = "fg:";
 const NO_LIMITS = { project: undefined, session: undefined, address: undefined };
-// ACL rules of the README for Floodgate's own user.
+// ACL rules of docs/deployment.md for Floodgate's own user.
 const OWN = ["resetkeys", "resetchannels", `~${PREFIX}*`, `&${PREFIX}*`, "-@all"];
 const COMMANDS = ["hset", "hgetall", "hlen", "hdel", "pexpire", "publish", "subscribe", "ping"];
 const LIMIT_COMMANDS = ["eval", "evalsha", "set", "incrby", "pttl", "expire"];

@@ -1,9 +1,9 @@
-import { join } from "node:path";
 import { expect, test } from "bun:test";
 
 import { BOUNDS } from "../../../src/platform/config/bounds.ts";
 import { readConfig } from "../../../src/platform/config/config.ts";
 import { UsageError } from "../../../src/platform/errors.ts";
+import { codeOf, readPage, tableRows } from "../../support/markdown.ts";
 
 test("without variables every bound has its documented default", () => {
   const { rowLimits, presenceBounds, requestsMax } = readConfig({});
@@ -56,9 +56,25 @@ test("every bound is read, and can be switched off", () => {
   });
 });
 
-test.each(["README.md", ".env.example", "docs/limits.md"])("%s names every bound", async (file) => {
-  const text = await Bun.file(join(import.meta.dir, "../../..", file)).text();
-  expect(Object.keys(BOUNDS).filter((name) => !new RegExp(`\\b${name}\\b`).test(text))).toEqual([]);
+test.each(["docs/configuration.md", ".env.example", "docs/limits.md"])(
+  "%s names every bound",
+  (file) => {
+    const text = readPage(file);
+    expect(Object.keys(BOUNDS).filter((name) => !new RegExp(`\\b${name}\\b`).test(text))).toEqual(
+      [],
+    );
+  },
+);
+
+test("docs/limits.md has every bound with its default", () => {
+  const rows = new Map(
+    tableRows("docs/limits.md").map(([, name, usual = ""]) => [
+      codeOf(name),
+      /^[\d,]+/.exec(usual)?.[0].replaceAll(",", ""),
+    ]),
+  );
+  for (const [name, schema] of Object.entries(BOUNDS))
+    expect([name, rows.get(name)]).toEqual([name, String("default" in schema && schema.default)]);
 });
 
 test.each(Object.keys(BOUNDS))("%s is a whole number from 1 or off", (name) => {

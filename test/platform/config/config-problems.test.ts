@@ -1,8 +1,7 @@
-import { join } from "node:path";
-
 import { expect, test } from "bun:test";
 
-import { VARIABLES } from "../../../src/platform/config/config.ts";
+import { Env, VARIABLES, readConfig } from "../../../src/platform/config/config.ts";
+import { codeOf, readPage, tableRows } from "../../support/markdown.ts";
 import { problemsOf } from "../../support/problems.ts";
 
 const MIB = 2 ** 20;
@@ -57,18 +56,29 @@ test("one bad variable hides nothing between others", () => {
   ]);
 });
 
-test("every variable stands in .env.example and in the README", async () => {
-  const root = join(import.meta.dir, "../../..");
-  const [example = "", readme = ""] = await Promise.all(
-    [".env.example", "README.md"].map(async (name) => await Bun.file(join(root, name)).text()),
+test("docs/configuration.md has every variable with its default, and no other", () => {
+  const rows = tableRows("docs/configuration.md").map(
+    ([name, , usual]) => `${codeOf(name)}=${codeOf(usual) ?? ""}`,
   );
-  for (const name of VARIABLES) {
-    // A variable that is an alternative may be mentioned in another's description.
-    for (const text of [example, readme]) expect(text).toMatch(new RegExp(`\\b${name}\\b`));
-  }
-  // The example lists no other variables.
-  const listed = [...example.matchAll(/^(?:# )?(\w+)=/gm)].map(([, name = ""]) => name);
-  for (const name of listed) expect(VARIABLES).toContain(name);
+  // A default that is empty, or found elsewhere, is described in words.
+  const variables = Object.entries(Env.properties).map(
+    ([name, schema]) => `${name}=${"default" in schema ? String(schema.default) : ""}`,
+  );
+  expect(rows.toSorted()).toEqual(variables.toSorted());
+});
+
+test(".env.example lists every variable and no other, and sets none to anything but its default", () => {
+  const listed = [...readPage(".env.example").matchAll(/^(# )?(\w+)=(.*)/gm)];
+  const names = listed.map(([, , name = ""]) => name);
+  // A variable that is an alternative may be mentioned in another's description.
+  const text = readPage(".env.example");
+  expect(VARIABLES.filter((name) => !new RegExp(`\\b${name}\\b`).test(text))).toEqual([]);
+  expect(names.filter((name) => !VARIABLES.includes(name))).toEqual([]);
+  const set = listed.filter(([, comment]) => comment === undefined);
+  expect(set.length).toBeGreaterThan(20);
+  expect(
+    readConfig(Object.fromEntries(set.map(([, , name = "", value]) => [name, value]))),
+  ).toEqual(readConfig({}));
 });
 
 test.each<[string, string, string]>([

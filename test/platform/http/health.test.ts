@@ -102,7 +102,7 @@ describe("within five seconds a server is not ready, and ready again, when", () 
         await proxy.restore();
         await becomes(server.url, 200, { ...all, status: "ok" });
       } finally {
-        await server.stop();
+        await server[Symbol.asyncDispose]();
       }
     },
     30_000,

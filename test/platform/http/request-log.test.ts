@@ -45,7 +45,7 @@ async function logged(act: (url: string) => Promise<void>, level = "info"): Prom
   try {
     await act(server.url.replace(/\/$/, ""));
   } finally {
-    await server.stop();
+    await server[Symbol.asyncDispose]();
   }
   return lines;
 }
@@ -118,7 +118,7 @@ describe("the log", () => {
     const requests = new RequestLog(log, 50);
     const told = (msg: string) => lines.filter((line) => line["msg"] === msg);
     const line = { id: "a", method: "GET", path: "/", status: 404, ms: 1, address: "" };
-    for (let n = 0; n < 1000; n++) requests.request(() => line, line);
+    for (let n = 0; n < 1000; n++) requests.request(() => line, { isKeyed: false, status: 404 });
     for (let n = 0; n < 1000; n++)
       requests.fault(new Error("a fault"), new Request("http://a"), "/");
     for (const [written, leftOut] of [

@@ -1,9 +1,9 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 
-import { TestApp } from "../support/app.ts";
-import { RawConnection } from "../support/raw-connection.ts";
-import { ServerProcess, envOf } from "../support/server-process.ts";
-import { UpdateApi } from "../support/updates.ts";
+import { TestApp } from "../../support/app.ts";
+import { RawConnection } from "../../support/raw-connection.ts";
+import { ServerProcess, envOf } from "../../support/server-process.ts";
+import { UpdateApi } from "../../support/updates.ts";
 
 const LARGE = 3_000_000;
 
@@ -71,7 +71,7 @@ describe("a body that is refused early is answered at once", () => {
   });
 });
 
-test("an upload by a path that is rewritten is not held in memory", async () => {
+test("an upload by a path that is not normal is not held in memory", async () => {
   await using server = await ServerProcess.start(envOf(app));
   const peak = async () => {
     const status = await Bun.file(`/proc/${server.pid}/status`).text();

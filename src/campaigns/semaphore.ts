@@ -1,5 +1,5 @@
-/** A bounded number of things at a time. Taking one that is free costs no promise: there are thousands a second. */
-export class Slots {
+/** Limits how many things happen at a time. Acquiring a free place costs no promise. */
+export class Semaphore {
   readonly max: number;
   #free: number;
   readonly #waiting: (() => void)[] = [];
@@ -13,8 +13,8 @@ export class Slots {
     return this.max - this.#free;
   }
 
-  /** Undefined when it is taken at once. */
-  take(): Promise<void> | undefined {
+  /** Waits for a place. Returns undefined if one was free. */
+  acquire(): Promise<void> | undefined {
     if (this.#free > 0) {
       this.#free--;
       return undefined;
@@ -24,8 +24,8 @@ export class Slots {
     return promise;
   }
 
-  /** Passes it on to who has waited longest. */
-  give(): void {
+  /** Gives the place to the caller that has waited longest. */
+  release(): void {
     const next = this.#waiting.shift();
     if (next === undefined) this.#free++;
     else next();

@@ -1,26 +1,32 @@
 import { setTimeout } from "node:timers/promises";
 
-import { type Slots } from "./slots.ts";
+import { type Semaphore } from "./semaphore.ts";
 import { type TargetDevice } from "./targets.ts";
 
 const STUCK_MS = 1000;
 
-/** Begins the sends of a campaign to one provider, chunk after chunk, and tells when they do not get on: the other provider's then go on alone. */
-export class Lane {
-  readonly #slots: Slots;
-  readonly #begin: (device: TargetDevice, slots: Slots) => void;
+/**
+ * Begins the sends of a campaign to one provider, chunk after chunk. Refuses a chunk while it is
+ * stuck, so that other providers' sends go on.
+ */
+export class SendQueue {
+  readonly #window: Semaphore;
+  readonly #begin: (device: TargetDevice, window: Semaphore) => void;
   #begun = 0;
   #isBusy = false;
   #isStuck = false;
   #chunk: Promise<void> = Promise.resolve();
 
-  /** `begin` has a slot to give back; it throws when no more is to be sent. */
-  constructor(slots: Slots, begin: (device: TargetDevice, slots: Slots) => void) {
-    this.#slots = slots;
+  /** `begin` releases the window when its send is over. It throws when nothing more may be sent. */
+  constructor(window: Semaphore, begin: (device: TargetDevice, window: Semaphore) => void) {
+    this.#window = window;
     this.#begin = begin;
   }
 
-  /** Takes the devices over once those before have begun. False when that may last. Throws what `begin` threw. */
+  /**
+   * Takes devices over once the sends of those before have begun. Returns false if no send begins
+   * for a second. Throws what `begin` threw.
+   */
   async take(devices: TargetDevice[]): Promise<boolean> {
     if (devices.length === 0) return true;
     while (this.#isBusy) {
@@ -30,12 +36,12 @@ export class Lane {
       this.#isStuck = this.#isBusy && this.#begun === begun;
     }
     this.#chunk = this.#send(devices);
-    // Whoever waits for it is told.
+    // The error is thrown to those who await the chunk.
     this.#chunk.catch(() => undefined);
     return true;
   }
 
-  /** Resolves when all that was taken over has begun. Throws what `begin` threw. */
+  /** Waits until the sends of all devices that were taken over have begun. Throws what `begin` threw. */
   async drained(): Promise<void> {
     await this.#chunk;
   }
@@ -44,11 +50,11 @@ export class Lane {
     this.#isBusy = true;
     try {
       for (const device of devices) {
-        const slot = this.#slots.take();
-        if (slot !== undefined) await slot;
+        const place = this.#window.acquire();
+        if (place !== undefined) await place;
         this.#begun++;
         this.#isStuck = false;
-        this.#begin(device, this.#slots);
+        this.#begin(device, this.#window);
       }
     } finally {
       this.#isBusy = false;

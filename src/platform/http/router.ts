@@ -1,0 +1,175 @@
+import { type AnyElysia, Elysia, type InternalRoute } from "elysia";
+import { createBunRouteHandler } from "elysia/adapter/bun/compose";
+import { Memoirist } from "memoirist";
+
+import { AppError, renderError } from "../errors.ts";
+import { toAppError } from "./framework-errors.ts";
+import { type Policy, policyOf, traitsOf, widest } from "./policy.ts";
+import { type ServerKeys } from "./server-keys.ts";
+
+type Params = Record<string, unknown>;
+type Handler = (request: Request, params: Params) => Response | Promise<Response>;
+
+/** What answers a request, known route or not. */
+export type Route = {
+  /** Label in the metrics. */
+  template: string;
+  policy: Policy;
+  /** Whether requests are bounded and counted by client address before they are answered. */
+  isOpen: boolean;
+  /** Throws what is to be rendered. */
+  answer: Handler;
+};
+
+export type Match = { store: Route; params: Params };
+
+type Path = {
+  template: string;
+  /** Policies by method; none if the path only begins paths of routes. */
+  methods: Map<string, Policy>;
+  /** Widest policy of the routes at the path and below it. */
+  below: Policy;
+};
+
+/** Policy of paths that share not even their first segment with a route. */
+const NOWHERE: Policy = { audience: "operator", tag: "Unknown", errors: renderError };
+
+/** Finds the route of a request, and for unknown paths and methods the policy that they are refused by. */
+export class Router {
+  readonly #routes = new Memoirist<Route>({ onParam: decode });
+  /** The same paths whatever the method, and all of their beginnings. */
+  readonly #paths = new Memoirist<Path>();
+
+  /** Throws if a route was mounted without a policy. */
+  constructor(slices: AnyElysia[], serverKeys: ServerKeys) {
+    const app = rootOf(slices);
+    for (const route of app.routes) {
+      const policy = policyOf(route);
+      this.#routes.add(route.method, route.path, {
+        template: route.path,
+        policy,
+        isOpen: traitsOf(policy).isOpen,
+        answer: guarded(handlerOf(app, route), policy, serverKeys),
+      });
+    }
+    for (const [path, known] of pathsOf(app.routes)) this.#paths.add("", path, known);
+  }
+
+  match(request: Request, path: string): Match {
+    const { method } = request;
+    const isHead = method === "HEAD";
+    const found = this.#routes.find(isHead ? "GET" : method, path);
+    return found === null || (isHead && found.store.policy.exactPath === true)
+      ? { store: this.#refusal(request, path), params: {} }
+      : found;
+  }
+
+  /** Returns the policy of the longest beginning of the path that begins paths of routes, too. */
+  policyNear(path: string): Policy {
+    return this.#paths.find("", path)?.store.below ?? NOWHERE;
+  }
+
+  /** Makes the answer to a preflight, a wrong method (405) or an unknown path (404). */
+  #refusal(request: Request, path: string): Route {
+    const known = this.#paths.find("", path)?.store;
+    if (known === undefined || known.methods.size === 0)
+      return {
+        template: "unknown",
+        policy: known?.below ?? NOWHERE,
+        isOpen: false,
+        answer: () => {
+          throw new AppError("no_route", "no such route");
+        },
+      };
+    const { template, methods } = known;
+    const asked = askedMethod(request);
+    return {
+      template,
+      policy: methods.get(asked === "HEAD" ? "GET" : asked) ?? widest([...methods.values()]),
+      isOpen: false,
+      answer: ({ method }) => {
+        if (method === "OPTIONS") return new Response(null, { status: 204 });
+        throw new AppError("method_not_allowed", "method not allowed", {
+          headers: { allow: [...methods.keys(), "OPTIONS"].join(", ") },
+        });
+      },
+    };
+  }
+}
+
+/** Joins the slices. Errors leave it as they are: the edge renders them by the route's policy. */
+function rootOf(slices: AnyElysia[]): AnyElysia {
+  // Host names may be short: the path is looked for right behind `http://`.
+  const root = new Elysia({ name: "floodgate", handler: { standardHostname: false } }).onError(
+    ({ code, error }) => {
+      throw toAppError(code, error);
+    },
+  );
+  for (const slice of slices) root.use(slice);
+  return root;
+}
+
+/** Returns Elysia's handler of one route, which leaves the choice of the route to the caller. */
+function handlerOf(app: AnyElysia, route: InternalRoute): Handler {
+  const handle: (request: Request) => Response | Promise<Response> = createBunRouteHandler(
+    app,
+    route,
+  );
+  return route.path.includes(":")
+    ? (request, params) => handle(Object.assign(request, { params }))
+    : handle;
+}
+
+/** Adds the check of the server key for routes that need one. */
+function guarded(handle: Handler, policy: Policy, serverKeys: ServerKeys): Handler {
+  if (!traitsOf(policy).isKeyed) return handle;
+  return (request, params) => {
+    serverKeys.check(request, policy.keyRefusal);
+    return handle(request, params);
+  };
+}
+
+/** Returns the paths of the routes, and for each also its beginnings and whatever is below them. */
+function pathsOf(routes: InternalRoute[]): Map<string, Path> {
+  const paths = new Map<string, Path>();
+  const at = (path: string, policy: Policy) => {
+    const known: Path = paths.get(path) ?? { template: path, methods: new Map(), below: policy };
+    known.below = widest([known.below, policy]);
+    paths.set(path, known);
+    return known;
+  };
+  for (const route of routes) {
+    const policy = policyOf(route);
+    const [, ...segments] = route.path.split("/").map(anonymous);
+    const own = at(`/${segments.join("/")}`, policy);
+    own.template = route.path;
+    own.methods.set(route.method, policy);
+    const isRoot = route.path === "/";
+    for (let many = isRoot ? 0 : segments.length; many > 0; many--) {
+      const beginning = `/${segments.slice(0, many).join("/")}`;
+      at(beginning, policy);
+      at(`${beginning}/*`, policy);
+    }
+  }
+  return paths;
+}
+
+/** Parameters may have other names for other methods. */
+function anonymous(segment: string): string {
+  return segment.startsWith(":") ? ":any" : segment;
+}
+
+/** Returns the method that a preflight asks for, or else the request's own. */
+function askedMethod({ method, headers }: Request): string {
+  return method === "OPTIONS" ? (headers.get("access-control-request-method") ?? method) : method;
+}
+
+/** Decodes a parameter. Returns null if it is not UTF-8. */
+function decode(text: string): string | null {
+  if (!text.includes("%")) return text;
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return null;
+  }
+}

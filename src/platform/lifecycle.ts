@@ -1,0 +1,50 @@
+import { once } from "node:events";
+
+/**
+ * A part of a process that works in the background from `start` until the signal. `start` resolves
+ * once the service is ready. What a service still has to write or to give back when it has ended it
+ * does in `[Symbol.asyncDispose]`.
+ */
+export interface Service extends Partial<AsyncDisposable> {
+  start: (signal: AbortSignal) => void | Promise<void>;
+}
+
+/**
+ * Starts services one after the other. When the stack is disposed, also because one of them does
+ * not start, all of them end before any is disposed.
+ */
+export async function startServices(
+  owner: AsyncDisposableStack,
+  services: Service[],
+): Promise<void> {
+  // At once, because each may wait for the same database.
+  const dispose = async (service: Service) => await service[Symbol.asyncDispose]?.();
+  owner.defer(async () => void (await Promise.all(services.map(dispose))));
+  const signal = signalOf(owner);
+  for (const service of services) await service.start(signal);
+}
+
+/** Returns a signal that is aborted when the stack is disposed, before what the stack has now. */
+export function signalOf(owner: AsyncDisposableStack): AbortSignal {
+  return owner.adopt(new AbortController(), (ending) => ending.abort()).signal;
+}
+
+/** Calls `work` at an interval until the signal. The timer alone does not keep the process alive. */
+export function repeat(everyMs: number, signal: AbortSignal, work: () => void): void {
+  if (signal.aborted) return;
+  const timer = setInterval(work, everyMs).unref();
+  signal.addEventListener("abort", () => clearInterval(timer), { once: true });
+}
+
+/** Resolves once the signal is aborted. */
+export async function untilAborted(signal: AbortSignal): Promise<void> {
+  if (!signal.aborted) await once(signal, "abort");
+}
+
+/** Waits for the work at most so long. Returns whether it was done in time. */
+export async function within(ms: number, work: Promise<unknown>): Promise<boolean> {
+  const late = Promise.withResolvers<false>();
+  const timer = setTimeout(() => late.resolve(false), ms);
+  const done = work.then(() => true);
+  return await Promise.race([done, late.promise]).finally(() => clearTimeout(timer));
+}

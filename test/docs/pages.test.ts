@@ -1,0 +1,68 @@
+import { existsSync } from "node:fs";
+import { dirname, join, normalize } from "node:path";
+
+import { describe, expect, test } from "bun:test";
+
+import { PAGES, ROOT, codeOf, readPage, tableRows, withoutCode } from "../support/markdown.ts";
+
+const COLUMNS_MAX = 120;
+const README_LINES_MAX = 120;
+// Not wrapped yet.
+const NOT_WRAPPED = ["CHANGELOG.md", "src/README.md"];
+
+describe.each(PAGES)("%s", (page) => {
+  test("links to files and headings that exist", () => {
+    const links = [...withoutCode(readPage(page)).matchAll(/\]\(([^)\s]+)\)/g)].map(
+      ([, link = ""]) => link,
+    );
+    const own = links.filter((link) => !/^[a-z]+:/.test(link));
+    expect(own.filter((link) => !leadsSomewhere(page, link))).toEqual([]);
+  });
+
+  test.skipIf(NOT_WRAPPED.includes(page))("wraps its prose at 120 columns", () => {
+    const lines = withoutCode(readPage(page)).split("\n");
+    const prose = lines.filter((line) => !line.startsWith("|"));
+    expect(prose.filter((line) => line.length > COLUMNS_MAX)).toEqual([]);
+  });
+});
+
+test("the README is read in a minute", () => {
+  expect(readPage("README.md").split("\n").length - 1).toBeLessThanOrEqual(README_LINES_MAX);
+});
+
+test("the index of docs lists every page there", () => {
+  const others = PAGES.filter((page) => page.startsWith("docs/") && page !== "docs/README.md");
+  const index = readPage("docs/README.md");
+  expect(others.filter((page) => !index.includes(`(${page.slice("docs/".length)})`))).toEqual([]);
+});
+
+test("the table of alerts names those that deploy/alerts.yaml has", () => {
+  const alerts = [...readPage("deploy/alerts.yaml").matchAll(/- alert: (\w+)/g)];
+  const listed = tableRows("docs/operations.md").map(([name]) => codeOf(name) ?? "");
+  expect(listed.filter((name) => name.startsWith("Floodgate")).toSorted()).toEqual(
+    alerts.map(([, name = ""]) => name).toSorted(),
+  );
+});
+
+test("a link to a missing file or heading would be found", () => {
+  expect(leadsSomewhere("docs/README.md", "nothing.md")).toBe(false);
+  expect(leadsSomewhere("docs/README.md", "storage.md#nothing")).toBe(false);
+  expect(leadsSomewhere("docs/README.md", "storage.md#when-something-fails")).toBe(true);
+});
+
+function leadsSomewhere(page: string, link: string): boolean {
+  const [file = "", heading] = link.split("#");
+  const target = file === "" ? page : normalize(join(dirname(page), file));
+  if (!existsSync(join(ROOT, target))) return false;
+  return heading === undefined || headingsOf(target).includes(heading);
+}
+
+/** Returns the anchors that repository hosts make of a page's headings. */
+function headingsOf(page: string): string[] {
+  return [...withoutCode(readPage(page)).matchAll(/^#+ (.+)$/gm)].map(([, heading = ""]) =>
+    heading
+      .toLowerCase()
+      .replaceAll(/[^\p{L}\p{N} _-]/gu, "")
+      .replaceAll(" ", "-"),
+  );
+}
