@@ -1,5 +1,6 @@
 import { timingSafeEqual } from "node:crypto";
 import { base58 } from "@scure/base";
+import { LRUCache } from "lru-cache";
 
 /** `delay` is server minus client clock in ms, `expiresAt` is epoch ms. */
 export type Claims = { sessionId: bigint; delay: number; expiresAt: number };
@@ -9,12 +10,16 @@ export type SessionToken = Claims & { kind: "valid" | "just_expired" | "expired"
 const FIELDS = /^[0-9a-z]{1,13}\.-?[0-9a-z]{1,11}\.[0-9a-z]{1,11}$/;
 const SIGNATURE = /^[1-9A-HJ-NP-Za-km-z]{32,44}$/;
 const SESSION_ID_MAX = 2n ** 63n - 1n;
+// About 250 bytes each.
+const VERIFIED_MAX = 20_000;
 const JUST_EXPIRED_MS = 30_000;
 
 /** Session tokens as OpenReplay writes them: session id, delay and expiry in base36, then their HMAC-SHA256 in base58. */
 export class Tokens {
   readonly #signer: Bun.CryptoHasher;
   readonly #hashers: Bun.CryptoHasher[];
+  /** Claims of tokens whose signature was right: an SDK sends the same one with every batch. */
+  readonly #verified = new LRUCache<string, Claims>({ max: VERIFIED_MAX });
 
   /** The first secret signs, all of them verify, so a secret can be replaced without ending sessions. */
   constructor(secrets: readonly string[]) {
@@ -31,6 +36,11 @@ export class Tokens {
 
   /** Undefined for whatever no secret here signed. An expired token still says whose it was; `now` is epoch ms. */
   verify(token: string, now: number): SessionToken | undefined {
+    const known = this.#verified.get(token) ?? this.#read(token);
+    return known && { kind: kindOf(known.expiresAt, now), ...known };
+  }
+
+  #read(token: string): Claims | undefined {
     const dot = token.lastIndexOf(".");
     const fields = token.slice(0, dot);
     const signature = token.slice(dot + 1);
@@ -38,7 +48,8 @@ export class Tokens {
     const sent = base58.decode(signature);
     if (!this.#hashers.some((key) => equal(hmac(key, fields), sent))) return undefined;
     const claims = read(fields);
-    return claims && { kind: kindOf(claims.expiresAt, now), ...claims };
+    if (claims !== undefined) this.#verified.set(token, claims);
+    return claims;
   }
 }
 

@@ -31,6 +31,16 @@ test.each([
   expect(tokens.verify(SAMPLE, EXPIRES_AT + after)).toMatchObject({ kind, sessionId: SESSION_ID });
 });
 
+test("a token that was read before expires all the same", () => {
+  const tokens = new Tokens(["secret"]);
+  const claims = { sessionId: 7n, delay: 0, expiresAt: 1_000_000 };
+  const token = tokens.sign(claims);
+  const kinds = [999_999, 1_000_000, 1_029_999, 1_030_000, 1].map(
+    (now) => tokens.verify(token, now)?.kind,
+  );
+  expect(kinds).toEqual(["valid", "just_expired", "just_expired", "expired", "valid"]);
+});
+
 test("any claims come back from their token", () => {
   const claims = fc.record({
     sessionId: fc.bigInt({ min: 0n, max: 2n ** 63n - 1n }),
