@@ -5,14 +5,14 @@ import { createGunzip } from "node:zlib";
 import { AppError } from "../platform/errors.ts";
 import { tarEntries } from "./tar-check.ts";
 
-// An archive may inflate to this many times the largest file. Screenshots are compressed already, so
-// one that inflates to more is a decompression bomb.
+// An archive may inflate to this many times the largest file. Screenshots are compressed already,
+// so one that inflates to more is a decompression bomb.
 const GROWTH_MAX = 4;
 const FRAME_HEADER_BYTES = 12;
 
 /**
- * Validates a screenshot archive of a mobile SDK as it streams by, without buffering it: `.tar.gz` of
- * files, or `.gz` of frame records.
+ * Validates a screenshot archive of a mobile SDK as it streams by, without buffering it: `.tar.gz`
+ * of files, or `.gz` of frame records.
  */
 export class ArchiveCheck {
   readonly #gunzip = createGunzip();

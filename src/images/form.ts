@@ -89,8 +89,8 @@ class File implements Digest {
 }
 
 /**
- * Stores one upload. Files are written to segments as they arrive, but count only once the whole form
- * has been read.
+ * Stores one upload. Files are written to segments as they arrive, but count only once the whole
+ * form has been read.
  */
 export class Form implements Disposable {
   readonly window = new UploadWindow();
