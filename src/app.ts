@@ -51,10 +51,10 @@ import { SessionIds } from "./sessions/session-id.ts";
 import { Sessions } from "./sessions/service.ts";
 import { Tokens } from "./sessions/token.ts";
 import { WorkerIdLease } from "./sessions/worker-id-lease.ts";
-import { Signatures } from "./api-keys/service.ts";
+import { ApiKeys } from "./api-keys/service.ts";
 import { buildUpdates } from "./updates/slice.ts";
-import { reportRoutes, userRoutes } from "./updates/install-routes.ts";
-import { Users } from "./updates/installs.ts";
+import { installReportRoutes, installListRoutes } from "./updates/install-routes.ts";
+import { Installs } from "./updates/installs.ts";
 
 // The web SDK retries for 13.75 s; what a store cannot do by then is not worth holding memory for.
 const COMMIT_DEADLINE_MS = 15_000;
@@ -137,7 +137,7 @@ export async function buildApp(given: Serving) {
   const rateLimits = await openRateLimits(config, open.redis, metrics, log);
   const { rows } = rateLimits;
   const health = new Health({ sql, objects, bus: open.bus, clock, metrics, log });
-  const signatures = new Signatures({ sql, log });
+  const apiKeys = new ApiKeys({ sql, log });
   const { offers, routes: updatesSlice } = buildUpdates({
     ...platform,
     ...files,
@@ -145,7 +145,7 @@ export async function buildApp(given: Serving) {
     clock,
     metrics,
     clients,
-    signatures,
+    apiKeys,
     faults,
   });
   const { presence, routes: presenceSlice } = buildPresence({
@@ -155,14 +155,14 @@ export async function buildApp(given: Serving) {
     limit: rows.presence_users,
   });
 
-  const users = new Users(sql);
+  const installs = new Installs(sql);
   const slices = [
     healthRoutes(health, new Scrapes(metrics.registry)),
     ...buildIngest(platform, write, { clients, ...files, rateLimits, workerId, faults }),
     ...presenceSlice,
     ...buildPush(platform),
-    reportRoutes({ users, signatures, clients, inflight, limit: rows.installs }),
-    userRoutes({ users, signatures }),
+    installReportRoutes({ installs, apiKeys, clients, inflight, limit: rows.installs }),
+    installListRoutes({ installs, apiKeys }),
     ...updatesSlice,
     docs(),
   ];
@@ -177,7 +177,7 @@ export async function buildApp(given: Serving) {
   });
   // Started in this order. The lease of a worker id comes last, because it is what a failed start
   // could leave behind in the database.
-  const services = [projects, quotas, signatures, offers, presence, workerId];
+  const services = [projects, quotas, apiKeys, offers, presence, workerId];
   return { edge, clients, health, commitLog, presence, services };
 }
 

@@ -1,9 +1,9 @@
 import { stringifyExact } from "../../src/wire/exact-json.ts";
-import { type User } from "../../src/updates/install-schema.ts";
+import { type Install } from "../../src/updates/install-schema.ts";
 import { type TestApp } from "./app.ts";
 import { aSignature } from "./updates.ts";
 
-export const USER: User = {
+export const USER: Install = {
   ID: 0n,
   AppLocale: "en",
   AppVersion: "2264_00",
@@ -42,7 +42,7 @@ export class UserApi {
   }
 
   /** The id of the row that the user has. */
-  async reported(user: Partial<User> = {}): Promise<bigint> {
+  async reported(user: Partial<Install> = {}): Promise<bigint> {
     const answer = await this.post(stringifyExact({ ...USER, ...user }));
     const text = await answer.text();
     const id = /^\{"ID":(\d+),/.exec(text)?.[1];
