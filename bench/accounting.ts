@@ -21,7 +21,9 @@ export function cpuSeconds(pid: number): number {
   return (field(fields, UTIME) + field(fields, STIME)) / TICKS_PER_SECOND;
 }
 
-/** Returns the same for a process with its children, including ended ones: PostgreSQL's backends. */
+/**
+ * Returns the same for a process with its children, including ended ones: PostgreSQL's backends.
+ */
 export function familyCpuSeconds(pid: number): number {
   if (!HAS_PROC) return psSeconds(pid);
   const fields = statFields(pid);

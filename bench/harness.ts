@@ -20,7 +20,7 @@ const TOKEN_SECRET = "bench-token-secret";
 export const SERVER_KEY = "bench-server-key";
 const SIMULATOR_BUCKET = "bench";
 const SIMULATOR_LABEL = "S3 simulator";
-// Long enough that no device goes offline in a measurement; keys in the caller's Redis expire after it.
+// Long enough that no device goes offline in a measurement.
 const PRESENCE_TTL_S = 3600;
 // With --pin the measured server has a core of its own, and everything else shares the other.
 export const SERVER_CORE = 0;
@@ -111,10 +111,7 @@ export class Harness implements AsyncDisposable {
     };
   }
 
-  /**
-   * Starts Floodgate without any presence in its stores; with `apart` on a database of its own,
-   * because servers on one database receive one another's pings.
-   */
+  /** Starts Floodgate without presence; with `apart` on a database that sends it no others' pings. */
   async startPresence(store: Store, { apart }: { apart: boolean }): Promise<Subject> {
     const { redis } = this.options;
     return this.startFloodgate(store, {
@@ -222,7 +219,7 @@ export class Harness implements AsyncDisposable {
     };
   }
 
-  /** Creates the bucket if it is missing; keeps it afterwards, because the server is the caller's. */
+  /** Creates the bucket if it is missing, and keeps it afterwards. */
   async #openS3(endpoint: string): Promise<Store> {
     const { AWS_ACCESS_KEY_ID = "", AWS_SECRET_ACCESS_KEY = "" } = process.env;
     const region = process.env["S3_REGION"] ?? "us-east-1";
@@ -263,10 +260,7 @@ export class Harness implements AsyncDisposable {
     };
   }
 
-  /**
-   * Empties the tables before each measurement, which would otherwise be slowed by rows of the last
-   * one. Does nothing in a database of the caller's.
-   */
+  /** Empties the tables, whose rows would slow the next measurement; never the caller's. */
   async #emptyTables(): Promise<void> {
     if (this.#database === undefined || this.#sql === undefined) return;
     await emptyTables(this.#sql);

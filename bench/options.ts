@@ -47,7 +47,9 @@ type Flags = {
   out: string;
 };
 
-/** Parses the command line; returns undefined after printing help. `phases` are those by scenario. */
+/**
+ * Parses the command line; returns undefined after printing help. `phases` are those by scenario.
+ */
 export function readOptions(args: string[], phases: Record<string, string[]>): Options | undefined {
   const command = buildCommand(phases);
   try {
@@ -93,7 +95,9 @@ export function readOptions(args: string[], phases: Record<string, string[]>): O
 function buildCommand(phases: Record<string, string[]>): Command {
   const list = Object.entries(phases).map(([name, each]) => `  ${name}: ${each.join(", ")}`);
   return new Command("bun bench")
-    .description("Measures Floodgate against a bare Bun server and against simpler implementations.")
+    .description(
+      "Measures Floodgate against a bare Bun server and against simpler implementations.",
+    )
     .argument("<scenario>", Object.keys(phases).join(", "))
     .option("--phases <list>", "only these phases, separated by commas")
     .option("--quick", "smoke test of half a minute; its figures mean little")
@@ -120,7 +124,11 @@ function buildCommand(phases: Record<string, string[]>): Command {
       resolve(REPOSITORY, "src/main.ts"),
     )
     .option("--pin", "run the server on core 0 and everything else on core 1")
-    .option("--data-dir <path>", "folder of databases and file stores", resolve(REPOSITORY, ".data"))
+    .option(
+      "--data-dir <path>",
+      "folder of databases and file stores",
+      resolve(REPOSITORY, ".data"),
+    )
     .option("--out <path>", "folder of results", resolve(BENCH_DIR, "results"))
     .addHelpText("after", `\nPhases:\n${list.join("\n")}`)
     .allowExcessArguments(false)

@@ -25,7 +25,9 @@ type Spawn = {
   timeoutMs?: number;
 };
 
-/** Starts processes, logs their output, and ends them; the reaper does so if this process is killed. */
+/**
+ * Starts processes, logs their output, and ends them; the reaper does so if this process is killed.
+ */
 export class Processes implements AsyncDisposable {
   readonly #folder: string;
   readonly #reaper: Bun.Subprocess;
@@ -37,7 +39,7 @@ export class Processes implements AsyncDisposable {
     this.#reaper = Bun.spawn([process.execPath, join(BENCH_DIR, "reaper.ts")], {
       stdio: ["ignore", "ignore", "inherit"],
       ipc: () => {},
-      // In a session of its own, because it must outlive the bench, which Ctrl-C ends.
+      // Runs in a session of its own, because it must outlive the bench, which Ctrl-C ends.
       detached: true,
     });
     this.#reaper.send({ folder });

@@ -3,7 +3,8 @@ import { join } from "node:path";
 
 /**
  * Ends the processes of the bench and removes its folder if the bench itself was killed. The bench
- * sends it the pids to watch and to forget; a bench that ends normally has ended all of them before.
+ * sends it the pids to watch and to forget; a bench that ends normally has ended all of them
+ * before.
  */
 const GRACE_MS = 3000;
 const pids = new Set<number>();

@@ -55,7 +55,9 @@ async function main(): Promise<number> {
   return findings.failures.length > 0 ? 1 : 0;
 }
 
-/** Runs the scenario. A failure becomes a finding, so that earlier findings are reported with it. */
+/**
+ * Runs the scenario. A failure becomes a finding, so that earlier findings are reported with it.
+ */
 async function tryScenario(
   harness: Harness,
   findings: Findings,

@@ -5,8 +5,8 @@ import { LatencyRecorder } from "./load/latency.ts";
 
 /**
  * Simulates an S3 server with configurable latencies and limits: takes PUTs of whole objects or of
- * parts, keeps their keys and lengths, and answers when a real server would. It checks no signatures
- * and keeps no bytes unless asked to. Every report names it as a simulator.
+ * parts, keeps their keys and lengths, and answers when a real server would. It checks no
+ * signatures and keeps no bytes unless asked to. Every report names it as a simulator.
  */
 const { values: flags } = parseArgs({
   options: {

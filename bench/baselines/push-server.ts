@@ -6,8 +6,8 @@ import { announce } from "../helper.ts";
 
 /**
  * Simulates APNs and FCM over cleartext HTTP/2: answers every push 200 after the latency. The
- * announced port serves HTTP: /push returns the URL for pushes, /token is the token endpoint, /counts
- * returns the number of pushes received.
+ * announced port serves HTTP: /push returns the URL for pushes, /token is the token endpoint,
+ * /counts returns the number of pushes received.
  */
 // The real servers run on other machines and do not compete for the CPU.
 setPriority(constants.priority.PRIORITY_LOW);

@@ -1,4 +1,6 @@
-/** Builds batches like a mobile SDK: message 107, then type, time, length and body of each message. */
+/**
+ * Builds batches like a mobile SDK: message 107, then type, time, length and body of each message.
+ */
 
 const TYPE = {
   event: 93,
@@ -16,8 +18,8 @@ const TYPE = {
 /** Length of the mark that makes each sent copy a different batch. */
 export const MARK_BYTES = 16;
 const MARK_HOLDER = "0".repeat(MARK_BYTES);
-// Log messages fill the rest. They can have every size above 200 bytes; smaller ones skip the size at
-// which the length prefix grows by a byte.
+// Log messages fill the rest. They can have every size above 200 bytes; smaller ones skip the size
+// at which the length prefix grows by a byte.
 const FILLER_BYTES_MIN = 200;
 const FILLER_BYTES_MAX = 400;
 

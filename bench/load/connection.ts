@@ -16,7 +16,9 @@ export function endpointOf(url: string): Endpoint {
 }
 
 export type ConnectionEvents = {
-  /** Called with the answer to the current request; the connection is free again, or reconnecting. */
+  /**
+   * Called with the answer to the current request; the connection is free again, or reconnecting.
+   */
   answered(connection: Connection, answer: Answer): void;
   /** Called when the connection ended before the answer to its request. */
   broken(connection: Connection): void;
@@ -27,7 +29,8 @@ export type ConnectionEvents = {
 /** A keep-alive connection with at most one request at a time. */
 export class Connection {
   readonly index: number;
-  // Set by the caller: events, head of the requests, times at which the current one was due and sent.
+  // Set by the caller: events, head of the requests, times at which the current one was due and
+  // sent.
   events: ConnectionEvents;
   head: Uint8Array = new Uint8Array(0);
   intendedAtMs = 0;
@@ -70,7 +73,10 @@ export class Connection {
     });
   }
 
-  /** Sends a request. `bytes` may be reused at once: the part that the kernel did not take is copied. */
+  /**
+   * Sends a request. `bytes` may be reused at once: the part that the kernel did not take is
+   * copied.
+   */
   send(bytes: Uint8Array): void {
     const socket = this.#socket;
     if (socket === undefined || this.#busy) throw new Error("the connection is not free");

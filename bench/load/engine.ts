@@ -138,7 +138,10 @@ class StageRun {
     this.#unsent += this.#due.clear();
   }
 
-  /** Waits for outstanding answers, within a limit: a server that never answers must not block the bench. */
+  /**
+   * Waits for outstanding answers, within a limit: a server that never answers must not block the
+   * bench.
+   */
   async drain(): Promise<void> {
     if (this.#underWay === 0) return;
     const { promise, resolve } = Promise.withResolvers<void>();
@@ -202,7 +205,8 @@ class StageRun {
   #takeFree(): Connection | undefined {
     for (;;) {
       const connection = this.#free.shift();
-      // Skips connections that the server closed meanwhile: they are added again when they reconnect.
+      // Skips connections that the server closed meanwhile: they are added again when they
+      // reconnect.
       if (connection === undefined || connection.ready) return connection;
     }
   }

@@ -26,7 +26,9 @@ export function frameForm(projectID: number, filename: string): FormFrame {
   };
 }
 
-/** Builds a form with one image of `size` bytes; the mark is in the file's name and in its bytes. */
+/**
+ * Builds a form with one image of `size` bytes; the mark is in the file's name and in its bytes.
+ */
 export function buildImageForm(projectID: number, size: number) {
   const { before, after, nameOffset } = frameForm(projectID, MARK_HOLDER);
   const image = fillImage(size);

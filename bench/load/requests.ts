@@ -10,8 +10,8 @@ const USER_AGENT = "ORTracker/1.0.14 CFNetwork/1410.0.3 Darwin/22.6.0";
 
 /**
  * Builds every request of a run in one buffer: only the connection's head and a mark in the body
- * change, so a request costs a copy of some 300 bytes. All connections can share the buffer, because
- * sockets copy the bytes on write.
+ * change, so a request costs a copy of some 300 bytes. All connections can share the buffer,
+ * because sockets copy the bytes on write.
  */
 export class Requests {
   readonly bodyBytes: number;
@@ -99,7 +99,9 @@ function describe(work: Work) {
   };
 }
 
-/** Writes the low digits of `value` by arithmetic: strings would be the generator's highest cost. */
+/**
+ * Writes the low digits of `value` by arithmetic: strings would be the generator's highest cost.
+ */
 function writeHex(bytes: Uint8Array, offset: number, digits: number, value: number): void {
   let rest = value;
   for (let at = offset + digits - 1; at >= offset; at--) {

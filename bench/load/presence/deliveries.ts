@@ -24,7 +24,8 @@ export class Deliveries {
   #count = 0;
   #bytes = 0;
   #superseded = 0;
-  // Offset of the number in the previous event. It rarely changes, and trying it first saves a search.
+  // Offset of the number in the previous event. It rarely changes, and trying it first saves a
+  // search.
   #offset = 0;
 
   /** Records the time of a user's next ping and returns its number. */
@@ -49,8 +50,8 @@ export class Deliveries {
   }
 
   /**
-   * Ends the window and returns its length in seconds. Later events of its pings still count for the
-   * latency.
+   * Ends the window and returns its length in seconds. Later events of its pings still count for
+   * the latency.
    */
   closeWindow(): number {
     this.#toMs = performance.now();

@@ -13,8 +13,8 @@ export type Frame = { opcode: number; start: number; end: number };
 const frame: Frame = { opcode: 0, start: 0, end: 0 };
 
 /**
- * Reads the frame of a server, which has no mask, at `at`. Returns undefined while it is incomplete;
- * the result is valid until the next call.
+ * Reads the frame of a server, which has no mask, at `at`. Returns undefined while it is
+ * incomplete; the result is valid until the next call.
  */
 export function readFrame(bytes: Buffer, at: number): Frame | undefined {
   if (bytes.length - at < 2) return undefined;

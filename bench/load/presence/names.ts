@@ -9,8 +9,8 @@ const STATUS_HOLDER = STATUS_START + "0".repeat(SEQUENCE_DIGITS);
 export const EVENT_MARK = `"status":"${STATUS_START}`;
 
 /**
- * Makes the names of users and clients. Each run has its own, so that state that an earlier run left
- * in the database is not taken for an event of this one.
+ * Makes the names of users and clients. Each run has its own, so that state that an earlier run
+ * left in the database is not taken for an event of this one.
  */
 export class Names {
   readonly #run = Math.random().toString(36).slice(2, 8).padEnd(6, "0");

@@ -81,8 +81,8 @@ export class Pinger {
   }
 
   /**
-   * Sends as many pings of the first user as possible, with one per connection between being sent and
-   * having arrived. Without that bound a server that only queues would look fast, and fill the
+   * Sends as many pings of the first user as possible, with one per connection between being sent
+   * and having arrived. Without that bound a server that only queues would look fast, and fill the
    * memory.
    */
   startSaturated(arrived: () => number): void {

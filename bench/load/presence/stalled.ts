@@ -8,8 +8,8 @@ import {
   subscribeRequest,
 } from "./subscribers.ts";
 
-// Small, so that unread bytes soon wait in the server: with default settings the kernel would buffer
-// 2.5 MB of a loopback connection before the server noticed.
+// Small, so that unread bytes soon wait in the server: with default settings the kernel would
+// buffer 2.5 MB of a loopback connection before the server noticed.
 const RECEIVE_BUFFER_BYTES = 4096;
 const SEGMENT_BYTES = 536;
 const ANSWER_TIMEOUT_S = 10n;

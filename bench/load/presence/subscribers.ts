@@ -59,7 +59,9 @@ export function subscribeRequest(
   ].join("\r\n");
 }
 
-/** Builds the frame that a WebSocket sends once open; an event stream names the user in its path. */
+/**
+ * Builds the frame that a WebSocket sends once open; an event stream names the user in its path.
+ */
 export function subscribeFrame(
   { transport, names }: SubscriberOptions,
   { user }: Subscriber,
