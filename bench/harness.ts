@@ -111,7 +111,7 @@ export class Harness implements AsyncDisposable {
     };
   }
 
-  /** Starts Floodgate without presence; with `apart` on a database that sends it no others' pings. */
+  /** Starts Floodgate without presence; with `apart` no other server's pings reach it. */
   async startPresence(store: Store, { apart }: { apart: boolean }): Promise<Subject> {
     const { redis } = this.options;
     return this.startFloodgate(store, {
