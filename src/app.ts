@@ -138,7 +138,6 @@ export async function buildApp(given: Serving) {
   const { rows } = rateLimits;
   const health = new Health({ sql, objects, bus: open.bus, clock, metrics, log });
   const apiKeys = new ApiKeys({ sql, log });
-  const installs = new Installs(sql);
   const { offers, routes: updatesSlice } = buildUpdates({
     ...platform,
     ...files,

@@ -91,7 +91,7 @@ export async function serve(config: Config, { kept, reusePort }: ServeOptions): 
 /** Runs one working process, on a migrated database or beside a running `start`. */
 export async function sendCampaigns(config: Config): Promise<void> {
   const signal = stopSignal();
-  // Where a serving process wants the same core, it goes first: clients wait for it.
+  // Serving processes come first where both want the same core, because clients wait for them.
   setPriority(constants.priority.PRIORITY_BELOW_NORMAL);
   // Imported here, because only this command needs it.
   const { runWork } = await import("../processes/work.ts");
@@ -202,12 +202,12 @@ function describeKey(made: ServerKey | undefined): string {
 }
 
 /**
- * Returns a signal that is aborted by the first request to stop. A second one must not cut the
- * drain short: npm forwards what the terminal sends, too.
+ * Returns a signal that is aborted at the first request to stop. A second one must not cut the
+ * drain short: npm forwards signals that the terminal has already sent.
  */
 function stopSignal(): AbortSignal {
   const stopping = new AbortController();
-  // "disconnect": the IPC channel closed, the supervisor has exited.
+  // The IPC channel closes ("disconnect") when the supervisor has exited.
   for (const event of ["SIGTERM", "SIGINT", "disconnect"])
     process.on(event, () => stopping.abort());
   answerHeartbeats();

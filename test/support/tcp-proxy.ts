@@ -71,7 +71,7 @@ export class TcpProxy implements AsyncDisposable {
     await closed;
   }
 
-  /** Passes so many more pieces of what clients send, and refuses at the one after them. */
+  /** Forwards that many more pieces of client data, then refuses connections. */
   refuseAfter(pieces: number): void {
     this.#piecesLeft = pieces;
   }
