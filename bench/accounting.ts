@@ -1,8 +1,9 @@
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 
 /**
- * What processes have used, from the kernel's own books. It holds on a noisy machine, where rates and latencies do not.
- * Outside Linux `ps` stands in: its CPU times are coarser and there is no high-water mark.
+ * Reads the CPU time and memory that processes have used from the kernel. These figures hold on a
+ * noisy machine, where rates and latencies do not. Outside Linux they come from `ps`, with coarser
+ * CPU times and no high-water mark of memory.
  */
 
 const HAS_PROC = existsSync("/proc/self/stat");
@@ -13,14 +14,16 @@ const STIME = 12;
 const CUTIME = 13;
 const CSTIME = 14;
 
-/** User and system time of all threads, those that ended included. */
+/** Returns user and system time of all threads, including those that ended. */
 export function cpuSeconds(pid: number): number {
   if (!HAS_PROC) return psSeconds(pid);
   const fields = statFields(pid);
   return (field(fields, UTIME) + field(fields, STIME)) / TICKS_PER_SECOND;
 }
 
-/** The same for a process with its children, those that ended included: PostgreSQL and its backends. */
+/**
+ * Returns the same for a process with its children, including ended ones: PostgreSQL's backends.
+ */
 export function familyCpuSeconds(pid: number): number {
   if (!HAS_PROC) return psSeconds(pid);
   const fields = statFields(pid);
@@ -36,24 +39,27 @@ export function rssBytes(pid: number): number {
   return statusBytes(pid, "VmRSS");
 }
 
-/** What is resident, counted page by page: `VmRSS` may be off by some hundred KiB, which thousands of idle connections would show. */
+/**
+ * Returns the resident memory, counted page by page: `VmRSS` may be off by some hundred KiB, which
+ * would distort the figures of idle connections.
+ */
 export function exactRssBytes(pid: number): number {
   try {
     const rollup = readFileSync(`/proc/${pid}/smaps_rollup`, "latin1");
     const match = /^Rss:\s+(\d+) kB/m.exec(rollup);
     if (match !== null) return Number(match[1]) * 1024;
   } catch {
-    // Not Linux, or a kernel without it.
+    // Not Linux, or a kernel without this file.
   }
   return rssBytes(pid);
 }
 
-/** The most it ever had, or since the last reset; undefined where the kernel does not keep it. */
+/** Returns the peak of resident memory since the last reset; undefined outside Linux. */
 export function peakRssBytes(pid: number): number | undefined {
   return HAS_PROC ? statusBytes(pid, "VmHWM") : undefined;
 }
 
-/** Sets the high-water mark back to what is resident now; false where that cannot be done. */
+/** Resets the peak to the memory that is resident now; returns false where that is not possible. */
 export function resetPeakRss(pid: number): boolean {
   try {
     writeFileSync(`/proc/${pid}/clear_refs`, "5");
@@ -65,7 +71,7 @@ export function resetPeakRss(pid: number): boolean {
 
 function statFields(pid: number): string[] {
   const stat = readFileSync(`/proc/${pid}/stat`, "latin1");
-  // The program's name may hold spaces and brackets; what follows its last bracket does not.
+  // The program's name may contain spaces and brackets; the fields follow the last bracket.
   return stat.slice(stat.lastIndexOf(")") + 2).split(" ");
 }
 
@@ -93,7 +99,7 @@ function alive(pid: number): number {
   try {
     return cpuSeconds(pid);
   } catch {
-    return 0; // Ended since it was listed; its time is in its parent's sum.
+    return 0; // It has ended since it was listed; its parent's sum includes its time.
   }
 }
 

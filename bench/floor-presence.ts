@@ -1,8 +1,9 @@
 import { announce } from "./helper.ts";
 
 /**
- * The floor of presence: the least that a server on Bun does to hold subscribers and to send them what is published.
- * It keeps no state, checks nobody and takes every event ready made; the paths and the subscribe frame are Floodgate's.
+ * Floor for presence: the least work with which a server on Bun holds subscribers and publishes to
+ * them. It keeps no state, authenticates nobody and gets every event ready-made; paths and the
+ * subscribe frame are those of Floodgate.
  */
 type Stream = ReadableStreamDefaultController<string>;
 const streams = new Map<string, Set<Stream>>();
@@ -11,7 +12,7 @@ const SSE_HEADERS = { "content-type": "text/event-stream", "cache-control": "no-
 const server = Bun.serve({
   hostname: "127.0.0.1",
   port: 0,
-  // Idle connections are what is measured.
+  // Idle connections are measured, so they must stay open.
   idleTimeout: 0,
   routes: {
     "/presence/ws": (request, self) =>

@@ -1,6 +1,6 @@
 import { announce } from "./helper.ts";
 
-/** The floor of updates: a bare server that answers everything with a text that it holds, or with a file. */
+/** Floor for updates: a bare server that answers every request with a constant text or a file. */
 const [kind, what = ""] = process.argv.slice(2);
 const headers = { "content-type": "application/json; charset=utf-8" };
 

@@ -1,8 +1,8 @@
 import { announce } from "./helper.ts";
 
 /**
- * The floor: the least that any server on Bun does for a request, which is to take the body and answer.
- * `buffer` reads the body in one piece, `drain` reads the stream and keeps nothing.
+ * Floor: the least that any server on Bun does for a request, which is to read the body and answer.
+ * `buffer` reads the body in one piece, `drain` reads the stream and discards it.
  */
 const buffered = process.argv[2] === "buffer";
 

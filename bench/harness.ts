@@ -20,9 +20,9 @@ const TOKEN_SECRET = "bench-token-secret";
 export const SERVER_KEY = "bench-server-key";
 const SIMULATOR_BUCKET = "bench";
 const SIMULATOR_LABEL = "S3 simulator";
-// Nobody goes offline in a measurement, and what it leaves in a Redis of the caller's is gone an hour later.
+// Long enough that no device goes offline in a measurement.
 const PRESENCE_TTL_S = 3600;
-// With --pin: what is measured has a core of its own, everything else shares the other.
+// With --pin the measured server has a core of its own, and everything else shares the other.
 export const SERVER_CORE = 0;
 export const OTHER_CORE = 1;
 
@@ -34,11 +34,11 @@ export type Curve = { p50Ms: number; p99Ms: number; putsPerSecond?: number };
 export const RECORDED_CURVE: Curve = { p50Ms: 30, p99Ms: 400 };
 export const FIXED_CURVE: Curve = { p50Ms: 30, p99Ms: 30 };
 
-/** Where objects go in one measurement. */
+/** Object store of one measurement. */
 export type Store = AsyncDisposable & {
   label: string;
   env: Record<string, string>;
-  /** Absent where the store is real: then nobody counts its PUTs. */
+  /** Absent for a real store, whose PUTs are not counted. */
   simulator?: Running;
 };
 
@@ -51,7 +51,7 @@ export type { Running };
 /** A server that is being measured: Floodgate, the floor or a baseline. */
 export type Subject = Running & { projectKey?: string; projectID: number; postgres?: number };
 
-/** What a bench run owns: a folder, PostgreSQL, and every process it starts. */
+/** Owns the folder, PostgreSQL and every process of a bench run. */
 export class Harness implements AsyncDisposable {
   readonly options: Options;
   readonly progress = new Progress();
@@ -72,7 +72,7 @@ export class Harness implements AsyncDisposable {
     this.load = new LoadProcesses(this.processes, this.progress, this.core(OTHER_CORE));
   }
 
-  /** A migrated database with one project in it. */
+  /** Prepares a migrated database with one project. */
   async prepare(): Promise<void> {
     this.progress.start("PostgreSQL, migrations, project");
     if (this.options.databaseUrl === undefined) {
@@ -88,7 +88,7 @@ export class Harness implements AsyncDisposable {
     this.progress.stop();
   }
 
-  /** A fresh server process on a fresh store folder; `env` is added to its configuration. */
+  /** Starts a fresh server process on a fresh store; `env` is added to its configuration. */
   async startFloodgate(
     store: Store,
     env: Record<string, string> = {},
@@ -111,7 +111,7 @@ export class Harness implements AsyncDisposable {
     };
   }
 
-  /** Floodgate with no presence in it. `apart`: on a database of its own, since servers on one database hear one another. */
+  /** Starts Floodgate without presence; with `apart` no other server's pings reach it. */
   async startPresence(store: Store, { apart }: { apart: boolean }): Promise<Subject> {
     const { redis } = this.options;
     return this.startFloodgate(store, {
@@ -121,7 +121,7 @@ export class Harness implements AsyncDisposable {
     });
   }
 
-  /** What carries pings from one server to the others. */
+  /** Name of the bus that carries pings from one server to the others. */
   get presenceBus(): string {
     return this.options.redis === undefined ? "PostgreSQL" : "Redis";
   }
@@ -147,7 +147,7 @@ export class Harness implements AsyncDisposable {
     return this.startBaseline("baselines/form-data.ts", [], store.env);
   }
 
-  /** What a store is called in every output: a simulator must never pass for S3. */
+  /** Returns the name of a store in every output: a simulator must not be taken for S3. */
   storeLabel(kind: StoreKind): string {
     if (kind === "files") return "files";
     return this.options.s3 === undefined
@@ -182,7 +182,7 @@ export class Harness implements AsyncDisposable {
     };
   }
 
-  /** How many batches or images PostgreSQL knows: what was acknowledged must be among them. */
+  /** Counts the batches or images in PostgreSQL, among which must be all that were acknowledged. */
   async countRows(what: "batches" | "images"): Promise<number> {
     return await countRows(this.database, what);
   }
@@ -219,7 +219,7 @@ export class Harness implements AsyncDisposable {
     };
   }
 
-  /** The bucket is kept afterwards: it is the caller's server. */
+  /** Creates the bucket if it is missing, and keeps it afterwards. */
   async #openS3(endpoint: string): Promise<Store> {
     const { AWS_ACCESS_KEY_ID = "", AWS_SECRET_ACCESS_KEY = "" } = process.env;
     const region = process.env["S3_REGION"] ?? "us-east-1";
@@ -246,7 +246,7 @@ export class Harness implements AsyncDisposable {
     };
   }
 
-  /** What every process of Floodgate's gets. */
+  /** Environment of every Floodgate process. */
   serverEnv(): Record<string, string> {
     return {
       DATABASE_URL: this.#databaseUrl,
@@ -260,14 +260,14 @@ export class Harness implements AsyncDisposable {
     };
   }
 
-  /** The same start for each measurement: a table that grew with the one before would slow the next. Never a database of the caller's. */
+  /** Empties the tables, whose rows would slow the next measurement; never the caller's. */
   async #emptyTables(): Promise<void> {
     if (this.#database === undefined || this.#sql === undefined) return;
     await emptyTables(this.#sql);
     await this.#sql`checkpoint`;
   }
 
-  /** None in a PostgreSQL of the caller's. */
+  /** Creates a database of its own for a server; does nothing in a PostgreSQL of the caller's. */
   async #createDatabase(): Promise<Record<string, string>> {
     if (this.#database === undefined || this.#sql === undefined) return {};
     const name = `presence_${this.#names++}`;

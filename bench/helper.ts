@@ -1,4 +1,4 @@
-/** What every helper process of the bench does: say where it listens, and end with the bench however that ends. */
+/** Tells the bench the port of this helper process, and ends the process when the bench ends. */
 export function announce(port: number | undefined): void {
   if (process.send === undefined) process.stdout.write(`http://127.0.0.1:${port}\n`);
   else process.send({ port });

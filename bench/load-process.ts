@@ -16,7 +16,7 @@ import {
 import { BENCH_DIR, type Processes, tail } from "./processes.ts";
 import type { Progress } from "./progress.ts";
 
-// Connecting, starting sessions, draining and waiting for the slowest answer.
+// Time for connecting, starting sessions, draining and waiting for the slowest answer.
 const OVERHEAD_SECONDS = 150;
 
 type Outcome = {
@@ -25,7 +25,7 @@ type Outcome = {
   presence: PresenceResult | undefined;
 };
 
-/** Runs plans in load processes, a fresh one each, and shows how far they are. */
+/** Runs each plan in a fresh load process, and shows its progress. */
 export class LoadProcesses {
   readonly #processes: Processes;
   readonly #progress: Progress;
@@ -53,7 +53,7 @@ export class LoadProcesses {
     return await this.#transfer(label, plan, 0);
   }
 
-  /** All plans at the same time, each in a process of its own. */
+  /** Runs all plans at the same time, each in a process of its own. */
   async presence(label: string, plans: PresencePlan[]): Promise<PresenceResult[]> {
     const done = plans.map(() => 0);
     this.#progress.start(label);
@@ -101,7 +101,7 @@ export class LoadProcesses {
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     const onMessage = (message: unknown) => {
       if (!Value.Check(LoadMessage, message)) {
-        reject(new Error(`${label}: the load process sent something unknown`));
+        reject(new Error(`${label}: the load process sent an unknown message`));
         return;
       }
       if (message.kind === "ready") child.send(plan);

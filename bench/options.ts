@@ -5,7 +5,7 @@ import { Command, CommanderError, InvalidArgumentError } from "commander";
 
 import { BENCH_DIR, REPOSITORY } from "./processes.ts";
 
-/** Bad usage: one line on stderr, exit code 2. */
+/** Wrong command line: reported in one line on stderr, with exit code 2. */
 export class UsageError extends Error {
   override readonly name = "UsageError";
 }
@@ -47,7 +47,9 @@ type Flags = {
   out: string;
 };
 
-/** Undefined when help was asked for, and given. `phases` is what each scenario can do. */
+/**
+ * Parses the command line; returns undefined after printing help. `phases` are those by scenario.
+ */
 export function readOptions(args: string[], phases: Record<string, string[]>): Options | undefined {
   const command = buildCommand(phases);
   try {
@@ -93,35 +95,41 @@ export function readOptions(args: string[], phases: Record<string, string[]>): O
 function buildCommand(phases: Record<string, string[]>): Command {
   const list = Object.entries(phases).map(([name, each]) => `  ${name}: ${each.join(", ")}`);
   return new Command("bun bench")
-    .description("Measures Floodgate against its floor and against what one would otherwise write.")
+    .description(
+      "Measures Floodgate against a bare Bun server and against simpler implementations.",
+    )
     .argument("<scenario>", Object.keys(phases).join(", "))
     .option("--phases <list>", "only these phases, separated by commas")
-    .option("--quick", "a smoke run of half a minute; its figures mean little")
-    .option("--json", "the whole result as JSON on stdout instead of the tables")
+    .option("--quick", "smoke test of half a minute; its figures mean little")
+    .option("--json", "print the whole result as JSON instead of tables")
     .option("--connections <n>", "connections of the load generator", positiveInteger)
     .option("--rounds <n>", "rounds of the alternating measurements", positiveInteger)
     .option("--seconds <n>", "measuring window at saturation", positiveInteger)
     .option(
       "--puts-per-second <n>",
-      "limit of the simulator at saturation (default: none)",
+      "limit the simulator at saturation (default: none)",
       positiveInteger,
     )
     .option(
       "--s3 <url>",
-      "a real S3 server instead of the simulator (AWS_* from the environment)",
+      "use a real S3 server instead of the simulator (AWS_* from the environment)",
       s3Url,
     )
-    .option("--bucket <name>", "its bucket, made if absent", "floodgate-bench")
-    .option("--database-url <url>", "an existing PostgreSQL instead of an embedded one")
+    .option("--bucket <name>", "its bucket, created if missing", "floodgate-bench")
+    .option("--database-url <url>", "use an existing PostgreSQL instead of an embedded one")
     .option("--redis <url>", "carry presence over this Redis instead of PostgreSQL", redisUrl)
     .option(
       "--server <path>",
       "entry file of the server under test",
       resolve(REPOSITORY, "src/main.ts"),
     )
-    .option("--pin", "the server on core 0, everything else on core 1")
-    .option("--data-dir <path>", "where databases and file stores go", resolve(REPOSITORY, ".data"))
-    .option("--out <path>", "where results go", resolve(BENCH_DIR, "results"))
+    .option("--pin", "run the server on core 0 and everything else on core 1")
+    .option(
+      "--data-dir <path>",
+      "folder of databases and file stores",
+      resolve(REPOSITORY, ".data"),
+    )
+    .option("--out <path>", "folder of results", resolve(BENCH_DIR, "results"))
     .addHelpText("after", `\nPhases:\n${list.join("\n")}`)
     .allowExcessArguments(false)
     .configureOutput({ outputError: () => {} })

@@ -19,13 +19,15 @@ type Spawn = {
   script: string;
   args?: string[];
   env?: Record<string, string>;
-  /** The core to stay on, when the run is pinned. */
+  /** Core to run on, if the run is pinned. */
   core?: number | undefined;
-  /** How long a command may take. */
+  /** Time limit of a command. */
   timeoutMs?: number;
 };
 
-/** Starts processes, keeps their output, and ends them; the reaper ends them when this process could not. */
+/**
+ * Starts processes, logs their output, and ends them; the reaper does so if this process is killed.
+ */
 export class Processes implements AsyncDisposable {
   readonly #folder: string;
   readonly #reaper: Bun.Subprocess;
@@ -37,13 +39,13 @@ export class Processes implements AsyncDisposable {
     this.#reaper = Bun.spawn([process.execPath, join(BENCH_DIR, "reaper.ts")], {
       stdio: ["ignore", "ignore", "inherit"],
       ipc: () => {},
-      // Its own session: Ctrl-C ends the bench first, and then it has work to do.
+      // Runs in a session of its own, because it must outlive the bench, which Ctrl-C ends.
       detached: true,
     });
     this.#reaper.send({ folder });
   }
 
-  /** One of the bench's own servers, which tells its port. */
+  /** Starts one of the bench's own servers, which announces its port. */
   async startHelper(spawn: Spawn): Promise<Running> {
     const { promise, resolve } = Promise.withResolvers<unknown>();
     const { child, log } = this.spawn(spawn, resolve);
@@ -55,7 +57,7 @@ export class Processes implements AsyncDisposable {
     return this.#asRunning(child, `http://127.0.0.1:${message.port}`);
   }
 
-  /** A server that is ready once its /readyz says so. */
+  /** Starts a server; resolves when its /readyz answers 200. */
   async startServer(spawn: Spawn & { port: number }): Promise<Running> {
     const { child, log } = this.spawn(spawn);
     const url = `http://127.0.0.1:${spawn.port}`;
@@ -70,7 +72,7 @@ export class Processes implements AsyncDisposable {
     return this.#asRunning(child, url);
   }
 
-  /** A process that is ready whenever it is. */
+  /** Starts a process without waiting until it is ready. */
   start(spawn: Spawn): Running {
     return this.#asRunning(this.spawn(spawn).child, "");
   }
@@ -114,7 +116,7 @@ export class Processes implements AsyncDisposable {
     if (this.#reaper.exitCode === null) this.#reaper.send({ forget: child.pid });
   }
 
-  /** At once: what is being measured promises to survive that. */
+  /** Kills the process at once, which the measured server promises to survive. */
   async #end(child: Bun.Subprocess): Promise<void> {
     child.kill("SIGKILL");
     await child.exited;
@@ -131,7 +133,7 @@ export class Processes implements AsyncDisposable {
   }
 }
 
-/** A port that was free a moment ago; the server under test wants to be told one. */
+/** Returns a port that was free a moment ago, for a server that must be given one. */
 export function freePort(): number {
   const listener = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data: () => {} } });
   const { port } = listener;
@@ -148,7 +150,7 @@ function commandLine({ script, args = [], core }: Spawn): string[] {
   return [...pin, process.execPath, script, ...args];
 }
 
-/** Nothing of the caller's configuration reaches a measured process by accident. */
+/** Keeps the caller's configuration from reaching a measured process by accident. */
 function baseEnvironment(): Record<string, string> {
   const kept = ["PATH", "HOME", "TMPDIR", "LANG"];
   return Object.fromEntries(

@@ -1,6 +1,9 @@
 import { Presets, SingleBar } from "cli-progress";
 
-/** How far the bench is: a bar on a terminal, a line per measurement elsewhere. On stderr, so that results can be piped. */
+/**
+ * Shows progress on stderr, so that results can be piped: a bar on a terminal, elsewhere a line per
+ * measurement.
+ */
 export class Progress {
   readonly #interactive = process.stderr.isTTY;
   #bar: SingleBar | undefined;

@@ -2,8 +2,9 @@ import { existsSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 
 /**
- * Ends what the bench started when the bench itself was killed and could not. It gets pids and the folder to remove;
- * in the normal course it hears that all is gone, and ends.
+ * Ends the processes of the bench and removes its folder if the bench itself was killed. The bench
+ * sends it the pids to watch and to forget; a bench that ends normally has ended all of them
+ * before.
  */
 const GRACE_MS = 3000;
 const pids = new Set<number>();
@@ -15,7 +16,7 @@ process.on("message", (message: { watch?: number; forget?: number; folder?: stri
   if (message.folder !== undefined) folder = message.folder;
 });
 process.on("disconnect", () => void clean());
-// Ctrl-C reaches the whole group; this process has to outlive the bench.
+// Ignores signals to the process group, because this process must outlive the bench.
 for (const name of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(name, () => {});
 
 async function clean(): Promise<void> {
@@ -38,7 +39,7 @@ function readPostmaster(): number | undefined {
   return pid > 1 ? pid : undefined;
 }
 
-/** False when there is no such process. */
+/** Returns false if there is no such process. */
 function signal(pid: number, name: NodeJS.Signals | 0): boolean {
   try {
     process.kill(pid, name);

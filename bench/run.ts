@@ -29,7 +29,7 @@ const SCENARIOS: Record<
   updates: { phases: updatesPhases, run: runUpdates },
 };
 
-// Conventional: 128 and the signal's number.
+// Exit codes by convention: 128 plus the signal's number.
 const SIGNALS = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 };
 
 process.exitCode = await main();
@@ -55,7 +55,9 @@ async function main(): Promise<number> {
   return findings.failures.length > 0 ? 1 : 0;
 }
 
-/** What was found before a failure is reported with it. */
+/**
+ * Runs the scenario. A failure becomes a finding, so that earlier findings are reported with it.
+ */
 async function tryScenario(
   harness: Harness,
   findings: Findings,

@@ -4,16 +4,22 @@ import { announce } from "./helper.ts";
 import { LatencyRecorder } from "./load/latency.ts";
 
 /**
+<<<<<<< HEAD
  * A stand-in for an S3 server, for latencies and limits that can be set: it takes PUTs, of whole objects or of parts, keeps
  * their keys and lengths, and answers when a real one would. It verifies CRC-32s, checks no signature and, unless asked to, keeps no bytes. Its figures are a simulator's,
  * and every report says so.
+=======
+ * Simulates an S3 server with configurable latencies and limits: takes PUTs of whole objects or of
+ * parts, keeps their keys and lengths, and answers when a real server would. It checks no
+ * signatures and keeps no bytes unless asked to. Every report names it as a simulator.
+>>>>>>> house
  */
 const { values: flags } = parseArgs({
   options: {
     "p50-ms": { type: "string", default: "30" },
-    /** Equal to the median: a fixed delay. */
+    /** A value equal to the median makes the delay constant. */
     "p99-ms": { type: "string", default: "400" },
-    /** PUTs beyond this wait their turn; they are not refused. 0: no limit. */
+    /** PUTs beyond this rate wait, they are not refused; 0 is unlimited. */
     "puts-per-second": { type: "string", default: "0" },
     "keep-bodies": { type: "boolean", default: false },
     seed: { type: "string", default: "1" },
@@ -28,7 +34,7 @@ const random = seededRandom(Number(flags.seed));
 
 type Stored = { bytes: number; etag: string; body: Uint8Array | undefined };
 const objects = new Map<string, Stored>();
-/** Unfinished uploads by their id; the bytes of each part by its number. */
+/** Unfinished multipart uploads by id, with the length of each part by its number. */
 const uploads = new Map<string, { key: string; parts: Map<string, number> }>();
 const putLatency = new LatencyRecorder();
 const counters = { puts: 0, putBytes: 0, conflicts: 0, gets: 0, underWay: 0, underWayMax: 0 };
@@ -78,7 +84,10 @@ async function put(request: Request, url: URL): Promise<Response> {
   }
 }
 
-/** The delay runs from the request's arrival, as a client would measure it; the turn comes before the delay. */
+/**
+ * Returns when a PUT is answered. The delay counts from the request's arrival, as a client would
+ * measure it, or from the PUT's turn if the rate is limited.
+ */
 function dueAtMs(arrivedAtMs: number): number {
   let startMs = arrivedAtMs;
   if (putsPerSecond > 0) {
@@ -111,13 +120,13 @@ function inBase64(crc32: number): string {
   return sum.toString("base64");
 }
 
-/** The MD5 that the client sent, in hex: right without hashing. Without one, a constant that claims nothing. */
+/** Returns the MD5 that the client sent, which saves hashing; without one a constant. */
 function etagOf(request: Request): string {
   const md5 = request.headers.get("content-md5");
   return md5 === null ? '"simulator-0"' : `"${Buffer.from(md5, "base64").toString("hex")}"`;
 }
 
-/** Begins, completes, aborts or lists uploads in parts. Of an object that came in parts no bytes are kept. */
+/** Begins, completes, aborts or lists multipart uploads, whose bytes are never kept. */
 function multipart({ method }: Request, url: URL): Response {
   const id = url.searchParams.get("uploadId");
   if (id === null && method === "POST") {
@@ -150,7 +159,7 @@ function listUploads(url: URL): Response {
   return xml(`<ListMultipartUploadsResult>${entries.join("")}</ListMultipartUploadsResult>`);
 }
 
-/** A bucket's folder. */
+/** Returns the path of the bucket. */
 function rootOf(url: URL): string {
   return `/${url.pathname.split("/").find(Boolean) ?? ""}/`;
 }
@@ -210,7 +219,7 @@ function failure(status: number, code: string): Response {
   return xml(`<Error><Code>${code}</Code><Message>simulator</Message></Error>`, status);
 }
 
-/** `?reset` starts the latencies anew; the counters only grow. */
+/** Returns counters and latencies; `?reset` resets the latencies only. */
 function stats(url: URL): Response {
   const answer = { ...counters, objects: objects.size, putLatency: putLatency.summary() };
   if (url.searchParams.has("reset")) putLatency.reset();
@@ -221,7 +230,7 @@ function normal(): number {
   return Math.sqrt(-2 * Math.log(1 - random())) * Math.cos(2 * Math.PI * random());
 }
 
-/** Mulberry32: the same delays in every run, so that runs compare. */
+/** Returns a seeded generator (Mulberry32), so that every run has the same delays. */
 function seededRandom(seed: number): () => number {
   let state = seed;
   return () => {

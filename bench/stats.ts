@@ -1,6 +1,6 @@
 import type { StageResult, TransferResult } from "./load/plan.ts";
 
-/** The middle of the rounds; of two, their mean. NaN when there are none. */
+/** Returns the median; NaN if there are no values. */
 export function median(values: number[]): number {
   const sorted = values.toSorted((a, b) => a - b);
   const middle = Math.floor(sorted.length / 2);
@@ -9,7 +9,7 @@ export function median(values: number[]): number {
   return ((sorted[middle - 1] ?? Number.NaN) + upper) / 2;
 }
 
-/** The figures of one subject over all its rounds. */
+/** Figures of one subject over all its rounds. */
 export type Figures = {
   rate: number;
   cpuMicroseconds: number;
@@ -40,7 +40,7 @@ export function figuresOf(results: StageResult[]): Figures {
     p50Ms: over(({ latency }) => latency.p50Ms),
     p99Ms: over(({ latency }) => latency.p99Ms),
     p999Ms: over(({ latency }) => latency.p999Ms),
-    // A limit on memory holds in every round, not in the middle one.
+    // The highest of all rounds, because a memory limit must hold in each.
     rssPeakBytes: Math.max(...results.map(({ usage }) => usage.rssPeakBytes)),
     putsPerMillion: optional(putsPerMillion),
     rounds: results.length,
@@ -59,7 +59,7 @@ export function putsPerMillion({ usage, acknowledged }: StageResult): number | u
   return usage.puts === undefined ? undefined : (usage.puts / acknowledged) * 1e6;
 }
 
-/** The most of all rounds: a limit on memory holds in each. */
+/** Returns the largest growth of all rounds, because a memory limit must hold in each. */
 export function growthOf(results: TransferResult[]): number {
   return Math.max(...results.map(({ usage }) => usage.rssPeakBytes - usage.rssStartBytes));
 }

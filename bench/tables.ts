@@ -14,7 +14,7 @@ const TABLES = [
 ];
 const COUNTED = { batches: ["batches"], images: ["images", "image_contents"] };
 
-/** Number of batches or images in PostgreSQL: every acknowledged one must be among them. */
+/** Counts batches or images in PostgreSQL; every acknowledged one must be among them. */
 export async function countRows(sql: postgres.Sql, what: keyof typeof COUNTED): Promise<number> {
   let rows = 0;
   for (const table of await present(sql, COUNTED[what])) {

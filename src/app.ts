@@ -50,11 +50,11 @@ import { sessionRoutes, startRoutes } from "./sessions/routes.ts";
 import { SessionIds } from "./sessions/session-id.ts";
 import { Sessions } from "./sessions/service.ts";
 import { Tokens } from "./sessions/token.ts";
-import { WorkerNumber } from "./sessions/worker-number.ts";
-import { Signatures } from "./api-keys/service.ts";
+import { WorkerIdLease } from "./sessions/worker-id-lease.ts";
+import { ApiKeys } from "./api-keys/service.ts";
 import { buildUpdates } from "./updates/slice.ts";
-import { reportRoutes, userRoutes } from "./updates/install-routes.ts";
-import { Users } from "./updates/installs.ts";
+import { installReportRoutes, installListRoutes } from "./updates/install-routes.ts";
+import { Installs } from "./updates/installs.ts";
 
 // The web SDK retries for 13.75 s; what a store cannot do by then is not worth holding memory for.
 const COMMIT_DEADLINE_MS = 15_000;
@@ -116,7 +116,7 @@ type Write = ReturnType<typeof buildWrite>;
 type IngestDeps = {
   clients: Clients;
   rateLimits: RateLimits;
-  workerNumber: WorkerNumber;
+  workerId: WorkerIdLease;
   faults: ReadFaults;
   geo: Geo;
 };
@@ -133,11 +133,11 @@ export async function buildApp(given: Serving) {
     const id = segmentIdOf(key);
     if (id !== undefined) await markUnreadable(sql, [id]);
   });
-  const workerNumber = new WorkerNumber(sql, log);
+  const workerId = new WorkerIdLease(sql, log);
   const rateLimits = await openRateLimits(config, open.redis, metrics, log);
   const { rows } = rateLimits;
   const health = new Health({ sql, objects, bus: open.bus, clock, metrics, log });
-  const signatures = new Signatures({ sql, log });
+  const apiKeys = new ApiKeys({ sql, log });
   const { offers, routes: updatesSlice } = buildUpdates({
     ...platform,
     ...files,
@@ -145,7 +145,7 @@ export async function buildApp(given: Serving) {
     clock,
     metrics,
     clients,
-    signatures,
+    apiKeys,
     faults,
   });
   const { presence, routes: presenceSlice } = buildPresence({
@@ -155,14 +155,14 @@ export async function buildApp(given: Serving) {
     limit: rows.presence_users,
   });
 
-  const users = new Users(sql);
+  const installs = new Installs(sql);
   const slices = [
     healthRoutes(health, new Scrapes(metrics.registry)),
-    ...buildIngest(platform, write, { clients, ...files, rateLimits, workerNumber, faults }),
+    ...buildIngest(platform, write, { clients, ...files, rateLimits, workerId, faults }),
     ...presenceSlice,
     ...buildPush(platform),
-    reportRoutes({ users, signatures, clients, inflight, limit: rows.installs }),
-    userRoutes({ users, signatures }),
+    installReportRoutes({ installs, apiKeys, clients, inflight, limit: rows.installs }),
+    installListRoutes({ installs, apiKeys }),
     ...updatesSlice,
     docs(),
   ];
@@ -175,9 +175,9 @@ export async function buildApp(given: Serving) {
     rateLimit: rateLimits.address,
     requestsMax: config.requestsMax,
   });
-  // In the order of their start. The lease of a worker number is the last thing that can be left
-  // behind in the database.
-  const services = [projects, quotas, signatures, offers, presence, workerNumber];
+  // Started in this order. The lease of a worker id comes last, because it is what a failed start
+  // could leave behind in the database.
+  const services = [projects, quotas, apiKeys, offers, presence, workerId];
   return { edge, clients, health, commitLog, presence, services };
 }
 
@@ -185,7 +185,7 @@ export async function buildApp(given: Serving) {
 function buildIngest(
   { config, sql, objects, log, clock = SYSTEM_CLOCK }: Platform,
   { commitLog, inflight, metrics, projects, quotas }: Write,
-  { clients, rateLimits, workerNumber, faults, geo }: IngestDeps,
+  { clients, rateLimits, workerId, faults, geo }: IngestDeps,
 ) {
   const tokens = new Tokens(atLeastOne(config.tokenSecrets));
   const imageNames = new ImageNames(sql, { isOn: config.imagesHashList });
@@ -195,7 +195,7 @@ function buildIngest(
       commitLog,
       projects,
       tokens,
-      ids: new SessionIds(() => workerNumber.current, clock.epochMs),
+      ids: new SessionIds(() => workerId.current, clock.epochMs),
       clock,
       geo,
       imageNames: async (projectId) => await imageNames.of(projectId),

@@ -11,11 +11,14 @@ import { addKeyCommands } from "./cli/key-commands.ts";
 import { STDERR, STDOUT } from "./platform/text-output.ts";
 import { addProjectCommands } from "./cli/project-commands.ts";
 import { addReindexCommand } from "./cli/reindex-command.ts";
-import { addSignatureCommands } from "./cli/api-key-commands.ts";
+import { addApiKeyCommands } from "./cli/api-key-commands.ts";
 
 const SERVICE_OUTPUT_MS = 1000;
 
-/** The environment is read when a command runs, so that `--help` works whatever it holds. */
+/**
+ * Builds the command line. The environment is read only when a command runs, so that `--help` works
+ * even if it has problems.
+ */
 function program(config: () => Config): Command {
   const root = new Command("floodgate")
     .version(version)
@@ -23,17 +26,17 @@ function program(config: () => Config): Command {
     .exitOverride();
   root
     .command("start")
-    .description("serve from nothing: database, schema and a demo project included")
+    .description("start everything: database, schema, a demo project and all processes")
     .action(async () => start(config()));
   root
     .command("serve")
-    .description("one serving process on a migrated database")
+    .description("run one serving process on a migrated database")
     .option("--reuse-port", "share the port with other serving processes")
-    .addOption(new Option("--kept", "a start keeps this process").hideHelp())
+    .addOption(new Option("--kept", "run under the supervisor of `start`").hideHelp())
     .action(async (options: ServeOptions) => serve(config(), options));
   root
     .command("work")
-    .description("one process that sends campaigns")
+    .description("run one process that sends campaigns and cleans up")
     .action(async () => sendCampaigns(config()));
   root
     .command("migrate")
@@ -42,17 +45,17 @@ function program(config: () => Config): Command {
   addReindexCommand(
     root
       .command("reindex")
-      .description("rebuild projects, sessions, batches and images of the database from the store"),
+      .description("rebuild the database's projects, sessions, batches and images from the store"),
     config,
   );
   addProjectCommands(
     root.command("project").description("create, change and list projects"),
     config,
   );
-  addDeviceCommands(root.command("devices").description("devices that can be pushed to"), config);
-  addKeyCommands(root.command("key").description("the server key of an embedded start"), config);
-  addSignatureCommands(
-    root.command("signature").description("who may use the update server"),
+  addDeviceCommands(root.command("devices").description("import devices for pushes"), config);
+  addKeyCommands(root.command("key").description("show the server key of `start`"), config);
+  addApiKeyCommands(
+    root.command("signature").description("create, list and revoke keys of the update server"),
     config,
   );
   return root;
@@ -67,7 +70,7 @@ function loadConfig(): Config {
 
 /**
  * Resolves when readers have taken all output: exiting would drop what a slow reader of a pipe has
- * not read yet. Services do not wait long for this.
+ * not read yet. The output of services is waited for at most SERVICE_OUTPUT_MS.
  */
 async function taken(): Promise<void> {
   await Promise.all([STDOUT.close(SERVICE_OUTPUT_MS), STDERR.close(SERVICE_OUTPUT_MS)]);
@@ -77,7 +80,7 @@ async function taken(): Promise<void> {
   });
 }
 
-/** One line for the operator; where it happened is for `LOG_LEVEL=debug`. */
+/** Describes the error in one line; with `LOG_LEVEL=debug` by its stack. */
 function describeError(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   if (process.env["LOG_LEVEL"] === "debug") return error.stack ?? error.message;
@@ -89,7 +92,7 @@ function describeError(error: unknown): string {
 // server would follow them.
 for (const name of Object.keys(process.env)) if (name.startsWith("PG")) delete process.env[name];
 
-// A reader that closed its end (EPIPE) must not end a process that serves others.
+// A reader that closes the pipe (EPIPE) must not end a process that serves clients.
 process.stdout.on("error", () => undefined);
 
 try {

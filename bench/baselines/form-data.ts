@@ -5,7 +5,7 @@ import { PutObjectCommand, S3Client } from "@aws-sdk/client-s3";
 
 import { announce } from "../helper.ts";
 
-/** What one would otherwise write for images: parse the form, store every file in it, answer. */
+/** Baseline, the simplest server for images: parses the form, stores every file, and answers. */
 const folder = process.env["DATA_DIR"] ?? ".";
 const bucket = process.env["S3_BUCKET"];
 

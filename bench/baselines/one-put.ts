@@ -4,8 +4,9 @@ import { FetchHttpHandler } from "@smithy/fetch-http-handler";
 import { announce } from "../helper.ts";
 
 /**
- * What one would otherwise write: an object for each batch, acknowledged when it is stored.
- * `tuned` replaces the SDK's HTTP client, which holds 50 sockets, by Bun's fetch, the fastest setting found.
+ * Baseline, the simplest server for batches: an object for each, acknowledged when it is stored.
+ * `tuned` replaces the SDK's HTTP client, which has 50 sockets, by Bun's fetch, the fastest setting
+ * found.
  */
 const tuned = process.argv[2] === "tuned";
 const bucket = process.env["S3_BUCKET"] ?? "bench";

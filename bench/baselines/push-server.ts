@@ -5,10 +5,11 @@ import { constants, setPriority } from "node:os";
 import { announce } from "../helper.ts";
 
 /**
- * Stands in for APNs and FCM: every push is answered 200 after the latency. Cleartext HTTP/2.
- * The announced port is of plain HTTP: /push tells where pushes go, /token is the token endpoint, /counts tells what came.
+ * Simulates APNs and FCM over cleartext HTTP/2: answers every push 200 after the latency. The
+ * announced port serves HTTP: /push returns the URL for pushes, /token is the token endpoint,
+ * /counts returns the number of pushes received.
  */
-// The real ones are on other machines.
+// The real servers run on other machines and do not compete for the CPU.
 setPriority(constants.priority.PRIORITY_LOW);
 const latencyMs = Number(process.argv[2] ?? 100);
 const STREAMS_MAX = 1000;
@@ -16,7 +17,7 @@ const TICK_MS = 2;
 
 const seen = new Set<number>();
 const counts = { apns: 0, fcm: 0, tokens: 0, distinctApnsIds: 0, distinctFcmTokens: 0 };
-/** Oldest first: all wait equally long, so that one timer serves them all. */
+/** Oldest first. All wait equally long, so one timer is enough. */
 let waiting: { stream: http2.ServerHttp2Stream; headers: http2.OutgoingHttpHeaders; at: number }[] =
   [];
 
@@ -65,7 +66,7 @@ setInterval(() => {
   if (due > 0) waiting = waiting.slice(due);
 }, TICK_MS);
 
-/** Whether this was not seen before; of a million only a hash each is kept. */
+/** Returns whether the name is new; keeps only a hash of each, as there may be a million. */
 function isNew(name: string): boolean {
   const before = seen.size;
   seen.add(Number(Bun.hash(name) & 0x1f_ffff_ffff_ffffn));

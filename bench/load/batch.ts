@@ -1,4 +1,6 @@
-/** Builds batches as a mobile SDK would: message 107 first, then type, time, length, body for each message. */
+/**
+ * Builds batches like a mobile SDK: message 107, then type, time, length and body of each message.
+ */
 
 const TYPE = {
   event: 93,
@@ -13,16 +15,17 @@ const TYPE = {
   meta: 107,
 } as const;
 
-/** Room for the mark that makes each sent copy a batch of its own. */
+/** Length of the mark that makes each sent copy a different batch. */
 export const MARK_BYTES = 16;
 const MARK_HOLDER = "0".repeat(MARK_BYTES);
-// Log messages fill what is left. Above 200 bytes every size exists; below, a length prefix that grows by a byte skips one.
+// Log messages fill the rest. They can have every size above 200 bytes; smaller ones skip the size
+// at which the length prefix grows by a byte.
 const FILLER_BYTES_MIN = 200;
 const FILLER_BYTES_MAX = 400;
 
 export type Batch = { bytes: Uint8Array; markOffset: number; messages: number };
 
-/** A batch of exactly `size` bytes; the mark's bytes may be overwritten with any ASCII. */
+/** Builds a batch of exactly `size` bytes, whose mark may be overwritten with any ASCII. */
 export function buildBatch(size: number, startedAtMs: number): Batch {
   const writer = new MessageWriter(startedAtMs);
   writer.message(TYPE.meta, [0]);
@@ -44,7 +47,7 @@ export function buildBatch(size: number, startedAtMs: number): Batch {
 type Field = number | string | boolean;
 type Sample = { type: number; values: Field[] };
 
-/** The mix of a busy screen: many counters and touches, some logs, a few calls with bodies. */
+/** Returns a message of a busy screen's mix: many counters and touches, some logs, a few calls. */
 function sample(index: number): Sample {
   switch (index % 10) {
     case 0:
@@ -81,7 +84,7 @@ function networkCall(index: number): Field[] {
   const response = JSON.stringify({
     id: index,
     name: `Product ${index}`,
-    description: "A thing that one can buy, described at the length that such descriptions have.",
+    description: "A product, described at the length that descriptions of products usually have.",
     images: Array.from(
       { length: 3 },
       (_, image) => `https://cdn.example.com/${index}/${image}.jpg`,
@@ -130,7 +133,7 @@ class MessageWriter {
     this.messages++;
   }
 
-  /** One log message that takes exactly `size` bytes, envelope included. */
+  /** Writes one log message of exactly `size` bytes, including its envelope. */
   filler(type: number, size: number): void {
     const start = this.bytes.length;
     for (let content = size; content >= 0; content--) {
@@ -154,7 +157,7 @@ function pushField(bytes: number[], value: Field): void {
   }
 }
 
-/** LEB128, low seven bits first. Times exceed 32 bits, so no shifts. */
+/** Writes LEB128, low seven bits first, without shifts, because times exceed 32 bits. */
 function pushUint(bytes: number[], value: number): void {
   let rest = value;
   while (rest > 127) {

@@ -4,7 +4,7 @@ export const BUILDS_PATH = "/api/v1/updates";
 export const BUILD_NAME = "app.apk";
 export const BUILD_ABI = "arm64";
 
-/** What stands around a build's bytes in the form that publishes it. */
+/** Returns the bytes before and after a build's file in the form that publishes it. */
 export function frameBuild(version: string): { before: Uint8Array; after: Uint8Array } {
   const fields = Object.entries({ appVersion: version, targetABI: BUILD_ABI }).map(
     ([name, value]) =>

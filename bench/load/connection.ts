@@ -16,18 +16,21 @@ export function endpointOf(url: string): Endpoint {
 }
 
 export type ConnectionEvents = {
-  /** The answer to the request under way; the connection is already free, or reconnecting. */
+  /**
+   * Called with the answer to the current request; the connection is free again, or reconnecting.
+   */
   answered(connection: Connection, answer: Answer): void;
-  /** Ended with a request under way, which gets no answer. */
+  /** Called when the connection ended before the answer to its request. */
   broken(connection: Connection): void;
-  /** Ready for a request again after a reconnect. */
+  /** Called when the connection is ready again after a reconnect. */
   reconnected(connection: Connection): void;
 };
 
-/** One keep-alive connection with at most one request on it. */
+/** A keep-alive connection with at most one request at a time. */
 export class Connection {
   readonly index: number;
-  // Set by whoever drives the connection: its events, the head of its requests, when the current one was due and was sent.
+  // Set by the caller: events, head of the requests, times at which the current one was due and
+  // sent.
   events: ConnectionEvents;
   head: Uint8Array = new Uint8Array(0);
   intendedAtMs = 0;
@@ -70,7 +73,10 @@ export class Connection {
     });
   }
 
-  /** `bytes` may be reused once this returns: what the kernel does not take at once is copied. */
+  /**
+   * Sends a request. `bytes` may be reused at once: the part that the kernel did not take is
+   * copied.
+   */
   send(bytes: Uint8Array): void {
     const socket = this.#socket;
     if (socket === undefined || this.#busy) throw new Error("the connection is not free");
@@ -79,7 +85,7 @@ export class Connection {
     if (written < bytes.length) this.#rest = bytes.slice(written);
   }
 
-  /** Gives up on the request under way, if there is one, without an event. */
+  /** Gives up on the current request, if there is one, without an event. */
   abandon(): void {
     if (!this.#busy) return;
     this.#busy = false;
@@ -101,11 +107,11 @@ export class Connection {
     }
     if (answer === undefined) return;
     if (!this.#busy) {
-      this.#drop(); // An answer to nothing, such as a 408 before the close.
+      this.#drop(); // An answer without a request, such as a 408 before the close.
       return;
     }
     this.#busy = false;
-    // An answer before the body is through (a refusal) leaves the rest of it on the wire: start afresh.
+    // A refusal before the whole body was sent leaves the connection unusable: reconnect.
     if (answer.close || this.#rest !== undefined) this.#drop();
     this.events.answered(this, answer);
   }
@@ -124,7 +130,7 @@ export class Connection {
   }
 
   #lost(socket: Socket): void {
-    if (this.#socket !== socket) return; // A close that follows our own drop.
+    if (this.#socket !== socket) return; // The close event of a socket that was dropped here.
     this.#socket = undefined;
     this.#rest = undefined;
     this.#reader.reset();
@@ -144,13 +150,14 @@ export class Connection {
         this.events.reconnected(this);
         return;
       } catch {
-        // Refused: the server restarts or its backlog is full. The next attempt, or the count of unsent, tells.
+        // Refused: the server restarts or its backlog is full. If no attempt succeeds, requests
+        // count as unsent.
       }
     }
   }
 }
 
-/** Opens `count` connections, some at a time so that the listener's backlog holds them. */
+/** Opens `count` connections, some at a time, so that they fit in the listener's backlog. */
 export async function openConnections(
   count: number,
   endpoint: Endpoint,

@@ -8,7 +8,7 @@ import { requestHead } from "./requests.ts";
 const TIMEOUT_MS = 120_000;
 const HEAD_END = "\r\n\r\n";
 
-/** Fetches one file over every connection at once, and keeps nothing of it. */
+/** Fetches one file over all connections at once and discards it. */
 export async function runDownloads(
   plan: DownloadsPlan,
   meter: Meter,
@@ -40,12 +40,12 @@ export async function runDownloads(
   return { connections: plan.connections, bytes: received(), seconds, statuses, broken, usage };
 }
 
-/** One GET whose body is counted as it arrives. */
+/** A GET whose body is counted as it arrives. */
 class Download {
   readonly ended: Promise<void>;
   status = 0;
   bytes = 0;
-  /** Infinite until the head of the answer has told it. */
+  /** Content length; infinite until the head of the answer has arrived. */
   length = Number.POSITIVE_INFINITY;
   readonly #end: () => void;
   #head = "";
@@ -84,14 +84,14 @@ class Download {
     if (this.bytes >= this.length) this.#end();
   }
 
-  /** How many bytes of the body came with the end of the head. */
+  /** Returns how many bytes of the body arrived with the end of the head. */
   #readHead(chunk: Buffer): number {
     this.#head += chunk.toString("latin1");
     const end = this.#head.indexOf(HEAD_END);
     if (end < 0) return 0;
     this.status = Number(this.#head.slice(9, 12));
     const [, length] = /\r\ncontent-length: *(\d+)/i.exec(this.#head.slice(0, end)) ?? [];
-    // Without a length it stays a download that never was whole.
+    // Without a length the download never counts as whole.
     if (length !== undefined) this.length = Number(length);
     return this.#head.length - end - HEAD_END.length;
   }

@@ -10,9 +10,9 @@ import type { Meter } from "./meter.ts";
 const TICK_MS = 1;
 const DRAIN_TIMEOUT_MS = 20_000;
 const PROGRESS_MS = 250;
-/** Arrivals that may wait for a free connection; more than that is overload of the generator's own making. */
+/** Most arrivals that wait for a free connection; more would overload the generator itself. */
 const QUEUE_MAX = 65_536;
-// Servers without sessions get a token of the length a real one has.
+// Servers without sessions get a token of the same length as a real one.
 const MADE_UP_TOKEN = "qrmzm0576vpj.0.mgjaueww.BLFF5p9sXZy6cpBNFGpcH4Ld3SK1GKh714ifrJ4SQpP3";
 
 export type Progress = (done: number, detail: string) => void;
@@ -28,7 +28,7 @@ export class Engine {
     this.#meter = meter;
   }
 
-  /** Connects and, where the target has sessions, starts one per connection. */
+  /** Connects and, if the target has sessions, starts one per connection. */
   static async open(options: {
     endpoint: Endpoint;
     connections: number;
@@ -48,7 +48,7 @@ export class Engine {
 
   async run(stage: Stage, progress: Progress): Promise<StageResult> {
     const count = Math.min(stage.connections ?? this.#connections.length, this.#connections.length);
-    // Whatever the stage before left unanswered must not be counted in this one.
+    // Answers to requests of the previous stage must not count in this one.
     for (const connection of this.#connections) connection.abandon();
     const run = new StageRun(stage, this.#connections.slice(0, count), this.#requests);
     run.start();
@@ -72,7 +72,7 @@ export class Engine {
   }
 }
 
-/** One stage: arrivals, answers, and what is counted of them. */
+/** Runs one stage: sends its requests and counts the answers. */
 class StageRun {
   readonly #stage: Stage;
   readonly #requests: Requests;
@@ -106,7 +106,8 @@ class StageRun {
     this.#stage = stage;
     this.#requests = requests;
     this.#connections = connections;
-    // Twice the room: a connection that was closed while free is in it again after its reconnect.
+    // Twice as long, because a connection that was closed while free is added again when it
+    // reconnects.
     this.#free = new Ring<Connection>(connections.length * 2);
   }
 
@@ -137,7 +138,10 @@ class StageRun {
     this.#unsent += this.#due.clear();
   }
 
-  /** Waits for the answers under way, within a limit: a server that never answers must not hold the bench. */
+  /**
+   * Waits for outstanding answers, within a limit: a server that never answers must not block the
+   * bench.
+   */
   async drain(): Promise<void> {
     if (this.#underWay === 0) return;
     const { promise, resolve } = Promise.withResolvers<void>();
@@ -186,7 +190,7 @@ class StageRun {
     if (this.#stage.rate !== undefined) this.#arrive(this.#stage.rate);
   }
 
-  /** The open loop: what is due by now arrives, whether or not the server keeps up. */
+  /** Sends all requests that are due by now, whether or not the server keeps up (open loop). */
   #arrive(rate: number): void {
     const elapsedMs = performance.now() - this.#startedAtMs;
     const due = Math.floor((elapsedMs * rate) / 1000) + 1; // The first arrives at the start.
@@ -201,7 +205,8 @@ class StageRun {
   #takeFree(): Connection | undefined {
     for (;;) {
       const connection = this.#free.shift();
-      // A connection may have been closed by the server while it waited; its reconnect frees it again.
+      // Skips connections that the server closed meanwhile: they are added again when they
+      // reconnect.
       if (connection === undefined || connection.ready) return connection;
     }
   }

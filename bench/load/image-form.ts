@@ -8,12 +8,12 @@ export const FORM_CONTENT_TYPE = `multipart/form-data; boundary=${BOUNDARY}`;
 
 const encoder = new TextEncoder();
 
-/** What ends every form. */
+/** Bytes at the end of every form. */
 export const FORM_END = encoder.encode(`\r\n--${BOUNDARY}--\r\n`);
 
 export type FormFrame = { before: Uint8Array; after: Uint8Array; nameOffset: number };
 
-/** What stands around an image's bytes in the form: the project first, then one file named by its hash. */
+/** Returns the bytes around an image in its form: the project, then one file named by its hash. */
 export function frameForm(projectID: number, filename: string): FormFrame {
   const before =
     `--${BOUNDARY}\r\nContent-Disposition: form-data; name="projectID"\r\n\r\n${projectID}\r\n` +
@@ -26,7 +26,9 @@ export function frameForm(projectID: number, filename: string): FormFrame {
   };
 }
 
-/** A form with one image of `size` bytes; the mark stands in the file's name and in its bytes. */
+/**
+ * Builds a form with one image of `size` bytes; the mark is in the file's name and in its bytes.
+ */
 export function buildImageForm(projectID: number, size: number) {
   const { before, after, nameOffset } = frameForm(projectID, MARK_HOLDER);
   const image = fillImage(size);
@@ -38,7 +40,7 @@ export function buildImageForm(projectID: number, size: number) {
   return { body, markOffsets, contentType: FORM_CONTENT_TYPE };
 }
 
-/** Bytes as incompressible as a JPEG's. */
+/** Returns bytes that are as incompressible as a JPEG's. */
 export function fillImage(size: number): Uint8Array {
   const bytes = new Uint8Array(size);
   for (let at = 0; at < size; at += 65_536)

@@ -4,7 +4,7 @@ import type { Latency } from "./plan.ts";
 
 const HIGHEST_MICROSECONDS = 300_000_000;
 
-/** Latencies in microseconds at three significant digits, in constant memory. */
+/** Records latencies in microseconds with three significant digits, in constant memory. */
 export class LatencyRecorder {
   readonly #histogram: Histogram = build({
     lowestDiscernibleValue: 1,

@@ -16,7 +16,7 @@ import { Requests } from "./requests.ts";
 import { startSessions } from "./sessions.ts";
 import { runUploads } from "./uploads.ts";
 
-/** The load generator: a process of its own, so that its CPU is not the server's. It gets one plan and ends. */
+/** Entry point of the load generator, a process of its own, so that its CPU is not the server's. */
 
 function tell(message: LoadMessage): void {
   process.send?.(message);
@@ -77,6 +77,6 @@ async function run(message: unknown): Promise<void> {
 }
 
 process.on("message", (message) => void run(message));
-// The bench is gone: nobody wants the numbers.
+// The bench has ended and needs no results.
 process.on("disconnect", () => process.exit(0));
 tell({ kind: "ready" });

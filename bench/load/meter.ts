@@ -21,7 +21,7 @@ type Reading = {
   store: StoreCounters | undefined;
 };
 
-/** Reads what the watched processes use at both ends of a window, and their memory in between. */
+/** Measures the CPU of the watched processes over a window, and samples the server's memory. */
 export class Meter implements Disposable {
   readonly #watched: Watched;
   readonly #storeUrl: string | undefined;
@@ -36,19 +36,19 @@ export class Meter implements Disposable {
     this.#sampler = setInterval(() => this.#sample(), SAMPLE_MS);
   }
 
-  /** Forgets earlier peaks, so that what follows can be told from what start-up took. */
+  /** Resets the peak of memory, so that it does not include start-up. */
   restartPeak(): void {
     this.#kernelPeak = resetPeakRss(this.#watched.server);
     this.#highestSample = 0;
   }
 
-  /** The store first, the CPU last: the window opens with the next statement. */
+  /** Begins a window. Reads the CPU last, because the window begins when this returns. */
   async open(): Promise<Reading> {
     const store = await this.#readStore("?reset");
     return { ...this.#readProcesses(), store };
   }
 
-  /** The CPU first: the window has just closed. */
+  /** Ends a window. Reads the CPU first, because the window has just ended. */
   async close(opened: Reading): Promise<Usage> {
     const now = this.#readProcesses();
     const store = await this.#readStore("");
@@ -78,7 +78,7 @@ export class Meter implements Disposable {
     const { server, postgres } = this.#watched;
     const { user, system } = process.cpuUsage();
     return {
-      // With the processes that it keeps, if it does.
+      // Includes the processes that a supervisor started.
       server: familyCpuSeconds(server),
       postgres: postgres === undefined ? undefined : familyCpuSeconds(postgres),
       generator: (user + system) / 1_000_000,
@@ -96,7 +96,7 @@ export class Meter implements Disposable {
     try {
       this.#highestSample = Math.max(this.#highestSample, rssBytes(this.#watched.server));
     } catch {
-      // It ended; whoever waits for its answers reports that.
+      // The server has ended, which its clients report.
     }
   }
 }

@@ -1,11 +1,11 @@
 import { type Static, Type } from "typebox";
 
-/** What travels between the bench and its load process. Checked on both ends, since messages between processes have no types. */
+/** Messages between the bench and its load process, checked at both ends, as they have no types. */
 
 const Batches = Type.Object({
   kind: Type.Literal("batch"),
   bytes: Type.Integer({ minimum: 256 }),
-  /** Absent: the target has no sessions, and every connection sends the same made-up token. */
+  /** Absent if the target has no sessions; every connection then sends the same made-up token. */
   projectKey: Type.Optional(Type.String()),
 });
 
@@ -16,14 +16,14 @@ const Images = Type.Object({
   projectKey: Type.Optional(Type.String()),
 });
 
-/** One object per request, straight to the store: what a PUT costs without a server in between. */
+/** One object per request, sent directly to the store, for the cost of a PUT without a server. */
 const Puts = Type.Object({
   kind: Type.Literal("put"),
   bytes: Type.Integer({ minimum: 256 }),
   path: Type.String(),
 });
 
-/** The same question from everyone, without a token. */
+/** The same GET on every connection, without a token. */
 const Gets = Type.Object({ kind: Type.Literal("get"), path: Type.String() });
 
 export const Work = Type.Union([Batches, Images, Puts, Gets]);
@@ -31,9 +31,9 @@ export type Work = Static<typeof Work>;
 
 export const Stage = Type.Object({
   name: Type.String(),
-  /** Arrivals per second. Absent: saturation, every connection always busy. */
+  /** Arrivals per second; if absent every connection is always busy (saturation). */
   rate: Type.Optional(Type.Number({ exclusiveMinimum: 0 })),
-  /** Only the first so many connections take part. */
+  /** Number of connections to use; all by default. */
   connections: Type.Optional(Type.Integer({ minimum: 1 })),
   warmupSeconds: Type.Number({ minimum: 0 }),
   seconds: Type.Number({ exclusiveMinimum: 0 }),
@@ -54,21 +54,21 @@ export const StagesPlan = Type.Object({
   work: Work,
   stages: Type.Array(Stage),
   watched: Watched,
-  /** The simulator's counters, read with the CPU. */
+  /** URL of the simulator, whose counters are read with the CPU. */
   storeUrl: Type.Optional(Type.String()),
 });
 export type StagesPlan = Static<typeof StagesPlan>;
 
 const ImageForm = Type.Object({ kind: Type.Literal("image"), projectID: Type.Number() });
 
-/** A build per upload, each of a version of its own from `version` on. */
+/** A build per upload, with ascending versions from `version` on. */
 const BuildForm = Type.Object({
   kind: Type.Literal("build"),
   signature: Type.String(),
   version: Type.Integer({ minimum: 0 }),
 });
 
-/** Whole files at a given pace: one huge one as fast as it goes, or hundreds that trickle. */
+/** Uploads of whole files: one huge file at full speed, or hundreds of slow ones. */
 export const UploadsPlan = Type.Object({
   kind: Type.Literal("uploads"),
   url: Type.String(),
@@ -76,14 +76,14 @@ export const UploadsPlan = Type.Object({
   projectKey: Type.Optional(Type.String()),
   connections: Type.Integer({ minimum: 1 }),
   bytes: Type.Integer({ minimum: 1 }),
-  /** Per connection. Absent: as fast as the server takes it. */
+  /** Rate of each connection; unlimited if absent. */
   bytesPerSecond: Type.Optional(Type.Number({ exclusiveMinimum: 0 })),
   watched: Watched,
   storeUrl: Type.Optional(Type.String()),
 });
 export type UploadsPlan = Static<typeof UploadsPlan>;
 
-/** One file, over all connections at once. */
+/** Download of one file over all connections at once. */
 export const DownloadsPlan = Type.Object({
   kind: Type.Literal("downloads"),
   url: Type.String(),
@@ -93,24 +93,24 @@ export const DownloadsPlan = Type.Object({
 });
 export type DownloadsPlan = Static<typeof DownloadsPlan>;
 
-/** Subscribers of presence, and pings for them. A user is a number; the load process makes the names. */
+/** Step of a presence plan. Users are numbers; the load process makes their names. */
 export const PresenceStep = Type.Union([
   /** Opens `each` subscribers to each of `users` users. */
   Type.Object({ kind: Type.Literal("subscribe"), users: Type.Integer(), each: Type.Integer() }),
-  /** Pings every user until each of its subscribers has heard of it. */
+  /** Pings every user until each of its subscribers has received a ping. */
   Type.Object({ kind: Type.Literal("greet") }),
   Type.Object({ kind: Type.Literal("unsubscribe") }),
   /** Opens subscribers to the first user that never read. */
   Type.Object({ kind: Type.Literal("stall"), subscribers: Type.Integer() }),
   Type.Object({ kind: Type.Literal("unstall") }),
-  /** Waits until the server's memory stands still. */
+  /** Waits until the server's memory no longer changes. */
   Type.Object({
     kind: Type.Literal("settle"),
     name: Type.String(),
     seconds: Type.Number(),
     secondsMax: Type.Number(),
   }),
-  /** A measuring window. Without `rate`: as many pings as get through, or none with `quiet`. */
+  /** Measures a window. Without `rate` it sends as many pings as possible, or none with `quiet`. */
   Type.Object({
     kind: Type.Literal("window"),
     name: Type.String(),
@@ -129,9 +129,9 @@ export const PresencePlan = Type.Object({
   kind: Type.Literal("presence"),
   url: Type.String(),
   transport: Transport,
-  /** The bare server takes events ready made instead of pings. */
+  /** True for the bare server, which gets ready-made events instead of pings. */
   bare: Type.Boolean(),
-  /** Characters in a user's and in a client's name: they decide how long an event is. */
+  /** Length of the names of users and of clients, which determines the length of events. */
   nameLength: Type.Integer({ minimum: 16, maximum: 128 }),
   pingConnections: Type.Integer({ minimum: 1 }),
   steps: Type.Array(PresenceStep),
@@ -158,11 +158,11 @@ export const Usage = Type.Object({
   postgresCpuSeconds: Type.Optional(Type.Number()),
   generatorCpuSeconds: Type.Number(),
   rssStartBytes: Type.Number(),
-  /** The kernel's own high-water mark where it can be reset, else the highest sample. */
+  /** The kernel's high-water mark if it can be reset, else the highest sample. */
   rssPeakBytes: Type.Number(),
   puts: Type.Optional(Type.Number()),
   putBytes: Type.Optional(Type.Number()),
-  /** As the simulator itself measured them. */
+  /** Latencies that the simulator itself measured. */
   putLatency: Type.Optional(Latency),
 });
 export type Usage = Static<typeof Usage>;
@@ -172,27 +172,27 @@ export const StageResult = Type.Object({
   rate: Type.Optional(Type.Number()),
   connections: Type.Number(),
   bodyBytes: Type.Number(),
-  /** The measuring window; `acknowledged`, `refused` and `usage` belong to it alone. */
+  /** Length of the measuring window, to which `acknowledged`, `refused` and `usage` refer. */
   seconds: Type.Number(),
   acknowledged: Type.Number(),
   refused: Type.Number(),
-  /** From the intended start of each request that was answered 200. */
+  /** Measured from the intended start of each request that was answered 200. */
   latency: Latency,
-  /** From the first byte sent to the 503. */
+  /** Measured from the first byte sent to the 503. */
   refusal: Latency,
-  /** How late the generator's own clock ticked: what of the latencies may be its own. */
+  /** Delay of the generator's own timer, which may be part of the latencies. */
   lag: Latency,
   usage: Usage,
   /** Acknowledgements in each second of the window, for the plot. */
   perSecond: Type.Array(Type.Number()),
-  // The rest counts the whole stage, warm-up and drain included.
+  // The fields below refer to the whole stage, including warm-up and drain.
   sent: Type.Number(),
   statuses: Type.Record(Type.String(), Type.Number()),
   refusedWithoutRetryAfter: Type.Number(),
-  /** Connections that ended with a request on them. */
+  /** Connections that ended before the answer to their request. */
   broken: Type.Number(),
   reconnects: Type.Number(),
-  /** Arrivals that never found a free connection. */
+  /** Arrivals for which no connection became free. */
   unsent: Type.Number(),
   unanswered: Type.Number(),
 });
@@ -227,13 +227,16 @@ export const PresenceWindow = Type.Object({
   /** Events received within the window, and their bytes without framing. */
   deliveries: Type.Number(),
   deliveredBytes: Type.Number(),
-  /** Of the pings meant for the window, once for each subscriber: from the intended send to an event at least as new. */
+  /**
+   * Latency of the window's pings at each subscriber: from the intended send to the arrival of an
+   * event that is at least as new.
+   */
   latency: Latency,
-  /** How many of those were skipped because a newer one was delivered instead. */
+  /** Number of these pings that were skipped because a newer one was delivered. */
   superseded: Type.Number(),
   lag: Latency,
   usage: Usage,
-  /** Resident at the end of the window. */
+  /** Resident memory at the end of the window. */
   rssBytes: Type.Number(),
 });
 export type PresenceWindow = Static<typeof PresenceWindow>;
@@ -241,7 +244,7 @@ export type PresenceWindow = Static<typeof PresenceWindow>;
 export const PresenceResult = Type.Object({
   marks: Type.Array(PresenceMark),
   windows: Type.Array(PresenceWindow),
-  /** What makes the figures worthless. */
+  /** Problems that make the figures worthless. */
   problems: Type.Array(Type.String()),
 });
 export type PresenceResult = Static<typeof PresenceResult>;

@@ -2,15 +2,16 @@ import { buildBatch, MARK_BYTES } from "./batch.ts";
 import { buildImageForm } from "./image-form.ts";
 import type { Work } from "./plan.ts";
 
-// The head is written right before the body; token lengths vary by a character or two.
+// The head is written right before the body, because the length of tokens varies slightly.
 const HEAD_BYTES_MAX = 1024;
 const RUN_DIGITS = 6;
 const METHODS = { batch: "POST", image: "POST", put: "PUT", get: "GET" };
 const USER_AGENT = "ORTracker/1.0.14 CFNetwork/1410.0.3 Darwin/22.6.0";
 
 /**
- * Every request of a run, from one buffer: only the connection's head and a mark in the body change, so building one
- * costs a copy of some 300 bytes. The socket copies the bytes on write, which is why one buffer serves all connections.
+ * Builds every request of a run in one buffer: only the connection's head and a mark in the body
+ * change, so a request costs a copy of some 300 bytes. All connections can share the buffer,
+ * because sockets copy the bytes on write.
  */
 export class Requests {
   readonly bodyBytes: number;
@@ -26,7 +27,7 @@ export class Requests {
     this.#markOffsets = markOffsets.map((offset) => HEAD_BYTES_MAX + offset);
     this.#buffer = new Uint8Array(HEAD_BYTES_MAX + body.length);
     this.#buffer.set(body, HEAD_BYTES_MAX);
-    // The names of images are unique per project, not per session: another run must not send the same.
+    // A mark of the run, because names of images are unique per project, not per session.
     const run = Math.floor(Math.random() * 16 ** RUN_DIGITS);
     for (const offset of this.#markOffsets) writeHex(this.#buffer, offset, RUN_DIGITS, run);
     const method = METHODS[work.kind];
@@ -40,7 +41,7 @@ export class Requests {
     return head;
   }
 
-  /** The next request, never the same twice; valid until the following call. */
+  /** Returns the next request, which is never the same twice; valid until the next call. */
   next(head: Uint8Array): Uint8Array {
     const counter = this.#counter++;
     for (const offset of this.#markOffsets)
@@ -61,9 +62,9 @@ type Head = {
   path: string;
   host: string;
   token?: string;
-  /** Of a service, which publishes builds. */
+  /** Signature of the role `service`, which may publish builds. */
   signature?: string;
-  /** Absent: there is no body. */
+  /** Absent if there is no body. */
   contentType?: string | undefined;
   bodyBytes?: number;
 };
@@ -98,7 +99,9 @@ function describe(work: Work) {
   };
 }
 
-/** The low digits of `value`, by arithmetic: a string per request would be the costliest thing the generator does. */
+/**
+ * Writes the low digits of `value` by arithmetic: strings would be the generator's highest cost.
+ */
 function writeHex(bytes: Uint8Array, offset: number, digits: number, value: number): void {
   let rest = value;
   for (let at = offset + digits - 1; at >= offset; at--) {

@@ -4,16 +4,16 @@ const HEAD_END = "\r\n\r\n";
 export type Answer = {
   status: number;
   retryAfter: boolean;
-  /** The server will close the connection after this answer. */
+  /** True if the server closes the connection after this answer. */
   close: boolean;
   body: string;
 };
 
-/** Reads the answers on one connection, one at a time: the bench never pipelines. */
+/** Reads the answers of one connection, one at a time, because the bench never pipelines. */
 export class ResponseReader {
   #text = "";
 
-  /** The answer once it is complete; the bytes are read as Latin-1, which JSON of ASCII survives. */
+  /** Returns the answer once it is complete, decoded as Latin-1, which is enough for ASCII JSON. */
   push(chunk: Buffer): Answer | undefined {
     const text =
       this.#text === "" ? chunk.toString("latin1") : this.#text + chunk.toString("latin1");
@@ -44,7 +44,7 @@ function parse(whole: string): { answer: Answer; length: number } | undefined {
       throw new Error(`not an HTTP answer: ${text.slice(0, 40)}`);
     const bodyStart = headEnd + HEAD_END.length;
     if (status < 200) {
-      start += bodyStart; // An interim answer; the real one follows.
+      start += bodyStart; // An interim answer; the final one follows.
       continue;
     }
     const head = text.slice(0, bodyStart).toLowerCase();

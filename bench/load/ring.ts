@@ -1,4 +1,4 @@
-/** A bounded first-in first-out queue without allocation per item. */
+/** Bounded FIFO queue without allocation per item. */
 export class Ring<T> {
   readonly #items: (T | undefined)[];
   #head = 0;
@@ -8,7 +8,7 @@ export class Ring<T> {
     this.#items = Array.from<T | undefined>({ length: capacity });
   }
 
-  /** False when it is full. */
+  /** Returns false if the queue is full. */
   push(item: T): boolean {
     if (this.#size === this.#items.length) return false;
     this.#items[(this.#head + this.#size) % this.#items.length] = item;
@@ -25,7 +25,7 @@ export class Ring<T> {
     return item;
   }
 
-  /** Empties it and says how many were in it. */
+  /** Empties the queue; returns how many items were in it. */
   clear(): number {
     const size = this.#size;
     this.#items.fill(undefined);

@@ -63,7 +63,7 @@ async function startSession(connection: Connection, projectKey: string, host: st
   }
 }
 
-/** One request and its answer; undefined when the connection ended before it. */
+/** Sends a request and returns its answer; undefined if the connection ended before. */
 async function exchange(connection: Connection, request: Uint8Array): Promise<Answer | undefined> {
   const { promise, resolve } = Promise.withResolvers<Answer | undefined>();
   connection.events = {

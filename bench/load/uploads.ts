@@ -9,7 +9,7 @@ import { requestHead } from "./requests.ts";
 import { type Answer, ResponseReader } from "./response.ts";
 
 const PIECE_BYTES = 256 * 1024;
-/** Paced uploads are spread over this many ticks, so that hundreds of them do not write in the same millisecond. */
+/** Paced uploads are spread over this many ticks, so that not all write in the same millisecond. */
 const PHASES = 20;
 const PHASE_MS = 10;
 const ANSWER_TIMEOUT_MS = 60_000;
@@ -86,7 +86,7 @@ function count(uploads: Upload[]) {
   return { connections: uploads.length, bytes, statuses, broken };
 }
 
-/** What stands around the file on the wire. */
+/** Returns the path and headers of the request, and the bytes around the file. */
 function describe(plan: UploadsPlan, index: number, token: string | undefined) {
   const { form } = plan;
   if (form.kind === "image")
@@ -99,7 +99,7 @@ function describe(plan: UploadsPlan, index: number, token: string | undefined) {
   return { ...frameBuild(`${form.version + index}_01`), path: BUILDS_PATH, signature };
 }
 
-/** One multipart request whose body is sent as it is allowed to go and as the socket takes it. */
+/** A multipart request whose body is sent at the allowed pace, as the socket takes it. */
 class Upload {
   readonly answer: Promise<void>;
   readonly fileBytes: number;
@@ -160,7 +160,7 @@ class Upload {
     });
   }
 
-  /** Lets the file go up to its first `bytes`; the head goes at once, the end with the last of them. */
+  /** Allows the first `bytes` of the file to be sent; the form's end follows the last of them. */
   allow(bytes: number): void {
     this.#allowed = bytes >= this.fileBytes ? this.#total : this.#head.length + Math.floor(bytes);
     this.#write();
@@ -190,11 +190,11 @@ class Upload {
       const bytes = this.#next();
       const written = Math.max(this.#socket.write(bytes), 0);
       this.#sent += written;
-      if (written < bytes.length) return; // drain() goes on.
+      if (written < bytes.length) return; // The drain event continues.
     }
   }
 
-  /** What follows the bytes already sent, as far as it is allowed and lies in one buffer. */
+  /** Returns the next bytes to send, as far as they are allowed and in one buffer. */
   #next(): Uint8Array {
     const room = this.#allowed - this.#sent;
     if (this.#sent < this.#head.length) return this.#head.subarray(this.#sent, this.#sent + room);

@@ -19,7 +19,7 @@ const MEASURED_PACKAGES = [
 
 const Manifest = Type.Object({ version: Type.String() });
 
-/** Without these a figure says nothing: what was measured, on what, and how. */
+/** Describes what was measured, on what machine, and how: without that a figure means nothing. */
 export async function circumstances(options: Options, parameters: object) {
   return {
     commit: git("rev-parse", "HEAD"),
@@ -40,10 +40,10 @@ export async function circumstances(options: Options, parameters: object) {
       cores: cpus().length,
       memoryBytes: totalmem(),
       system: `${type()} ${release()} ${process.arch}`,
-      // On a file system in memory fsync costs nothing, and the file store looks better than it is.
+      // fsync costs nothing on a file system in memory, which makes the file store look better.
       dataInMemory: statfsSync(options.dataDir).type === TMPFS_MAGIC,
     },
-    // The URL of a database holds its password.
+    // URLs may contain passwords.
     options: {
       ...options,
       databaseUrl: options.databaseUrl && "given",
@@ -77,7 +77,7 @@ async function versions(): Promise<Record<string, string>> {
   return entries;
 }
 
-/** Empty outside a checkout. */
+/** Returns git's output; empty outside a checkout. */
 function git(...args: string[]): string {
   const { exitCode, stdout } = Bun.spawnSync(["git", ...args], { cwd: REPOSITORY });
   return exitCode === 0 ? stdout.toString().trim() : "";

@@ -13,7 +13,7 @@ export type Lines = {
 };
 export type Chart = Bars | Lines;
 
-/** One result as the load process gave it, with what it is a result of. */
+/** A result of the load process, with what was measured. */
 export type Measurement = {
   phase: string;
   subject: string;
@@ -22,13 +22,13 @@ export type Measurement = {
   result: StageResult | TransferResult | PresenceResult;
 };
 
-/** What a run found, in the order found. */
+/** Findings of a run, in order. */
 export class Findings {
   readonly sections: Section[] = [];
   readonly targets: Target[] = [];
   readonly charts: Chart[] = [];
   readonly measurements: Measurement[] = [];
-  /** What makes the figures worthless: answers that must not be, counts that disagree. */
+  /** Failures that make the figures worthless: unexpected answers, counts that disagree. */
   readonly failures: string[] = [];
 
   section(title: string, columns: string[], rows: string[][], ...notes: string[]): void {

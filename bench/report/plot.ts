@@ -1,6 +1,6 @@
 import type { Bars, Chart, Lines } from "./findings.ts";
 
-/** Charts as one SVG without scripts, fonts or links: it opens anywhere, also without a network. */
+/** Renders charts as one SVG without scripts, fonts or links, so that it opens offline. */
 
 const WIDTH = 560;
 const HEIGHT = 300;
@@ -99,7 +99,7 @@ function colour(index: number): string {
   return COLOURS[index % COLOURS.length] ?? "#000";
 }
 
-/** The next of 1, 2, 2.5, 5 times a power of ten, so that the axis has round numbers. */
+/** Returns the next of 1, 2, 2.5, 5 times a power of ten, so that the axis has round numbers. */
 function niceCeiling(value: number): number {
   const power = 10 ** Math.floor(Math.log10(value));
   return ([1, 2, 2.5, 5, 10].find((each) => each * power >= value) ?? 10) * power;

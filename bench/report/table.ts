@@ -2,7 +2,7 @@ import type { Findings, Section } from "./findings.ts";
 
 const GAP = "  ";
 
-/** The tables of a run as plain text. */
+/** Renders the tables of a run as plain text. */
 export function renderTables({ sections, targets, failures }: Findings): string {
   const parts = sections.map((section) => renderSection(section));
   if (targets.length > 0)
@@ -30,7 +30,7 @@ function renderSection({ title, columns, rows, notes }: Section): string {
   );
   const line = (cells: string[]) =>
     cells
-      // The first column names the row and reads from the left; figures line up on the right.
+      // The first column, the row's name, is aligned left; figures are aligned right.
       .map((cell, index) =>
         index === 0 ? cell.padEnd(widths[index] ?? 0) : cell.padStart(widths[index] ?? 0),
       )

@@ -1,4 +1,4 @@
-/** How figures are written in tables: three significant digits are more than a shared machine can repeat. */
+/** Formats figures for tables with at most three digits: a shared machine cannot repeat more. */
 
 export function ms(value: number): string {
   return `${value < 10 ? value.toFixed(2) : value.toFixed(value < 100 ? 1 : 0)} ms`;
@@ -32,12 +32,12 @@ export function count(value: number): string {
   return Math.round(value).toLocaleString("en-US");
 }
 
-/** What was not measured shows as a dash. */
+/** Returns a dash for a figure that was not measured. */
 export function or(value: number | undefined, show: (value: number) => string): string {
   return value === undefined || !Number.isFinite(value) ? "–" : show(value);
 }
 
-/** For what is a few KiB at most. */
+/** Formats sizes of a few KiB, with two decimals. */
 export function fineKib(bytes: number): string {
   return `${(bytes / 1024).toFixed(bytes < 100 * 1024 ? 2 : 0)} KiB`;
 }

@@ -8,7 +8,7 @@ import { batchWork, type Context, measureStage } from "./measure.ts";
 
 const P99_TIMES_MAX = 1.1;
 
-/** Batches at a fixed rate, alone and while a campaign is sent at the rate that is the default. */
+/** Measures batches at a fixed rate, alone and beside a campaign at the default `PUSH_RATE`. */
 export async function measureBeside(context: Context<CampaignParameters>): Promise<void> {
   for (const kind of ["s3", "files"] as const) await measureOn(context, kind);
 }
@@ -29,7 +29,7 @@ async function measureOn(context: Context<CampaignParameters>, kind: StoreKind):
       connections,
       stage: { name: "steady", rate, warmupSeconds, seconds },
     });
-  // The server's first requests, and the eager PUTs that it has saved for.
+  // Warms up the server and uses up the burst of eager PUTs.
   await measure("warm-up");
   const before = await measure("alone before");
   const uuid = await draft(server.url, parameters.devices);
@@ -41,7 +41,7 @@ async function measureOn(context: Context<CampaignParameters>, kind: StoreKind):
   if (sent === parameters.devices)
     findings.failures.push("the campaign ended before the measurement");
   await call(server.url, `/notifications/${uuid}/status`, { status: DELETED }, "PUT");
-  // What is under way ends within seconds; its outcomes are recorded.
+  // Sends in progress end and are recorded within seconds.
   if (targeted > sent) await Bun.sleep(3000);
   const after = await measure("alone after");
   findings.section(

@@ -10,7 +10,7 @@ const TIMEOUT_MS = 600_000;
 const RATE_MIN = 20_000;
 const TOKEN_BYTES = 32;
 
-/** `floodgate devices import` of the devices that the other phases need. */
+/** Measures `floodgate devices import` with the devices that the other phases need. */
 export async function measureImport({
   harness,
   findings,
@@ -38,7 +38,10 @@ export async function measureImport({
   findings.atLeast("devices imported", parameters.devices / took, RATE_MIN, perSecond);
 }
 
-/** Every value of `segment`, `tags`, `level` and every thousand of `score` is that of as many devices as are to match. */
+/**
+ * Writes the file to import. Each value of `segment`, `tags` and `level`, and each range of
+ * `matching` scores, belongs to `matching` devices.
+ */
 async function writeDevices(path: string, { devices, matching }: CampaignParameters) {
   const groups = Math.max(1, Math.floor(devices / matching));
   const file = createWriteStream(path);

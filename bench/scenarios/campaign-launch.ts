@@ -10,11 +10,11 @@ import type { Context } from "./measure.ts";
 const RATE_MIN = 8000;
 const CPU_US_MAX = 130;
 const RSS_BYTES_MAX = 300 * 2 ** 20;
-// What a worker can do, not what it does by default.
+// Removes the default limit, so that the worker's own maximum is measured.
 const UNBOUNDED = { PUSH_RATE: "1000000" };
 const Counts = Type.Object({ apns: Type.Integer(), fcm: Type.Integer() });
 
-/** A campaign to all devices, as fast as a worker can, against a stand-in for both providers. */
+/** Measures a campaign to all devices at full speed, against a simulator of both providers. */
 export async function measureLaunch(context: Context<CampaignParameters>): Promise<void> {
   const { harness, findings, parameters } = context;
   await using store = await harness.openStore("files");

@@ -2,12 +2,12 @@ import type { Options } from "../options.ts";
 
 const FULL = {
   devices: 1_000_000,
-  /** So many devices meet each of the conditions that are searched for. */
+  /** Number of devices that meet each condition of the search phase. */
   matching: 1000,
   searches: 200,
-  /** What a push takes at the provider. */
+  /** Latency of a push at the provider. */
   latencyMs: 100,
-  /** What comes in while a campaign is sent. */
+  /** Load of batches while a campaign is sent. */
   beside: { rate: 1000, batchBytes: 16_384, connections: 256, warmupSeconds: 3, seconds: 30 },
 };
 

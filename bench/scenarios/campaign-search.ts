@@ -9,7 +9,7 @@ const WARMUP = 10;
 
 type Search = { label: string; body: (nth: number) => object; limitMs: number };
 
-/** One page of devices and their total, one search after another. */
+/** Measures searches for a page of devices and their total, one after another. */
 export async function measureSearch(context: Context<CampaignParameters>): Promise<void> {
   const { harness, findings, parameters } = context;
   await using store = await harness.openStore("files");

@@ -29,7 +29,7 @@ const Progress = Type.Object({
   }),
 });
 
-/** A server, a worker and a stand-in for both providers. */
+/** A server, a worker and a simulator of both providers. */
 export type Senders = AsyncDisposable & { server: Subject; work: Running; push: Running };
 
 export async function startSenders(
@@ -61,7 +61,7 @@ export async function startSenders(
   };
 }
 
-/** Credentials of nobody's, for both providers at that server. */
+/** Returns made-up credentials for both providers, which are simulated at that URL. */
 async function pushEnvironment(url: string): Promise<Record<string, string>> {
   const baseUrl = await (await fetch(`${url}/push`)).text();
   const rsa = await crypto.subtle.generateKey(
@@ -101,11 +101,11 @@ async function pem(key: CryptoKey): Promise<string> {
   return `-----BEGIN PRIVATE KEY-----\n${lines.join("\n")}\n-----END PRIVATE KEY-----\n`;
 }
 
-/** The uuid of a campaign to so many devices. */
+/** Creates a campaign to that many devices; returns its UUID. */
 export async function draft(url: string, devices: number): Promise<string> {
   const body = {
     title: "Bench",
-    body: "A campaign of the bench's.",
+    body: "A campaign of the benchmark.",
     deep_link: "app://bench",
     conditions: { key: "score", operator: "int_lt", value: String(devices) },
   };

@@ -16,7 +16,7 @@ const PHASES: Record<string, (context: Context<CampaignParameters>) => Promise<v
 
 export const campaignPhases = Object.keys(PHASES);
 
-/** A million devices, searching them, and sending to them. */
+/** Imports a million devices, searches them, and sends to them. */
 export async function runCampaign(
   harness: Harness,
   findings: Findings,

@@ -6,10 +6,10 @@ const KIB = 1024;
 const FULL = {
   rounds: 2,
   large: { bytes: 400 * MB },
-  // Each sends more than it may cost, so that keeping whole bodies would show.
+  // Each sends more bytes than the memory it may use, so that buffering whole bodies would show.
   slow: { connections: 500, bytesPerSecond: 20 * KIB, seconds: 15 },
   small: { connections: 64, bytes: 100 * KIB, warmupSeconds: 2, seconds: 5 },
-  /** What a server has seen before it is measured, so that its growth is not that of its start. */
+  /** Load before the measurement, so that growth does not include that after the start. */
   warmup: { uploads: 20, bytes: MB },
 };
 

@@ -20,7 +20,7 @@ const PHASES: Record<string, (context: Context<ImagesParameters>) => Promise<voi
 
 export const imagesPhases = Object.keys(PHASES);
 
-/** Multipart images: one that is huge, many that trickle, many that are small. */
+/** Measures multipart images: one huge, many slow, and many small ones. */
 export async function runImages(
   harness: Harness,
   findings: Findings,
@@ -42,7 +42,7 @@ const CASES: Case[] = [
 
 type Measured<Result> = Case & { storeLabel: string; label: string; results: Result[] };
 
-/** Each case on a fresh process that has seen some uploads, in turns and back. */
+/** Measures each case on a fresh, warmed-up process, in alternating order. */
 async function measureCases<Result>(
   context: Context<ImagesParameters>,
   phase: string,
@@ -71,7 +71,7 @@ async function measureCases<Result>(
   return measured;
 }
 
-/** One image of hundreds of megabytes: what it does to memory, and what its bytes cost. */
+/** Measures the memory and CPU of one image of hundreds of megabytes. */
 async function measureLarge(context: Context<ImagesParameters>): Promise<void> {
   const { findings, parameters } = context;
   const { bytes } = parameters.large;
@@ -106,7 +106,7 @@ async function measureLarge(context: Context<ImagesParameters>): Promise<void> {
     `Large: one image of ${bytes / 1_000_000} MB, median of ${parameters.rounds}`,
     ["", "RSS growth", "peak RSS", "per CPU second", "throughput", "PUTs"],
     rows,
-    "RSS growth is the peak during the upload less what was resident before it.",
+    "RSS growth is the peak during the upload minus the memory before it.",
   );
   for (const store of ["files", "s3"]) {
     const [ours, theirs] = pair(measured, store);
@@ -135,7 +135,7 @@ async function measureLarge(context: Context<ImagesParameters>): Promise<void> {
   );
 }
 
-/** Hundreds of uploads from slow networks: each must cost little while it lasts. */
+/** Measures the memory of hundreds of uploads from slow networks. */
 async function measureSlow(context: Context<ImagesParameters>): Promise<void> {
   const { findings, parameters } = context;
   const { connections, bytesPerSecond, seconds } = parameters.slow;
@@ -177,7 +177,7 @@ async function measureSlow(context: Context<ImagesParameters>): Promise<void> {
   );
 }
 
-/** Screenshots: many, small, as fast as they go. */
+/** Measures many small screenshots at full speed. */
 async function measureSmall(context: Context<ImagesParameters>): Promise<void> {
   const { findings, parameters } = context;
   const { connections, bytes, warmupSeconds, seconds } = parameters.small;

@@ -4,7 +4,7 @@ import { figuresOf, rateOf } from "../stats.ts";
 import type { IngestParameters } from "./ingest-parameters.ts";
 import { batchWork, type Context, measureStage, measureStages } from "./measure.ts";
 
-/** The CPU is the bottleneck: what happens beyond saturation is a curve to look at, and it must not collapse. */
+/** Measures goodput beyond saturation of the CPU, where it must not collapse. */
 export async function measureCurve(context: Context<IngestParameters>): Promise<void> {
   const { harness, parameters } = context;
   const { factors, warmupSeconds, seconds } = parameters.curve;
@@ -19,7 +19,7 @@ export async function measureCurve(context: Context<IngestParameters>): Promise<
     stage: { name: "saturation", warmupSeconds: parameters.warmupSeconds, seconds },
   });
   const capacity = rateOf(saturated);
-  // Beyond saturation more clients wait at once, as they would.
+  // Beyond saturation more clients wait at the same time, as they would in production.
   const connectionsAt = (factor: number) =>
     Math.round(parameters.connections * Math.max(factor, 1));
   const results = await measureStages(context, {

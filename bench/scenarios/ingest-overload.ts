@@ -8,7 +8,10 @@ const RSS_BYTES_MAX = 200 * 2 ** 20;
 const GOODPUT_MIN = 0.9;
 const REFUSAL_MS_MAX = 50;
 
-/** The store is the bottleneck and three times its load arrives: refuse the rest quickly, keep doing the possible. */
+/**
+ * Measures three times the load that the object store can take: goodput must stay, and the rest
+ * must be refused quickly.
+ */
 export async function measureOverload(context: Context<IngestParameters>): Promise<void> {
   const { harness, parameters } = context;
   const { overload, batchBytes } = parameters;
@@ -26,7 +29,7 @@ export async function measureOverload(context: Context<IngestParameters>): Promi
     connections: overload.peakConnections,
     stage: { name: "at capacity", warmupSeconds, seconds },
   });
-  // What the limit lets through when every segment is full.
+  // Batches per second at the store's limit, if every segment is full.
   const capacity = putsPerSecond * Math.floor(commitBytes / batchBytes);
   const name = `${factor} times the capacity`;
   const over = await measureStage(context, {
@@ -63,8 +66,8 @@ function report(
     `Store overload: simulator limited to ${putsPerSecond} PUTs/s, segments of ${mib(commitBytes)}, at most ${mib(inflightBytesMax)} in flight: ${perSecond(capacity)} at best`,
     COLUMNS,
     [row("at capacity", peak), row(`${factor} times the capacity`, over)],
-    "unsent: arrivals that found no free connection, because the accepted requests hold theirs.",
-    `The generator's own clock was late by ${ms(over.lag.p99Ms)} at p99, ${ms(over.lag.maxMs)} at most.`,
+    "unsent: arrivals without a free connection, because accepted requests occupy them.",
+    `The generator's own timer was late by ${ms(over.lag.p99Ms)} at p99, ${ms(over.lag.maxMs)} at most.`,
   );
   findings.charts.push({
     kind: "lines",
@@ -75,7 +78,7 @@ function report(
   const goodput = rateOf(over) / rateOf(peak);
   const rssLimit = RSS_BYTES_MAX + inflightBytesMax;
   findings.atLeast(`goodput at ${factor}× the store's capacity`, goodput, GOODPUT_MIN, percent);
-  // Without a refusal there is nothing to time; three times the load cannot all have been taken.
+  // A run without refusals fails: three times the load cannot all have been accepted.
   findings.atMost(
     "refusal p99",
     over.refusal.count > 0 ? over.refusal.p99Ms : Number.NaN,
@@ -86,7 +89,7 @@ function report(
   findings.atMost("peak RSS in overload", over.usage.rssPeakBytes, rssLimit, mib);
 }
 
-/** Seconds of the window on one axis, acknowledgements in each on the other. */
+/** Returns a line of acknowledgements in each second of the window. */
 function perSecondOf(label: string, { perSecond: counts }: StageResult) {
   return { label, points: counts.map((y, x) => ({ x: x + 1, y })) };
 }

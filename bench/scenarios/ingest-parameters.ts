@@ -4,17 +4,17 @@ const MIB = 2 ** 20;
 
 const FULL = {
   rounds: 2,
-  /** Also what is measured for information only. */
+  /** Also run measurements without a target. */
   extras: true,
   connections: 1024,
   batchBytes: 16_384,
   warmupSeconds: 2,
   seconds: 5,
-  /** A limit of the simulator at saturation, as a real gateway has one. 0: none. */
+  /** Limit of the simulator at saturation, like that of a real gateway; 0 is unlimited. */
   putsPerSecond: 0,
   steady: {
     rate: 1000,
-    /** Long enough at full load to use up what the server has saved for eager PUTs. */
+    /** Time at full load that uses up the burst of eager PUTs. */
     spendSeconds: 5,
     seconds: 30,
   },
@@ -24,7 +24,7 @@ const FULL = {
     putsPerSecond: 20,
     commitBytes: MIB,
     inflightBytesMax: 24 * MIB,
-    // The limit holds 1,536 batches: fewer connections for the peak, more for the overload.
+    // The in-flight limit fits 1,536 batches: fewer connections for the peak, more for overload.
     peakConnections: 1200,
     connections: 2560,
     factor: 3,

@@ -17,7 +17,7 @@ const RSS_BYTES_MAX = 200 * MIB;
 type Contender = {
   name: string;
   store: StoreKind | undefined;
-  /** For information beside the others; one round is enough. */
+  /** Has no target; one round is enough. */
   extra?: boolean;
   start(harness: Harness, store: Store): Promise<Subject>;
 };
@@ -62,7 +62,7 @@ const NAMES: Name[] = ["floor", "buffered", "files", "s3", "onePut", "onePutTune
 
 type Results = Record<Name, StageResult[]>;
 
-/** Every connection always busy: what a batch costs, and how many there can be. */
+/** Measures the cost of a batch and the highest rate, with every connection always busy. */
 export async function measureSaturation(context: Context<IngestParameters>): Promise<void> {
   const { rounds, extras } = context.parameters;
   const results: Results = {
@@ -74,7 +74,7 @@ export async function measureSaturation(context: Context<IngestParameters>): Pro
     onePutTuned: [],
   };
   for (let round = 1; round <= rounds; round++) {
-    // The other way round every second time, so that a machine that warms up or slows down favours none.
+    // Reverses the order every second round, so that a machine that warms up favours no subject.
     for (const name of round % 2 === 1 ? NAMES : NAMES.toReversed()) {
       const contender: Contender = CONTENDERS[name];
       if (contender.extra && (round > 1 || !extras)) continue;
@@ -97,7 +97,7 @@ async function measureContender(
   });
   await using subject = await contender.start(harness, store);
   const { warmupSeconds, seconds, connections, batchBytes } = parameters;
-  // Awaited here: the subject must live until there is a result.
+  // Awaited here, because the subject must run until there is a result.
   return await measureStage(context, {
     phase: "saturation",
     name: labelOf(harness, contender),
@@ -135,8 +135,8 @@ function report(
     harness.options.s3 === undefined
       ? `The S3 simulator has a latency curve: p50 30 ms, p99 400 ms; ${limitOf(parameters)}.`
       : "The S3 server is a real one.",
-    "CPU is that of the server process; PostgreSQL's stands apart.",
-    `The load generator took ${microseconds(floor.generatorMicroseconds)} of CPU per request against the floor.`,
+    "CPU is that of the server process; PostgreSQL's has its own column.",
+    `The load generator used ${microseconds(floor.generatorMicroseconds)} of CPU per request against the floor.`,
   );
   findings.charts.push(
     {

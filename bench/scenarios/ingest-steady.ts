@@ -9,10 +9,10 @@ import { probeS3, probeSimulator } from "./put-probe.ts";
 const PUTS_PER_MILLION_MAX = 4200;
 const COMMIT_INTERVAL_MS = 250;
 const IDLE_TIMES_PUT_MAX = 1.2;
-// The size of a segment at the steady rate: its PUT is what a batch waits for.
+// Size of a segment at the steady rate, for whose PUT a batch waits.
 const SEGMENT_BYTES = 4 * 2 ** 20;
 
-/** A fixed rate well below capacity, once the eager PUTs are spent: PUTs per batch, and what waiting for company costs. */
+/** Measures PUTs and latency at a fixed rate below capacity, after the burst of eager PUTs. */
 export async function measureSteady(context: Context<IngestParameters>): Promise<void> {
   const { harness, parameters } = context;
   const { rate, spendSeconds, seconds } = parameters.steady;
@@ -51,7 +51,7 @@ function reportSteady(
   const puts = putsPerMillion(steady);
   const title = `${count(parameters.steady.rate)} batches/s on ${storeLabel}`;
   findings.section(
-    `Steady: ${title} for ${parameters.steady.seconds} s, the burst spent`,
+    `Steady: ${title} for ${parameters.steady.seconds} s, after the burst of eager PUTs`,
     ["", "p50", "p90", "p99", "p99.9", "max", "CPU/batch", "peak RSS", "PUTs/million"],
     [
       [
@@ -82,7 +82,7 @@ function reportSteady(
   });
 }
 
-/** One request now and then: it should cost about one PUT, not a commit interval. */
+/** Measures occasional requests, which should take about one PUT, not a commit interval. */
 export async function measureIdle(context: Context<IngestParameters>): Promise<void> {
   const { harness, findings, parameters } = context;
   await using store = await harness.openStore("s3", FIXED_CURVE);
@@ -106,7 +106,7 @@ export async function measureIdle(context: Context<IngestParameters>): Promise<v
     ["", "requests", "p50", "p90", "p99", "p99.9", "max"],
     [
       ["acknowledgement", count(latency.count), ...latencyCells(latency)],
-      ["one PUT without a server between", count(direct.count), ...latencyCells(direct)],
+      ["one PUT without a server", count(direct.count), ...latencyCells(direct)],
     ],
   );
   const ratio = latency.p50Ms / direct.p50Ms;

@@ -7,7 +7,7 @@ import { batchWork, type Context, measureStage } from "./measure.ts";
 
 const CPU_TIMES_MAX = 1.15;
 
-/** `start` with one and with two serving processes on one port, both at their limit. */
+/** Measures `start` with one and with two serving processes on one port, at saturation. */
 export async function measureWorkers(context: Context<IngestParameters>): Promise<void> {
   const { findings, parameters } = context;
   for (const kind of ["files", "s3"] as const) {

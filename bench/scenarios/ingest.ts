@@ -20,7 +20,7 @@ const PHASES: Record<string, (context: Context<IngestParameters>) => Promise<voi
 
 export const ingestPhases = Object.keys(PHASES);
 
-/** Batches of a mobile SDK, from many sessions at once. */
+/** Measures batches of a mobile SDK, from many sessions at once. */
 export async function runIngest(
   harness: Harness,
   findings: Findings,

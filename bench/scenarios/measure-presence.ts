@@ -8,7 +8,7 @@ import type {
 } from "../load/plan.ts";
 import { type Context, watched } from "./measure.ts";
 
-/** One of the four that every phase measures. */
+/** One of the four cases that every phase measures. */
 export type Case = { label: string; transport: Transport; ours: boolean };
 
 export const CASES: Case[] = [
@@ -33,10 +33,10 @@ type Request = {
   nameLength?: number;
 };
 
-// As long as most ids are.
+// Length of a typical id.
 const NAME_LENGTH = 24;
 
-/** Runs the same steps against several servers at the same time, keeps the results, and checks that they can be believed. */
+/** Runs the same steps against several servers at once; records results and problems. */
 export async function measurePresence(
   { harness, findings }: Context<unknown>,
   subjects: { each: Case; subject: Subject }[],
@@ -63,7 +63,7 @@ export async function measurePresence(
   return results;
 }
 
-/** Each case on a fresh server, in turns and back. */
+/** Measures each case on a fresh server, in alternating order. */
 export async function measureInTurns(
   context: Context<unknown>,
   rounds: number,
@@ -101,7 +101,7 @@ export function markOf({ marks }: PresenceResult, name: string): PresenceMark {
   return mark;
 }
 
-/** Ours and the bare server on one transport. */
+/** Returns the results of Floodgate and of the bare server on one transport. */
 export function pairOf<Each extends Case>(measured: Each[], transport: Transport): [Each, Each] {
   const ours = measured.find((each) => each.transport === transport && each.ours);
   const bare = measured.find((each) => each.transport === transport && !each.ours);

@@ -8,7 +8,7 @@ export type Context<Parameters> = {
   parameters: Parameters;
 };
 
-/** Where the index has what was acknowledged. */
+/** Tables in which acknowledged requests are indexed. */
 const TABLES = { batch: "batches", image: "images", put: undefined, get: undefined } as const;
 
 type About = {
@@ -21,7 +21,7 @@ type About = {
 
 type StagesRequest = About & { work: Work; connections: number; stages: Stage[] };
 
-/** Runs stages against a subject, keeps their results, and checks that they can be believed. */
+/** Runs stages against a subject; records results and problems. */
 export async function measureStages(
   { harness, findings }: Context<unknown>,
   request: StagesRequest,
@@ -47,7 +47,7 @@ export async function measureStages(
   return results;
 }
 
-/** One stage, one result. */
+/** Runs one stage like `measureStages`. */
 export async function measureStage(
   context: Context<unknown>,
   { stage, ...request }: About & { work: Work; connections: number; stage: Stage },
@@ -57,7 +57,7 @@ export async function measureStage(
   return result;
 }
 
-/** Batches as this subject takes them: only Floodgate has projects and sessions. */
+/** Returns the work of sending batches; only Floodgate has projects and sessions. */
 export function batchWork({ projectKey }: Subject, bytes: number): Work {
   return { kind: "batch", bytes, ...(projectKey !== undefined && { projectKey }) };
 }
@@ -66,11 +66,11 @@ type UploadsRequest = About & {
   connections: number;
   bytes: number;
   bytesPerSecond?: number;
-  /** Absent: images. */
+  /** Absent if images are uploaded. */
   build?: { signature: string; version: number };
 };
 
-/** The same for whole files at a pace. Warm-ups are not kept. */
+/** Uploads whole files at a pace; records the result unless it is a warm-up, and problems. */
 export async function measureUploads(
   { harness, findings }: Context<unknown>,
   request: UploadsRequest,
@@ -103,7 +103,7 @@ export async function measureUploads(
 
 type DownloadsRequest = About & { connections: number; path: string; bytes: number };
 
-/** The same for one file that is fetched over all connections at once. */
+/** Downloads one file over all connections at once; records the result and problems. */
 export async function measureDownloads(
   { harness, findings }: Context<unknown>,
   request: DownloadsRequest,
@@ -143,7 +143,7 @@ export function watched(subject: Subject) {
   };
 }
 
-/** Whether what was acknowledged is in the index: a rate of answers that are not true is worth nothing. */
+/** Checks that acknowledged requests are in the index: without that their rate is worth nothing. */
 class IndexCheck {
   readonly #harness: Harness;
   readonly #table: "batches" | "images";
@@ -155,14 +155,17 @@ class IndexCheck {
     this.#before = before;
   }
 
-  /** Checks nothing for the baselines, which have no projects and no index, nor for what is not indexed. */
+  /** Checks nothing for baselines, which have no index, and for requests that are not indexed. */
   static async open(harness: Harness, subject: Subject, table: "batches" | "images" | undefined) {
     if (subject.projectKey === undefined || table === undefined)
       return { problems: async () => [] };
     return new IndexCheck(harness, table, await harness.countRows(table));
   }
 
-  /** Nothing was sent twice, so each acknowledgement has a row; a request that got none may have one. */
+  /**
+   * Compares the rows with the acknowledgements: no request was sent twice, so each acknowledged
+   * one has a row, and others may have one.
+   */
   async problems(label: string, acknowledged: number, sent: number): Promise<string[]> {
     const rows = (await this.#harness.countRows(this.#table)) - this.#before;
     if (rows >= acknowledged && rows <= sent) return [];
@@ -172,7 +175,9 @@ class IndexCheck {
   }
 }
 
-/** A refusal is an answer that a loaded server may give; anything else but 200 is not. */
+/**
+ * Returns the problems of a stage. 503 is an allowed answer under load; others than 200 are not.
+ */
 function problems(label: string, result: StageResult): string[] {
   const { statuses, acknowledged, broken, unanswered } = result;
   const found = Object.entries(statuses)

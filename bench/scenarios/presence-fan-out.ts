@@ -14,7 +14,7 @@ import type { PresenceParameters } from "./presence-parameters.ts";
 
 const RATE_TIMES_MIN = 0.5;
 
-/** One user whom a thousand watch, pinged as often as the server can tell them all. */
+/** Measures one user with a thousand subscribers, pinged as fast as events can be delivered. */
 export async function measureFanOut(context: Context<PresenceParameters>): Promise<void> {
   const { rounds, fanOut } = context.parameters;
   const { subscribers, pingConnections, warmupSeconds, seconds } = fanOut;
@@ -51,7 +51,7 @@ function figuresOf(each: Measured) {
 function report({ findings, parameters }: Context<PresenceParameters>, measured: Measured[]): void {
   const { subscribers, pingConnections } = parameters.fanOut;
   findings.section(
-    `Fan-out: ${count(subscribers)} subscribers of one user, ${pingConnections} pings under way at a time, median of ${parameters.rounds}`,
+    `Fan-out: ${count(subscribers)} subscribers of one user, ${pingConnections} pings in flight at a time, median of ${parameters.rounds}`,
     [
       "",
       "delivered",
@@ -80,8 +80,8 @@ function report({ findings, parameters }: Context<PresenceParameters>, measured:
         microseconds(figures.generatorMicroseconds),
       ];
     }),
-    "A ping is under way until its answer is there and eight of the subscribers, spread over all, have the event or a newer one.",
-    "Arrived: events received to pings times subscribers; less than 100 % where a newer event took the place of one that still waited.",
+    "A ping is in flight until it is answered and eight subscribers, spread over all, have its event or a newer one.",
+    "Arrived: events received to pings times subscribers; below 100 % if newer events replaced waiting ones.",
   );
   for (const { transport, name } of TRANSPORTS) {
     const [ours, bare] = pairOf(measured, transport).map(figuresOf);

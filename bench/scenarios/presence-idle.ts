@@ -19,8 +19,8 @@ const CPU_MICROSECONDS_MAX = 2;
 const PING_CONNECTIONS = 16;
 
 /**
- * Connections with nothing to say. All four servers are measured at the same time, because idle servers hardly disturb
- * one another and CPU and memory come from the kernel's books.
+ * Measures idle connections, on all four servers at the same time: idle servers hardly disturb one
+ * another, and CPU and memory are counted by the kernel.
  */
 export async function measureIdle(context: Context<PresenceParameters>): Promise<void> {
   await using stack = new AsyncDisposableStack();
@@ -104,10 +104,10 @@ function report(
         seconds(figures.openSeconds),
       ];
     }),
-    `RSS/connection is read after the CPU's window, less what was resident after ${parameters.idle.warmup} connections had come and gone.`,
+    `RSS/connection is read after the CPU's window, minus the memory after ${parameters.idle.warmup} connections were opened and closed.`,
     `The other readings wait until RSS has changed by less than 1 % over ${settleSeconds} s, at most ${settleSecondsMax} s.`,
-    "CPU is all that the server used, so it includes what it uses without connections. Kernel memory of the sockets is not in it.",
-    `Users pinged: the same after every user was pinged once, so with its state; carried by ${harness.presenceBus}.`,
+    "CPU includes what the server uses without connections. RSS does not include the kernel memory of sockets.",
+    `Users pinged: the same after every user was pinged once, so including its state; bus: ${harness.presenceBus}.`,
   );
   for (const { transport, name } of TRANSPORTS) {
     const [ours] = pairOf(measured, transport);

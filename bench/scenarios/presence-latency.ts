@@ -18,7 +18,7 @@ const PING_CONNECTIONS = 16;
 
 type Load = PresenceParameters["latency"]["loads"][number];
 
-/** A steady stream of pings: how old is what subscribers see. */
+/** Measures the latency from ping to event under a steady stream of pings. */
 export async function measureLatency(context: Context<PresenceParameters>): Promise<void> {
   const { loads, windows } = context.parameters.latency;
   const measured = await measureInTurns(context, 1, {
@@ -42,8 +42,8 @@ export async function measureLatency(context: Context<PresenceParameters>): Prom
       "generator late",
     ],
     loads.flatMap((load) => CASES.map((_, index) => rowOf(load, measured[index]))),
-    "Offered: subscribers of a user × pings a second. Skipped: a newer event came instead, whose arrival counts.",
-    "Generator late: p99 of how late the generator's own clock ticked, which is part of all latencies. Worst: of all windows.",
+    "Offered: subscribers of a user × pings per second. Skipped: replaced by a newer event, whose arrival counts.",
+    "Generator late: p99 delay of the generator's own timer, which is part of all latencies. Worst: of all windows.",
   );
   for (const load of loads)
     for (const { transport, name } of TRANSPORTS) {
@@ -82,7 +82,7 @@ function nameOf({ each, pingsPerSecond }: Load): string {
   return perSecond(each * pingsPerSecond);
 }
 
-/** Medians of the windows. */
+/** Returns the medians of the windows. */
 function figuresOf(measured: Measured, load: Load) {
   const windows = windowsOf(measured, nameOf(load));
   const over = (read: (window: PresenceWindow) => number) => median(windows.map(read));

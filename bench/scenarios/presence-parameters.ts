@@ -1,11 +1,11 @@
 import type { Options } from "../options.ts";
 
 const FULL = {
-  /** Of the fan-out. */
+  /** Rounds of the fan-out phase. */
   rounds: 2,
   idle: {
     connections: 10_000,
-    /** What a server has served before its memory is read the first time. */
+    /** Connections that are opened and closed before the memory is first read. */
     warmup: 200,
     settleSeconds: 5,
     settleSecondsMax: 30,
@@ -17,7 +17,7 @@ const FULL = {
       { users: 10, each: 100, pingsPerSecond: 100 },
       { users: 1, each: 1000, pingsPerSecond: 100 },
     ],
-    /** Short ones, so that what else the machine does spoils only some of them. */
+    /** Number of short windows, so that other load on the machine spoils only some of them. */
     windows: 3,
     warmupSeconds: 0.2,
     seconds: 1.2,
@@ -27,12 +27,12 @@ const FULL = {
     healthy: 200,
     stalled: 1000,
     pingsPerSecond: 50,
-    /** More often at first, until the kernel's buffers of a connection that does not read are full. */
+    /** Higher rate at first, which fills the kernel's buffers of connections that do not read. */
     fill: { pingsPerSecond: 200, seconds: 4 },
     windows: 4,
     settleSeconds: 0.3,
     seconds: 1.8,
-    /** All four at a time, for a first look. */
+    /** True to measure all four cases at once, for a quick run. */
     together: false,
   },
 };

@@ -19,12 +19,12 @@ const GROWTH_BYTES_MAX = 64 * 1024;
 const P99_TIMES_MAX = 1.1;
 const LAG_MS_MAX = 10;
 const PING_CONNECTIONS = 16;
-/** Long names make long events, which fill the kernel's buffers in seconds. */
+/** Long names make long events, which fill the kernel's buffers within seconds. */
 const NAME_LENGTH = 120;
 
 type Run = Measured & { dropped: number[] };
 
-/** Subscribers that never read, beside some that do: what they cost, and whether the others notice. */
+/** Measures the memory of subscribers that never read, and their effect on others that do. */
 export async function measureStalled(context: Context<PresenceParameters>): Promise<void> {
   const { rounds, together } = context.parameters.stalled;
   const runs: Run[] = CASES.map((each) => ({ ...each, results: [], dropped: [] }));
@@ -34,7 +34,7 @@ export async function measureStalled(context: Context<PresenceParameters>): Prom
     for (let round = 1; round <= rounds; round++)
       for (const run of round % 2 === 1 ? ours : ours.toReversed())
         await measureTogether(context, [run], round);
-    // They are there to show the memory, where one cannot disturb the other.
+    // The bare servers are measured for their memory only, so they may run at the same time.
     await measureTogether(context, bare, 1);
   }
   report(context, runs);
@@ -64,7 +64,10 @@ async function measureTogether(
   }
 }
 
-/** Half of the windows without the stalled come before those with them, half after: what drifts favours neither. */
+/**
+ * Returns the steps. Half of the windows without stalled subscribers come before those with them
+ * and half after, so that drift favours neither.
+ */
 function stepsOf({ stalled }: PresenceParameters): PresenceStep[] {
   const { healthy, fill, settleSeconds, seconds, pingsPerSecond } = stalled;
   const windows = (name: string, length: number) =>
@@ -93,7 +96,7 @@ function stepsOf({ stalled }: PresenceParameters): PresenceStep[] {
   ];
 }
 
-/** Subscribers that the server itself closed. */
+/** Counts the subscribers that the server itself closed. */
 async function droppedBy(url: string): Promise<number> {
   const response = await fetch(`${url}/metrics`);
   const text = await response.text();
@@ -106,7 +109,7 @@ function figuresOf(run: Run) {
     median(undisturbed(windowsOf(run, name)).map(({ latency }) => read(latency)));
   const growth = run.results.map((result) => growthOf(result));
   return {
-    // A limit on memory holds in every round.
+    // The highest of all rounds, because a memory limit must hold in each.
     growthBytes: Math.max(...growth),
     withMs: over("with", ({ p99Ms }) => p99Ms),
     withoutMs: over("without", ({ p99Ms }) => p99Ms),
@@ -119,13 +122,13 @@ function figuresOf(run: Run) {
   };
 }
 
-/** Without the windows in which the generator itself stood still, since they tell of it alone; unless that is most of them. */
+/** Leaves out windows in which the generator itself was delayed, unless these are the majority. */
 function undisturbed(windows: PresenceWindow[]): PresenceWindow[] {
   const kept = windows.filter(({ lag }) => lag.maxMs <= LAG_MS_MAX);
   return kept.length * 2 >= windows.length ? kept : windows;
 }
 
-/** The most that was resident while they were there, less what was before the first of them came. */
+/** Returns the peak memory with stalled subscribers minus the memory before the first of them. */
 function growthOf(result: PresenceResult): number {
   const peaks = result.windows
     .filter(({ stalled }) => stalled > 0)
@@ -164,9 +167,9 @@ function report({ findings, parameters }: Context<PresenceParameters>, runs: Run
         count(figures.bytes),
       ];
     }),
-    `p90 and p99 are those of the healthy ones, medians of ${rounds * parameters.stalled.windows} windows of ${parameters.stalled.seconds} s without the others and as many with them;`,
-    `windows in which the generator's own clock was ${LAG_MS_MAX} ms late are left out. With so few pings a window's p99 is its worst ping: expect it to differ by a quarter.`,
-    "The stalled have receive buffers of 4 KiB and segments of 536 bytes, so the kernel takes some 150 KiB for each before the server has to wait.",
+    `p90 and p99 are those of subscribers that read: medians of ${rounds * parameters.stalled.windows} windows of ${parameters.stalled.seconds} s without stalled ones and as many with them;`,
+    `windows in which the generator's own timer was ${LAG_MS_MAX} ms late are left out. With so few pings a window's p99 is its worst ping and varies by a quarter.`,
+    "Stalled subscribers have receive buffers of 4 KiB and segments of 536 bytes, so the kernel buffers some 150 KiB for each before the server has to wait.",
   );
   for (const { transport, name } of TRANSPORTS) {
     const figures = figuresOf(pairOf(runs, transport)[0]);

@@ -17,7 +17,7 @@ const PHASES: Record<string, (context: Context<PresenceParameters>) => Promise<v
 
 export const presencePhases = Object.keys(PHASES);
 
-/** Subscribers by the thousand, and pings for them. */
+/** Measures presence with thousands of subscribers. */
 export async function runPresence(
   harness: Harness,
   findings: Findings,

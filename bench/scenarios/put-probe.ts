@@ -8,7 +8,10 @@ import { type Context, measureStage } from "./measure.ts";
 const PUTS = 60;
 const PIECE_BYTES = 65_536;
 
-/** What a PUT takes without a server in between: by the same generator at the same pace, so that its own part is in both figures. */
+/**
+ * Measures a PUT without a server in between, by the same generator at the same pace, so that the
+ * generator's own share is in both figures.
+ */
 export async function probeSimulator(
   context: Context<unknown>,
   store: Store & { simulator: Running },
@@ -27,7 +30,7 @@ export async function probeSimulator(
   return result.latency;
 }
 
-/** The same of a real server, one at a time through the SDK, since it wants signatures. */
+/** Measures PUTs to a real server, one at a time, through the SDK, which signs them. */
 export async function probeS3({ env }: Store, bytes: number): Promise<Latency> {
   const client = new S3Client({
     endpoint: env["S3_ENDPOINT"] ?? "",

@@ -17,13 +17,13 @@ const RECORDS_MIN = 50_000;
 const OBJECTS_MIN = 200;
 
 const FULL = {
-  /** Of full segments: many records to an object. */
+  /** Records in full segments, with many records per object. */
   records: 1_000_000,
   batchBytes: 256,
-  /** A session's batches, and an image among so many. */
+  /** Batches per session, and batches for each image. */
   batchesPerSession: 20,
   batchesPerImage: 50,
-  /** What a quiet server leaves: objects of a batch each, every twentieth of a session. */
+  /** Objects of a quiet server, with a batch each and a session in every twentieth. */
   smallObjects: 20_000,
 };
 
@@ -40,7 +40,7 @@ const Counts = Type.Object({
   damaged: Type.Integer(),
 });
 
-/** `floodgate reindex` of a file store that the database knows nothing of. */
+/** Measures `floodgate reindex` of a file store with an empty database. */
 export async function runReindex(
   harness: Harness,
   findings: Findings,
@@ -87,14 +87,14 @@ export async function runReindex(
     else findings.atLeast("small objects", objects / took, OBJECTS_MIN, perSecond);
   }
   findings.section(
-    "Reindex: the program from its start to its end, on an empty index",
+    "Reindex: the whole run of the program, on an empty index",
     ["segments", "objects", "records", "time", "objects", "records"],
     rows,
   );
   return parameters;
 }
 
-/** Segments as servers store them, without their time and their fsync. */
+/** Writes segments as servers store them, without fsync. */
 class Stored {
   objects = 0;
   records = 0;
@@ -110,7 +110,7 @@ class Stored {
     this.#body = crypto.getRandomValues(new Uint8Array(parameters.batchBytes));
   }
 
-  /** Segments of the size at which servers close them. */
+  /** Writes segments of the size at which servers close them. */
   async fill(): Promise<void> {
     while (this.records < this.#parameters.records) {
       const writer = new SegmentWriter(new Uint8Array(SEGMENT_BYTES));
@@ -161,7 +161,7 @@ function factsOf(nth: number): BatchFacts {
   return { bytes: 4 * 1024, hash, messages: 40, firstAt: at, lastAt: at + 1000 };
 }
 
-/** Of an iPhone's start. */
+/** Returns the row of a session that an iPhone started. */
 function sessionRow(id: bigint): object {
   return {
     id: String(id),

@@ -9,20 +9,20 @@ const RATE_TIMES_MIN = 0.5;
 const P99_MS_MAX = 5;
 const SEEN_TIMEOUT_MS = 5000;
 const PATH = "/api/v1/updates/2263_05arm64";
-// Its newest build is there for a part of the devices, so the server has to see whether this one is among them.
+// The newest build is in a rollout, so the server must compute whether this device is included.
 const DEVICE_PATH = `${PATH}?device=0b8a4f0e-6b5f-4b43-9d0c-5a3c0c1f5f0e`;
 
 const NAMES = ["floor", "ours", "device"] as const;
 type Name = (typeof NAMES)[number];
 const LABELS: Record<Name, string> = {
-  floor: "floor (the same answer, ready made)",
+  floor: "floor (the same answer, ready-made)",
   ours: "Floodgate",
   device: "Floodgate, by a device of a rollout",
 };
 
 type Results = Record<Name, StageResult[]>;
 
-/** Clients that ask whether there is a newer build: as many as can be, then at a fixed rate. */
+/** Measures checks for a newer build at saturation, then at a fixed rate. */
 export async function measureCheck(context: UpdatesContext): Promise<void> {
   const { rounds, share } = context.parameters.check;
   const saturated: Results = { floor: [], ours: [], device: [] };
@@ -47,14 +47,14 @@ export async function measureCheck(context: UpdatesContext): Promise<void> {
       "p99",
     ],
     shown(saturated).map((name) => saturatedRow(LABELS[name], saturated[name], floor)),
-    "CPU is that of the server process. The generator shares the two cores with it; its column is its CPU per request.",
-    "A server that is not fully busy was held up by the generator: then the ratio of CPU says more than that of rates.",
+    "CPU is that of the server process. The generator shares the two cores with it and has its own column.",
+    "A server that is not fully busy was limited by the generator: then the ratio of CPU says more than that of rates.",
   );
   findings.section(
-    `Check: at ${percent(share)} of what Floodgate answered at saturation`,
+    `Check: at ${percent(share)} of Floodgate's rate at saturation`,
     ["", "rate", "p50", "p90", "p99", "p99.9", "CPU/request", "generator late, p99"],
     shown(steady).map((name) => steadyRow(LABELS[name], steady[name])),
-    "Latency counts from the intended start, the generator's own lateness included.",
+    "Latency counts from the intended start, including the generator's own delay.",
   );
   findings.atLeast(
     "checks per second to the floor's",
@@ -98,7 +98,7 @@ async function measureRound(
       stage: { ...stage, warmupSeconds, seconds },
     });
   const names = extras ? NAMES : NAMES.slice(0, 2);
-  // The other way round every second time, so that a machine that warms up or slows down favours none.
+  // Reverses the order every second round, so that a machine that warms up favours no subject.
   for (const name of round % 2 === 1 ? names : names.toReversed())
     saturated[name].push(await measure(name, { name: "saturation" }));
   const rate = share * Math.max(...saturated.ours.slice(-1).map(rateOf));
@@ -106,7 +106,9 @@ async function measureRound(
     steady[name].push(await measure(name, { name: "steady", rate }));
 }
 
-/** Two ABIs in turns, every tenth version forced, the newest of each in a rollout. */
+/**
+ * Inserts builds of two ABIs in turn: every tenth version is forced, the newest are in a rollout.
+ */
 async function insertBuilds({ harness, parameters }: UpdatesContext): Promise<void> {
   await harness.database`
     insert into builds (version, target_abi, name, notes, bytes, md5, sha256, object_id, skipped, rollout)
@@ -118,7 +120,7 @@ async function insertBuilds({ harness, parameters }: UpdatesContext): Promise<vo
     on conflict do nothing`;
 }
 
-/** The answer that clients without a device get, once the builds are offered. */
+/** Returns the answer for clients without a device, once the builds are offered. */
 async function untilOffered({ url }: Subject): Promise<string> {
   const deadline = performance.now() + SEEN_TIMEOUT_MS;
   for (;;) {

@@ -12,7 +12,7 @@ import { BUILD_PATH, publishBuild } from "./updates-publish.ts";
 const RATE_TIMES_MIN = 0.5;
 const GB = 1_000_000_000;
 
-/** The same file from Floodgate and from a bare server, by several clients at once. */
+/** Measures downloads of one file by several clients at once, from Floodgate and a bare server. */
 export async function measureDownload(context: UpdatesContext): Promise<void> {
   const { harness, findings, parameters } = context;
   const { rounds, connections } = parameters.download;
@@ -40,7 +40,7 @@ export async function measureDownload(context: UpdatesContext): Promise<void> {
     `Download: a build of ${count(bytes / 1_000_000)} MB over ${connections} connections at once, files, median of ${rounds}`,
     ["", "throughput", "to bare", "CPU/GB", "server busy", "RSS growth", "peak RSS"],
     contenders.map(({ label, results }) => row(label, results, bare)),
-    "The file lies in the page cache, and who receives it takes the other core.",
+    "The file is in the page cache; the receiving clients use the other core.",
   );
   findings.atLeast("bytes per second to bare Bun.file()", ours / bare, RATE_TIMES_MIN, times);
   findings.charts.push({
@@ -50,7 +50,7 @@ export async function measureDownload(context: UpdatesContext): Promise<void> {
   });
 }
 
-/** The build's own file: the others are those of the warm-up. */
+/** Returns the path of the build's file, the largest one: the others are of the warm-up. */
 function largestObject({ env }: Store): string {
   const folder = join(env["DATA_DIR"] ?? "", "objects/builds");
   const paths = readdirSync(folder).map((name) => join(folder, name));

@@ -5,14 +5,14 @@ const MB = 1_000_000;
 const MIB = 2 ** 20;
 
 const FULL = {
-  /** In the table while clients ask. */
+  /** Number of builds in the table during checks. */
   builds: 200,
   check: {
     rounds: 2,
     connections: 64,
     warmupSeconds: 2,
     seconds: 5,
-    /** Of Floodgate's own saturation, at a fixed rate. */
+    /** Fixed rate, as a share of Floodgate's rate at saturation. */
     share: 0.5,
     extras: true,
   },
@@ -21,13 +21,13 @@ const FULL = {
   download: { rounds: 2, connections: 4 },
   rollout: { ids: 1_000_000, percents: [0.5, 1, 5, 10, 25, 50, 90, 99.5] },
   spread: { rounds: 20 },
-  /** What a server has seen before its memory is watched, so that its growth is not that of its start. */
+  /** Load before the measurement, so that growth does not include that after the start. */
   warmup: { uploads: 20, bytes: MIB },
 };
 
 export type UpdatesParameters = typeof FULL;
 
-/** With what may publish. */
+/** Context with a signature that may publish. */
 export type UpdatesContext = Context<UpdatesParameters> & { signature: string };
 
 const QUICK: UpdatesParameters = {

@@ -9,10 +9,10 @@ import type { UpdatesContext } from "./updates-parameters.ts";
 const MIB = 2 ** 20;
 const GROWTH_BYTES_MAX = 64 * MIB;
 const VERSION = 5000;
-/** Where clients fetch the build. */
+/** Path at which clients download the build. */
 export const BUILD_PATH = `/source/${BUILD_ABI}/${VERSION}_01/${BUILD_NAME}`;
 
-/** One huge build on either store: what it does to memory, and what its bytes cost. */
+/** Measures the memory and CPU of publishing one huge build on each store. */
 export async function measurePublish(context: UpdatesContext): Promise<void> {
   const { harness, findings, parameters } = context;
   const { rounds } = parameters.publish;
@@ -28,7 +28,7 @@ export async function measurePublish(context: UpdatesContext): Promise<void> {
     `Publish: one build of ${count(parameters.build.bytes / 1_000_000)} MB, median of ${rounds}`,
     ["", "throughput", "CPU/MiB", "server busy", "RSS growth", "peak RSS"],
     measured.map(({ label, results }) => row(label, results)),
-    "RSS growth is the most of all rounds: the peak during the upload less what was resident before it.",
+    "RSS growth is the highest of all rounds: the peak during the upload minus the memory before it.",
     `MD5 and SHA-256 alone take ${ms(hashingMsPerMib())} of CPU per MiB.`,
   );
   for (const { label, results } of measured)
@@ -85,7 +85,7 @@ function row(label: string, results: TransferResult[]): string[] {
   ];
 }
 
-/** What no publishing can do without. */
+/** Returns the CPU time of hashing alone, which every publish needs. */
 function hashingMsPerMib(): number {
   const rounds = 128;
   const piece = crypto.getRandomValues(new Uint8Array(65_536));

@@ -6,7 +6,7 @@ const POINTS_MAX = 0.2;
 const BUILD_ID = 7;
 const CHUNK = 20_000;
 
-/** Whether a rollout takes in the share that it says, and never drops whom it had. */
+/** Measures whether a rollout includes its share of devices, and keeps those it had as it grows. */
 export async function measureRollout({
   harness,
   findings,

@@ -10,19 +10,20 @@ import type { UpdatesContext } from "./updates-parameters.ts";
 const SEEN_MS_MAX = 1000;
 const GIVE_UP_MS = 10_000;
 const POLL_MS = 2;
-// The other process reads again now and then by itself: the rounds must not fall into step with that.
+// Random pauses, so that rounds do not coincide with the other process's periodic reads.
 const PAUSE_MS_MAX = 700;
 
 const Offered = Type.Object({ Version: Type.String() });
 
-/** From a publish on one process until another offers the build. */
+/** Measures the time from a publish on one process until another offers the build. */
 export async function measureSpread(context: UpdatesContext): Promise<void> {
   const { harness, findings, parameters, signature } = context;
   const { rounds } = parameters.spread;
   await using store = await harness.openStore("files");
   await using here = await harness.startFloodgate(store);
   await using there = await harness.startFloodgate(store);
-  // Rises from run to run, so that on a database of the caller's the version is newer than what is there.
+  // Ascends from run to run, so that the versions are the newest in a database of the caller's,
+  // too.
   const first = Math.floor(Date.now() / 1000) % 1e9;
   const sinceSent: number[] = [];
   const sinceAnswered: number[] = [];
@@ -52,7 +53,7 @@ export async function measureSpread(context: UpdatesContext): Promise<void> {
   findings.atMost("until another process offers a build", Math.max(...sinceSent), SEEN_MS_MAX, ms);
 }
 
-/** When it was answered. */
+/** Publishes the version; returns the time of the answer. */
 async function publish({ url }: Subject, version: string, signature: string): Promise<number> {
   const form = new FormData();
   form.set("appVersion", version);
@@ -69,7 +70,7 @@ async function publish({ url }: Subject, version: string, signature: string): Pr
   return performance.now();
 }
 
-/** When the build was first offered. */
+/** Returns the time at which the build was first offered. */
 async function untilOffered({ url }: Subject, version: string): Promise<number> {
   const deadline = performance.now() + GIVE_UP_MS;
   while (performance.now() < deadline) {

@@ -27,7 +27,7 @@ export const updatesPhases = Object.keys(PHASES);
 
 const Created = Type.Object({ signature: Type.String() });
 
-/** Clients that ask for a newer build, builds that are published and fetched, and who is offered them. */
+/** Measures checks for newer builds, publishing, downloads, rollouts and the spread of changes. */
 export async function runUpdates(
   harness: Harness,
   findings: Findings,

@@ -10,15 +10,21 @@ const REFRESH_MS = 2000;
 const TEXT_BYTES = 32;
 const TEXT = /^[\x21-\x7e]{16,256}$/;
 
-/** `client` may report users and no more, because it lies in every copy of an app; `service` may publish and list. */
+/**
+ * A `client` key may only report installs, because every copy of an app contains it; a `service`
+ * key may publish and list.
+ */
 export const ROLES = ["client", "service"] as const;
 export type Role = (typeof ROLES)[number];
 
-export type Signature = { id: number; role: Role; createdAt: Date; revokedAt: Date | null };
+export type ApiKey = { id: number; role: Role; createdAt: Date; revokedAt: Date | null };
 type Valid = { role: Role; digest: Uint8Array };
 
-/** Who may use the update server. The texts themselves are nowhere, only their digests. */
-export class Signatures implements Service {
+/**
+ * Checks and manages the keys of the update server, which clients send in the header `signature`.
+ * Only their digests are stored.
+ */
+export class ApiKeys implements Service {
   readonly #sql: Sql;
   readonly #valid: Snapshot<Valid[]>;
 
@@ -33,15 +39,15 @@ export class Signatures implements Service {
     });
   }
 
-  /** Reads the valid ones now and from then on. */
+  /** Reads the valid keys now and repeatedly from then on. */
   async start(signal: AbortSignal): Promise<void> {
     await this.#valid.start(signal);
   }
 
-  /** Throws 401 unless the request has a valid signature, 403 unless that has exactly this role. */
+  /** Throws 401 unless the request has a valid key, 403 unless that has exactly this role. */
   async check(request: Request, role: Role): Promise<void> {
     const text = request.headers.get("signature") ?? "";
-    // What cannot be one is not worth a reading.
+    // Text that cannot be a key is not worth a query.
     if (!TEXT.test(text)) throw unknown();
     const given = digestOf(text);
     let found = this.#find(given);
@@ -53,15 +59,15 @@ export class Signatures implements Service {
     if (found.role !== role) throw new AppError("forbidden", "forbidden");
   }
 
-  async list(): Promise<Signature[]> {
+  async list(): Promise<ApiKey[]> {
     const sql = this.#sql;
-    return await sql<Signature[]>`
+    return await sql<ApiKey[]>`
       select id, role, created_at as "createdAt", revoked_at as "revokedAt" from signatures order by id`;
   }
 
-  /** The only time that the text is shown. */
+  /** Creates a key and returns its text, which is not stored. */
   async create({ role, signature = randomText() }: { role: Role; signature?: string }) {
-    // The text itself may be in use elsewhere, so no message has it.
+    // The message must not contain the text, which may be in use elsewhere.
     if (!TEXT.test(signature))
       throw new UsageError("a signature has 16 to 256 visible ASCII characters");
     const sql = this.#sql;
@@ -73,17 +79,17 @@ export class Signatures implements Service {
     return { id: row.id, role, signature };
   }
 
-  /** One that is revoked keeps its time. */
-  async revoke(id: number): Promise<Signature> {
+  /** Revokes a key; one that is revoked already keeps its time. */
+  async revoke(id: number): Promise<ApiKey> {
     const sql = this.#sql;
-    const [row] = await sql<Signature[]>`
+    const [row] = await sql<ApiKey[]>`
       update signatures set revoked_at = coalesce(revoked_at, now()) where id = ${id}
       returning id, role, created_at as "createdAt", revoked_at as "revokedAt"`;
     if (row === undefined) throw new UsageError(`there is no signature ${id}`);
     return row;
   }
 
-  /** Digests have one length, and every one is compared, so that time tells nothing. */
+  /** Finds a key in constant time: compares with every digest, all of which have one length. */
   #find(given: Uint8Array): Valid | undefined {
     const [found] = this.#valid.value.filter(({ digest }) => timingSafeEqual(digest, given));
     return found;

@@ -3,53 +3,54 @@ import { type Command, InvalidArgumentError, Option } from "commander";
 import { print, withDatabase } from "./commands.ts";
 import { type Config } from "../platform/config/config.ts";
 import { openLog } from "../platform/logger.ts";
-import { ROLES, type Role, type Signature, Signatures } from "../api-keys/service.ts";
+import { ROLES, type Role, type ApiKey, ApiKeys } from "../api-keys/service.ts";
 
 const ID_MAX = 2 ** 31 - 1;
 
 type Json = { json?: boolean };
 
-/** `signature create|list|revoke`, which work with the server running or not. */
-export function addSignatureCommands(root: Command, config: () => Config): void {
+/** Adds `signature create|list|revoke`, which work whether the server is running or not. */
+export function addApiKeyCommands(root: Command, config: () => Config): void {
   root
     .command("create")
-    .description("make a signature and print it, which nothing does again")
+    .description("create a signature and print it; it cannot be shown again")
     .addOption(
-      new Option("--role <role>", "client: report users; service: publish and list")
+      new Option("--role <role>", "client: report installs; service: publish and list")
         .choices(ROLES)
         .makeOptionMandatory(),
     )
-    .option("--signature <text>", "keep an existing one of 16 to 256 visible ASCII characters")
+    .option("--signature <text>", "use this text of 16 to 256 visible ASCII characters")
     .option("--json", "print one JSON object")
     .action(async ({ json, ...options }: Json & { role: Role; signature?: string }) => {
-      const created = await withSignatures(config(), async (all) => await all.create(options));
+      const created = await withApiKeys(config(), async (all) => await all.create(options));
       show(created, json);
     });
   root
     .command("list")
+    .description("list all signatures, without their text")
     .option("--json", "print one JSON object")
     .action(async ({ json }: Json) => {
-      const signatures = await withSignatures(config(), async (all) => await all.list());
+      const signatures = await withApiKeys(config(), async (all) => await all.list());
       if (json === true) print(JSON.stringify({ signatures }));
       else for (const signature of signatures) print(lineOf(signature));
     });
   root
     .command("revoke")
-    .description("refuse a signature from now on, within five seconds everywhere")
+    .description("revoke a signature; takes effect everywhere within five seconds")
     .argument("<id>", "as `signature list` prints it", id)
     .option("--json", "print one JSON object")
     .action(async (revoked: number, { json }: Json) => {
-      show(await withSignatures(config(), async (all) => await all.revoke(revoked)), json);
+      show(await withApiKeys(config(), async (all) => await all.revoke(revoked)), json);
     });
 }
 
-async function withSignatures<T>(
+async function withApiKeys<T>(
   config: Config,
-  work: (signatures: Signatures) => Promise<T>,
+  work: (signatures: ApiKeys) => Promise<T>,
 ): Promise<T> {
   return await withDatabase(config, async (sql) => {
     const log = openLog(config.logLevel);
-    return await work(new Signatures({ sql, log }));
+    return await work(new ApiKeys({ sql, log }));
   });
 }
 
@@ -59,7 +60,7 @@ function show(shown: object, json: boolean | undefined): void {
   print(json === true ? JSON.stringify(shown) : lines.join("\n"));
 }
 
-function lineOf({ id: number, role, createdAt, revokedAt }: Signature): string {
+function lineOf({ id: number, role, createdAt, revokedAt }: ApiKey): string {
   const state = revokedAt === null ? "valid" : `revoked ${revokedAt.toISOString()}`;
   return [number, role, createdAt.toISOString(), state].join("\t");
 }

@@ -18,7 +18,10 @@ import { type Project, type Projects, describeProject } from "../projects/servic
 import { startServer } from "../processes/server.ts";
 import { type Program, Supervisor, tellReady } from "../processes/supervisor.ts";
 
-/** Everything from nothing: the embedded database unless one is configured, its schema, a demo project, and the processes. */
+/**
+ * Starts everything: the embedded database unless another one is configured, its schema, a demo
+ * project, and the processes.
+ */
 export async function start(config: Config): Promise<void> {
   const signal = stopSignal();
   await checkHost(config.host);
@@ -27,7 +30,8 @@ export async function start(config: Config): Promise<void> {
   const log = openLog(config.logLevel);
   const made = embeddedServerKey(config);
   if (made === undefined) warnWithoutKeys(config, log);
-  // Before `work` looks for what a lost database had, so that neither takes the other's id.
+  // Created before `work` looks for projects of a lost database, so that neither takes the other's
+  // id.
   const demo =
     config.databaseUrl === undefined ? await withProjects(config, demoProject) : undefined;
   await using supervisor = new Supervisor(log);
@@ -38,13 +42,14 @@ export async function start(config: Config): Promise<void> {
   await Promise.race([untilAborted(signal), supervisor.failed]);
 }
 
-/** The serving processes on one port, and one that works in the background. */
+/** Starts the serving processes on one port and the working process; returns the URL. */
 async function startAll(
   supervisor: Supervisor,
   { config, databaseUrl }: Pick<Opened, "config" | "databaseUrl">,
   log: Log,
 ): Promise<string> {
-  // The processes of a start that was killed go on for some seconds, and those that share a port would not notice others on it.
+  // The processes of a killed `start` run on for some seconds, and processes that share a port
+  // would not notice them.
   for (const port of [config.port, config.metricsPort])
     if (port !== undefined) await untilFree(config.host, port, log);
   const env: Program["env"] = {
@@ -56,7 +61,7 @@ async function startAll(
   const sharing = config.workers > 1 ? ["--reuse-port"] : [];
   const serving = { args: ["serve", "--kept", ...sharing], env };
   const url = (await supervisor.keep(serving)) ?? "";
-  // Port 0 is any free one: the first has chosen it, for those that come after it.
+  // With port 0 the first process has chosen a free port; the others share it.
   env["PORT"] = new URL(url).port || String(config.port);
   for (let nth = 1; nth < config.workers; nth++) await supervisor.keep(serving);
   await supervisor.keep({ args: ["work"], env });
@@ -65,7 +70,7 @@ async function startAll(
 
 export type ServeOptions = { reusePort?: boolean; kept?: boolean };
 
-/** One serving process beside a database that is migrated. */
+/** Runs one serving process on a migrated database. */
 export async function serve(config: Config, { kept, reusePort }: ServeOptions): Promise<void> {
   if (config.databaseUrl === undefined)
     throw new UsageError("serve needs DATABASE_URL; `start` brings a database of its own");
@@ -83,12 +88,12 @@ export async function serve(config: Config, { kept, reusePort }: ServeOptions): 
   await server.leave();
 }
 
-/** One process that sends campaigns, on a migrated database or beside a running `start`. */
+/** Runs one working process, on a migrated database or beside a running `start`. */
 export async function sendCampaigns(config: Config): Promise<void> {
   const signal = stopSignal();
-  // Where a serving process wants the same core, it goes first: clients wait for it.
+  // Serving processes come first where both want the same core, because clients wait for them.
   setPriority(constants.priority.PRIORITY_BELOW_NORMAL);
-  // What only this command needs.
+  // Imported here, because only this command needs it.
   const { runWork } = await import("../processes/work.ts");
   await using shared = await shareDatabase(config);
   await runWork(shared.config, shared.databaseUrl, signal);
@@ -111,7 +116,7 @@ export async function withDatabase<T>(
   return await work(sql, shared.config);
 }
 
-/** The same for what goes through the commit log. */
+/** Runs `work` with projects, whose changes go through the commit log. */
 export async function withProjects<T>(
   config: Config,
   work: (projects: Projects) => Promise<T>,
@@ -138,7 +143,7 @@ async function migrateDatabase({ config, databaseUrl }: Opened): Promise<string[
   return await migrate(sql).catch(rethrow);
 }
 
-/** Names the database when that is what failed: the driver's own message does not. */
+/** Names the database if it caused the error: the driver's own message does not. */
 function rethrow(error: unknown): never {
   if (!(error instanceof Error && isAway(error))) throw error;
   if (error.message.includes("startup parameter"))
@@ -150,7 +155,7 @@ function rethrow(error: unknown): never {
       }`,
       { cause: error },
     );
-  // Of a name with several addresses the message is empty.
+  // The message is empty if a host name has several addresses.
   const cause = error.message || ("code" in error ? String(error.code) : error.name);
   throw new DependencyAway(`PostgreSQL (DATABASE_URL) is away: ${cause}`, { cause: error });
 }
@@ -197,12 +202,12 @@ function describeKey(made: ServerKey | undefined): string {
 }
 
 /**
- * Returns a signal that is aborted by the first request to stop. A second one must not cut the drain short: npm forwards what the
- * terminal sends, too.
+ * Returns a signal that is aborted at the first request to stop. A second one must not cut the
+ * drain short: npm forwards signals that the terminal has already sent.
  */
 function stopSignal(): AbortSignal {
   const stopping = new AbortController();
-  // "disconnect": the IPC channel closed, the supervisor has exited.
+  // The IPC channel closes ("disconnect") when the supervisor has exited.
   for (const event of ["SIGTERM", "SIGINT", "disconnect"])
     process.on(event, () => stopping.abort());
   answerHeartbeats();

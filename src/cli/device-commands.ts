@@ -10,7 +10,7 @@ import { UsageError } from "../platform/errors.ts";
 
 const PROBLEMS_SHOWN = 20;
 
-/** `devices import`, which works with the server running or not. */
+/** Adds `devices import`, which works whether the server is running or not. */
 export function addDeviceCommands(root: Command, config: () => Config): void {
   root
     .command("import")
@@ -18,7 +18,7 @@ export function addDeviceCommands(root: Command, config: () => Config): void {
       "<file>",
       "JSON lines: external_id, push_token, send_platform, device_platform, properties",
     )
-    .description("make or change one device for each line")
+    .description("create or change one device for each line")
     .option("--json", "print one JSON object")
     .action(async (file: string, { json }: { json?: boolean }) => {
       const { problems, ...counts } = await importFile(config(), file);

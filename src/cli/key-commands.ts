@@ -11,7 +11,7 @@ import { UsageError } from "../platform/errors.ts";
 export function addKeyCommands(root: Command, config: () => Config): void {
   root
     .command("show")
-    .description("print the key that the first `start` made")
+    .description("print the key that the first `start` generated")
     .option("--json", "print one JSON object")
     .action(({ json }: { json?: boolean }) => {
       const serverKey = madeKey(config());
@@ -25,13 +25,13 @@ export function addKeyCommands(root: Command, config: () => Config): void {
  */
 function madeKey({ databaseUrl, serverKeys, dataDir }: Config): string {
   if (serverKeys.length > 0)
-    throw new UsageError("the server keys are those of SERVER_KEYS: no other one counts");
+    throw new UsageError("the server keys are those in SERVER_KEYS; none was generated");
   if (databaseUrl !== undefined)
-    throw new UsageError("no server key is made beside DATABASE_URL: set SERVER_KEYS");
+    throw new UsageError("no server key is generated with DATABASE_URL: set SERVER_KEYS");
   const serverKey = storedServerKey(dataDir);
   if (serverKey === undefined)
     throw new UsageError(
-      `no server key in ${resolve(dataDir)}: the first \`start\` makes one there`,
+      `no server key in ${resolve(dataDir)}: the first \`start\` generates one there`,
     );
   return serverKey;
 }

@@ -10,7 +10,7 @@ import {
   describeProject,
 } from "../projects/service.ts";
 
-// One less than the column holds, so that there is a next one.
+// One less than the column can hold, so that there is always a next id.
 const ID_MAX = 2 ** 31 - 2;
 const BEACON_BYTES_MIN = 1024;
 const BEACON_BYTES_MAX = 64 * 2 ** 20;
@@ -22,7 +22,7 @@ type Json = { json?: boolean };
 type UpdateOptions = Json &
   ProjectChange & { beaconSize?: number; dailyBytes?: number | typeof DEFAULT };
 
-/** `project create|update|list`, which work with the server running or not. */
+/** Adds `project create|update|list`, which work whether the server is running or not. */
 export function addProjectCommands(root: Command, config: () => Config): void {
   root
     .command("create")
@@ -30,8 +30,8 @@ export function addProjectCommands(root: Command, config: () => Config): void {
     .addOption(
       new Option("--platform <platform>").choices(["ios", "android", "web"]).default("ios"),
     )
-    .option("--id <id>", "keep an existing id", integer(1, ID_MAX))
-    .option("--key <key>", "keep an existing project key", key)
+    .option("--id <id>", "use this internal id", integer(1, ID_MAX))
+    .option("--key <key>", "use this project key", key)
     .option("--json", "print one JSON object")
     .action(async (name: string, { json, ...options }: Json & Omit<NewProject, "name">) => {
       const create = { name, ...options };
@@ -49,7 +49,7 @@ export function addProjectCommands(root: Command, config: () => Config): void {
     )
     .option(
       "--daily-bytes <bytes>",
-      "what it may store a day (UTC), or `default` for QUOTA_BYTES_PER_DAY",
+      "bytes that it may store per UTC day, or `default` for QUOTA_BYTES_PER_DAY",
       bytesOrDefault,
     )
     .option("--json", "print one JSON object")
@@ -62,7 +62,7 @@ export function addProjectCommands(root: Command, config: () => Config): void {
         }),
       };
       if (Object.keys(change).length === 0)
-        throw new UsageError("nothing to change: say what, see `project update --help`");
+        throw new UsageError("nothing to change: give an option, see `project update --help`");
       const update = async () =>
         await withProjects(config(), async (projects) => await projects.update(id, change));
       show(await update(), json);
@@ -122,7 +122,7 @@ function integer(least: number, most: number) {
   };
 }
 
-/** The word itself, because commander makes a text of null. */
+/** Keeps the word `default`, because commander would turn null into text. */
 function bytesOrDefault(text: string): number | typeof DEFAULT {
   return text === DEFAULT ? DEFAULT : integer(1, Number.MAX_SAFE_INTEGER)(text);
 }

@@ -10,7 +10,7 @@ import { openObjects } from "../platform/objects/open-objects.ts";
 
 const PROBLEMS_SHOWN = 1000;
 
-/** `reindex`, which works with the server running or not. */
+/** Adds `reindex`, which works whether the server is running or not. */
 export function addReindexCommand(command: Command, config: () => Config): void {
   command.option("--json", "print one JSON object").action(async ({ json }: { json?: boolean }) => {
     const { problems, ...counts } = await reindexStore(config());
@@ -23,7 +23,7 @@ export function addReindexCommand(command: Command, config: () => Config): void 
     const { segments, records, known, damaged, missing, contested } = counts;
     for (const id of contested)
       process.stderr.write(
-        `project ${id} was made again while the database was lost: the older one stays\n`,
+        `project ${id} was created again while the database was lost: the older one is kept\n`,
       );
     print(
       json === true
@@ -49,7 +49,7 @@ async function reindexStore(config: Config): Promise<Reindexed> {
     const reindex = new Reindex({ sql, objects, log: openLog(shared.logLevel) });
     if (!process.stderr.isTTY) return await reindex.run();
     bar.start(0, 0, { records: 0 });
-    // Beside the work: the bar's end moves while they are counted.
+    // Counts the objects concurrently: the bar's total grows meanwhile.
     countObjects(objects, (total) => bar.setTotal(total)).catch(() => undefined);
     try {
       return await reindex.run((checked, records) => bar.update(checked, { records }));

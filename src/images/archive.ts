@@ -5,11 +5,15 @@ import { createGunzip } from "node:zlib";
 import { AppError } from "../platform/errors.ts";
 import { tarEntries } from "./tar-check.ts";
 
-// Screenshots are compressed already: a file that grows more than that is a bomb.
+// An archive may inflate to this many times the largest file. Screenshots are compressed already,
+// so one that inflates to more is a decompression bomb.
 const GROWTH_MAX = 4;
 const FRAME_HEADER_BYTES = 12;
 
-/** Reads a screenshot archive of a mobile SDK while it passes, and keeps nothing of it: `.tar.gz` of files, or `.gz` of frame records. */
+/**
+ * Validates a screenshot archive of a mobile SDK as it streams by, without buffering it: `.tar.gz`
+ * of files, or `.gz` of frame records.
+ */
 export class ArchiveCheck {
   readonly #gunzip = createGunzip();
   readonly #finished: Promise<void>;
@@ -24,11 +28,11 @@ export class ArchiveCheck {
     this.#gunzip.on("error", (error) => content.destroy(error));
     content.on("error", (error) => this.#gunzip.destroy(error));
     this.#finished = once(content, "finish").then(() => undefined);
-    // Awaited at the end only: a failure before must not count as unhandled.
+    // A failure before anything awaits this promise must not count as an unhandled rejection.
     this.#finished.catch(() => undefined);
   }
 
-  /** Undefined for a name that is no archive's. */
+  /** Returns undefined unless the file name is that of an archive. */
   static for(name: string, fileBytesMax: number): ArchiveCheck | undefined {
     if (name.endsWith(".tar.gz")) return new ArchiveCheck(tarEntries(), fileBytesMax * GROWTH_MAX);
     return name.endsWith(".gz")
@@ -36,9 +40,9 @@ export class ArchiveCheck {
       : undefined;
   }
 
-  /** Throws 400 when the archive is damaged or too large inside. */
+  /** Throws 400 if the archive is damaged or inflates to too many bytes. */
   async write(bytes: Uint8Array): Promise<void> {
-    // A copy: the bytes are a view of what the network delivered, and gunzip reads them later.
+    // Copies the bytes: they are a view of a network buffer, and gunzip reads them later.
     if (this.#gunzip.write(Uint8Array.from(bytes))) return;
     await this.#valid(Promise.race([once(this.#gunzip, "drain"), this.#finished]));
   }
@@ -57,7 +61,10 @@ export class ArchiveCheck {
   }
 }
 
-/** Frame records, as the SDKs write them: timestamp u64, size u32, both little endian, then that many bytes. */
+/**
+ * Checks the frame records that SDKs write: timestamp u64 and size u32, both little endian, then
+ * that many bytes.
+ */
 function frameRecords(): Writable {
   const header = Buffer.alloc(FRAME_HEADER_BYTES);
   let have = 0;

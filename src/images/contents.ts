@@ -40,7 +40,7 @@ export async function useContents(
       select content.name, content.sha256 from image_contents as content
       join sent on content.project_id = ${projectId} and content.name = sent.name and content.sha256 = sent.hash
       where not ${anyUnreadable(sql, sql`content.chunk_segments`)}
-      -- In the order that indexing has, too: otherwise two forms could deadlock over the same names.
+      -- Locks in the same order as indexing: otherwise two forms could deadlock over the same names.
       order by content.name, content.sha256 for no key update of content
     ), counted as (
       update image_contents as content set uses = content.uses + sent.uses,

@@ -88,7 +88,10 @@ class File implements Digest {
   }
 }
 
-/** One upload: its files go into segments as they arrive, and count only when the whole form has been read. */
+/**
+ * Stores one upload. Files are written to segments as they arrive, but count only once the whole
+ * form has been read.
+ */
 export class Form implements Disposable {
   readonly window = new UploadWindow();
   readonly #deps: FormDeps;
@@ -132,7 +135,7 @@ export class Form implements Disposable {
     await inflight.hold(projectId, bytes);
   }
 
-  /** Throws 400 when a required project is not named, 403 when it is not the session's. */
+  /** Throws 400 if a required project is missing, 403 if the session belongs to another project. */
   async checkProject(required: boolean): Promise<void> {
     const encoded = this.#fields.get("projectID");
     const projectKey = this.#fields.get("projectKey");
@@ -142,7 +145,7 @@ export class Form implements Disposable {
     }
     const projectID = encoded === undefined ? undefined : Number(encoded);
     const project = await this.#deps.projects.identify({ projectID, projectKey });
-    // Of a session that has no row nothing is known that the form could contradict.
+    // A session without a row has no known project that the form could contradict.
     if (this.#sender.projectId !== 0 && project.id !== this.#sender.projectId)
       throw new AppError("forbidden", "the session belongs to another project");
   }
@@ -207,10 +210,10 @@ export class Form implements Disposable {
     const { writer } = file;
     await file.end();
     const key = `${file.sha256}/${file.name}`;
-    const twin = this.#files.get(key);
-    const first = twin ?? file;
+    const earlier = this.#files.get(key);
+    const first = earlier ?? file;
     first.place = this.#places++;
-    if (twin !== undefined) twin.times++;
+    if (earlier !== undefined) earlier.times++;
     else {
       this.#files.set(key, file);
       if (writer !== undefined) file.outcome = await this.#outcome(file, writer);
@@ -219,7 +222,7 @@ export class Form implements Disposable {
     this.#file = undefined;
     if (writer === undefined) return;
     const isHeld = this.#held.has(writer);
-    if (twin === undefined && file.outcome !== "known") {
+    if (earlier === undefined && file.outcome !== "known") {
       if (!isHeld) writer.end();
     } else if (isHeld) this.#held.drop();
     else writer.drop();
@@ -237,7 +240,7 @@ export class Form implements Disposable {
     const { contents, unhashed } = this.#deps;
     const { projectId } = this.#sender;
     const found = await contents.find(projectId, file.name, file);
-    // A file whose bytes are already in segments is not worth hashing stored images for.
+    // If the file's bytes are in segments already, hashing stored images would save nothing.
     if (found.known || !found.maybe || !this.#held.has(writer)) return found;
     await unhashed.hash(projectId, file.name);
     return await contents.find(projectId, file.name, file);
@@ -264,8 +267,8 @@ export class Form implements Disposable {
 }
 
 /**
- * Time in microseconds: the last of several files of one name must be the session's latest. A form
- * has at most a thousand parts.
+ * Formats a time with the file's place as its microseconds: of several files of one name the last
+ * must be the session's latest. A form has at most a thousand parts.
  */
 function timeOf(ms: number, place: number): string {
   return new Date(ms).toISOString().replace("Z", `${String(place).padStart(3, "0")}Z`);

@@ -21,7 +21,7 @@ export class HeldFiles implements Disposable {
   #bytes = 0;
   #pieces = 0;
   #isLate = false;
-  /** The log's refusal; the upload has lost bytes by it. */
+  /** Error of the commit log, which did not take some bytes of the upload. */
   #failure: { error: unknown } | undefined;
   readonly #timer: NodeJS.Timeout;
 
@@ -30,12 +30,12 @@ export class HeldFiles implements Disposable {
     this.#projectId = projectId;
     this.#timer = setTimeout(() => {
       this.#isLate = true;
-      // Nobody waits here: the upload is told when it goes on.
+      // No caller waits here: `#check` throws the failure when the upload continues.
       this.#writeAll(this.#files.splice(0));
     }, HELD_MS_MAX);
   }
 
-  /** Throws what the log threw when the files before were written. */
+  /** Returns whether the file is still held. Throws if held files could not be written. */
   has(writer: PartWriter): boolean {
     this.#check();
     return this.#files.some((file) => file.writer === writer);
@@ -68,10 +68,10 @@ export class HeldFiles implements Disposable {
   /** Drops the current file. */
   drop(): void {
     const file = this.#files.pop();
-    if (file !== undefined) this.#letGo(file);
+    if (file !== undefined) this.#release(file);
   }
 
-  /** Writes all held files to segments. Throws what the log throws. */
+  /** Writes all held files to segments. Throws the error of the commit log. */
   write(): void {
     this.#writeAll(this.#files.splice(0));
     this.#check();
@@ -79,7 +79,7 @@ export class HeldFiles implements Disposable {
 
   [Symbol.dispose](): void {
     clearTimeout(this.#timer);
-    for (const file of this.#files.splice(0)) this.#letGo(file);
+    for (const file of this.#files.splice(0)) this.#release(file);
   }
 
   #fits(data: Uint8Array): boolean {
@@ -90,7 +90,7 @@ export class HeldFiles implements Disposable {
     this.#writeAll(this.#files.splice(0, this.#files.length - 1));
   }
 
-  /** Gives the room of all of them back, whether the log took them or not. */
+  /** Writes the files and releases their in-flight bytes, also if the commit log refuses them. */
   #writeAll(files: Held[]): void {
     try {
       for (const { writer, pieces } of files) {
@@ -100,7 +100,7 @@ export class HeldFiles implements Disposable {
     } catch (error) {
       this.#failure = { error };
     } finally {
-      for (const file of files) this.#letGo(file);
+      for (const file of files) this.#release(file);
     }
   }
 
@@ -108,7 +108,7 @@ export class HeldFiles implements Disposable {
     if (this.#failure !== undefined) throw this.#failure.error;
   }
 
-  #letGo({ pieces, bytes }: Held): void {
+  #release({ pieces, bytes }: Held): void {
     this.#pieces -= pieces.length;
     this.#bytes -= bytes;
     if (bytes > 0) this.#inflight.release(this.#projectId, bytes);

@@ -8,7 +8,7 @@ export type ImageRow = {
   kind: "image" | "frames";
   contentType: string;
   bytes: number;
-  /** of the whole file, in hex */
+  /** CRC-32 of the whole file, in hex. */
   crc32: string;
   /** SHA-256 in hex; null for an image of the previous version that is not hashed yet. */
   sha256: string | null;

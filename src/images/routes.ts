@@ -35,11 +35,11 @@ export function uploadRoutes({ images, authorize }: UploadRoutesDeps) {
   })
     .post("/v1/ios/images", ({ request }) => upload(request, true), {
       parse: "none",
-      detail: uploadDetail("Push images, named by their hashes"),
+      detail: uploadDetail("Upload images named by their hashes"),
     })
     .post("/v1/mobile/images", ({ request }) => upload(request, false), {
       parse: "none",
-      detail: uploadDetail("Push screenshots, as today's SDKs do"),
+      detail: uploadDetail("Upload screenshots (current SDKs)"),
     });
 }
 
@@ -65,9 +65,9 @@ export function imageRoutes({ sql, reader, findSession }: ImageRoutesDeps) {
           cursor: t.Optional(text("cursor", 512)),
         }),
         detail: {
-          summary: "The images that a session sent",
+          summary: "List the images that a session sent",
           description:
-            "Every content of a name is an image of its own, told apart by `sha256`. Of images that the version before stored it is null until they were read once more.",
+            "Different bytes under one name are listed as separate images, told apart by `sha256`. Images that the previous version stored have null there until they are hashed.",
           responses: {
             200: json({ images: [IMAGE_EXAMPLE], nextCursor: null }),
             ...errors(400, 403, 404, 503),
@@ -89,21 +89,23 @@ export function imageRoutes({ sql, reader, findSession }: ImageRoutesDeps) {
         }),
         query: t.Object({
           session: t.Optional(
-            text("session", 255, { description: "what that session sent last under the name" }),
+            text("session", 255, {
+              description: "selects what this session sent last under the name",
+            }),
           ),
           sha256: t.Optional(
             t.String({
               pattern: "^[0-9a-fA-F]{64}$",
               error: "sha256 must be 64 hexadecimal digits",
-              description: "exactly these bytes",
+              description: "selects the image with these bytes",
             }),
           ),
         }),
         detail: {
-          summary: "An image's bytes, whole or a range",
+          summary: "Read an image's bytes, whole or a range",
           description:
-            "Sessions may have sent different bytes under one name. Without `session` or `sha256` it is what was stored first. " +
-            "410 when its bytes are gone from the store or damaged, 503 while the store is away; what fails later breaks the connection off.",
+            "Sessions may have sent different bytes under one name: without `session` or `sha256` the image stored first is returned. " +
+            "410 if its bytes are missing from the object store or damaged, 503 while the store is unavailable; an error after the response has begun closes the connection.",
           responses: {
             200: { description: "The file", content: { "image/png": {} } },
             206: { description: "The range" },
@@ -134,7 +136,7 @@ async function serve(
     "content-type": image.contentType,
     // A session can send other bytes under the same name later.
     "cache-control": isFixed ? "private, immutable, max-age=2628000" : "private, no-cache",
-    // A client named the type and made the bytes: no browser may run them.
+    // Type and bytes come from a client: no browser may run them.
     "content-security-policy": "default-src 'none'; sandbox",
     "x-content-type-options": "nosniff",
   });
@@ -170,7 +172,7 @@ function uploadDetail(summary: string) {
   return {
     summary,
     description:
-      "Each file's name is its hash. Every session reads back what it sent, also where another one sent other bytes under the name; equal bytes are stored once. Archives (`.gz`, `.tar.gz`, `type=frames`) are kept as they are sent.",
+      "Each file's name is its hash. Every session reads back the bytes that it sent, even if another session sent different bytes under the same name; equal bytes are stored once. Archives (`.gz`, `.tar.gz`, `type=frames`) are stored as sent.",
     requestBody: {
       required: true,
       content: {

@@ -39,13 +39,16 @@ export class Images {
     this.#options = options;
   }
 
-  /** Takes in a form of files; resolved means that every one is stored. With `projectRequired` the form must name the session's project. */
+  /**
+   * Stores the files of a form; resolves once every one is stored. With `projectRequired` the form
+   * must name the session's project.
+   */
   async upload(token: SessionToken, request: Request, projectRequired: boolean): Promise<void> {
     const { sessions, inflight } = this.#deps;
     const session = await sessions.admit(token.sessionId);
     inflight.check(session.projectId, 0);
     if (this.#uploads >= this.#options.uploadsMax)
-      throw unavailable("too many uploads are under way, send it again", 2, { reason: "overload" });
+      throw unavailable("too many uploads in progress, send it again", 2, { reason: "overload" });
     this.#uploads++;
     try {
       await this.#take(token.sessionId, session, request, projectRequired);
@@ -94,9 +97,9 @@ function dataBytes(events: FormEvent[]): number {
 }
 
 /**
- * Names of a project's most used images, newest first among equals: clients need not send these
- * again. Leaves out lost ones. Lists only images that two sessions sent from different networks, so that a client cannot
- * learn the name of an image that only one other client has.
+ * Lists the names of a project's most used images, newest first among equals: clients need not send
+ * these again. Omits lost images. Lists only images that two sessions sent from different networks,
+ * so that a client cannot learn the name of an image that only one other client has.
  */
 export class ImageNames {
   readonly #lists: LRUCache<number, string[]> | undefined;

@@ -36,9 +36,7 @@ export class Unhashed {
     this.#deps = deps;
   }
 
-  /**
-   * Goes through all rows repeatedly until the signal; several processes may run it concurrently.
-   */
+  /** Hashes all rows repeatedly until the signal; several processes may run it concurrently. */
   async run(signal: AbortSignal): Promise<void> {
     let after = { projectId: -1, name: "" };
     while (!signal.aborted) {

@@ -2,20 +2,20 @@ import { type CommitLog } from "../log/commit-log.ts";
 import { type PendingSegment } from "../log/open-segment.ts";
 import { type Chunks, type SentImage } from "./contents.ts";
 
-/** A chunk's largest size: many slow uploads then take turns in the open segment. */
+/** Largest size of a chunk, so that many slow uploads can share the open segment. */
 export const CHUNK_BYTES_MAX = 128 * 1024;
-// What arrives in smaller pieces is gathered up to this size, which is all the memory that a slow upload holds.
+// Smaller pieces are buffered up to this size, which is all the memory that a slow upload uses.
 const CHUNK_BYTES_MIN = 32 * 1024;
-/** Bytes of one upload that may wait for the store before its client has to. */
+/** Bytes of one upload that may wait for the object store before its client has to wait, too. */
 const WINDOW_BYTES = 8 * 2 ** 20;
-// An image row's bounds in MessagePack, beside its name and for each of its chunks.
+// Upper bounds of an image's row in MessagePack: the row with its name, and each of its chunks.
 const ROW_BYTES_MAX = 1024;
 const ROW_CHUNK_BYTES_MAX = 56;
 
 export type Owner = { projectId: number; sessionId: bigint };
 type Chunk = { segment: PendingSegment; offset: number; length: number };
 
-/** Holds an upload back while too much of it waits for the store. */
+/** Pauses an upload while too much of it waits for the object store. */
 export class UploadWindow {
   readonly #waiting: { segment: PendingSegment; bytes: number }[] = [];
   #bytes = 0;
@@ -27,7 +27,7 @@ export class UploadWindow {
     this.#bytes += bytes;
   }
 
-  /** Resolves when more may be read; rejects when something of the upload could not be stored. */
+  /** Resolves when more may be read; rejects if a part of the upload could not be stored. */
   async room(): Promise<void> {
     while (this.#bytes > WINDOW_BYTES) {
       const oldest = this.#waiting.shift();
@@ -38,7 +38,7 @@ export class UploadWindow {
   }
 }
 
-/** The bytes of one file on their way into segments. */
+/** Writes the bytes of one file into segments, in chunks. */
 export class PartWriter {
   readonly chunks: Chunk[] = [];
   readonly #commitLog: CommitLog;
@@ -99,7 +99,7 @@ export class PartWriter {
 
 export type StoredPart = { writer: PartWriter; row: SentImage };
 
-/** Upper bound of the bytes that the rows of these files take. */
+/** Returns an upper bound of the bytes that the rows of these files take. */
 export function rowBytesMax(parts: StoredPart[]): number {
   return parts.reduce(
     (sum, { writer }) => sum + ROW_BYTES_MAX + writer.chunks.length * ROW_CHUNK_BYTES_MAX,
@@ -124,7 +124,7 @@ export async function storeRows(
     const closed = [...segments].filter(({ id }) => id !== undefined);
     await Promise.all(closed.map(({ committed }) => committed));
     const open = [...segments].filter((segment) => !closed.includes(segment));
-    // While those were awaited the open one may have been closed, too.
+    // The open segment may have closed while the others were awaited.
     if (open.some(({ id }) => id !== undefined)) continue;
     if (open.length === 0 || commitLog.fits(rowBytes, parts.length)) break;
     commitLog.close();
@@ -136,8 +136,8 @@ export async function storeRows(
 }
 
 /**
- * Lets the next segment record that the session sent images that were already stored: the database
- * has the rows, and can be rebuilt from the record.
+ * Adds records to the next segment that the session sent these stored images. The database has the
+ * rows already; the records allow rebuilding it.
  */
 export function carryRows(
   commitLog: CommitLog,
@@ -151,7 +151,7 @@ export function carryRows(
 
 function chunkColumns({ chunks }: PartWriter) {
   return {
-    // null stands for the segment that the row itself is in.
+    // null means the segment that the row itself is in.
     chunk_segments: chunks.map(({ segment }) => segment.id ?? null),
     chunk_offsets: chunks.map(({ offset }) => offset),
     chunk_lengths: chunks.map(({ length }) => length),

@@ -18,7 +18,7 @@ export type BatchFormat = "application/json" | "application/octet-stream" | "app
 
 export type BatchSummary = {
   count: number;
-  /** bytes when inflated */
+  /** inflated size */
   bytes: number;
   messages: number;
   quarantined: number;
@@ -41,7 +41,10 @@ export type BatchOptions = {
   skipMissing: boolean;
 };
 
-/** A session's batches as they were sent, in commit order, a page of rows and a span of a segment in memory at a time. */
+/**
+ * Reads a session's batches as they were sent, in commit order, with a page of rows and a span of a
+ * segment in memory at a time.
+ */
 export class Batches {
   readonly #sql: Sql;
   readonly #reader: SegmentReader;
@@ -66,7 +69,7 @@ export class Batches {
       }
   }
 
-  /** What is stored of a session. */
+  /** Summarizes a session's stored batches. */
   async summary(sessionId: bigint) {
     const [row] = await this.#sql<[BatchSummary]>`
       select count(*)::integer as count, coalesce(sum(bytes), 0)::double precision as bytes,
@@ -134,7 +137,7 @@ function describe({ row, body }: Batch) {
   };
 }
 
-/** Message by message: a small batch can hold hundreds of thousands. */
+/** Encodes one message at a time, because a small batch can hold hundreds of thousands. */
 async function* jsonDocument(
   batches: AsyncGenerator<{ row: BatchRow; body: Uint8Array | Lost }>,
 ): AsyncGenerator<Uint8Array> {
@@ -149,7 +152,7 @@ async function* jsonDocument(
       if (text.length < JSON_PIECE_LENGTH && performance.now() - sentMs < JSON_PIECE_MS) continue;
       yield Buffer.from(text);
       text = "";
-      // Other requests get their turn between the pieces.
+      // Lets other requests run between the pieces.
       await setImmediate();
       sentMs = performance.now();
     }
@@ -198,7 +201,7 @@ function* jsonPieces(batch: Batch): Generator<string> {
     }
     yield separator === "," ? "]}" : ',"messages":[]}';
   } else {
-    // There are no messages that could be told apart.
+    // Malformed framing does not tell where a message ends.
     yield `,"body":"${Buffer.from(body).toString("base64")}"}`;
   }
 }

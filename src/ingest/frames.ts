@@ -5,10 +5,10 @@ import { Cursor } from "./varint.ts";
 // Frames per turn of the event loop: a few milliseconds even before the JIT compiles the loop.
 const TURN_FRAMES = 20_000;
 
-/** Times are epoch milliseconds as the client's clock had them, so they may be far from the server's. */
+/** Times are epoch milliseconds by the client's clock, so they may be far from the server's. */
 export type Frames = { messages: number; firstAt: number; lastAt: number };
 
-/** Why a batch cannot be walked; few and stable, so they can label a metric. */
+/** Reasons why a batch is malformed; few and stable, so that they can label a metric. */
 export type FrameFault =
   | "leading_type"
   | "second_meta"
@@ -27,12 +27,16 @@ export class FrameError extends Error {
   }
 }
 
-/** BatchMeta opens every mobile batch; its body is the index of the message before the batch's first one. */
+/**
+ * BatchMeta opens every mobile batch; its body is the index of the message before the batch's first
+ * one.
+ */
 const BATCH_META = 107;
 
 /**
- * Goes from frame to frame of a batch in the OpenReplay mobile wire format: type, timestamp (ms) and length as LEB128, then the
- * body. It goes by length alone, because real clients write bodies that differ from their documented fields.
+ * Steps through the frames of a batch in the OpenReplay mobile wire format: type, timestamp (ms)
+ * and length as LEB128, then the body. It relies on the length alone, because real clients write
+ * bodies that differ from the documented fields.
  */
 export class FrameCursor {
   type = 0;
@@ -41,7 +45,7 @@ export class FrameCursor {
   bodyEnd = 0;
   readonly #cursor: Cursor;
 
-  /** Stands on the batch's BatchMeta frame. */
+  /** Starts on the batch's BatchMeta frame. Throws FrameError. */
   constructor(bytes: Uint8Array) {
     this.#cursor = new Cursor(bytes);
     if (bytes.length === 0) throw new FrameError("truncated");
@@ -49,7 +53,7 @@ export class FrameCursor {
     this.#read();
   }
 
-  /** Steps to the next message; false at the end of the batch. */
+  /** Steps to the next message; returns false at the end of the batch. Throws FrameError. */
   next(): boolean {
     if (this.bodyEnd === this.#cursor.bytes.length) return false;
     this.#read();
@@ -65,14 +69,15 @@ export class FrameCursor {
     const length = safeUint(cursor);
     if (length > cursor.bytes.length - cursor.offset) throw new FrameError("overrun");
     this.bodyStart = cursor.offset;
-    cursor.offset += length | 0; // Keeps the offset an integer to the JIT: half the time of the whole walk.
+    cursor.offset += length | 0; // Tells the JIT that this is an integer, which halves the walk's time.
     this.bodyEnd = cursor.offset;
   }
 }
 
 /**
- * Checks the framing of a mobile batch and nothing inside its messages. `messages` counts what follows BatchMeta, while the times
- * are the earliest and latest of all frames, BatchMeta's included. Throws FrameError.
+ * Checks the framing of a mobile batch, but nothing inside its messages. `messages` counts the
+ * frames after BatchMeta; the times are the earliest and latest of all frames, including BatchMeta.
+ * Throws FrameError.
  */
 export function walkFrames(bytes: Uint8Array): Frames {
   const walk = new FrameWalk(bytes);
@@ -115,7 +120,10 @@ class FrameWalk {
   }
 }
 
-/** SessionStart, SessionEnd, PerformanceAggregated and Issue have no length, so they would derail the walk. */
+/**
+ * Returns whether only servers write the type. SessionStart, SessionEnd, PerformanceAggregated and
+ * Issue have no length, so the walk could not step over them.
+ */
 function isServerMade(type: number): boolean {
   return type === 90 || type === 91 || type === 110 || type === 111;
 }

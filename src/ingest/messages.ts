@@ -6,16 +6,16 @@ export type Field = string | number | boolean;
 
 /** One client message. `timestamp` is epoch milliseconds by the client's clock. */
 export type Message = {
-  /** Position in the session: what BatchMeta carries, plus one for the first message, and so on. */
+  /** Position in the session: the index in BatchMeta plus one for the first message, and so on. */
   index: number | string;
   type: number;
   name: string;
   timestamp: number;
-  /** Absent when the type is unknown or the body does not have its layout. */
+  /** Absent if the type is unknown or the body does not match its layouts. */
   fields?: Record<string, Field>;
-  /** Base64, in place of `fields`. */
+  /** The undecoded body in base64, in place of `fields`. */
   body?: string;
-  /** The type is known, its body is not what that type holds. */
+  /** Set if the type is known, but the body does not match its layouts. */
   undecoded?: true;
 };
 
@@ -31,7 +31,10 @@ const NETWORK_CALL: Layout = {
   status: "uint",
   duration: "uint",
 };
-/** What the Android SDK writes instead. It never fills the layout above exactly: that would take a status of 2^23 or more. */
+/**
+ * Layout that the Android SDK writes instead. Its bodies never match the layout above exactly: that
+ * would take a status of 2^23 or more.
+ */
 const ANDROID_NETWORK_CALL: Layout = {
   ...CALL,
   response: "text",
@@ -40,7 +43,7 @@ const ANDROID_NETWORK_CALL: Layout = {
   duration: "uint",
 };
 
-/** What clients send in the OpenReplay mobile wire format: the name, and the layouts to try in turn. */
+/** Client messages of the OpenReplay mobile wire format: name, and the layouts to try in turn. */
 const MESSAGE_TYPES = new Map<number, [name: string, ...layouts: Layout[]]>([
   [92, ["Metadata", { key: "text", value: "text" }]],
   [93, ["Event", { name: "text", payload: "text" }]],
@@ -65,7 +68,10 @@ const MESSAGE_TYPES = new Map<number, [name: string, ...layouts: Layout[]]>([
   ],
 ]);
 
-/** The messages of a mobile batch, one in memory at a time. Throws FrameError where `walkFrames` would, and only there. */
+/**
+ * Decodes the messages of a mobile batch, with one in memory at a time. Throws FrameError for the
+ * batches for which `walkFrames` does, and only for those.
+ */
 export function* decodeMessages(bytes: Uint8Array): Generator<Message> {
   const frame = new FrameCursor(bytes);
   let index = new Cursor(bytes.subarray(frame.bodyStart, frame.bodyEnd)).bigUint() ?? 0n;
@@ -90,7 +96,7 @@ function decodeBody(
   return { name, body: body.toBase64(), undecoded: true };
 }
 
-/** Undefined unless the layout takes up the body exactly. */
+/** Returns undefined unless the layout matches the whole body. */
 function decodeFields(layout: Layout, body: Uint8Array): Record<string, Field> | undefined {
   const cursor = new Cursor(body);
   const fields: Record<string, Field> = {};
@@ -123,7 +129,7 @@ const READERS: Record<Kind, (cursor: Cursor) => Field | undefined> = {
   text(cursor) {
     const length = cursor.uint();
     const start = cursor.offset;
-    if (!(length <= cursor.bytes.length - start)) return undefined; // Also when the length is NaN.
+    if (!(length <= cursor.bytes.length - start)) return undefined; // Catches a length of NaN, too.
     cursor.offset += length;
     return utf8.decode(cursor.bytes.subarray(start, cursor.offset));
   },

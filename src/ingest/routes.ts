@@ -18,7 +18,7 @@ const FORMATS: BatchFormat[] = [
 
 export type IngestRoutesDeps = {
   ingest: Ingest;
-  /** The token of a data request; with `late` an expired one passes. Throws 401. */
+  /** Returns the token of a data request; with `late` accepts an expired one. Throws 401. */
   authorize: (request: Request, late: boolean) => SessionToken;
 };
 
@@ -39,23 +39,23 @@ export function ingestRoutes({ ingest, authorize }: IngestRoutesDeps) {
   })
     .post("/v1/ios/append", ({ request }) => accept(request, false), {
       parse: "none",
-      detail: batchDetail("Push a message batch"),
+      detail: batchDetail("Upload a message batch"),
     })
     .post("/v1/ios/i", ({ request }) => accept(request, false), {
       parse: "none",
-      detail: batchDetail("Push a message batch (short name)"),
+      detail: batchDetail("Upload a message batch (short name)"),
     })
     .post("/v1/ios/late", ({ request }) => accept(request, true), {
       parse: "none",
-      detail: batchDetail("Push a batch that a crash had kept back"),
+      detail: batchDetail("Upload a batch that a crash delayed"),
     })
     .post("/v1/mobile/i", ({ request }) => accept(request, false), {
       parse: "none",
-      detail: batchDetail("Push a message batch, as today's SDKs do"),
+      detail: batchDetail("Upload a message batch (current SDKs)"),
     })
     .post("/v1/mobile/late", ({ request }) => accept(request, true), {
       parse: "none",
-      detail: batchDetail("Push a late batch, as today's SDKs do"),
+      detail: batchDetail("Upload a late batch (current SDKs)"),
     });
 }
 
@@ -84,21 +84,21 @@ export function batchRoutes({ batches, findSession }: BatchRoutesDeps) {
         quarantined: t.Optional(
           t.Boolean({
             error: "quarantined must be true or false",
-            description: "the batches whose framing was malformed, instead of the others",
+            description: "returns the batches with malformed framing instead of the others",
           }),
         ),
         skipMissing: t.Optional(
           t.Boolean({
             error: "skipMissing must be true or false",
             description:
-              "leaves out of a binary answer what is gone from the store or damaged, instead of breaking off there",
+              "omits missing and damaged batches from a binary response, which otherwise breaks off at the first one",
           }),
         ),
       }),
       detail: {
-        summary: "A session's batches in commit order",
+        summary: "Read a session's batches in commit order",
         description:
-          "By `Accept`: JSON with decoded messages; `application/octet-stream`: the batches as the client encoded them, after any content coding, each behind its length as a little-endian uint32; `application/msgpack`: one map a batch, its bytes in `body`. Batches that are gone from the store or damaged: JSON has one entry `missing` for those that are beside each other, with the times of their receipt; a binary answer is broken off there, unless `skipMissing=true` leaves them out. 503 while the store is away, and a broken connection when it goes away later.",
+          "The format follows `Accept`. JSON has decoded messages. `application/octet-stream` has the batches as the client encoded them, without any content coding, each after its length as a little-endian uint32. `application/msgpack` has one map per batch, with its bytes in `body`. If batches are missing from the object store or damaged, JSON has one entry `missing` for each run of them, with the times when they were received; a binary response breaks off there, unless `skipMissing=true` omits them. 503 while the object store is unavailable; if it fails during the response, the connection breaks.",
         responses: {
           200: json({
             batches: [
@@ -138,7 +138,7 @@ function negotiate(request: Request): BatchFormat {
   const accepted = negotiator.mediaType(FORMATS);
   const format = FORMATS.find((one) => one === accepted);
   if (format === undefined)
-    throw new AppError("not_acceptable", `only ${FORMATS.join(", ")} can be had`);
+    throw new AppError("not_acceptable", `only ${FORMATS.join(", ")} are available`);
   return format;
 }
 
@@ -146,7 +146,7 @@ function batchDetail(summary: string) {
   return {
     summary,
     description:
-      "With any `Content-Encoding` of gzip, deflate, br and zstd. 200 means that the batch is durable; the same bytes again are stored once.",
+      "Accepts `Content-Encoding` gzip, deflate, br and zstd, also combined. 200 means that the batch is durable. A batch that is sent again is stored once.",
     requestBody: {
       required: true,
       content: {

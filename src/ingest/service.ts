@@ -36,7 +36,7 @@ export class Ingest {
     this.#options = options;
   }
 
-  /** Takes in one batch; resolved means that it is stored and can be read back. */
+  /** Stores one batch; resolves once it is durable and can be read back. */
   async accept(token: SessionToken, request: Request, late: boolean): Promise<void> {
     const { sessions } = this.#deps;
     const session = await sessions.admit(token.sessionId);
@@ -46,7 +46,10 @@ export class Ingest {
     await segment.committed;
   }
 
-  /** A call of its own, so that nothing keeps the body alive while its segment is committed. Undefined: not to be stored. */
+  /**
+   * Appends a batch to the open segment; returns undefined if the session is not recorded. A method
+   * of its own, so that nothing keeps the body in memory while its segment is committed.
+   */
   async #append(
     sessionId: bigint,
     session: KnownSession,
@@ -88,7 +91,11 @@ export class Ingest {
     });
   }
 
-  /** Undefined for a batch to quarantine: refusing it would make its client stop or send it for ever. */
+  /**
+   * Checks the framing. Returns undefined for a malformed batch, to be stored as quarantined: a
+   * client that is refused stops recording or sends it for ever. With strict framing throws 400
+   * instead.
+   */
   async #walk(inflated: Uint8Array): Promise<Frames | undefined> {
     try {
       return inflated.length <= WALKED_AT_ONCE_BYTES_MAX
@@ -114,7 +121,7 @@ function factsOf(inflated: Uint8Array, frames: Frames | undefined): BatchFacts {
   };
 }
 
-/** A client's clock may say anything; only what a date can hold is indexed. */
+/** Returns null for times after 2100, since a client's clock may have any value. */
 function plausible(ms: number | undefined): number | null {
   return ms !== undefined && ms < TIME_MAX_MS ? ms : null;
 }

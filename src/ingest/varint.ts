@@ -1,4 +1,4 @@
-/** A position in bytes that hold unsigned LEB128 numbers: 7 bits a byte, low first, at most 64 bits in 10 bytes. */
+/** Reads unsigned LEB128 numbers: 7 bits per byte, low ones first, at most 64 bits in 10 bytes. */
 export class Cursor {
   readonly bytes: Uint8Array;
   offset: number;
@@ -9,8 +9,9 @@ export class Cursor {
   }
 
   /**
-   * Exact up to 2^53 - 1; above it rounded, never below 2^53. NaN where the bytes end inside the number, Infinity where it is
-   * longer than 64 bits: values, not errors, because a hostile batch can hold a malformed number every few bytes.
+   * Reads a number: exact up to 2^53 - 1, above it rounded, but never below 2^53. Returns NaN if
+   * the bytes end inside the number and Infinity if it is longer than 64 bits. These are values,
+   * not errors, because a hostile batch can hold a malformed number every few bytes.
    */
   uint(): number {
     let value = 0;
@@ -20,7 +21,7 @@ export class Cursor {
       value |= (byte & 0x7f) << shift;
       if (byte < 0x80) return value;
     }
-    // What is left does not fit the 32 bits of the cheap operators above.
+    // The remaining bits do not fit into 32, which the cheap operators above are limited to.
     for (let count = 5, scale = 2 ** 28; ; count++, scale *= 128) {
       const byte = this.bytes[this.offset++];
       if (byte === undefined) return Number.NaN;
@@ -30,7 +31,7 @@ export class Cursor {
     }
   }
 
-  /** The exact value where `uint` only rounds; undefined where that is NaN or Infinity. */
+  /** Reads a number exactly, where `uint` rounds; undefined where that is NaN or Infinity. */
   bigUint(): bigint | undefined {
     const start = this.offset;
     if (!Number.isFinite(this.uint())) return undefined;

@@ -6,15 +6,18 @@ import { queryOf } from "../platform/http/parameters.ts";
 import { type Claim, parseClaim } from "./schema.ts";
 import { type UserTokens } from "./user-tokens.ts";
 
-/** Who a connection is; without `userid` somebody whom a trusted proxy let pass. `expiresAt` is the token's, in epoch ms. */
+/**
+ * Identity of a connection; without a `userid` it is anonymous, admitted by a trusted proxy.
+ * `expiresAt` is when its token expires, in epoch ms.
+ */
 export type Caller = Partial<Claim> & { expiresAt?: number };
 
-const ANYBODY: Caller = {};
+const ANONYMOUS: Caller = {};
 const WARN_EVERY_MS = 600_000;
 
 export type CallersDeps = { clients: Clients; tokens: UserTokens; clock: Clock; log: Log };
 
-/** Finds out who asks: by the claim that a trusted proxy added, or by a user token. */
+/** Identifies callers by the claim that a trusted proxy added, or by a user token. */
 export class Callers {
   readonly #clients: Clients;
   readonly #tokens: UserTokens;
@@ -29,7 +32,9 @@ export class Callers {
     this.#log = log;
   }
 
-  /** Whoever may watch. Throws 400 for a bad claim, 401 without a token where one is needed. */
+  /**
+   * Returns a caller that may watch. Throws 400 for a bad claim, 401 if a valid token is missing.
+   */
   async watcher(request: Request): Promise<Caller> {
     const isTrusted = this.#clients.isProxied(request);
     const claim = request.headers.get("x-user-claim");
@@ -37,19 +42,22 @@ export class Callers {
     if (claim !== null) this.#warn(request);
     const token = tokenOf(request);
     if (token !== undefined) return await this.#tokens.verify(token, this.#clock.epochMs());
-    // The proxy has vouched for the request.
-    if (isTrusted) return ANYBODY;
+    // The proxy has authorized the request.
+    if (isTrusted) return ANONYMOUS;
     throw new AppError("unauthorized", "missing token");
   }
 
-  /** Whoever may ping: a named user. Throws 400 without a claim, 401 without a token where one is needed. */
+  /**
+   * Returns a caller that may ping, which must be a named user. Throws 400 without a claim, 401 if
+   * a valid token is missing.
+   */
   async user(request: Request): Promise<Claim> {
     const { userid, clientid = "" } = await this.watcher(request);
     if (userid === undefined) throw new AppError("invalid", "missing X-User-Claim");
     return { userid, clientid };
   }
 
-  /** Warns of a proxy that is missing in TRUSTED_PROXIES, or of forged claims. */
+  /** Warns that a proxy is missing in TRUSTED_PROXIES, or that somebody forges claims. */
   #warn(request: Request): void {
     const nowMs = this.#clock.elapsedMs();
     if (nowMs - this.#warnedMs < WARN_EVERY_MS) return;
@@ -59,7 +67,10 @@ export class Callers {
   }
 }
 
-/** Browsers can set no header on an EventSource or a WebSocket. */
+/**
+ * Reads the token from the header or the query: browsers cannot set headers of an EventSource or a
+ * WebSocket.
+ */
 function tokenOf(request: Request): string | undefined {
   const header = request.headers.get("authorization");
   if (header !== null && /^bearer /i.test(header)) return header.slice("bearer ".length);

@@ -1,39 +1,39 @@
 export const INVISIBLE = "3";
-/** Of one user: whoever makes up client ids must not fill the memory. */
+/** Most devices of one user, so that clients that invent client ids cannot fill the memory. */
 export const DEVICES_MAX = 100;
 
-/** What a device said, as it travels between processes; `at` is epoch ms. */
+/** A device's ping or bye, as it is sent between processes; `at` is epoch ms. */
 export type Ping = {
   userid: string;
   clientid: string;
   at: number;
-  /** null: the device left */
+  /** null if the device said bye */
   status: string | null;
 };
 
-/** What is known of one device of a user. Times are epoch ms, 0 = never. */
+/** State of one device of a user. Times are epoch ms, 0 = never. */
 export type Device = {
   clientid: string;
-  /** of the newest ping or bye */
+  /** time of the newest ping or bye */
   changedAt: number;
   gone: boolean;
   pingAt: number;
   status: string;
-  /** of the newest ping that was not invisible */
+  /** time of the newest ping that was not invisible */
   seenAt: number;
   seenStatus: string;
 };
 
-/** What a watcher sees of a user; `at` is epoch ms. */
+/** A user's state as watchers see it; `at` is epoch ms. */
 export type View = {
   at: number;
   status: string;
   online: boolean;
-  /** the device that it is taken from */
+  /** device that the state is taken from */
   clientid: string;
 };
 
-/** What one ping alone says of its device. */
+/** Returns the state of a device of which only this ping is known. */
 export function deviceOf({ clientid, at, status }: Ping): Device {
   const isSeen = status !== null && status !== INVISIBLE;
   return {
@@ -47,7 +47,10 @@ export function deviceOf({ clientid, at, status }: Ping): Device {
   };
 }
 
-/** Takes over each part that is newer, so that news may come twice and in any order. True when anything was. */
+/**
+ * Merges each part of `news` that is newer, so that news may arrive twice and in any order. Returns
+ * whether anything changed.
+ */
 export function merge(device: Device, news: Device): boolean {
   let changed = false;
   if (news.changedAt > device.changedAt) {
@@ -68,13 +71,14 @@ export function merge(device: Device, news: Device): boolean {
   return changed;
 }
 
-/** Merges into a list that has each device once. When it is full the device that was heard of longest ago makes room. */
+/** Merges into a list of distinct devices; a full one loses the device that changed longest ago. */
 export function mergeInto(devices: Device[], news: Device, max: number): void {
   const known = devices.find(({ clientid }) => clientid === news.clientid);
   if (known !== undefined) merge(known, news);
   else makeRoom(devices, max).push({ ...news });
 }
 
+/** Removes the device that changed longest ago if the list is full. */
 export function makeRoom<D extends Device>(devices: D[], max: number): D[] {
   if (devices.length >= max) {
     const oldest = devices.reduce((a, b) => (b.changedAt < a.changedAt ? b : a));
@@ -83,7 +87,10 @@ export function makeRoom<D extends Device>(devices: D[], max: number): D[] {
   return devices;
 }
 
-/** What everybody sees: invisible devices are as good as gone. Undefined for a user who was never seen. */
+/**
+ * Returns what everybody sees: invisible devices count as offline. Undefined for a user who was
+ * never visible.
+ */
 export function publicView<D extends Device>(
   devices: Iterable<D>,
   isAlive: (device: D) => boolean,
@@ -104,7 +111,7 @@ export function publicView<D extends Device>(
   };
 }
 
-/** What the user's own devices see. Undefined for a user who never pinged. */
+/** Returns what the user's own devices see. Undefined for a user who never pinged. */
 export function ownView<D extends Device>(
   devices: Iterable<D>,
   isAlive: (device: D) => boolean,
@@ -122,8 +129,8 @@ export function ownView<D extends Device>(
 }
 
 /**
- * When the public view last changed, in epoch ms, as far as the devices alone tell; no earlier. Later pings of an invisible device do
- * not count: that they happen must not show.
+ * Returns the latest time, in epoch ms, at which the public view can last have changed. Pings of an
+ * invisible device after its visible state expired do not count, so that they cannot be noticed.
  */
 export function publicChangeAt<D extends Device>(
   devices: Iterable<D>,
@@ -136,7 +143,7 @@ export function publicChangeAt<D extends Device>(
   }));
 }
 
-/** The same for the own view, from which nothing hides. */
+/** Returns the same for the view of the user's own devices, which includes invisible ones. */
 export function ownChangeAt<D extends Device>(
   devices: Iterable<D>,
   isAlive: (device: D) => boolean,
@@ -168,7 +175,7 @@ function outranks(a: Device, b: Device): boolean {
   return difference > 0 || (difference === 0 && a.pingAt > b.pingAt);
 }
 
-/** active > do not disturb > away > other codes > invisible */
+/** Ranks statuses: active > do not disturb > away > other codes > invisible. */
 function rank(status: string): number {
   switch (status) {
     case "0":

@@ -8,23 +8,24 @@ import { type Device, type Ping, DEVICES_MAX, deviceOf, mergeInto } from "./devi
 const WRITE_MS = 1000;
 const STOP_MS = 1000;
 const ROWS_MAX = 5000;
-// While the database is away this many users are kept; others are then last seen when it comes back and they ping again.
+// Users buffered at most while the database is down. Pings of others are dropped, so that they are
+// recorded only when these users ping again.
 const WAITING_MAX = 200_000;
-// Whoever reads gives up long before a silent database does; what they asked would pile up in the driver.
+// Concurrent reads at most: callers give up long before a silent database does, and their queries
+// would pile up in the driver.
 const READS_MAX = 32;
-// What no one can still be resuming from.
+// Age of devices that no client can resume from any more.
 const FORGET_AFTER_S = 3600;
 
-/** Device lists by user id. */
-type Users = Map<string, Device[]>;
+type DevicesByUser = Map<string, Device[]>;
 
-/** The devices of all users in PostgreSQL, written behind by about a second. */
+/** Stores the devices of all users in PostgreSQL; writes are buffered for about a second. */
 export class LastSeen implements Service {
   readonly #sql: Sql;
   readonly #log: Log;
   readonly #ttlMs: number;
-  #waiting: Users = new Map();
-  #writing: Users = new Map();
+  #waiting: DevicesByUser = new Map();
+  #writing: DevicesByUser = new Map();
   #reads = 0;
   #written: Promise<void> | undefined;
 
@@ -40,7 +41,7 @@ export class LastSeen implements Service {
     });
   }
 
-  /** Writes the rest, if the database takes it soon. */
+  /** Writes buffered devices; gives up if the database takes longer than STOP_MS. */
   async [Symbol.asyncDispose](): Promise<void> {
     const rest = async () => {
       await this.#written;
@@ -56,14 +57,14 @@ export class LastSeen implements Service {
       this.#waiting.set(ping.userid, [deviceOf(ping)]);
   }
 
-  /** What is not yet in the database. */
+  /** Yields the user's devices that are not in the database yet. */
   *unwritten(userid: string): Generator<Device> {
     yield* this.#writing.get(userid) ?? [];
     yield* this.#waiting.get(userid) ?? [];
   }
 
-  /** Throws 503 while too many reads are under way. */
-  async load(userids: string[]): Promise<Users> {
+  /** Throws 503 while too many reads are in progress. */
+  async load(userids: string[]): Promise<DevicesByUser> {
     if (this.#reads >= READS_MAX)
       throw unavailable("presence cannot be read, try again", 2, { reason: "database" });
     this.#reads++;
@@ -74,8 +75,8 @@ export class LastSeen implements Service {
     }
   }
 
-  async #read(userids: string[]): Promise<Users> {
-    const users: Users = new Map();
+  async #read(userids: string[]): Promise<DevicesByUser> {
+    const users: DevicesByUser = new Map();
     for (const { userid, ...device } of await selectDevices(this.#sql, userids)) {
       const devices = users.get(userid);
       if (devices === undefined) users.set(userid, [device]);
@@ -84,7 +85,7 @@ export class LastSeen implements Service {
     return users;
   }
 
-  /** What fails waits on. */
+  /** Writes the buffered devices; if that fails they are buffered again. */
   async #write(): Promise<void> {
     if (this.#waiting.size === 0) return;
     this.#writing = this.#waiting;
@@ -118,7 +119,7 @@ async function writeRows(sql: Sql, rows: Row[], ttlMs: number): Promise<void> {
       to_timestamp(nullif("seenAt", 0) / 1000.0), case when "seenAt" > 0 then "seenStatus" end
     from jsonb_to_recordset(${JSON.stringify(rows)}::text::jsonb) as row (userid text, clientid text,
       "changedAt" numeric, gone boolean, "pingAt" numeric, status text, "seenAt" numeric, "seenStatus" text)
-    -- In one order everywhere, so that two processes cannot deadlock over the same rows.
+    -- Every process writes in this order, so that two cannot deadlock over the same rows.
     order by userid, clientid
     on conflict (user_id, client_id) do update set
       changed_at = greatest(known.changed_at, excluded.changed_at),
@@ -132,7 +133,11 @@ async function writeRows(sql: Sql, rows: Row[], ttlMs: number): Promise<void> {
   if (grown.size > 0) await forgetDevices(sql, [...grown], ttlMs);
 }
 
-/** Where a device was added old ones are removed, so that client ids that are made anew for each visit do not pile up. The newest and the last seen stay. */
+/**
+ * Deletes old devices of users who got a new one, so that clients that make a new client id for
+ * each visit do not fill the table. Keeps the device that changed last and the one that was visible
+ * last.
+ */
 async function forgetDevices(sql: Sql, userids: string[], ttlMs: number): Promise<void> {
   await sql`
     delete from presence_devices old using (
@@ -153,7 +158,7 @@ async function selectDevices(sql: Sql, userids: string[]): Promise<Row[]> {
     from presence_devices where user_id = any(${userids})`;
 }
 
-/** A time in epoch ms, 0 for none. */
+/** Selects a time in epoch ms, 0 for null. */
 function ms(sql: Sql, column: string) {
   return sql`coalesce(extract(epoch from ${sql(column)}) * 1000, 0)::float8`;
 }

@@ -3,14 +3,15 @@ import { type Redis } from "ioredis";
 import { type Device, type Ping, INVISIBLE, deviceOf, mergeInto } from "./device.ts";
 
 const COLLECT_MS = 5;
-// Three fields a device at most.
+// Fields kept for each user; a device has up to three.
 const FIELDS_MAX = 300;
 const KEEP_MS = 600_000;
 const KINDS = { seen: "s", hidden: "h", bye: "b" };
 
 /**
- * The devices of users who pinged lately in Redis: one hash a user. A device has a field for its newest ping, one for its newest
- * invisible ping and one for its newest bye, so that a ping is written without reading: `<kind><clientid>` = `<epoch ms> <status>`.
+ * Stores the devices of users who pinged lately in Redis, one hash per user. A device has a field
+ * for its newest visible ping, one for its newest invisible ping and one for its newest bye, so
+ * that a ping is written without reading first: `<kind><clientid>` = `<epoch ms> <status>`.
  */
 export class RedisDevices {
   readonly #redis: Redis;
@@ -24,14 +25,14 @@ export class RedisDevices {
     this.#keepMs = ttlMs + KEEP_MS;
   }
 
-  /** Written some milliseconds later; lost while Redis is away. */
+  /** Writes the ping some milliseconds later; drops it while Redis is down. */
   record(ping: Ping): void {
     if (this.#redis.status !== "ready") return;
     if (this.#waiting.length === 0) setTimeout(() => void this.#write(), COLLECT_MS);
     this.#waiting.push(ping);
   }
 
-  /** Users of whom nothing is there are left out. */
+  /** Loads devices by user id; users without any are omitted. */
   async load(userids: string[]): Promise<Map<string, Device[]>> {
     const users = new Map<string, Device[]>();
     if (this.#redis.status !== "ready") return users;
@@ -61,7 +62,7 @@ export class RedisDevices {
     for (const userid of grown) await this.#prune(this.#prefix + userid).catch(() => undefined);
   }
 
-  /** Whoever makes up client ids must not fill Redis: the oldest go. */
+  /** Deletes a user's oldest fields, so that clients that invent client ids cannot fill Redis. */
   async #prune(key: string): Promise<void> {
     const fields = await this.#redis.hlen(key);
     if (fields <= FIELDS_MAX) return;

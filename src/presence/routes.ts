@@ -138,7 +138,7 @@ async function upgrade(
   const seat = seats.take(caller, clients.network(request));
   const lastEventId = lastEventIdOf(request);
   const socket = new Socket({ presence, hub }, caller, { isMsgpack, lastEventId, seat });
-  // Empty, because Bun would agree to whatever is offered first.
+  // An empty value keeps Bun from accepting the first protocol that the client offers.
   const headers = { "sec-websocket-protocol": isMsgpack ? MSGPACK_PROTOCOL : "" };
   if (!clients.upgrade(request, socket, headers)) {
     seat.leave();
@@ -146,11 +146,14 @@ async function upgrade(
       headers: { connection: "upgrade", upgrade: "websocket" },
     });
   }
-  // For the log and the metrics: it was sent already.
+  // Bun has already sent the response; this one is for the log and the metrics.
   return new Response(null, { status: 101 });
 }
 
-/** EventSource sends the header only when it reconnects by itself; the parameter is for whoever makes a new one. */
+/**
+ * Reads the last event id from the header or the query: EventSource sends the header only when it
+ * reconnects by itself, so code that makes a new EventSource uses the parameter.
+ */
 function lastEventIdOf(request: Request): string | undefined {
   return request.headers.get("last-event-id") ?? queryOf(request).get("lastEventId") ?? undefined;
 }
@@ -161,7 +164,7 @@ function usersOf(request: Request): string[] {
 }
 
 const ACCESS =
-  "The proxy's `X-User-Claim` counts when the TCP peer is in TRUSTED_PROXIES; everybody else needs a user token as `Authorization: Bearer` or `?token=`.";
+  "`X-User-Claim` counts if the TCP peer is a proxy in TRUSTED_PROXIES; all other callers need a user token as `Authorization: Bearer` or `?token=`.";
 
 const USERS = {
   name: "users",
@@ -173,15 +176,15 @@ const USERS = {
 };
 
 const PING = {
-  summary: "A device is there",
-  description: `The status is any text; 0 is active, 1 away, 2 do not disturb, 3 invisible. Without a body it stays as it was. ${ACCESS}`,
+  summary: "Report that a device is online",
+  description: `The status is any text; 0 is active, 1 away, 2 do not disturb, 3 invisible. Without a body the status stays unchanged. ${ACCESS}`,
   requestBody: { content: { "application/json": { example: { status: "0" } } } },
-  responses: { 200: { description: "Taken" }, ...errors(400, 401, 408, 413, 429) },
+  responses: { 200: { description: "Recorded" }, ...errors(400, 401, 408, 413, 429) },
 };
 
 const SNAPSHOT = {
-  summary: "Who is there now",
-  description: `Users who were never seen are null. ${ACCESS}`,
+  summary: "Read who is online now",
+  description: `\`time\` and \`status\` are null for users who were never seen. ${ACCESS}`,
   parameters: [USERS],
   responses: {
     200: json({
@@ -199,8 +202,8 @@ const SOCKET = {
 };
 
 const TOKENS = {
-  summary: "Mint a user token",
-  description: "For a user whom your server has authenticated. `expires_at` is epoch seconds.",
+  summary: "Issue a user token",
+  description: "For a user whom your backend has authenticated. `expires_at` is epoch seconds.",
   requestBody: {
     required: true,
     content: {
@@ -216,7 +219,7 @@ const TOKENS = {
 function streamDetail(summary: string) {
   return {
     summary,
-    description: `The last state at once, then an event for each ping. \`Last-Event-ID\`, or \`?lastEventId=\`, brings what has changed since, up to ten minutes back. ${ACCESS}`,
+    description: `Sends the present state at once, then an event for each ping. With \`Last-Event-ID\`, or \`?lastEventId=\`, it begins with the changes since that event, up to ten minutes back. ${ACCESS}`,
     responses: {
       200: {
         description: "An event stream",

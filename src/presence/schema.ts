@@ -14,7 +14,7 @@ export type ClientFrame =
   | { type: "subscribe" | "unsubscribe"; userids: string[] }
   | { type: "bye" };
 
-/** The `X-User-Claim` of a forward-auth proxy. Throws 400. */
+/** Parses the `X-User-Claim` of a forward-auth proxy. Throws 400. */
 export function parseClaim(header: string): Claim {
   if (header.length > CLAIM_LENGTH_MAX)
     throw invalid(`X-User-Claim is over ${CLAIM_LENGTH_MAX} characters`);
@@ -28,14 +28,14 @@ export function claimOf(fields: Record<string, unknown>): Claim {
   };
 }
 
-/** The status in the body of a ping; undefined means the same as before. Throws 400. */
+/** Returns the status in the body of a ping; undefined means unchanged. Throws 400. */
 export function parsePing(body: Uint8Array): string | undefined {
   if (body.length === 0) return undefined;
   const fields = objectOf(parseJson(new TextDecoder().decode(body), "the body"), "the body");
   return parseStatus(fields["status"]);
 }
 
-/** What a server asks a token for. Throws 400. */
+/** Parses a backend's request for a user token. Throws 400. */
 export function parseTokenRequest(body: Uint8Array): Claim & { ttlS: number } {
   const fields = objectOf(parseJson(new TextDecoder().decode(body), "the body"), "the body");
   const ttlS = fields["ttl_s"] ?? TTL_S_DEFAULT;
@@ -44,7 +44,7 @@ export function parseTokenRequest(body: Uint8Array): Claim & { ttlS: number } {
   return { ...claimOf(fields), ttlS };
 }
 
-/** User ids, each once. Throws 400 naming the limit when there are too many. */
+/** Returns the user ids without duplicates. Throws 400 if there are none or more than `max`. */
 export function parseUserids(values: unknown[], max: number): string[] {
   if (values.length === 0) throw invalid("no users are named");
   const userids = [...new Set(values.map(parseUserid))];
@@ -56,7 +56,7 @@ export function parseUserid(value: unknown): string {
   return parseText(value, "userid", 1, ID_LENGTH_MAX);
 }
 
-/** What a WebSocket client sends, decoded. Throws 400. */
+/** Parses a decoded frame of a WebSocket client. Throws 400. */
 export function parseFrame(value: unknown): ClientFrame {
   const fields = objectOf(value, "the frame");
   const { type, users } = fields;
@@ -82,7 +82,7 @@ export function parseJson(text: string, what: string): unknown {
   }
 }
 
-/** A number counts as its decimal text. */
+/** Accepts text, and a number as its decimal text. */
 function parseStatus(value: unknown): string | undefined {
   if (value === undefined) return undefined;
   return parseText(
@@ -94,11 +94,14 @@ function parseStatus(value: unknown): string | undefined {
 }
 
 function decimal(value: number): string {
-  if (!Number.isFinite(value)) throw invalid("status is no number that can be told");
+  if (!Number.isFinite(value)) throw invalid("status must be text or a finite number");
   return value.toLocaleString("en", { useGrouping: false, maximumFractionDigits: 100 });
 }
 
-/** Whole characters without NUL: neither PostgreSQL nor UTF-8 can hold the others. */
+/**
+ * Refuses NUL, which PostgreSQL cannot store, and replaces lone surrogates, which UTF-8 cannot
+ * encode.
+ */
 function parseText(value: unknown, name: string, min: number, max: number): string {
   if (typeof value !== "string" || value.length < min || value.length > max || value.includes("\0"))
     throw invalid(`${name} must be text of ${min} to ${max} characters`);
@@ -111,7 +114,7 @@ function objectOf(value: unknown, what: string): Record<string, unknown> {
   return { ...value };
 }
 
-/** Header values come as one character a byte. */
+/** Decodes a header value, in which each character stands for one byte. */
 function utf8(header: string): string {
   try {
     return new TextDecoder("utf-8", { fatal: true }).decode(Buffer.from(header, "latin1"));

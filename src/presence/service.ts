@@ -21,9 +21,9 @@ import { type Topic } from "./watch/topic.ts";
 
 const TICK_MS = 250;
 const SHARDS = 16;
-// By then a ping of any process is in the database, if that is well.
+// Pings of every process reach PostgreSQL within this time while it is up.
 const WRITTEN_MS = 2500;
-// A clock that is set right by less than this loses nothing that the next ping does not bring.
+// Ignores smaller corrections of the clock: if a ping looks outdated, the next one makes up for it.
 const CLOCK_STEP_MS = 1000;
 const READ_TRIES = 5;
 const DEFAULT_STATUS = "0";
@@ -43,14 +43,14 @@ export type PresenceDeps = {
 /** Returns the client's network; computed only when needed. */
 type Network = () => string | undefined;
 
-/** What a snapshot tells of a user; `time` is epoch seconds. */
+/** A user's state in a snapshot; `time` is epoch seconds. */
 export type Snapshot = { time: number | null; status: string | null; online: boolean };
 
-/** Who is there: takes pings, tells subscribers and other processes. */
+/** Takes pings, and tells subscribers and other processes who is online. */
 export class Presence implements Service {
   readonly #deps: PresenceDeps;
   readonly #poll: Poll;
-  readonly #moments = new UniqueClock();
+  readonly #uniqueClock = new UniqueClock();
   #latestMs = 0;
 
   constructor(deps: PresenceDeps) {
@@ -73,12 +73,15 @@ export class Presence implements Service {
     });
   }
 
-  /** Ends the connections: every client comes back at another moment, elsewhere. Returns how many do not read that. */
+  /**
+   * Disconnects all clients with a random retry delay; returns how many are blocked and will not
+   * see it.
+   */
   disconnectAll(): number {
     return this.#deps.connections.disconnectAll();
   }
 
-  /** Writes what is not yet written. */
+  /** Writes buffered pings. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#deps.store[Symbol.asyncDispose]();
   }
@@ -107,7 +110,7 @@ export class Presence implements Service {
     return undefined;
   }
 
-  /** Users never seen are null. Throws 503 when that cannot be known. */
+  /** Returns the state of each user. Throws 503 if the stores cannot be read. */
   async snapshot(caller: Caller, userids: string[]): Promise<Record<string, Snapshot>> {
     const { hub, clock, ttlMs } = this.#deps;
     await this.#poll.refresh(userids);
@@ -126,7 +129,7 @@ export class Presence implements Service {
     return Object.fromEntries(entries);
   }
 
-  /** Begins to watch prepared topics; `lastEventId` is where the client was. */
+  /** Starts watching prepared topics; a client that resumes gives its `lastEventId`. */
   watch(subscriber: Subscriber, topics: Topic[], lastEventId: string | undefined): void {
     const { hub, clock } = this.#deps;
     const since =
@@ -168,13 +171,15 @@ export class Presence implements Service {
 
   async #pingStored(claim: Claim, status: string | undefined): Promise<void> {
     const { device, isRead } = await this.#stored(claim);
-    // An invisible user must not be shown because it cannot be known that they are.
+    // The default status could show a user who is invisible.
     if (status === undefined && device === undefined && !isRead)
-      throw unavailable("the status before is not known, send one", 2, { reason: "database" });
+      throw unavailable("the previous status is unknown, send one", 2, { reason: "database" });
     this.#tell(claim, status ?? (device?.pingAt ? device.status : DEFAULT_STATUS), device);
   }
 
-  /** The device as it is known; unless `isRead` there may be more to know. */
+  /**
+   * Returns the device's known state; without `isRead` no store answered and it may be outdated.
+   */
   async #stored({ userid, clientid }: Claim): Promise<{ device?: Device; isRead: boolean }> {
     const { hub, store } = this.#deps;
     const ofClient = (devices: readonly Device[] = []) =>
@@ -187,7 +192,7 @@ export class Presence implements Service {
     return { isRead, ...(device !== undefined && { device }) };
   }
 
-  /** Whether the wall clock was set back, so that what is stored may be later than now. */
+  /** Returns whether the wall clock was set back, so that stored times may be later than now. */
   #wasSetBack(): boolean {
     const nowMs = this.#deps.clock.epochMs();
     this.#latestMs = Math.max(this.#latestMs, nowMs);
@@ -203,10 +208,12 @@ export class Presence implements Service {
     metrics.presencePings.inc();
   }
 
-  /** Later than all that is known of the device, also when another process's clock is ahead. */
+  /**
+   * Returns a time later than any known of the device, even if another process's clock is ahead.
+   */
   #timeOf(userid: string, clientid: string, known: Device | undefined): number {
     const { clock, store, hub } = this.#deps;
-    let at = this.#moments.next(clock.epochMs());
+    let at = this.#uniqueClock.next(clock.epochMs());
     const devices = [...store.heard(userid), ...(hub.find(userid)?.devices ?? [])];
     if (known !== undefined) devices.push(known);
     for (const device of devices)
@@ -214,7 +221,10 @@ export class Presence implements Service {
     return at;
   }
 
-  /** Twice: what other processes took while the bus was away reaches the database a little later. */
+  /**
+   * Reads all watched users again, twice: pings that other processes took while the bus was down
+   * reach the database a little later.
+   */
   #resync(signal: AbortSignal): void {
     const { hub, log } = this.#deps;
     for (const afterMs of [0, WRITTEN_MS])
@@ -236,9 +246,9 @@ export class Presence implements Service {
   }
 }
 
-/** Tells pings of one millisecond apart, by microseconds: event ids are made of them. */
+/** Gives pings of one millisecond different microseconds, because event ids are made of them. */
 class UniqueClock {
-  // Other processes begin elsewhere.
+  // Random, so that two processes rarely give the same time.
   readonly #first = Math.floor(Math.random() * 500);
   #ms = 0;
   #count = 0;

@@ -18,7 +18,7 @@ import { Presence } from "./service.ts";
 import { DeviceStore } from "./store.ts";
 import { UserTokens } from "./user-tokens.ts";
 
-export type PresenceDeps = {
+export type PresenceSliceDeps = {
   config: Config;
   sql: Sql;
   log: Log;
@@ -31,7 +31,7 @@ export type PresenceDeps = {
 };
 
 /** Builds the services and routes of presence. */
-export function buildPresence(deps: PresenceDeps) {
+export function buildPresence(deps: PresenceSliceDeps) {
   const { config, sql, log, open, clock = SYSTEM_CLOCK, metrics, clients, limit } = deps;
   const { presenceTtlMs: ttlMs, redis: named } = config;
   const { bus, redis } = open;
@@ -43,7 +43,7 @@ export function buildPresence(deps: PresenceDeps) {
   const hub = new Hub({ load, clock, ttlMs, metrics });
   const connections = new Connections(clock);
   const seats = new Seats(config.presenceBounds, metrics);
-  // While no store answers, presence goes on: whoever asks may be known.
+  // While no store answers every user counts as known, so that presence goes on.
   const isKnown = async (userid: string) => {
     const { users, isRead } = await store.load([userid]);
     return !isRead || users.has(userid);

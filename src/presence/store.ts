@@ -6,13 +6,14 @@ import { type Device, type Ping, DEVICES_MAX, deviceOf, mergeInto } from "./devi
 import { type LastSeen } from "./last-seen.ts";
 import { type RedisDevices } from "./redis-devices.ts";
 
-// Longer than what another process has heard takes to reach the database.
+// Longer than a ping that another process took needs to reach the database.
 const RECENT_MS = 5000;
-// Of the second in which everybody is to know of an expiry.
+// Budget for reading the stores: an expiry must be announced within 1 s.
 const LOAD_MS = 400;
+// Time that the other store gets once one has answered.
 const GRACE_MS = 100;
 
-/** `isRead`: a store answered; without, there is only what this process heard lately. */
+/** Devices by user id; without `isRead` no store answered, and only recent pings are included. */
 export type Known = { users: Map<string, Device[]>; isRead: boolean };
 
 export type DeviceStoreDeps = {
@@ -24,7 +25,10 @@ export type DeviceStoreDeps = {
   log: Log;
 };
 
-/** What is known of any user's devices: Redis and PostgreSQL, and before it got there what this process has heard. */
+/**
+ * Stores devices in PostgreSQL and Redis, and reads them from both. Pings that may not have got
+ * there yet are kept in memory for some seconds.
+ */
 export class DeviceStore implements Service {
   readonly #deps: DeviceStoreDeps;
   #recent = new Map<string, Device[]>();
@@ -43,7 +47,7 @@ export class DeviceStore implements Service {
     await this.#deps.lastSeen[Symbol.asyncDispose]();
   }
 
-  /** To be called some times a second: forgets what has reached the stores. */
+  /** Must be called several times a second: forgets pings that have reached the stores. */
   tick(): void {
     const nowMs = this.#deps.clock.elapsedMs();
     if (nowMs - this.#turnedMs < RECENT_MS) return;
@@ -52,27 +56,27 @@ export class DeviceStore implements Service {
     this.#turnedMs = nowMs;
   }
 
-  /** A device of this process's own. */
+  /** Stores a ping that this process took. */
   record(ping: Ping): void {
     this.#deps.lastSeen.record(ping);
     this.#deps.redis?.record(ping);
     this.hear(ping);
   }
 
-  /** A device of any process. */
+  /** Remembers a ping that any process took. */
   hear(ping: Ping): void {
     const known = this.#recent.get(ping.userid);
     if (known === undefined) this.#recent.set(ping.userid, [deviceOf(ping)]);
     else mergeInto(known, deviceOf(ping), DEVICES_MAX);
   }
 
-  /** What was heard of the user in the last seconds. */
+  /** Yields the user's devices by the pings of the last seconds. */
   *heard(userid: string): Generator<Device> {
     yield* this.#older.get(userid) ?? [];
     yield* this.#recent.get(userid) ?? [];
   }
 
-  /** What is known of users within LOAD_MS; a user of whom nothing is known is left out. */
+  /** Loads users' devices within LOAD_MS; users without any are omitted. */
   async load(userids: string[]): Promise<Known> {
     const { lastSeen, redis, isRedisCurrent, log } = this.#deps;
     const answers: Map<string, Device[]>[] = [];
@@ -85,7 +89,6 @@ export class DeviceStore implements Service {
         warnRarely(log, { err: error }, "presence not read");
       }
     });
-    // What one store knows does not wait long for the other.
     const first = Promise.race([...asking, Bun.sleep(LOAD_MS)]);
     await Promise.race([
       Promise.all(asking),

@@ -5,10 +5,10 @@ import { type Caller } from "./caller.ts";
 import { type Claim, claimOf } from "./schema.ts";
 
 const ALGORITHM = "HS256";
-// Keeps other tokens that are signed with the same secret from counting here.
+// Keeps other tokens that are signed with the same secret from being accepted here.
 const AUDIENCE = "floodgate:presence";
 
-/** Tokens that name a user and their device: JWTs with `sub`, `clientid`, `aud` and `exp`. */
+/** Signs and verifies user tokens: JWTs with `sub`, `clientid`, `aud` and `exp`. */
 export class UserTokens {
   readonly #keys: Uint8Array[];
 
@@ -29,7 +29,7 @@ export class UserTokens {
       .sign(key);
   }
 
-  /** Throws 401. */
+  /** Returns the caller that the token names. Throws 401. */
   async verify(token: string, nowMs: number): Promise<Caller> {
     for (const key of this.#keys) {
       const caller = await verifyWith(key, token, nowMs);
@@ -39,7 +39,7 @@ export class UserTokens {
   }
 }
 
-/** Undefined when another key may have signed it. */
+/** Returns undefined if another key may have signed the token. Throws 401 if it has expired. */
 async function verifyWith(
   key: Uint8Array,
   token: string,

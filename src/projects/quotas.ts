@@ -13,7 +13,7 @@ const STOP_MS = 500;
 const DAY_MS = 86_400_000;
 /** Kinds of records whose size clients choose. */
 const COUNTED = new Set<Kind>(["batch", "chunk", "session"]);
-// A quota can be raised meanwhile.
+// Clients must not wait longer, because the quota may be raised meanwhile.
 const RETRY_AFTER_S_MAX = 3600;
 
 export type QuotasDeps = {
@@ -25,29 +25,31 @@ export type QuotasDeps = {
 };
 
 /**
- * How many bytes of batches, images and session starts may be stored for a project on one UTC day. They are counted once they are durable, in memory,
- * and summed up with the other processes in PostgreSQL every second, so a project may get what a second and the open segments hold beyond it.
+ * Limits the bytes of batches, images and session starts that are stored for a project on one UTC
+ * day. Bytes are counted in memory once they are durable, and added up with other processes in
+ * PostgreSQL every second. So a project may exceed its quota by the bytes of a second and of open
+ * segments.
  */
 export class Quotas implements Service {
   readonly #deps: QuotasDeps;
   readonly #default: number | undefined;
   /** days since the epoch */
   #day = 0;
-  /** of all processes, by project */
+  /** bytes that all processes stored on this day, by project */
   #used = new Map<number, number>();
-  /** what PostgreSQL does not know yet */
+  /** the part of `#used` that is not in PostgreSQL yet */
   #unwritten = new Map<number, number>();
   #syncing: Promise<void> | undefined;
 
-  /** `bytesPerDay` is of projects that have no quota of their own; undefined is none. */
+  /** `bytesPerDay` applies to projects without a quota of their own; undefined is unlimited. */
   constructor(deps: QuotasDeps, bytesPerDay: number | undefined) {
     this.#deps = deps;
     this.#default = bytesPerDay;
   }
 
   /**
-   * Reads what was used today, now and from then on. Throws when the first reading fails. The
-   * projects must be known: one of them may have a quota.
+   * Reads today's usage now and repeatedly from then on. Throws if the first read fails. The
+   * projects must be known before, because one of them may have a quota.
    */
   async start(signal: AbortSignal): Promise<void> {
     await this.#sync();
@@ -56,7 +58,7 @@ export class Quotas implements Service {
     });
   }
 
-  /** Writes what was counted last, unless the database is away. */
+  /** Writes the last counts; gives up if the database takes longer than STOP_MS. */
   async [Symbol.asyncDispose](): Promise<void> {
     const rest = async () => {
       await this.#syncing;
@@ -77,7 +79,7 @@ export class Quotas implements Service {
     throw limited("the project has used up its bytes of today (UTC)", seconds);
   }
 
-  /** Counts what is durable now. */
+  /** Counts the records of a stored segment. */
   count({ entries }: Pick<Segment, "entries">): void {
     this.#turn();
     for (const { kind, projectId, length } of entries) {
@@ -99,7 +101,7 @@ export class Quotas implements Service {
     );
   }
 
-  /** A new day begins with nothing: what is not written of the last one matters no more. */
+  /** Resets the counts on a new day; unwritten bytes of the last day no longer matter. */
   #turn(): void {
     const day = Math.floor(this.#deps.clock.epochMs() / DAY_MS);
     if (day === this.#day) return;
@@ -126,7 +128,7 @@ export class Quotas implements Service {
       for (const [projectId, bytes] of this.#unwritten) add(used, projectId, bytes);
       this.#used = used;
     } catch (error) {
-      // If it was written after all, these bytes of a second count twice.
+      // If the statement was committed after all, these bytes of a second count twice.
       if (this.#day === day)
         for (const [projectId, bytes] of written) add(this.#unwritten, projectId, bytes);
       throw error;
@@ -134,7 +136,7 @@ export class Quotas implements Service {
   }
 }
 
-/** What all processes have stored on the day, by project, with what is added to it. */
+/** Adds bytes to the day's usage; returns what all processes have stored, by project. */
 async function addUsage(
   sql: Sql,
   day: string,
@@ -145,7 +147,7 @@ async function addUsage(
       insert into project_usage (day, project_id, bytes)
       select ${day}::text::date, project_id, bytes
       from unnest(${[...bytes.keys()]}::integer[], ${[...bytes.values()]}::bigint[]) as more (project_id, bytes)
-      -- In one order everywhere, so that two processes cannot deadlock.
+      -- Every process writes in this order, so that two cannot deadlock.
       order by project_id
       on conflict (day, project_id) do update set bytes = project_usage.bytes + excluded.bytes
       returning project_id, bytes

@@ -10,13 +10,13 @@ const REFRESH_MS = 2000;
 const KEY_LENGTH = 20;
 const KEY_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
 
-export type Platform = "ios" | "android" | "web";
+export type ProjectPlatform = "ios" | "android" | "web";
 
 export type Project = {
   id: number;
   name: string;
   projectKey: string;
-  platform: Platform;
+  platform: ProjectPlatform;
   active: boolean;
   /** percent of users whose sessions are recorded */
   sampleRate: number;
@@ -26,7 +26,7 @@ export type Project = {
   dailyBytesMax: number | null;
 };
 
-export type NewProject = { name: string; platform: Platform; id?: number; key?: string };
+export type NewProject = { name: string; platform: ProjectPlatform; id?: number; key?: string };
 export type ProjectChange = Partial<
   Pick<Project, "active" | "sampleRate" | "beaconBytesMax" | "dailyBytesMax">
 >;
@@ -52,7 +52,10 @@ export function describeProject({ id, name, platform, projectKey, ...settings }:
 
 type Known = { byId: Map<number, Project>; byKey: Map<string, Project> };
 
-/** All projects. No request waits for the database; a change reaches every process within REFRESH_MS. */
+/**
+ * Keeps all projects in memory, so that no request waits for the database. A change reaches every
+ * process within REFRESH_MS.
+ */
 export class Projects implements Service {
   readonly #deps: ProjectsDeps;
   readonly #known: Snapshot<Known>;
@@ -68,7 +71,7 @@ export class Projects implements Service {
     });
   }
 
-  /** Reads the projects now and from then on. */
+  /** Reads the projects now and repeatedly from then on. */
   async start(signal: AbortSignal): Promise<void> {
     await this.#known.start(signal);
   }
@@ -81,7 +84,7 @@ export class Projects implements Service {
     return this.#known.value.byId.get(id);
   }
 
-  /** One that is not known yet may have been made a moment ago: the database is asked. */
+  /** Finds a project; asks the database for an unknown one, which may have just been created. */
   async find(by: { id: number } | { key: string }): Promise<Project | undefined> {
     const look = () => ("id" in by ? this.get(by.id) : this.#known.value.byKey.get(by.key));
     const found = look();
@@ -90,7 +93,10 @@ export class Projects implements Service {
     return look();
   }
 
-  /** The project that an SDK names by its encoded number or its key. Throws 403 when it names none, 422 and 404 when there is none such. */
+  /**
+   * Returns the project that an SDK names by its encoded number or its key. Throws 403 if neither
+   * is given, 422 if the number cannot be decoded, 404 if there is no such project.
+   */
   async identify({
     projectID,
     projectKey,
@@ -131,7 +137,8 @@ export class Projects implements Service {
         beaconBytesMax: null,
         dailyBytesMax: null,
       };
-      // While the database is rebuilt an older one may come back with that id: another id does as well if none was asked for.
+      // A rebuild of the database may just have restored an older project with this id: tries
+      // another id, unless one was asked for.
       if (await this.#store(project)) return project;
     }
   }
@@ -140,17 +147,21 @@ export class Projects implements Service {
     const project = (await this.list()).find((one) => one.id === id);
     if (project === undefined) throw new UsageError(`there is no project ${id}`);
     const changed = { ...project, ...change };
-    if (!(await this.#store(changed))) throw new UsageError(`project ${id} is another one now`);
+    if (!(await this.#store(changed)))
+      throw new UsageError(`an older project ${id} was restored meanwhile`);
     return changed;
   }
 
-  /** Through the commit log like everything: the segments can rebuild the database. False when an older project has the id or the key. */
+  /**
+   * Writes the project through the commit log, so that segments can rebuild the database. Returns
+   * false if an older project has the id or the key.
+   */
   async #store(project: Project): Promise<boolean> {
     const { sql, commitLog } = this.#deps;
     const { id, projectKey } = project;
     const [last] = await sql<{ changedAt: Date }[]>`
       select changed_at as "changedAt" from projects where id = ${id}`;
-    // The newest change counts, whatever the clock did since the last one.
+    // Later than the last change, even if the clock was set back: the newest change counts.
     const now = new Date(Math.max(Date.now(), (last?.changedAt.getTime() ?? 0) + 1)).toISOString();
     const row = {
       id,
@@ -161,7 +172,7 @@ export class Projects implements Service {
       sample_rate: project.sampleRate,
       beacon_bytes_max: project.beaconBytesMax,
       daily_bytes_max: project.dailyBytesMax,
-      // Of a change only the second one counts.
+      // A change of an existing project uses `changed_at` alone.
       created_at: now,
       changed_at: now,
     };

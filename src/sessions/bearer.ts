@@ -3,7 +3,10 @@ import { type SessionToken, type Tokens } from "./token.ts";
 
 const LATE_MAX_MS = 30 * 86_400_000;
 
-/** The session token of a data request. Throws 401 in the words that clients know; with `late` an expired token of the last 30 days passes. */
+/**
+ * Returns the session token of a data request. Throws 401 with the texts that clients know; with
+ * `late` it accepts a token that expired in the last 30 days.
+ */
 export function bearer(
   request: Request,
   tokens: Tokens,

@@ -2,10 +2,12 @@ import { open, type CityResponse, type Reader } from "maxmind";
 
 import { UsageError } from "../platform/errors.ts";
 
-/** `country` is an ISO 3166-1 code, "UN" where unknown; `state` and `city` are English names or empty. */
+/** `country` is an ISO 3166-1 code or "UN" if unknown; `state` and `city` are English or empty. */
 export type Place = { country: string; state: string; city: string };
 
-/** Where an address is, by a city database in MaxMind's format. The file is read once, at start. */
+/**
+ * Looks up IP addresses in a city database of MaxMind's format. The file is read once, at start.
+ */
 export class Geo {
   readonly #cities: Reader<CityResponse> | undefined;
 
@@ -13,7 +15,10 @@ export class Geo {
     this.#cities = cities;
   }
 
-  /** Without a path every place is unknown. Throws when the file cannot be read or is no MaxMind database. */
+  /**
+   * Opens the database; without a path every place is unknown. Throws if the file cannot be read or
+   * is not a MaxMind database.
+   */
   static async open(path: string | undefined): Promise<Geo> {
     if (path === undefined) return new Geo(undefined);
     try {
@@ -23,7 +28,10 @@ export class Geo {
     }
   }
 
-  /** Unknown for what is no address, and for a damaged record: neither may fail the start of a session. */
+  /**
+   * Returns the place of an address. It is unknown for an invalid address or a damaged record:
+   * neither may fail the start of a session.
+   */
   lookup(address: string): Place {
     try {
       const found = this.#cities?.get(address);

@@ -1,13 +1,13 @@
 import { type Sql } from "../platform/database/database.ts";
 import { AppError } from "../platform/errors.ts";
 
-// JavaScript writes other years in a way that PostgreSQL does not read.
+// JavaScript formats years outside these bounds in a way that PostgreSQL cannot parse.
 const TIME_MIN_MS = Date.parse("0001-01-01");
 const TIME_MAX_MS = Date.UTC(10_000, 0);
 
 export type SessionFilter = {
   projectId: number;
-  /** inclusive and exclusive bounds of the start */
+  /** bounds of the start: `from` is inclusive, `to` exclusive */
   from?: string;
   to?: string;
   userUUID?: string;
@@ -19,7 +19,7 @@ export type SessionFilter = {
 
 export type SessionRow = { sessionID: string; startedAt: Date } & Record<string, unknown>;
 
-/** Newest first. `nextCursor` is null on the last page. */
+/** Lists sessions, newest first. `nextCursor` is null on the last page. */
 export async function listSessions(sql: Sql, filter: SessionFilter) {
   const after = filter.cursor === undefined ? undefined : parseCursor(filter.cursor);
   const sessions = await sql<SessionRow[]>`
@@ -47,7 +47,10 @@ export async function getSession(sql: Sql, id: bigint): Promise<SessionRow> {
   return session;
 }
 
-/** Session ids are decimal text: JSON numbers are too small for them. Throws 404 for what is none. */
+/**
+ * Parses a session id, which is decimal text because a JSON number cannot hold it. Throws 404 for
+ * any other text.
+ */
 export function parseSessionId(text: string): bigint {
   if (!/^\d{1,19}$/.test(text) || BigInt(text) >= 2n ** 63n)
     throw new AppError("not_found", "session not found");

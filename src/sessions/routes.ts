@@ -46,7 +46,7 @@ export function startRoutes({ sessions, clients, inflight, jsonBytesMax }: Start
     .post("/v1/mobile/start", ({ request }) => mobile(request), {
       parse: "none",
       detail: startDetail(
-        "Start a session, as today's SDKs do",
+        "Start a session (current SDKs)",
         MOBILE_EXAMPLE,
         400,
         403,
@@ -62,7 +62,7 @@ export function startRoutes({ sessions, clients, inflight, jsonBytesMax }: Start
 
 export type SessionRoutesDeps = {
   sql: Sql;
-  /** What is stored of a session. */
+  /** Returns a summary of the batches and images that are stored of a session. */
   contents: (sessionId: bigint) => Promise<{ batches: object; images: number }>;
 };
 
@@ -87,12 +87,14 @@ export function sessionRoutes({ sql, contents }: SessionRoutesDeps) {
         userID: t.Optional(text("userID", 255)),
         device: t.Optional(
           text("device", 255, {
-            description: "the device as it is listed",
+            description: "`userDevice` as it is listed",
             examples: ["iPhone 14 Pro"],
           }),
         ),
         limit: integer("limit", 1, 1000, { default: 100 }),
-        cursor: t.Optional(text("cursor", 64, { description: "`nextCursor` of the page before" })),
+        cursor: t.Optional(
+          text("cursor", 64, { description: "`nextCursor` of the previous page" }),
+        ),
       }),
       detail: {
         summary: "List a project's sessions, newest first",
@@ -110,7 +112,7 @@ export function sessionRoutes({ sql, contents }: SessionRoutesDeps) {
       },
       {
         detail: {
-          summary: "One session and what is stored of it",
+          summary: "Read a session, with a summary of its batches and images",
           responses: {
             200: json({ ...SESSION_EXAMPLE, batches: { count: 1 }, images: 0 }),
             ...errors(403, 404, 503),
@@ -120,7 +122,7 @@ export function sessionRoutes({ sql, contents }: SessionRoutesDeps) {
     );
 }
 
-/** What is over the limit counts as unreadable here, as SDKs know it. */
+/** Reads a body. Throws 400 instead of 413 if it is over the limit, because SDKs expect that. */
 async function readJson(
   request: Request,
   bytesMax: number,

@@ -12,8 +12,8 @@ export type Draw = {
 };
 
 /**
- * Whether this device is recorded. The draw holds for a project, a user and a UTC day: a client that retries a refused start
- * would otherwise be let in sooner or later, whatever the rate.
+ * Returns whether the device is recorded. The result stays the same for a project, a user and a UTC
+ * day: otherwise a client that retries a refused start would be admitted sooner or later.
  */
 export function isSampled({ projectId, rate, userUUID, address, userAgent, now }: Draw): boolean {
   const day = Math.floor(now / DAY_MS);

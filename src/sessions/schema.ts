@@ -7,7 +7,7 @@ const TEXT_MAX = 255;
 const PERFORMANCE_BYTES_MAX = 16 * 1024;
 const PERFORMANCE_DEPTH_MAX = 100;
 
-/** What a mobile SDK sends to start a session; unknown fields are ignored. */
+/** Request of a mobile SDK to start a session; unknown fields are ignored. */
 export type StartRequest = {
   projectID: number | undefined;
   projectKey: string | undefined;
@@ -32,7 +32,10 @@ export type StartRequest = {
   isPerformanceDropped: boolean;
 };
 
-/** Lenient where SDKs differ: numbers are rounded and clamped, null is absent. Throws 400 for what is no JSON object or has a field of another type. */
+/**
+ * Parses a start request. It is lenient where SDKs differ: numbers are rounded and clamped, null
+ * counts as absent. Throws 400 if the body is not a JSON object or a field has the wrong type.
+ */
 export function parseStartRequest(body: Uint8Array): StartRequest {
   const fields = parseJson(body);
   const text = (name: string, max = TEXT_MAX) => {

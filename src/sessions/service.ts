@@ -19,20 +19,20 @@ import { readUserAgent } from "./user-agent.ts";
 
 const SESSION_MAX_MS = 7_200_000;
 const SESSIONS_CACHED_MAX = 200_000;
-// What its start recorded may be restored any time.
+// Short, because a rebuild of the database may restore an unknown session at any time.
 const UNKNOWN_CACHED_MS = 1000;
 const TRACKER_VERSION_MIN = "1.0.9";
 const TRACKER_VERSION = /^v?\d{1,9}(\.\d{1,9}){0,2}$/;
-// A client's clock is believed within these bounds.
+// A client's clock is trusted within these bounds.
 const CLOCK_BEHIND_MAX_MS = 30 * 86_400_000;
 const CLOCK_AHEAD_MAX_MS = 86_400_000;
 
-/** What the data routes need of a session, kept in memory after its first batch. */
+/** Part of a session that the data routes need, kept in memory after its first batch. */
 export type KnownSession = {
-  /** 0: of no known project */
+  /** 0 if the project is unknown */
   projectId: number;
   recorded: boolean;
-  /** false: the token is ours, but there is no row */
+  /** false if there is no row for the session of a valid token */
   stored: boolean;
 };
 
@@ -43,7 +43,7 @@ export type StartContext = {
   userAgent: string | null;
 };
 
-/** What differs between the documented `/v1/ios` and today's `/v1/mobile` contract. */
+/** Differences between the documented contract `/v1/ios` and `/v1/mobile` of current SDKs. */
 export type StartRules = { minVersion: boolean; sampledOut: (rate: number) => string };
 
 export const IOS_RULES: StartRules = { minVersion: false, sampledOut: () => "cancel" };
@@ -60,7 +60,7 @@ export type SessionsDeps = {
   ids: SessionIds;
   clock: Clock;
   geo: Geo;
-  /** The most used image names of a project. */
+  /** Lists the most used image names of a project. */
   imageNames: (projectId: number) => Promise<string[]>;
   rateLimits: RateLimits;
   quotas: Quotas;
@@ -79,7 +79,7 @@ export class Sessions {
     this.#options = options;
     this.#known = new LRUCache({
       max: SESSIONS_CACHED_MAX,
-      // What is set meanwhile ends the wait of nobody.
+      // Setting an entry must not abort requests that wait for its fetch.
       ignoreFetchAbort: true,
       fetchMethod: async (...[id, , { options: entry }]) => {
         const known = await selectKnown(deps.sql, id);
@@ -89,7 +89,10 @@ export class Sessions {
     });
   }
 
-  /** From memory, or the database the first time, and every second while nothing is known of it. */
+  /**
+   * Returns a session from memory. Reads the database the first time, and each second while the
+   * session's project is unknown.
+   */
   async find(id: bigint): Promise<KnownSession> {
     return this.#known.get(id) ?? (await this.#known.forceFetch(id));
   }
@@ -110,7 +113,10 @@ export class Sessions {
     return session;
   }
 
-  /** Makes the row that a session of ours lacks; await the result before you acknowledge anything of it. */
+  /**
+   * Creates the row of a session that has a valid token but no row. Await the result before
+   * acknowledging data of the session.
+   */
   async adopt(id: bigint): Promise<void> {
     const row = {
       id: String(id),
@@ -126,7 +132,7 @@ export class Sessions {
     this.#known.set(id, unknown, { ttl: UNKNOWN_CACHED_MS });
   }
 
-  /** The largest body in bytes that a session's project takes. */
+  /** Returns the largest batch, in bytes, that the project accepts. */
   beaconBytesMax(projectId: number): number {
     return this.#deps.projects.get(projectId)?.beaconBytesMax ?? this.#options.beaconBytesMax;
   }
@@ -178,7 +184,7 @@ export class Sessions {
     return project;
   }
 
-  /** A live token of the same project goes on, without another draw for sampling. */
+  /** Resumes the session of a valid token of the same project, without sampling it again. */
   async #resume(token: string | undefined, project: Project) {
     const given =
       token === undefined ? undefined : this.#deps.tokens.verify(token, this.#deps.clock.epochMs());
@@ -214,7 +220,7 @@ export class Sessions {
     const agent = readUserAgent(context.userAgent);
     if (agent === undefined) throw new AppError("forbidden", "the user agent is not accepted");
 
-    // Counted only here: a resumed start, or one that is not recorded, makes no row.
+    // Counted only here, because a start that is resumed or refused makes no row.
     this.#deps.rateLimits.rows.starts.take(context.network);
     const id = ids.next();
     const isIos = (request.platform ?? "ios") === "ios";
@@ -223,7 +229,7 @@ export class Sessions {
       id: String(id),
       project_id: project.id,
       recorded: !request.doNotRecord,
-      started_at: iso(believable(request.timestamp, now)),
+      started_at: iso(plausible(request.timestamp, now)),
       platform: isIos ? "ios" : "android",
       tracker_version: request.trackerVersion ?? null,
       rev_id: request.revID ?? null,
@@ -261,12 +267,12 @@ async function selectKnown(sql: Sql, id: bigint): Promise<KnownSession> {
 
 function isSupported(version: string): boolean {
   const [release = ""] = version.split("-");
-  // Asked first, because coerce finds a version inside any text.
+  // Tests the pattern first, because `coerce` finds a version inside any text.
   const parsed = TRACKER_VERSION.test(release) ? semver.coerce(release) : null;
   return parsed !== null && semver.gte(parsed, TRACKER_VERSION_MIN);
 }
 
-function believable(timestamp: number | undefined, now: number): number {
+function plausible(timestamp: number | undefined, now: number): number {
   return timestamp !== undefined &&
     timestamp > now - CLOCK_BEHIND_MAX_MS &&
     timestamp < now + CLOCK_AHEAD_MAX_MS
@@ -274,7 +280,9 @@ function believable(timestamp: number | undefined, now: number): number {
     : now;
 }
 
-/** The canonical form of a UUID in any of the forms that clients use, or undefined. */
+/**
+ * Returns the canonical form of a UUID in any form that clients use; undefined if it is not one.
+ */
 function canonicalUuid(value: string | undefined): string | undefined {
   const hex = value?.match(
     /^(?:urn:uuid:)?\{?([0-9a-f]{8})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{12})\}?$/i,

@@ -1,26 +1,32 @@
-/** 2019-02-12T19:33:20Z, from which OpenReplay session ids count milliseconds. */
+/** OpenReplay session ids count milliseconds from 2019-02-12T19:33:20Z. */
 const EPOCH = 1_550_000_000_000;
-/** The format has 40 bits for the time. The highest would be the sign of PostgreSQL's bigint, so ids end in July 2036. */
+/**
+ * Largest time of an id. The format has 40 bits for it, but the highest one would be the sign of
+ * PostgreSQL's bigint, so ids end in July 2036.
+ */
 const ELAPSED_MAX = 2 ** 39 - 1;
 const SEQUENCE_MAX = 0xff;
 const WORKER_MAX = 0xffff;
 
-/** Issues session ids as OpenReplay lays them out: milliseconds, 16 bits of worker, 8 bits of sequence. */
+/** Issues session ids in OpenReplay's layout: milliseconds, 16-bit worker id, 8-bit sequence. */
 export class SessionIds {
   readonly #worker: () => number;
   readonly #now: () => number;
   #elapsed = 0;
   #sequence = 0;
 
-  /** `worker` gives 0 up to 65535, which no other process has at that moment, or throws. */
+  /**
+   * `worker` returns a worker id from 0 to 65535 that no other process has just then, or throws.
+   */
   constructor(worker: () => number, now: () => number = Date.now) {
     this.#worker = worker;
     this.#now = now;
   }
 
   /**
-   * Greater than every id before it: when the clock stands still or goes back, ids go on from the last one and run ahead of the
-   * clock after 256 in a millisecond. Throws a RangeError when the clock is outside what the format holds.
+   * Returns an id greater than all before it. If the clock stands still or goes back, ids continue
+   * from the last one; after 256 in a millisecond they run ahead of the clock. Throws RangeError if
+   * the time does not fit the format.
    */
   next(): bigint {
     const worker = this.#worker();
@@ -36,7 +42,7 @@ export class SessionIds {
   }
 }
 
-/** Epoch milliseconds at which the id was issued. */
+/** Returns the epoch milliseconds at which the id was issued. */
 export function timeOf(sessionId: bigint): number {
   return Number(sessionId >> 24n) + EPOCH;
 }

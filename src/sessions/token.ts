@@ -6,7 +6,7 @@ import { LRUCache } from "lru-cache";
 export type Claims = { sessionId: bigint; delay: number; expiresAt: number };
 export type SessionToken = Claims & { kind: "valid" | "just_expired" | "expired" };
 
-/** These bound a token to 83 characters. */
+/** These patterns bound a token to 83 characters. */
 const FIELDS = /^[0-9a-z]{1,13}\.-?[0-9a-z]{1,11}\.[0-9a-z]{1,11}$/;
 const SIGNATURE = /^[1-9A-HJ-NP-Za-km-z]{32,44}$/;
 const SESSION_ID_MAX = 2n ** 63n - 1n;
@@ -14,14 +14,20 @@ const SESSION_ID_MAX = 2n ** 63n - 1n;
 const VERIFIED_MAX = 20_000;
 const JUST_EXPIRED_MS = 30_000;
 
-/** Session tokens as OpenReplay writes them: session id, delay and expiry in base36, then their HMAC-SHA256 in base58. */
+/**
+ * Signs and verifies session tokens in OpenReplay's format: session id, delay and expiry in base36,
+ * then their HMAC-SHA256 in base58.
+ */
 export class Tokens {
   readonly #signer: Bun.CryptoHasher;
   readonly #hashers: Bun.CryptoHasher[];
   /** Claims of tokens whose signature was right: an SDK sends the same one with every batch. */
   readonly #verified = new LRUCache<string, Claims>({ max: VERIFIED_MAX });
 
-  /** The first secret signs, all of them verify, so a secret can be replaced without ending sessions. */
+  /**
+   * Signs with the first secret and verifies with all of them, so that a secret can be replaced
+   * without ending sessions.
+   */
   constructor(secrets: readonly string[]) {
     const [first] = secrets;
     if (!first || secrets.includes("")) throw new Error("A token secret is missing or empty.");
@@ -34,7 +40,10 @@ export class Tokens {
     return `${fields}.${base58.encode(hmac(this.#signer, fields))}`;
   }
 
-  /** Undefined for whatever no secret here signed. An expired token still says whose it was; `now` is epoch ms. */
+  /**
+   * Returns the token's claims, also of an expired one; undefined if none of the secrets signed it.
+   * `now` is epoch ms.
+   */
   verify(token: string, now: number): SessionToken | undefined {
     const known = this.#verified.get(token) ?? this.#read(token);
     return known && { kind: kindOf(known.expiresAt, now), ...known };
@@ -57,7 +66,10 @@ function write({ sessionId, delay, expiresAt }: Claims): string {
   return `${sessionId.toString(36)}.${delay.toString(36)}.${expiresAt.toString(36)}`;
 }
 
-/** Only what `write` would write: no leading zeros, no `-0`, no number that lost digits. Nor an id above PostgreSQL's bigint. */
+/**
+ * Accepts only fields as `write` writes them, without leading zeros, `-0` or rounded numbers, and
+ * session ids that fit PostgreSQL's bigint.
+ */
 function read(fields: string): Claims | undefined {
   const [id = "", delay = "", expiresAt = ""] = fields.split(".");
   const claims = {
@@ -68,7 +80,7 @@ function read(fields: string): Claims | undefined {
   return claims.sessionId <= SESSION_ID_MAX && write(claims) === fields ? claims : undefined;
 }
 
-/** In two halves, since a number holds ten base36 digits exactly but not thirteen. */
+/** Parses in two halves, because a number holds ten base36 digits exactly but not thirteen. */
 function parseBase36(digits: string): bigint {
   const low = digits.slice(-10);
   const high = digits.slice(0, -10) || "0";
@@ -84,7 +96,7 @@ function hasher(secret: string): Bun.CryptoHasher {
   return new Bun.CryptoHasher("sha256", secret);
 }
 
-/** A copy carries the key on: two thirds of the time of keying a new hasher. */
+/** Copies the keyed hasher, which takes two thirds of the time of keying a new one. */
 function hmac(key: Bun.CryptoHasher, text: string): Uint8Array {
   return key.copy().update(text).digest();
 }

@@ -2,15 +2,18 @@ import { parse as parseAgent } from "bowser";
 import { createIsbotFromList, list } from "isbot";
 import { LRUCache } from "lru-cache";
 
-/** Names are "Other" where the agent does not tell; versions are up to three numbers joined by dots, or empty. */
+/** Unknown names are "Other"; versions are up to three numbers joined by dots, or empty. */
 export type UserAgent = { os: string; osVersion: string; browser: string; browserVersion: string };
 
 const LENGTH_MAX = 512;
 
-/** Bots are kept as false. Bounded, since headers are the client's; full of the few agents that SDKs send. */
+/** Cache of parsed agents, false for bots. Bounded, because clients can send any header. */
 const seen = new LRUCache<string, UserAgent | false>({ max: 1_000 });
 
-/** Undefined means the client is refused: it sent no agent, or a crawler's. Agents nobody knows pass, as the SDKs' own are. */
+/**
+ * Parses the header. Returns undefined if the client must be refused, because it sent no agent or a
+ * crawler's. Unknown agents pass, since those of the SDKs are unknown, too.
+ */
 export function readUserAgent(header: string | null): UserAgent | undefined {
   const agent = header?.trim().slice(0, LENGTH_MAX);
   if (!agent) return undefined;
@@ -22,19 +25,25 @@ export function readUserAgent(header: string | null): UserAgent | undefined {
   return known || undefined;
 }
 
-/** The HTTP stacks of iOS and Android. Their agents hold names of apps and phones: "Robot Shop/3 CFNetwork/1410", "CUBOT NOTE 20". */
+/**
+ * Matches the HTTP stacks of iOS and Android. Their agents hold names of apps and phones that may
+ * look like a bot's: "Robot Shop/3 CFNetwork/1410", "CUBOT NOTE 20".
+ */
 const SDK_STACK = /^Dalvik\/|\bCFNetwork\//;
 const CRAWLER_NAME = /bots?\b|crawl|spider|slurp|\+https?:/i;
-/** A headless browser is a customer's test of its own page. */
+/** Accepts headless browsers, with which customers test their own pages. */
 const isBrowserBot = createIsbotFromList(list.filter((pattern) => pattern !== "headless"));
 
-/** isbot knows browsers: all else is a bot to it, okhttp and curl included. So other agents must give themselves away by name. */
+/**
+ * Returns whether the agent is a crawler. isbot takes everything but browsers for a bot, okhttp and
+ * curl included, so other agents are judged by their name alone.
+ */
 function isCrawler(agent: string): boolean {
   if (SDK_STACK.test(agent)) return false;
   return agent.startsWith("Mozilla/") ? isBrowserBot(agent) : CRAWLER_NAME.test(agent);
 }
 
-/** Bowser calls an iOS app "MyApp/1 CFNetwork" and gives it CFNetwork's version. */
+/** Parses with Bowser, which names an iOS app "MyApp/1 CFNetwork", with CFNetwork's version. */
 function parse(agent: string): UserAgent {
   const { os, browser } = parseAgent(agent);
   const [name, ownVersion] = browser.name?.split("/") ?? [];

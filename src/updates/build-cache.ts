@@ -9,9 +9,9 @@ const PARTS_AT_A_TIME = 4;
 type Entry = { build: Build; whole: Promise<Blob> };
 
 /**
- * The builds of S3 that are offered at present, in memory once somebody has asked for them: what is streamed has no `Content-Length`,
- * because Bun drops it (oven-sh/bun#10507). All downloads of a build share its bytes. Only those that are offered, so that nobody can
- * fill the memory with all there ever were.
+ * Holds builds of S3 in memory once a client has asked for them, because Bun drops the
+ * `Content-Length` of streams (oven-sh/bun#10507). All downloads of a build share its bytes. Only
+ * builds that are offered are held, so that clients cannot fill the memory with all old ones.
  */
 export class BuildCache {
   readonly #objects: ObjectStore;
@@ -25,7 +25,10 @@ export class BuildCache {
     this.#bytesMax = bytesMax;
   }
 
-  /** Undefined for a build that is not offered, or for which there is no room. Throws as `read` of the store does. */
+  /**
+   * Returns the build's bytes; undefined if it is not offered or there is no room for it. Throws as
+   * `read` of the object store does.
+   */
   async whole(build: Build): Promise<Blob | undefined> {
     const entry = this.#entries.get(build.objectId) ?? this.#add(build);
     return await entry?.whole;
@@ -53,7 +56,8 @@ export class BuildCache {
     const failure = new AbortController();
     const limit = pLimit(PARTS_AT_A_TIME);
     await limit.map(starts, async (start) => {
-      // After a failure no more is read, and nobody asks again before the rest has ended.
+      // Reads no more after a failure. The entry is deleted only when all reads have ended, so that
+      // no download starts them again before.
       if (failure.signal.aborted) return;
       try {
         const end = Math.min(start + PART_BYTES, bytes);

@@ -10,11 +10,11 @@ import {
   type BuildChange,
 } from "./schema.ts";
 
-// Beside the build itself: its texts and what separates them.
+// Size limit of the form without the build's file: its texts and separators.
 const FORM_BYTES_MAX = 2 ** 20;
 
 export type ReceivedFile = { name: string; bytes: number; md5: string; sha256: string };
-/** What a form said, once its file is stored. */
+/** Contents of a form whose file is stored. */
 export type ReceivedBuild = {
   version: string;
   targetAbi: string;
@@ -24,13 +24,14 @@ export type ReceivedBuild = {
 
 type Options = {
   bytesMax: number;
-  /** Stores the file; rejects when the store could not. */
+  /** Stores the file; rejects if the object store fails. */
   store: (chunks: AsyncIterable<Uint8Array>) => Promise<void>;
 };
 
 /**
- * Reads the form of a build; its texts may also stand in the query. Its file is stored as it arrives. Throws 400 in the words that
- * clients know, 413 over `bytesMax`, 503 when the store failed.
+ * Reads the form of a build, whose texts may also be in the query, and stores its file as it
+ * arrives. Throws 400 with the texts that clients know, 413 over `bytesMax`, 503 if the object
+ * store fails.
  */
 export async function receiveBuild(request: Request, options: Options): Promise<ReceivedBuild> {
   const form = new BuildForm(request, options);
@@ -83,13 +84,13 @@ class BuildForm {
   async #addFile(name: string): Promise<void> {
     this.#once("tmpFile");
     checkFileName(name);
-    // What is wrong with the texts so far is told before the file has been sent.
+    // Checks the texts so far, so that errors are reported before the file has been sent.
     if (this.#value("appVersion") !== undefined) this.#texts();
     const file = new Digest(name);
     try {
       await this.#options.store(this.#chunks(file));
     } catch (cause) {
-      // What ends the form ends the store's upload with the same words.
+      // An error of the form ends the upload to the store, too, and is the one to report.
       if (cause instanceof AppError) throw cause;
       throw unavailable("the build could not be stored, send it again", 10, {
         cause,
@@ -99,7 +100,7 @@ class BuildForm {
     this.#file = file.end();
   }
 
-  /** The bytes of the part that has begun. */
+  /** Yields the bytes of the current part. */
   async *#chunks(file: Digest): AsyncGenerator<Uint8Array> {
     for (let event = await this.#next(); event?.type === "data"; event = await this.#next()) {
       file.add(event.bytes);
@@ -121,7 +122,7 @@ class BuildForm {
   }
 }
 
-/** Throws 400, not 415, for what is no form. */
+/** Yields the events of the form. Throws 400 instead of 415 if the body is not a form. */
 async function* eventsOf(request: Request, bytesMax: number): AsyncGenerator<FormEvent> {
   const limits = { inflatedBytesMax: bytesMax, fieldBytesMax: NOTES_BYTES_MAX };
   try {
@@ -135,7 +136,7 @@ async function* eventsOf(request: Request, bytesMax: number): AsyncGenerator<For
   }
 }
 
-/** Counts and hashes a file as it passes. */
+/** Counts and hashes a file as it streams by. */
 class Digest {
   readonly #name: string;
   readonly #md5 = new Bun.CryptoHasher("md5");

@@ -1,7 +1,7 @@
 import { type Queryable } from "../platform/database/database.ts";
 import { humanSize } from "./size.ts";
 
-/** What lies under `builds/<objectId>`, and who is offered it. */
+/** A build: its object is `builds/<objectId>`. */
 export type Build = {
   id: number;
   version: string;
@@ -12,23 +12,23 @@ export type Build = {
   md5: string;
   sha256: string;
   objectId: string;
-  /** false: forced */
+  /** false if clients are forced to update */
   skipped: boolean;
-  /** how often clients reported it */
+  /** number of installs that clients reported */
   uploads: bigint;
   channel: string;
-  /** percent of devices */
+  /** percent of devices that are offered the build */
   rollout: number;
   withdrawn: boolean;
-  /** forced for its own ABI only */
+  /** true if only clients of its own ABI are forced */
   floorPerAbi: boolean;
-  /** Ed25519 over the 32 bytes of the SHA-256, base64; empty when it was not signed */
+  /** Ed25519 over the 32 bytes of the SHA-256, base64; empty if it is not signed */
   signature: string;
   /** Publication time in whole seconds, later than that of every earlier build of the same name. */
   publishedAt: Date;
 };
 
-/** The object of a build: every upload has its own. */
+/** Returns the key of a build's object: every upload has its own. */
 export function objectKey(objectId: string): string {
   return `builds/${objectId}`;
 }
@@ -39,7 +39,7 @@ export function buildColumns(sql: Queryable) {
     floor_per_abi as "floorPerAbi", signature, published_at as "publishedAt"`;
 }
 
-/** A build as clients of the WeMesse server know it, and behind that what it had not. */
+/** Describes a build with the fields of the WeMesse server, and then those that it did not have. */
 export function describeBuild(build: Build, uri: string) {
   return {
     Id: build.id,
@@ -79,7 +79,7 @@ function encoded(part: string): string {
   return encodeURIComponent(part).replaceAll("%3B", ";");
 }
 
-/** How a program checks what it got, on the answers of a check and of a download. */
+/** Returns headers by which clients verify a build, for answers to checks and downloads. */
 export function integrityHeaders({ sha256, signature }: Build): Record<string, string> {
   return {
     "x-build-sha256": sha256,

@@ -20,13 +20,13 @@ export type DownloadRoutesDeps = {
   objects: ObjectStore;
   metrics: Metrics;
   faults: ReadFaults;
-  /** Sends clients to the store itself, if it has links. */
+  /** Redirects clients to presigned links of the object store, if it has such links. */
   redirect: boolean;
-  /** How much of builds may be held in memory. */
+  /** Bytes of builds that may be held in memory. */
   cacheBytes: number;
 };
 
-/** The builds themselves, under both forms of their links. */
+/** Serves the builds themselves, under all forms of their links. */
 export function downloadRoutes(deps: DownloadRoutesDeps) {
   const { offers, objects, metrics, faults, redirect, cacheBytes } = deps;
   const cache = new BuildCache(objects, (build) => offers.isOffered(build), cacheBytes);
@@ -35,7 +35,7 @@ export function downloadRoutes(deps: DownloadRoutesDeps) {
     const changedAt = wanted.version === undefined ? build.nameChangedAt : build.publishedAt;
     const file = { build, etag: `"${build.sha256}"`, lastModifiedMs: changedAt.getTime() };
     const isHead = request.method === "HEAD";
-    // A link to the store is good for GET alone.
+    // A presigned link is valid for GET alone.
     if (!redirect || objects.link === undefined || isHead || !isForStore(request, file))
       return await send(request, isHead, { objects, metrics, faults, cache }, file);
     metrics.updateDownloads.inc({ kind: "redirected" });
@@ -51,14 +51,14 @@ export function downloadRoutes(deps: DownloadRoutesDeps) {
     }),
   })
     .get("/source/:first", ({ request, params }) => serve(request, { name: params.first }), {
-      detail: downloadDetail("The newest build of that file name", [FILE]),
+      detail: downloadDetail("Download the newest build with that file name", [FILE]),
     })
     .get(
       "/source/:first/:second",
       ({ request, params }) =>
         serve(request, { targetAbi: "", version: params.first, name: params.second }),
       {
-        detail: downloadDetail("A build without an ABI, by its version and file name", [
+        detail: downloadDetail("Download a build without an ABI, by its version and file name", [
           VERSION,
           FILE,
         ]),
@@ -69,7 +69,11 @@ export function downloadRoutes(deps: DownloadRoutesDeps) {
       ({ request, params }) =>
         serve(request, { targetAbi: params.first, version: params.second, name: params.third }),
       {
-        detail: downloadDetail("A build, by its ABI, version and file name", [ABI, VERSION, FILE]),
+        detail: downloadDetail("Download a build by its ABI, version and file name", [
+          ABI,
+          VERSION,
+          FILE,
+        ]),
       },
     );
 }
@@ -112,7 +116,7 @@ async function send(
     }
     metrics.updateDownloads.inc({ kind: status === 206 ? "range" : "whole" });
     metrics.updateDownloadBytes.inc(end - start);
-    // What comes in one piece anyway is no reason to read all of it.
+    // A short range is sent in one piece anyway, so it is not worth reading the whole build.
     const whole = end - start > INLINE_BYTES_MAX ? await cache.whole(build) : undefined;
     const body = whole?.slice(start, end) ?? (await objects.body(key, start, end));
     return new Response(body, { status, headers });
@@ -162,7 +166,7 @@ function downloadDetail(summary: string, segments: { description: string; exampl
       }),
       200: { description: "The file", content: { "application/octet-stream": {} } },
       206: { description: "The range" },
-      302: { description: "To the object store, with DOWNLOAD_REDIRECT" },
+      302: { description: "Redirect to the object store, with DOWNLOAD_REDIRECT" },
       304: { description: "Not modified" },
     },
   };

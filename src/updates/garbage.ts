@@ -11,18 +11,19 @@ import { objectKey } from "./build.ts";
 const SWEEP_MS = 2000;
 const RENEW_MS = 10_000;
 const LEASE_S = 60;
-// Downloads of a replaced build that are under way may end.
+// Time for downloads of a replaced build to finish.
 const REPLACED_S = 600;
 const RETRY_S = 30;
 
 export type GarbageDeps = { sql: Sql; objects: ObjectStore; clock: Clock; log: Log };
 
-/** An object that an upload is writing. */
+/** An object that is being uploaded. */
 export type Upload = { objectId: string; signal: AbortSignal; [Symbol.dispose]: () => void };
 
 /**
- * Objects that no build refers to, with the time when each may be deleted. An upload is among them from before its first byte until its
- * build is committed, so that nothing is left of it, whatever becomes of its process.
+ * Keeps a list of objects that no build refers to, with the time at which each may be deleted. An
+ * upload is in it from before its first byte until its build is committed, so that its object is
+ * deleted even if the process dies.
  */
 export class BuildGarbage {
   readonly #sql: Sql;
@@ -37,9 +38,12 @@ export class BuildGarbage {
     this.#log = log;
   }
 
-  /** A new object, kept from being swept until it is disposed of. Its signal says that it was swept nevertheless. */
+  /**
+   * Begins a new object, which is not deleted until it is disposed of. Its signal aborts if it was
+   * deleted nevertheless.
+   */
   async begin(): Promise<Upload> {
-    // Taken from the clock that all processes share: the ids decide which build is newer.
+    // Uses the clock that all processes share, because the ids decide which build is newer.
     const objectId = Bun.randomUUIDv7("hex", this.#clock.epochMs());
     await this.#sql`
       insert into build_garbage (object_id, due_at) values (${objectId}, now() + ${LEASE_S} * interval '1 second')`;
@@ -56,13 +60,13 @@ export class BuildGarbage {
     };
   }
 
-  /** Deletes what an upload has left that failed. A build that was committed after all is not touched. */
+  /** Deletes the object of a failed upload, unless its build was committed after all. */
   async discard(objectId: string): Promise<void> {
     try {
       await this.#sql.begin(async (transaction) => {
-        // A commit whose answer was lost may still be under way: this waits for it.
+        // Waits for a commit whose answer was lost and that may still be in progress.
         await transaction`select 1 from build_garbage where object_id = ${objectId} for update`;
-        // Swept already, something may have been written since.
+        // If the object was deleted already, bytes may have been written since: lists it again.
         await transaction`
           insert into build_garbage (object_id, due_at)
           select ${objectId}, now() where not exists (select 1 from builds where object_id = ${objectId})
@@ -70,23 +74,23 @@ export class BuildGarbage {
       });
       await this.#removeOne(objectId);
     } catch (error) {
-      this.#log.warn({ err: error, objectId }, "a failed upload is left to be swept");
+      this.#log.warn({ err: error, objectId }, "the object of a failed upload is deleted later");
     }
   }
 
-  /** Deletes what is due, as it becomes due, until the signal. */
+  /** Deletes objects as they become due, until the signal. */
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       try {
         while (!signal.aborted && (await this.#removeOne()));
       } catch (error) {
-        warnRarely(this.#log, { err: error }, "builds were not swept");
+        warnRarely(this.#log, { err: error }, "unused builds were not deleted");
       }
       await setTimeout(SWEEP_MS, undefined, { signal }).catch(() => undefined);
     }
   }
 
-  /** For how long the oldest object has been due. */
+  /** Returns for how many seconds the oldest object has been due. */
   async overdueSeconds(): Promise<number> {
     const [row] = await this.#sql<[{ seconds: number }]>`
       select greatest(0, extract(epoch from now() - min(due_at)))::float8 as seconds from build_garbage`;
@@ -96,10 +100,13 @@ export class BuildGarbage {
   async #renew(objectId: string, swept: AbortController): Promise<void> {
     const [held] = await this.#sql`
       update build_garbage set due_at = now() + ${LEASE_S} * interval '1 second' where object_id = ${objectId} returning 1`;
-    if (held === undefined) swept.abort(unavailable("the upload took a break too long"));
+    if (held === undefined) swept.abort(unavailable("the upload paused for too long"));
   }
 
-  /** Under the line's lock: a commit that would make a build of it waits, and then finds nothing. */
+  /**
+   * Deletes the next object that is due, or the wanted one; returns whether there was one. Holds
+   * the lock on its row: a commit that would make it a build waits, and then finds no row.
+   */
   async #removeOne(wanted?: string): Promise<boolean> {
     const sql = this.#sql;
     let objectId: string | undefined;
@@ -118,7 +125,7 @@ export class BuildGarbage {
     } catch (error) {
       if (objectId === undefined) throw error;
       this.#log.warn({ err: error, objectId }, "an object was not removed");
-      // It must not keep the others from their turn.
+      // Postpones it, so that it does not hold up the others.
       await sql`
         update build_garbage set due_at = now() + ${RETRY_S} * interval '1 second' where object_id = ${objectId}`;
     }
@@ -126,13 +133,16 @@ export class BuildGarbage {
   }
 }
 
-/** Makes an upload's object a build's, in the transaction that makes the build. Throws 503 when it was swept meanwhile. */
+/**
+ * Takes an upload's object off the list, in the transaction that creates its build. Throws 503 if
+ * it was deleted meanwhile.
+ */
 export async function keep(sql: Queryable, objectId: string): Promise<void> {
   const [held] = await sql`delete from build_garbage where object_id = ${objectId} returning 1`;
-  if (held === undefined) throw unavailable("the upload took a break too long");
+  if (held === undefined) throw unavailable("the upload paused for too long");
 }
 
-/** The object of a build that was replaced. */
+/** Adds the object of a replaced build to the list. */
 export async function replaced(sql: Queryable, objectId: string): Promise<void> {
   await sql`
     insert into build_garbage (object_id, due_at) values (${objectId}, now() + ${REPLACED_S} * interval '1 second')`;

@@ -12,50 +12,56 @@ import { discarded } from "../platform/gc.ts";
 import { JSON_HEADERS, bareJson, renderPlainText, signedDetail } from "../wire/wemesse.ts";
 import { type RowLimit } from "../platform/http/rate-limits.ts";
 import { streamOf } from "../platform/streams.ts";
-import { type Signatures } from "../api-keys/service.ts";
-import { type User, notAUser, parseUser } from "./install-schema.ts";
-import { type Users } from "./installs.ts";
+import { type ApiKeys } from "../api-keys/service.ts";
+import { type Install, invalidInstall, parseInstall } from "./install-schema.ts";
+import { type Installs } from "./installs.ts";
 
 const BODY_BYTES_MAX = 64 * 1024;
 const LIMIT_MAX = 10_000;
 const ID_MAX = 2n ** 63n - 1n;
 
-const USERS = { tag: "Updates", errors: renderPlainText, exactPath: true };
+const INSTALLS = { tag: "Updates", errors: renderPlainText, exactPath: true };
 
-export type UserRoutesDeps = { users: Users; signatures: Pick<Signatures, "check"> };
+export type InstallListDeps = { installs: Installs; apiKeys: Pick<ApiKeys, "check"> };
 
-export type ReportRoutesDeps = UserRoutesDeps & {
+export type InstallReportDeps = InstallListDeps & {
   clients: Clients;
   inflight: InflightBytes;
   /** Rate limit for new rows. */
   limit: RowLimit;
 };
 
-/** Builds the route by which apps report themselves. */
-export function reportRoutes({ users, signatures, clients, inflight, limit }: ReportRoutesDeps) {
-  const policy = { ...USERS, credential: "signature", headers: ["signature"] } as const;
+/** Builds the route with which apps report their installs. */
+export function installReportRoutes({
+  installs,
+  apiKeys,
+  clients,
+  inflight,
+  limit,
+}: InstallReportDeps) {
+  const policy = { ...INSTALLS, credential: "signature", headers: ["signature"] } as const;
   return new Elysia({ name: "user-reports", ...mount({ ...policy, audience: "app" }) }).post(
     "/api/v1/users",
     async ({ request }) => {
-      await signatures.check(request, "client");
-      const user = await inflight.holding(0, async (hold) =>
-        parseUser(await readUserBody(request, hold)),
+      await apiKeys.check(request, "client");
+      const install = await inflight.holding(0, async (hold) =>
+        parseInstall(await readInstallBody(request, hold)),
       );
-      const id = await users.report(user, () => limit.take(clients.network(request)));
-      return bareJson({ ...user, ID: id });
+      const id = await installs.report(install, () => limit.take(clients.network(request)));
+      return bareJson({ ...install, ID: id });
     },
     { parse: "none", detail: REPORT_DETAIL },
   );
 }
 
-/** Builds the route that lists users. */
-export function userRoutes({ users, signatures }: UserRoutesDeps) {
-  return new Elysia({ name: "users", ...mount({ ...USERS, audience: "publisher" }) }).get(
+/** Builds the route that lists installs. */
+export function installListRoutes({ installs, apiKeys }: InstallListDeps) {
+  return new Elysia({ name: "users", ...mount({ ...INSTALLS, audience: "publisher" }) }).get(
     "/api/v1/users",
     async ({ request }) => {
-      await signatures.check(request, "service");
+      await apiKeys.check(request, "service");
       const query = queryOf(request);
-      const pages = users.list(
+      const pages = installs.list(
         whole(query, "after", 0n, ID_MAX) ?? 0n,
         Number(whole(query, "limit", 1n, BigInt(LIMIT_MAX)) ?? Number.POSITIVE_INFINITY),
       );
@@ -65,12 +71,17 @@ export function userRoutes({ users, signatures }: UserRoutesDeps) {
   );
 }
 
-/** A body that is cut short counts as one that cannot be read. */
-async function readUserBody(request: Request, hold: (bytes: number) => void): Promise<Uint8Array> {
+/**
+ * Reads the body. Throws the same 400 for one that is cut short as for one that is not an install.
+ */
+async function readInstallBody(
+  request: Request,
+  hold: (bytes: number) => void,
+): Promise<Uint8Array> {
   try {
     return await readContent(request, BODY_BYTES_MAX, hold);
   } catch (error) {
-    throw error instanceof AppError && error.code === "invalid" ? notAUser(error) : error;
+    throw error instanceof AppError && error.code === "invalid" ? invalidInstall(error) : error;
   }
 }
 
@@ -83,10 +94,10 @@ function whole(query: URLSearchParams, name: string, min: bigint, max: bigint): 
   return value;
 }
 
-async function* jsonArray(pages: AsyncGenerator<User[]>): AsyncGenerator<Uint8Array> {
+async function* jsonArray(pages: AsyncGenerator<Install[]>): AsyncGenerator<Uint8Array> {
   let before = "[";
   for await (const page of pages) {
-    const chunk = Buffer.from(before + page.map((user) => stringifyExact(user)).join(","));
+    const chunk = Buffer.from(before + page.map((install) => stringifyExact(install)).join(","));
     yield chunk;
     before = ",";
     discarded(chunk.length);
@@ -94,7 +105,7 @@ async function* jsonArray(pages: AsyncGenerator<User[]>): AsyncGenerator<Uint8Ar
   yield Buffer.from(before === "[" ? "[]" : "]");
 }
 
-/** Resolves when there is a first chunk: what fails until then still gets its status. */
+/** Resolves when there is a first chunk, so that an error before it still gets its status. */
 async function begun<T>(chunks: AsyncGenerator<T>): Promise<AsyncGenerator<T>> {
   const first = await chunks.next();
   return (async function* () {
@@ -117,10 +128,10 @@ const REPORT_EXAMPLE = {
   TargetABI: "arm64",
 };
 
-const USER_EXAMPLE = { ID: 1, ...REPORT_EXAMPLE };
+const INSTALL_EXAMPLE = { ID: 1, ...REPORT_EXAMPLE };
 
 const REPORT_DETAIL = {
-  ...signedDetail("A client reports itself; needs a `client` signature", USER_EXAMPLE, {
+  ...signedDetail("Report an install; needs a `client` signature", INSTALL_EXAMPLE, {
     400: "CreateConfigHandler read invalid params",
     408: "the body took too long",
     413: `the body is over the limit of ${BODY_BYTES_MAX} bytes`,
@@ -129,11 +140,11 @@ const REPORT_DETAIL = {
 };
 
 const LIST_DETAIL = {
-  ...signedDetail("All users by ID; needs a `service` signature", [USER_EXAMPLE], {
+  ...signedDetail("List installs by ID; needs a `service` signature", [INSTALL_EXAMPLE], {
     400: `limit must be a whole number from 1 to ${LIMIT_MAX}`,
   }),
   parameters: [
-    queryParameter("after", "only those with a greater ID"),
-    queryParameter("limit", `how many at most, 1 to ${LIMIT_MAX}; all`),
+    queryParameter("after", "lists greater IDs only"),
+    queryParameter("limit", `largest number of rows, 1 to ${LIMIT_MAX}; all by default`),
   ],
 };

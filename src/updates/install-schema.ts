@@ -4,23 +4,28 @@ import { textOf } from "../platform/fields.ts";
 
 const TEXT_BYTES_MAX = 255;
 
-/** What a client reports of itself, and how it is listed: in the order of the wire. The numbers are signed, of 64 bits. */
-export type User = ReturnType<typeof readUser>;
+/**
+ * A client's report of itself, with the fields in wire order. Numbers are signed 64-bit integers.
+ */
+export type Install = ReturnType<typeof readInstall>;
 
-/** Throws 400 in the words that clients know for whatever is no user. Its `ID` is the client's own idea. */
-export function parseUser(body: Uint8Array): User {
+/**
+ * Parses a report; its `ID` is whatever the client sent. Throws 400 with the text that clients
+ * know.
+ */
+export function parseInstall(body: Uint8Array): Install {
   try {
-    return readUser(parseExact(new TextDecoder("utf-8", { fatal: true }).decode(body)));
+    return readInstall(parseExact(new TextDecoder("utf-8", { fatal: true }).decode(body)));
   } catch (cause) {
-    throw notAUser(cause);
+    throw invalidInstall(cause);
   }
 }
 
-export function notAUser(cause: unknown): AppError {
+export function invalidInstall(cause: unknown): AppError {
   return new AppError("invalid", "CreateConfigHandler read invalid params", { cause });
 }
 
-function readUser(value: unknown) {
+function readInstall(value: unknown) {
   const fields = new LooseFields(value);
   return {
     ID: fields.integer("ID"),
@@ -38,7 +43,10 @@ function readUser(value: unknown) {
   };
 }
 
-/** Fields whose names may be in any case; the exact one counts where there are several. Absent and null are zero values. */
+/**
+ * Reads fields whose names may be in any case; if there are several, the exact name wins. Absent
+ * and null fields have zero values.
+ */
 class LooseFields {
   readonly #exact: Map<string, unknown>;
   readonly #folded: Map<string, unknown>;
@@ -61,7 +69,7 @@ class LooseFields {
   integer(name: string): bigint {
     const value = this.#get(name) ?? 0n;
     if (typeof value !== "bigint" || BigInt.asIntN(64, value) !== value)
-      throw new RangeError(`${name} is no integer of 64 bits`);
+      throw new RangeError(`${name} is not a 64-bit integer`);
     return value;
   }
 

@@ -2,13 +2,16 @@ import { JSON_HEADERS } from "../wire/wemesse.ts";
 import { stringifyExact } from "../wire/exact-json.ts";
 import { type Build, describeBuild, integrityHeaders } from "./build.ts";
 
-// Clients may make up hosts, which links begin with.
+// Bounded, because clients can invent hosts, and links begin with the host of the request.
 const ANSWERS_MAX = 100;
 
 type Answer = { text: string; headers: Headers };
 type LinkOf = (base: string, build: Build) => string;
 
-/** Answers to checks: all who are offered a build get the same text, until it is read from the database anew. Writing it each time would be half of a check. */
+/**
+ * Caches answers to checks: all clients that are offered a build get the same text, until the build
+ * is read from the database again. Encoding it each time would be half the work of a check.
+ */
 export class OfferAnswers {
   readonly #answers = new WeakMap<Build, Map<string, Answer>>();
   readonly #linkOf: LinkOf;
@@ -39,7 +42,7 @@ function answerOf(build: Build, skipped: boolean, uri: string): Answer {
     text: stringifyExact({ ...describeBuild(build, uri), Skipped: skipped }),
     headers: new Headers({
       ...JSON_HEADERS,
-      // It depends on who asks, and by which host.
+      // The answer depends on the client, and on the host that it asked.
       "cache-control": "no-store",
       ...integrityHeaders(build),
     }),

@@ -10,11 +10,13 @@ import { DEFAULT_CHANNEL } from "./schema.ts";
 import { type ReadVersion, byVersion, isForced, isOlder, readVersion } from "./version.ts";
 
 const CHANNEL = "builds";
-// Where the bus is away, a change must still be seen within a second.
+// A change must be seen within a second even while the bus is down.
 const REFRESH_MS = 500;
 const COUNTS_MS = 10_000;
 
-/** Who asks: builds of other channels and of a rollout that the device is not in do not exist for it. */
+/**
+ * A client that checks for updates; it sees only its channel, and rollouts that include its device.
+ */
 export type Client = { version: string; channel: string; device: string | undefined };
 
 /** A published build; `nameChangedAt` is when the newest build under its file name last changed. */
@@ -33,7 +35,10 @@ type Published = {
 };
 const NOTHING: Published = { all: [], forced: [], revision: "", readMs: 0 };
 
-/** The builds that are not withdrawn, as this process last read them; a change on any process is here within a second. */
+/**
+ * Keeps the builds that are not withdrawn in memory. A change by any process arrives within a
+ * second.
+ */
 export class Offers implements Service {
   readonly #bus: Bus;
   readonly #published: Snapshot<Published>;
@@ -55,7 +60,10 @@ export class Offers implements Service {
     this.#bus.subscribe([CHANNEL], { message: refresh, missed: refresh });
   }
 
-  /** To be called once a change is committed: tells the others, and resolves when this process offers it. Never fails, as the change has not. */
+  /**
+   * Must be called after a change is committed: tells other processes, and resolves when this one
+   * offers the change. Never rejects, because the change itself has succeeded.
+   */
   async changed(): Promise<void> {
     this.#bus.publish(CHANNEL, 0);
     await this.#published.again().catch(() => this.#published.refresh());
@@ -93,7 +101,7 @@ export class Offers implements Service {
     return { build, skipped: !(mayForce && (isBelow || !build.skipped)) };
   }
 
-  /** Whether anybody may be offered it: none is newer that everybody gets. */
+  /** Returns whether any client may be offered the build: no newer one is rolled out to all. */
   isOffered({ objectId, targetAbi, channel }: Build): boolean {
     const rivals = this.#published.value.all
       .map(({ build }) => build)
@@ -103,7 +111,7 @@ export class Offers implements Service {
     return offered.some((one) => one.objectId === objectId && one.rollout > 0);
   }
 
-  /** The build of a link. Throws 404. */
+  /** Returns the build that a link leads to. Throws 404. */
   async find(wanted: {
     name: string;
     version?: string;
@@ -118,7 +126,7 @@ export class Offers implements Service {
             (wanted.version === undefined || version === wanted.version) &&
             (wanted.targetAbi === undefined || targetAbi === wanted.targetAbi),
         )
-        // Object ids rise with time: a build that was published again is newer than its own id.
+        // Object ids ascend with time; a build that was published again keeps its own, older id.
         .reduce<PublishedBuild | undefined>(
           (newest, one) => (newest && newest.objectId > one.objectId ? newest : one),
           undefined,
@@ -132,7 +140,7 @@ export class Offers implements Service {
   }
 }
 
-/** All builds, notes included, are read only when one has changed, and now and then for the counts of their uploads. */
+/** Reads all builds, but only if one has changed, or after COUNTS_MS for the counts of uploads. */
 async function selectPublished(sql: Sql, before: Published): Promise<Published> {
   const readMs = performance.now();
   const [{ revision }] = await sql<[{ revision: string }]>`

@@ -5,14 +5,17 @@ import { unescapePem, variableText } from "../platform/config/env-file.ts";
 
 const NAME = "UPDATE_PUBLIC_KEY";
 
-/** The key that builds are signed with, from its PEM or the path of that. Throws a UsageError for anything but Ed25519. */
+/**
+ * Reads the public key that verifies builds, from its PEM or the path of a file. Throws UsageError
+ * for anything but Ed25519.
+ */
 export async function readPublicKey(value: string | undefined): Promise<KeyObject | undefined> {
   if (value === undefined) return undefined;
   const pem = await variableText(NAME, value, /-----BEGIN/);
-  // Of a private key the public one would be taken, and the secret have been given away.
+  // `createPublicKey` would accept a private key, which must not be given to a server.
   if (pem.includes("PRIVATE KEY")) throw new UsageError(`${NAME} is a private key`);
   const key = parseKey(pem);
-  if (key?.asymmetricKeyType !== "ed25519") throw new UsageError(`${NAME} is no Ed25519 key`);
+  if (key?.asymmetricKeyType !== "ed25519") throw new UsageError(`${NAME} is not an Ed25519 key`);
   return key;
 }
 

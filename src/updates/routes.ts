@@ -6,7 +6,7 @@ import { jsonBody, queryParameter } from "../platform/http/docs.ts";
 import { AppError } from "../platform/errors.ts";
 import { readJson } from "../platform/bodies/json.ts";
 import { bareJson, plainDetail, renderPlainText, signedDetail } from "../wire/wemesse.ts";
-import { type Signatures } from "../api-keys/service.ts";
+import { type ApiKeys } from "../api-keys/service.ts";
 import { type Build, describeBuild, mirrorUri, sourceUri } from "./build.ts";
 import { OfferAnswers } from "./offer-answers.ts";
 import { type Offers } from "./offers.ts";
@@ -16,7 +16,7 @@ import { type Builds } from "./service.ts";
 const CHANGE_BYTES_MAX = 2 ** 20;
 
 const UPDATES = { tag: "Updates", errors: renderPlainText, exactPath: true };
-// Signatures are ignored, but some apps send theirs.
+// Checks ignore signatures, but some apps send one.
 const CHECKS = { ...UPDATES, headers: ["signature", "x-device-id"] };
 
 /**
@@ -29,7 +29,7 @@ export type CheckRoutesDeps = { offers: Offers; clients: Clients; bases: Bases }
 
 export type PublishRoutesDeps = {
   builds: Builds;
-  signatures: Pick<Signatures, "check">;
+  apiKeys: Pick<ApiKeys, "check">;
   clients: Clients;
   bases: Bases;
 };
@@ -53,14 +53,14 @@ export function checkRoutes({ offers, clients, bases }: CheckRoutesDeps) {
 }
 
 /** Builds the routes by which builds are published and changed. */
-export function publishRoutes({ builds, signatures, clients, bases }: PublishRoutesDeps) {
+export function publishRoutes({ builds, apiKeys, clients, bases }: PublishRoutesDeps) {
   const describe = (request: Request, build: Build) =>
     describeBuild(build, sourceUri(ownBase(request, clients, bases), build));
   return new Elysia({ name: "updates", ...mount({ ...UPDATES, audience: "publisher" }) })
     .get(
       "/api/v1/updates",
       async ({ request }) => {
-        await signatures.check(request, "service");
+        await apiKeys.check(request, "service");
         return bareJson((await builds.list()).map((build) => describe(request, build)));
       },
       { detail: LIST_DETAIL },
@@ -68,7 +68,7 @@ export function publishRoutes({ builds, signatures, clients, bases }: PublishRou
     .post(
       "/api/v1/updates",
       async ({ request }) => {
-        await signatures.check(request, "service");
+        await apiKeys.check(request, "service");
         return bareJson(describe(request, await builds.publish(request)));
       },
       { parse: "none", detail: PUBLISH_DETAIL },
@@ -76,7 +76,7 @@ export function publishRoutes({ builds, signatures, clients, bases }: PublishRou
     .patch(
       "/api/v1/updates/:version",
       async ({ request, params }) => {
-        await signatures.check(request, "service");
+        await apiKeys.check(request, "service");
         const change = parseChange(await readJson(request, CHANGE_BYTES_MAX));
         return bareJson(describe(request, await builds.change(parseId(params.version), change)));
       },
@@ -114,21 +114,24 @@ const EXAMPLE = {
 };
 
 const CHECK_DETAIL = {
-  ...plainDetail("The newest build, and whether the client must take it", EXAMPLE, {
+  ...plainDetail("Check for the newest build, and whether the client must install it", EXAMPLE, {
     400: "device must be text of 1 to 256 characters",
     404: "record not found",
   }),
   parameters: [
-    queryParameter("channel", "stable, also for a channel without a build for the client"),
+    queryParameter(
+      "channel",
+      "`stable` by default, and if the channel has no build for the client",
+    ),
     queryParameter(
       "device",
-      "a name that stays the same, for staged rollouts; or the header X-Device-Id",
+      "a constant name of the device, for staged rollouts; or the header X-Device-Id",
     ),
   ],
 };
 
 const LIST_DETAIL = {
-  ...signedDetail("All builds; needs a `service` signature", [EXAMPLE]),
+  ...signedDetail("List all builds; needs a `service` signature", [EXAMPLE]),
 };
 
 const CHANGE_DETAIL = {
@@ -147,13 +150,17 @@ const CHANGE_DETAIL = {
 
 const FORM_FIELDS = {
   tmpFile: { type: "string", format: "binary" },
-  appVersion: { type: "string", example: "2267_01", description: "`_00` at its end forces it" },
+  appVersion: {
+    type: "string",
+    example: "2267_01",
+    description: "`_00` at the end forces clients",
+  },
   targetABI: { type: "string", example: "arm64" },
   appNotes: { type: "string", example: "Faster start" },
   channel: { type: "string", example: "stable" },
   rollout: { type: "number", example: 20, description: "percent of devices" },
   withdrawn: { type: "boolean", example: false },
-  floorPerABI: { type: "boolean", description: "forced for its own ABI only" },
+  floorPerABI: { type: "boolean", description: "forces clients of its own ABI only" },
   signature: { type: "string", description: "base64: Ed25519 over the SHA-256's 32 bytes" },
 } as const;
 
@@ -164,7 +171,7 @@ const PUBLISH_DETAIL = {
     413: "the build is over the limit",
   }),
   description:
-    "A version that is published again replaces its build, once its bytes are stored. Texts may also stand in the query.",
+    "Publishing a version again replaces its build once the new bytes are stored. Text fields may also be in the query.",
   requestBody: {
     required: true,
     content: {

@@ -13,7 +13,7 @@ export const DEFAULT_CHANNEL = "stable";
 const NO_QUERY = new URLSearchParams();
 const CHANNEL = "^[a-z0-9][a-z0-9-]{0,31}$";
 
-/** What an operator says of a build; what is absent stays as it is. */
+/** A publisher's change of a build; absent fields stay unchanged. */
 export type BuildChange = Partial<
   Pick<Build, "notes" | "channel" | "rollout" | "withdrawn" | "floorPerAbi" | "signature">
 >;
@@ -39,7 +39,7 @@ const PROBLEMS: Record<string, string> = {
   signature: "signature must be the base64 of the 64 bytes of an Ed25519 signature",
 };
 
-/** Of a PATCH. Throws 400 that names the field. */
+/** Parses the body of a PATCH. Throws 400 that names the field. */
 export function parseChange(body: unknown): BuildChange {
   if (!Value.Check(Change, body)) throw new AppError("invalid", problemOf(body));
   const { appNotes, floorPerABI, ...same } = body;
@@ -50,7 +50,7 @@ export function parseChange(body: unknown): BuildChange {
   };
 }
 
-/** Of a form or a query, where everything is text; other names are not ours. Empty is absent. */
+/** Parses the texts of a form or a query. Ignores unknown names; empty texts count as absent. */
 export function parseTextChange(values: Map<string, string>): BuildChange {
   const known = [...values].filter(
     ([name, value]) => Object.hasOwn(PROBLEMS, name) && value !== "",
@@ -71,7 +71,7 @@ export function parseAbi(text = ""): string {
   return text;
 }
 
-/** Who asks for an update, by the query or the header. Throws 400. */
+/** Reads the channel and device of a check from the query or the header. Throws 400. */
 export function parseAsking({ url, headers }: Request) {
   const start = url.indexOf("?");
   const query = start === -1 ? NO_QUERY : new URLSearchParams(url.slice(start));
@@ -98,7 +98,7 @@ function notesOf(text: string): string {
   return textOf(text, "appNotes", 0, NOTES_BYTES_MAX);
 }
 
-/** What JSON would have said. */
+/** Converts a text to the value that it would have in JSON. */
 function jsonOf(name: string, text: string): unknown {
   if (name === "rollout" && /^\d{1,3}(?:\.\d{1,9})?$/.test(text)) return Number(text);
   if (name === "withdrawn" || name === "floorPerABI")

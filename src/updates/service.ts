@@ -20,11 +20,11 @@ export type BuildsDeps = {
 };
 export type BuildsOptions = {
   bytesMax: number;
-  /** With it every build must be signed. */
+  /** If set, every build must be signed. */
   publicKey: KeyObject | undefined;
 };
 
-/** Publishing builds, and changing who is offered them. */
+/** Publishes builds, and changes who is offered them. */
 export class Builds {
   readonly #deps: BuildsDeps;
   readonly #options: BuildsOptions;
@@ -34,13 +34,16 @@ export class Builds {
     this.#options = options;
   }
 
-  /** In the order in which their versions were first published. */
+  /** Lists builds in the order in which their versions were first published. */
   async list(): Promise<Build[]> {
     const { sql } = this.#deps;
     return await sql<Build[]>`select ${buildColumns(sql)} from builds order by id`;
   }
 
-  /** Takes in a form; resolved means that the build is stored whole, and offered. Until then the one before it is. */
+  /**
+   * Publishes the build of a form; resolves once it is stored whole and offered. Until then the
+   * previous build is offered.
+   */
   async publish(request: Request): Promise<Build> {
     const { sql, objects, garbage, offers, metrics } = this.#deps;
     using upload = await garbage.begin();
@@ -93,7 +96,10 @@ export class Builds {
   }
 }
 
-/** A version that is published again keeps its id, its count, and what the form does not say; but never a signature of other bytes. */
+/**
+ * Inserts or replaces a build. A version that is published again keeps its id, its count and fields
+ * that the form omits, but never a signature of other bytes.
+ */
 async function upsert(sql: Queryable, objectId: string, received: ReceivedBuild): Promise<Build> {
   const { version, targetAbi, file, change } = received;
   const { notes, ...others } = change;
@@ -117,7 +123,7 @@ async function upsert(sql: Queryable, objectId: string, received: ReceivedBuild)
   return await update(sql, { ...present, ...fresh, notes: notes ?? present.notes });
 }
 
-/** Nothing when the version is there already; waits for who is just inserting it. */
+/** Inserts nothing if the version exists; waits for a transaction that is just inserting it. */
 async function insert(sql: Queryable, build: Omit<Build, "publishedAt">): Promise<Build[]> {
   return await sql<Build[]>`
     insert into builds (version, target_abi, name, notes, bytes, md5, sha256, object_id, skipped, channel, rollout, withdrawn,

@@ -1,11 +1,11 @@
 const UNITS = ["kB", "MB", "GB", "TB", "PB", "EB"];
 
-/** Bytes for people, in units of 1000 with one decimal whose ties go to the even digit: `999 B`, `1.0 kB`, `52.4 MB`. */
+/** Formats bytes in units of 1000 with one decimal, ties to even: `999 B`, `1.0 kB`, `52.4 MB`. */
 export function humanSize(bytes: number): string {
   if (bytes < 1000) return `${bytes} B`;
   let power = 1;
   while (bytes >= 1000 ** (power + 1) && power < UNITS.length) power++;
-  // Whole numbers, because a float would not know a tie.
+  // Computes with integers, because floats cannot represent a tie.
   const tenth = 1000n ** BigInt(power) / 10n;
   const tenths = BigInt(bytes) / tenth;
   const rest = (BigInt(bytes) % tenth) * 2n;

@@ -9,7 +9,7 @@ import { type Log } from "../platform/logger.ts";
 import { type Metrics } from "../platform/telemetry/metrics.ts";
 import { type ObjectStore } from "../platform/objects/objects.ts";
 import { type ReadFaults } from "../platform/objects/read-faults.ts";
-import { type Signatures } from "../api-keys/service.ts";
+import { type ApiKeys } from "../api-keys/service.ts";
 import { downloadRoutes } from "./downloads.ts";
 import { BuildGarbage } from "./garbage.ts";
 import { Offers } from "./offers.ts";
@@ -25,15 +25,15 @@ export type UpdatesDeps = {
   clock: Clock;
   metrics: Metrics;
   clients: Clients;
-  signatures: Signatures;
+  apiKeys: ApiKeys;
   faults: ReadFaults;
-  /** The key that builds are signed with, if they must be. */
+  /** Public key of the signatures, if builds must be signed. */
   publicKey: KeyObject | undefined;
 };
 
 /** Builds the services and routes of app updates, for clients and publishers. */
 export function buildUpdates(deps: UpdatesDeps) {
-  const { sql, objects, log, bus, clock, metrics, clients, signatures, faults, publicKey } = deps;
+  const { sql, objects, log, bus, clock, metrics, clients, apiKeys, faults, publicKey } = deps;
   const { updates } = deps.config;
   const offers = new Offers({ sql, bus, log });
   const garbage = new BuildGarbage({ sql, objects, clock, log });
@@ -41,7 +41,7 @@ export function buildUpdates(deps: UpdatesDeps) {
   const bases = updates;
   const routes = [
     checkRoutes({ offers, clients, bases }),
-    publishRoutes({ builds, signatures, clients, bases }),
+    publishRoutes({ builds, apiKeys, clients, bases }),
     downloadRoutes({ offers, objects, metrics, faults, ...updates }),
   ];
   return { offers, routes };

@@ -1,4 +1,4 @@
-/** What may be published: a build number and two digits, of which `00` forces the update. */
+/** Version of a published build: a build number and two digits, of which `00` forces the update. */
 export const VERSION = /^\d{1,9}_\d{2}$/;
 
 // Version of a client. Leading zeros are stripped later: doing it here would need two overlapping
@@ -8,12 +8,12 @@ const LEADING_ZEROS = /^0+(?=\d)/;
 const ABIS = ["arm", "arm64"];
 const DEFAULT_ABI = "arm64";
 
-/** A version as a client says it in the path, `2267_01` with or without an ABI behind, or as a build has it. */
+/** A parsed version of a client (`2267_01`, with or without an ABI after it) or of a build. */
 export type ReadVersion = {
   text: string;
-  /** the build and its two digits as one decimal number of any length; undefined for what is no version */
+  /** the build number and its two digits as one decimal number; undefined for an invalid version */
   number: string | undefined;
-  /** what stands behind */
+  /** text after the two digits */
   rest: string;
   abi: string;
 };
@@ -27,9 +27,12 @@ export function readVersion(text: string): ReadVersion {
   return { text, number, rest, abi: ABIS.includes(rest) ? rest : DEFAULT_ABI };
 }
 
-/** Whether a client must update because of a forced build: it is older, or that very build and did not tell its ABI. */
+/**
+ * Returns whether a forced build makes a client update: the client is older, or has that very build
+ * and does not tell its ABI.
+ */
 export function isForced(floor: ReadVersion, client: ReadVersion): boolean {
-  // What is no version was always compared as bytes.
+  // Invalid versions are compared as bytes, as the WeMesse server did.
   if (floor.number === undefined || client.number === undefined)
     return Buffer.compare(Buffer.from(floor.text), Buffer.from(client.text)) >= 0;
   return floor.number === client.number
@@ -57,7 +60,7 @@ export function byVersion({ number: one }: ReadVersion, { number: other }: ReadV
   return isGreater(one, other) ? -1 : 1;
 }
 
-/** Every version that ends in `_00` is forced. */
+/** Returns false for versions that end in `_00`: these force clients to update. */
 export function isSkippable(version: string): boolean {
   return !version.endsWith("_00");
 }

@@ -3,7 +3,7 @@ import { pino } from "pino";
 
 import { UsageError } from "../../src/platform/errors.ts";
 import { startServer } from "../../src/processes/server.ts";
-import { Signatures } from "../../src/api-keys/service.ts";
+import { ApiKeys } from "../../src/api-keys/service.ts";
 import { TestApp } from "../support/app.ts";
 import { eventually, timed } from "../support/eventually.ts";
 import { failure } from "../support/failure.ts";
@@ -16,11 +16,11 @@ setDefaultTimeout(60_000);
 const REVOKED_MS_MAX = 5000;
 
 let app: TestApp;
-let signatures: Signatures;
+let apiKeys: ApiKeys;
 
 beforeAll(async () => {
   app = await TestApp.start();
-  signatures = new Signatures({ sql: app.sql, log: pino({ level: "silent" }) });
+  apiKeys = new ApiKeys({ sql: app.sql, log: pino({ level: "silent" }) });
 });
 
 afterAll(async () => {
@@ -45,10 +45,10 @@ describe("a signature", () => {
   test("is valid on every server as soon as it is made, and on none soon after it is revoked", async () => {
     await using beside = await serverBeside(app);
     const servers = [app, beside];
-    const { id, signature } = await signatures.create({ role: "service" });
-    const { signature: other } = await signatures.create({ role: "service" });
+    const { id, signature } = await apiKeys.create({ role: "service" });
+    const { signature: other } = await apiKeys.create({ role: "service" });
     for (const server of servers) expect(await statusAt(server, signature)).toBe(200);
-    await signatures.revoke(id);
+    await apiKeys.revoke(id);
     const { ms } = await timed(async () => {
       for (const server of servers)
         await eventually("it is refused", async () => (await statusAt(server, signature)) === 401);
@@ -59,20 +59,20 @@ describe("a signature", () => {
 
   test("has 32 random bytes, and an id and a role of its own", async () => {
     const made = [
-      await signatures.create({ role: "client" }),
-      await signatures.create({ role: "service" }),
+      await apiKeys.create({ role: "client" }),
+      await apiKeys.create({ role: "service" }),
     ];
     for (const { signature } of made) expect(signature).toMatch(/^[\w-]{43}$/);
     expect(made.map(({ role }) => role)).toEqual(["client", "service"]);
     expect(new Set(made.map(({ id }) => id)).size).toBe(2);
-    const listed = (await signatures.list()).filter(({ id }) => made.some((one) => one.id === id));
+    const listed = (await apiKeys.list()).filter(({ id }) => made.some((one) => one.id === id));
     expect(listed).toEqual(
       made.map(({ id, role }) => ({ id, role, createdAt: expect.any(Date), revokedAt: null })),
     );
   });
 
   test("is nowhere in the database but as a digest", async () => {
-    const { signature } = await signatures.create({ role: "service" });
+    const { signature } = await apiKeys.create({ role: "service" });
     expect(await statusAt(app, signature)).toBe(200);
     const tables = await app.sql<{ name: string }[]>`
       select table_name as name from information_schema.tables where table_schema = current_schema()`;
@@ -93,12 +93,12 @@ describe("a signature", () => {
 
   test("that was in use elsewhere is kept, once, and not after it was revoked", async () => {
     const signature = 'an,"old"~signature!';
-    const { id } = await signatures.create({ role: "service", signature });
+    const { id } = await apiKeys.create({ role: "service", signature });
     expect(await statusAt(app, signature)).toBe(200);
-    const again = async () => await signatures.create({ role: "client", signature });
+    const again = async () => await apiKeys.create({ role: "client", signature });
     const refusal = "that signature exists; a revoked one cannot be used again";
     expect(await failure(again())).toEqual(new UsageError(refusal));
-    await signatures.revoke(id);
+    await apiKeys.revoke(id);
     expect(await failure(again())).toEqual(new UsageError(refusal));
   });
 
@@ -110,23 +110,23 @@ describe("a signature", () => {
     "tab\tin the text",
     "é".repeat(16),
   ])("cannot be %p", async (signature) => {
-    expect(await failure(signatures.create({ role: "client", signature }))).toEqual(
+    expect(await failure(apiKeys.create({ role: "client", signature }))).toEqual(
       new UsageError("a signature has 16 to 256 visible ASCII characters"),
     );
   });
 
   test.each([16, 256])("may have %d characters", async (length) => {
     const signature = "~".repeat(length);
-    await signatures.create({ role: "service", signature });
+    await apiKeys.create({ role: "service", signature });
     expect(await statusAt(app, signature)).toBe(200);
   });
 
   test("keeps the time at which it was first revoked", async () => {
-    const { id } = await signatures.create({ role: "client" });
-    const first = await signatures.revoke(id);
+    const { id } = await apiKeys.create({ role: "client" });
+    const first = await apiKeys.revoke(id);
     expect(first.revokedAt).toBeInstanceOf(Date);
-    expect(await signatures.revoke(id)).toEqual(first);
-    expect(await failure(signatures.revoke(2 ** 31 - 1))).toEqual(
+    expect(await apiKeys.revoke(id)).toEqual(first);
+    expect(await failure(apiKeys.revoke(2 ** 31 - 1))).toEqual(
       new UsageError("there is no signature 2147483647"),
     );
   });
@@ -143,7 +143,7 @@ describe("a signature", () => {
     const lines: string[] = [];
     const log = pino({ level: "trace" }, { write: (line: string) => void lines.push(line) });
     const server = await startServer(app.config, app.databaseUrl, { log });
-    const { signature } = await signatures.create({ role: "client" });
+    const { signature } = await apiKeys.create({ role: "client" });
     const unknown = "an-unknown-signature";
     await app.sql`alter table users rename to users_away`;
     for (const text of [signature, unknown])
@@ -163,7 +163,7 @@ describe("a signature", () => {
 describe("while the database is away", () => {
   test("an unknown signature is a 503 and no 401, and a known one is not asked again", async () => {
     await using proxy = await TcpProxy.open(app.databaseUrl);
-    const { signature } = await signatures.create({ role: "client" });
+    const { signature } = await apiKeys.create({ role: "client" });
     await using server = await serverBeside(app, { databaseUrl: proxy.urlOf(app.databaseUrl) });
     await proxy.refuse();
     const list = async (text: string) =>

@@ -157,7 +157,7 @@ describe("the form is chosen by Accept", () => {
     "%s gets 406",
     async (accept) => {
       const text =
-        "only application/json, application/octet-stream, application/msgpack can be had";
+        "only application/json, application/octet-stream, application/msgpack are available";
       expect(await refusalOf(read(accept))).toEqual([406, text]);
     },
   );

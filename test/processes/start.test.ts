@@ -57,7 +57,7 @@ test(
     expect(JSON.parse(json.out)).toEqual({ serverKey });
     expect(await runCommand(["key", "show"], { ...env, SERVER_KEYS: "own" })).toMatchObject({
       code: 2,
-      err: expect.stringContaining("those of SERVER_KEYS"),
+      err: expect.stringContaining("those in SERVER_KEYS"),
     });
 
     expect((await runCommand(["project", "list"], env)).out).toContain("demo");

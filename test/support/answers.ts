@@ -6,7 +6,10 @@ import { type TestApp, type TestSession } from "./app.ts";
 const Refusal = Type.Object({ error: Type.String() }, { additionalProperties: false });
 const Fields = Type.Record(Type.String(), Type.Unknown());
 
-/** The status and text of a refusal; throws when the answer is not in the error format of the SDK and reading routes. */
+/**
+ * Returns the status and text of a refusal. Throws if the answer does not have the error format of
+ * the SDK and reading routes.
+ */
 export async function refusalOf(
   answer: Response | Promise<Response>,
 ): Promise<[status: number, text: string]> {
@@ -16,7 +19,7 @@ export async function refusalOf(
   return [response.status, Value.Parse(Refusal, await response.json()).error];
 }
 
-/** The object in a 200. */
+/** Returns the object in a 200. Throws for any other answer. */
 export async function objectOf(
   answer: Response | Promise<Response>,
 ): Promise<Record<string, unknown>> {
@@ -26,7 +29,7 @@ export async function objectOf(
   return Value.Parse(Fields, await response.json());
 }
 
-/** The session as it is read back. */
+/** Reads the session back. */
 export async function sessionRow(
   app: TestApp,
   { sessionID }: Pick<TestSession, "sessionID">,
@@ -34,7 +37,7 @@ export async function sessionRow(
   return await objectOf(app.fetch(`/v1/sessions/${sessionID}`));
 }
 
-/** A counter's value in the server's metrics; 0 while it has not been counted. */
+/** Returns a counter's value in the server's metrics; 0 while nothing was counted. */
 export async function metric(app: TestApp, series: string): Promise<number> {
   const text = await (await app.fetch("/metrics")).text();
   const line = text.split("\n").find((one) => one.startsWith(`${series} `));

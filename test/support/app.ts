@@ -35,13 +35,15 @@ export type AppOptions = Pick<
   "wrapObjects" | "index" | "commitDeadlineMs" | "clock" | "log"
 > & {
   store?: "files" | "s3";
-  /** the shared Redis, instead of PostgreSQL's notifications */
+  /** use the shared Redis instead of PostgreSQL's notifications */
   redis?: boolean;
-  /** environment variables over the test's own */
+  /** environment variables that override the test's own */
   env?: Record<string, string>;
 };
 
-/** A whole server on a free port with a database schema, an object store and a project of its own. */
+/**
+ * A whole server on a free port with a database schema, an object store and a project of its own.
+ */
 export class TestApp implements AsyncDisposable {
   readonly url: string;
   readonly config: Config;
@@ -49,7 +51,7 @@ export class TestApp implements AsyncDisposable {
   readonly sql: Sql;
   readonly objects: ObjectStore;
   readonly project: Project;
-  /** Ends the server as SIGTERM does. */
+  /** Stops the server like SIGTERM. */
   readonly stop: () => Promise<void>;
 
   private constructor(
@@ -110,7 +112,7 @@ export class TestApp implements AsyncDisposable {
     return await this.fetch(path, { method: "POST", body, headers });
   }
 
-  /** The status and error text of an answer. */
+  /** Sends a start request with these fields. */
   async start(
     fields: Record<string, unknown> = {},
     path = "/v1/ios/start",
@@ -136,7 +138,7 @@ export class TestApp implements AsyncDisposable {
     return await this.post(path, batch, { authorization: `Bearer ${token}`, ...headers });
   }
 
-  /** What the server hands back of a session, as the client encoded it. */
+  /** Reads a session's batches back, as the client encoded them. */
   async batches({ sessionID }: { sessionID: string }, query = ""): Promise<Uint8Array[]> {
     const response = await this.fetch(`/v1/sessions/${sessionID}/batches${query}`, {
       headers: { accept: "application/octet-stream" },
@@ -154,7 +156,7 @@ export class TestApp implements AsyncDisposable {
   }
 }
 
-/** What a server of a test needs in its environment; the data folder is new. */
+/** Returns the environment of a test's server, with a new data folder. */
 export async function testEnv(
   store: "files" | "s3",
   databaseUrl: string,
@@ -168,14 +170,14 @@ export async function testEnv(
     SERVER_KEYS: SERVER_KEY,
     TRUSTED_PROXIES: "127.0.0.0/8,::1/128",
     LOG_LEVEL: "silent",
-    // Nothing of the tester's own environment may reach a server process.
+    // The tester's own environment must not reach a server process.
     REDIS_URL: "",
     REDIS: "",
     ...(store === "s3" && (await s3Env())),
   };
 }
 
-/** The batches of an `application/octet-stream` answer. */
+/** Splits an `application/octet-stream` answer into batches. */
 export function splitBatches(bytes: Uint8Array): Uint8Array[] {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const batches: Uint8Array[] = [];

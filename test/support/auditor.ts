@@ -10,12 +10,12 @@ const SETTLE_MS_MAX = 30_000;
 const RETRY_MS = 40;
 
 export type AuditorOptions = {
-  /** Where the server is at the moment; a restart may move it. */
+  /** Current URL of the server, which a restart may change. */
   target: { url: string };
   projectId: number;
   projectID: number;
   clients: number;
-  /** How many of the clients send images, too. */
+  /** Number of clients that send images, too. */
   imageClients: number;
   seed: number;
 };
@@ -23,26 +23,29 @@ export type AuditorOptions = {
 type Client = {
   random: Random;
   session: { token: string; sessionID: string };
-  /** By hash, what the server said 200 to. */
+  /** Acknowledged batches by hash. */
   acknowledged: Map<string, Uint8Array>;
-  /** Images by hash. */
+  /** Acknowledged images by hash. */
   images: Map<string, { name: string; bytes: Uint8Array }>;
 };
 
 export type AuditReport = IndexState & {
   acknowledged: number;
-  /** attempts that ended without an answer or with 503, and were made again */
+  /** attempts that ended without an answer or with 503, and were retried */
   retried: number;
   /** acknowledged batches that were sent once more on purpose */
   repeated: number;
   images: number;
-  /** rows whose bytes came back */
+  /** rows whose bytes were read back */
   read: number;
-  /** what breaks the promise, each in a sentence */
+  /** violations of the durability promise, a sentence each */
   faults: string[];
 };
 
-/** Clients that keep what was acknowledged, repeat what was not with the same bytes, and afterwards ask for all of it back. */
+/**
+ * Simulates clients that retry requests with the same bytes until they are acknowledged, and then
+ * checks that everything acknowledged can be read back.
+ */
 export class Auditor {
   readonly #options: AuditorOptions;
   readonly #clients: Client[] = [];
@@ -58,7 +61,7 @@ export class Auditor {
     return this.#clients.reduce((sum, client) => sum + client.acknowledged.size, 0);
   }
 
-  /** Sends until the signal, then repeats what has no answer yet until it has. */
+  /** Sends until the signal, then retries unanswered requests until they are answered. */
   async run(signal: AbortSignal): Promise<void> {
     const { clients, imageClients } = this.#options;
     await Promise.all(
@@ -68,7 +71,7 @@ export class Auditor {
     );
   }
 
-  /** Everything acknowledged must come back byte for byte, once, and nothing that was never sent. */
+  /** Checks that everything acknowledged is read back once, byte for byte, and nothing else. */
   async report(sql: Sql, objects: ObjectStore): Promise<AuditReport> {
     let read = 0;
     for (const client of this.#clients) read += await this.#readBack(client);
@@ -113,7 +116,7 @@ export class Auditor {
       client.acknowledged.set(hashOf(batch), batch);
   }
 
-  /** As a client does whose answer was lost. */
+  /** Repeats an acknowledged batch, like a client that did not get the answer. */
   async #repeat(client: Client): Promise<void> {
     const sent = [...client.acknowledged.values()];
     const batch = sent[client.random.integer(0, sent.length - 1)];
@@ -144,7 +147,7 @@ export class Auditor {
     if (answer !== undefined) client.images.set(hashOf(bytes), { name, bytes });
   }
 
-  /** The text of the answer; undefined, and a fault, when there is none in time or it is one that no fault explains. */
+  /** Retries until a 200, and returns its text. Otherwise adds a fault and returns undefined. */
   async #until200(
     what: string,
     path: string,
@@ -165,7 +168,7 @@ export class Auditor {
     return undefined;
   }
 
-  /** The body of a 200, another status, or undefined when the connection broke. */
+  /** Returns the body of a 200, another status, or undefined if the connection broke. */
   async #attempt(path: string, init: RequestInit): Promise<string | number | undefined> {
     try {
       const response = await fetch(this.#options.target.url + path, { method: "POST", ...init });

@@ -1,4 +1,4 @@
-/** The service that a proxy asks who a request is from: the cookie `session=USER.DEVICE` names it. */
+/** Forward-auth service of a proxy: the cookie `session=USER.DEVICE` identifies a request. */
 export class AuthServer implements Disposable {
   readonly #server = Bun.serve({
     port: 0,
@@ -21,7 +21,7 @@ export class AuthServer implements Disposable {
   }
 }
 
-/** What a signed-in client sends. */
+/** Returns the headers of a signed-in client. */
 export function signedIn(userid: string, clientid: string): { cookie: string } {
   return { cookie: `session=${userid}.${clientid}` };
 }

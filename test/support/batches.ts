@@ -3,7 +3,7 @@ export type WireField = string | number | bigint | boolean;
 
 export type BatchShape = {
   messages?: number;
-  /** Size of the whole batch, met within three bytes a message; more where the salt alone needs more. */
+  /** Size of the whole batch, met within three bytes per message, unless the salt needs more. */
   bytes?: number;
   /** Batches of different salts differ in every message. */
   salt?: string;
@@ -12,11 +12,11 @@ export type BatchShape = {
 };
 
 const LOG_LINE = "GET /v1/feed answered 200 after 41 ms, cache miss, retry 0; ";
-/** Type, timestamp, length, severity and the length of the content. */
+/** Bytes of type, timestamp, length, severity and the length of the content. */
 const LOG_OVERHEAD_BYTES = 16;
 const META_BYTES = 9;
 
-/** A valid mobile batch, by default of the size that SDKs send: 160 Log messages in 16 KiB. */
+/** Encodes a valid mobile batch, by default of a typical size: 160 Log messages in 16 KiB. */
 export function aBatch(shape: BatchShape = {}): Uint8Array {
   const { messages = 160, bytes = 16 * 1024, salt = "", timestamp = 1_760_000_000_000 } = shape;
   const contentBytes =
@@ -30,7 +30,7 @@ export function aBatch(shape: BatchShape = {}): Uint8Array {
   return encodeBatch(Array.from({ length: messages }, log), { timestamp });
 }
 
-/** A mobile batch: BatchMeta, then the messages as they are. */
+/** Encodes a mobile batch: BatchMeta, then the messages unchanged. */
 export function encodeBatch(
   messages: Uint8Array[],
   {
@@ -45,7 +45,7 @@ export function encodeMessage(type: number, timestamp: number, ...fields: WireFi
   return encodeFrame(type, timestamp, concat(fields.map(encodeField)));
 }
 
-/** A message whose body need not be one of its type. */
+/** Encodes a message whose body need not match its type. */
 export function encodeFrame(type: number, timestamp: number, body: Uint8Array): Uint8Array {
   return concat([uint(type), uint(timestamp), uint(body.length), body]);
 }

@@ -32,12 +32,12 @@ const ImageConfig = Type.Object({
 });
 export type ImageConfig = Type.Static<typeof ImageConfig>["Docker"]["config"];
 
-/** The project's image, built as `docker build` would, and its files; no engine is needed. Needs root. */
+/** The project's image, built like `docker build`, with its files. Needs root, but no engine. */
 export class Image implements AsyncDisposable {
   readonly config: ImageConfig;
-  /** where its files are */
+  /** folder of the image's files */
   readonly root: string;
-  /** how many bytes of files it adds to its base */
+  /** size of the files that it adds to its base */
   readonly addedBytes: number;
   readonly #containers: string[];
 
@@ -50,12 +50,12 @@ export class Image implements AsyncDisposable {
     this.#containers = parts.containers;
   }
 
-  /** The base is made once a machine, in about a minute; the rest takes half of one. */
+  /** Builds the image in half a minute, and its base once per machine, in a minute. */
   static async build(): Promise<Image> {
     await needPrograms(NEED);
     if ((await buildah("images", "--quiet", "--filter", `reference=${BASE}`)) === "")
       await buildBase();
-    // The other format has no health checks.
+    // The default format has no health checks.
     const options = ["--isolation=chroot", "--format=docker", "--build-arg", `BASE_IMAGE=${BASE}`];
     await buildah("build", ...options, "--tag", IMAGE, ROOT);
     const inspected: unknown = JSON.parse(await buildah("inspect", "--type=image", IMAGE));
@@ -72,7 +72,10 @@ export class Image implements AsyncDisposable {
   }
 }
 
-/** A process in the image's files as a container engine with `--read-only` would start it: as the image's user, without privileges, as process 1. */
+/**
+ * A process in the image's files, as a container engine with `--read-only` would start it: with the
+ * image's user, without privileges, as process 1.
+ */
 export class Container implements AsyncDisposable {
   readonly #child: Bun.Subprocess<"ignore", "pipe", "pipe">;
   readonly #output: Promise<string>;
@@ -84,7 +87,7 @@ export class Container implements AsyncDisposable {
     this.#errors = child.stderr.text();
   }
 
-  /** `command` replaces the image's own; with `entrypoint` also that. */
+  /** Runs the image's command and entrypoint, or those that are given. */
   static run(
     { root, config }: Pick<Image, "root" | "config">,
     env: Record<string, string>,
@@ -105,7 +108,7 @@ export class Container implements AsyncDisposable {
     return new Container(child);
   }
 
-  /** The exit code and what it wrote. */
+  /** Resolves with the exit code and the output. */
   async ended(): Promise<{ code: number; output: string; errors: string }> {
     const [code, output, errors] = await Promise.all([
       this.#child.exited,
@@ -115,7 +118,7 @@ export class Container implements AsyncDisposable {
     return { code, output, errors };
   }
 
-  /** The process by its number outside. */
+  /** Returns the id of the process outside of the container. */
   async pid(): Promise<number> {
     const path = `/proc/${this.#child.pid}/task/${this.#child.pid}/children`;
     let pid = 0;
@@ -138,7 +141,7 @@ export class Container implements AsyncDisposable {
 
 type CommandLine = { entrypoint: string[]; command: string[] };
 
-/** A minimal Debian, with what this machine trusts beside its own authorities. */
+/** Builds a minimal Debian with this machine's additional certificate authorities. */
 async function buildBase(): Promise<void> {
   const folder = await mkdtemp(join(tmpdir(), "floodgate-base-"));
   const [root, archive] = [join(folder, "root"), join(folder, "root.tar")];
@@ -168,7 +171,7 @@ async function buildah(...args: string[]): Promise<string> {
   return await run("buildah", "--storage-driver=vfs", ...args);
 }
 
-/** What a command prints. */
+/** Runs a command and returns its output. */
 async function run(name: string, ...args: string[]): Promise<string> {
   const child = Bun.spawn([programPath(name) ?? name, ...args], {
     stdin: "ignore",

@@ -9,11 +9,11 @@ const NEED = {
   packages: ["caddy"],
   otherwise: "The tests need Caddy: install it",
 };
-// Nothing but the port is opened.
+// Opens no port but the proxy's.
 const OPTIONS = "{\n\tadmin off\n\tauto_https off\n\tdefault_bind 127.0.0.1\n}\n";
 
 export const Caddy = {
-  /** As deploy/Caddyfile sets it up. */
+  /** Starts Caddy with deploy/Caddyfile. */
   async deployed({ upstreams, auth, edit = (text) => text }: Deployed): Promise<ProxyProcess> {
     await needPrograms(NEED);
     const text = await Bun.file(DEPLOYED).text();

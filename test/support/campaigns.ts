@@ -21,7 +21,7 @@ import { freshDatabase } from "./postgres.ts";
 
 const LOG = pino({ level: "silent" });
 
-/** Answers each send as a test says, and remembers what was sent. */
+/** Answers each send as the test configures, and records it. */
 export class FakeProvider implements Sender<CampaignMessage> {
   readonly canSend = perProvider(() => true);
   readonly concurrency = 50;
@@ -40,7 +40,7 @@ export class FakeProvider implements Sender<CampaignMessage> {
     return await this.answer(target, signal);
   }
 
-  /** How many were sent to more than once. */
+  /** Number of sends that were repeated. */
   get repeated(): number {
     return this.sent.length - new Set(this.sent.map(({ target }) => target.messageId)).size;
   }
@@ -50,7 +50,7 @@ export type Kind = { send: number; device: number; invalid?: boolean };
 export const ANDROID: Kind = { send: 1, device: 1 };
 export const IPHONE: Kind = { send: 2, device: 2 };
 
-/** A database with devices and campaigns, and workers on it. */
+/** Database with devices and campaigns, and workers on it. */
 export class CampaignDatabase implements AsyncDisposable {
   readonly sql: Sql;
   readonly databaseUrl: string;
@@ -72,7 +72,7 @@ export class CampaignDatabase implements AsyncDisposable {
     await this.sql`truncate devices, device_numbers, notifications, device_events restart identity`;
   }
 
-  /** A worker that works until it is disposed of; throws when it does not stop in time. */
+  /** Runs a worker until it is disposed of, which throws if the worker does not stop in time. */
   working(provider: FakeProvider, sql = this.sql) {
     const stopping = new AbortController();
     const worker = new Worker({
@@ -103,7 +103,7 @@ export class CampaignDatabase implements AsyncDisposable {
       from generate_series(1, ${count}) as nth`;
   }
 
-  /** The id of a campaign that is launched. */
+  /** Launches a campaign and returns its id. */
   async launch(
     conditions: unknown = {},
     scheduledIn = "0 s",

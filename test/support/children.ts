@@ -2,7 +2,7 @@ import { readdir, readFile } from "node:fs/promises";
 
 type Process = { pid: number; command: string };
 
-/** The processes that `start` keeps, by their command. */
+/** Lists the processes that `start` keeps, with their commands. */
 export async function childrenOf(parent: number): Promise<Process[]> {
   const found: Process[] = [];
   for (const pid of (await readdir("/proc")).map(Number)) {

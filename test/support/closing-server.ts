@@ -3,7 +3,7 @@ import { createServer } from "node:net";
 
 import { portOf } from "./push-servers.ts";
 
-/** Takes connections and closes them, as a proxy does whose own server is down. */
+/** Starts a server that accepts and closes connections, like a proxy whose upstream is down. */
 export async function startClosingServer(): Promise<
   AsyncDisposable & { port: number; readonly closed: number }
 > {
@@ -11,7 +11,7 @@ export async function startClosingServer(): Promise<
   const server = createServer((socket) => {
     closed += 1;
     socket.on("error", () => undefined);
-    // Reads what is sent: otherwise the kernel would answer it with a reset.
+    // Reads the client's bytes: otherwise the kernel would reset the connection.
     socket.resume();
     socket.end();
   });

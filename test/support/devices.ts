@@ -1,17 +1,17 @@
 import { type Sql } from "../../src/platform/database/database.ts";
 
-/** A line of a file that is imported. */
+/** Returns a line of an import file. */
 export function line(externalId: string, properties: object = {}, more: object = {}) {
   return { external_id: externalId, push_token: `token of ${externalId}`, properties, ...more };
 }
 
-/** The row of a device. */
+/** Reads the row of a device. */
 export async function device(sql: Sql, externalId: string) {
   const [row] = await sql`select * from devices where external_id = ${externalId}`;
   return row;
 }
 
-/** The numbers of a device that ranges find, each with its key. */
+/** Lists the numbers of a device that range conditions find, each with its key. */
 export async function numbers(sql: Sql, externalId: string): Promise<string[]> {
   const rows = await sql<{ row: string }[]>`
     select key || ' ' || value as row from device_numbers join devices on id = device_id

@@ -7,13 +7,13 @@ import { PresenceEvent, checked } from "./presence.ts";
 export type SseEvent = { id: string | undefined; event: string; data: string };
 export type Presence = PresenceEvent & { id: string };
 
-/** An EventSource on a socket of its own: it shows comments and retry hints, and can stop reading. */
+/** Client for event streams that records comments and retry hints, and can stop reading. */
 export class EventStream implements Disposable {
   status = 0;
   headers = new Headers();
   readonly comments: string[] = [];
   readonly retries: number[] = [];
-  /** every event so far, also those that were taken */
+  /** all events, including those that were taken */
   readonly events: SseEvent[] = [];
   readonly #inbox = new Inbox<SseEvent>("event");
   readonly #socket: Socket;
@@ -29,12 +29,12 @@ export class EventStream implements Disposable {
   private constructor(socket: Socket) {
     this.#socket = socket;
     socket.on("data", (chunk: Buffer) => this.#receive(chunk));
-    // A reset is an end, too.
+    // A reset ends the connection, too.
     socket.on("error", () => undefined);
     socket.on("close", () => this.#close());
   }
 
-  /** Resolves with the first byte of the stream, or with the answer's headers when it is none. */
+  /** Resolves at the first byte of the stream, or at the headers if the answer is not a 200. */
   static async open(
     { url }: { url: string },
     path: string,
@@ -53,12 +53,12 @@ export class EventStream implements Disposable {
     return stream;
   }
 
-  /** The next event of any name. */
+  /** Takes the next event of any name. */
   async event(): Promise<SseEvent> {
     return await this.#inbox.take();
   }
 
-  /** The next event, which must be an unnamed one with an id. */
+  /** Takes the next event, which must be an unnamed one with an id. */
   async presence(): Promise<Presence> {
     const { id, event, data } = await this.event();
     if (event !== "message") throw new Error(`an event named "${event}"`);
@@ -66,12 +66,12 @@ export class EventStream implements Disposable {
     return { ...checked(PresenceEvent, JSON.parse(data)), id };
   }
 
-  /** Events that no one has taken. */
+  /** Number of events that were not taken yet. */
   get waiting(): number {
     return this.#inbox.size;
   }
 
-  /** How the answer ended: properly, or as a lost connection does. */
+  /** Resolves with the way in which the answer ended: properly, or by a lost connection. */
   get ended(): Promise<"end of stream" | "cut"> {
     return this.#ended.promise;
   }
@@ -109,7 +109,7 @@ export class EventStream implements Disposable {
     this.#head.resolve();
   }
 
-  /** The chunks that are complete. */
+  /** Decodes the chunks that are complete. */
   #decode(): void {
     for (;;) {
       const lineEnd = this.#undecoded.indexOf("\r\n");

@@ -1,4 +1,4 @@
-/** What a promise rejects with; undefined when it does not. */
+/** Returns the reason of a promise's rejection; undefined if it resolves. */
 export async function failure(promise: Promise<unknown>): Promise<unknown> {
   try {
     await promise;

@@ -1,6 +1,9 @@
 import { type Clock } from "../../src/platform/clock.ts";
 
-/** Time that passes when a test says so. It begins with the second after this one: what PostgreSQL takes for old must not be all that a test makes. */
+/**
+ * Clock that tests advance. It begins with the next whole second, so that rows of a test do not
+ * look old to PostgreSQL.
+ */
 export class FakeClock implements Clock {
   #epochMs = Math.ceil(Date.now() / 1000) * 1000;
   #elapsedMs = 0;
@@ -13,7 +16,7 @@ export class FakeClock implements Clock {
     this.#elapsedMs += ms;
   }
 
-  /** What an operator or NTP does: the wall clock alone, in either direction. */
+  /** Moves the wall clock alone, in either direction, like an operator or NTP. */
   jump(ms: number): void {
     this.#epochMs += ms;
   }

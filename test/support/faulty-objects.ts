@@ -1,6 +1,6 @@
 import { ObjectConflict, type ObjectStore } from "../../src/platform/objects/objects.ts";
 
-/** What becomes of one PUT; `store` carries it out in the real store. */
+/** Script for one PUT; `store` performs it in the real store. */
 export type PutScript = (
   put: { key: string; body: Uint8Array; signal: AbortSignal | undefined },
   store: (body?: Uint8Array) => Promise<void>,
@@ -13,13 +13,13 @@ export const fails: PutScript = async () => {
   throw new Error("the store failed");
 };
 
-/** The object is there, but the answer that says so is lost. */
+/** Stores the object, but loses the answer. */
 export const storesThenFails: PutScript = async (_put, store) => {
   await store();
   throw new Error("the answer was lost");
 };
 
-/** Someone else has the key, with other bytes. */
+/** Finds other bytes under the key. */
 export const findsOtherBytes: PutScript = async (_put, store) => {
   await store(new Uint8Array([1, 2, 3])).catch((error: unknown) => {
     if (!(error instanceof ObjectConflict)) throw error;
@@ -31,7 +31,7 @@ export const diskFull: PutScript = async () => {
   throw Object.assign(new Error("ENOSPC: no space left on device, write"), { code: "ENOSPC" });
 };
 
-/** Waits for `gate`, whatever the caller's signal says. */
+/** Waits for `gate` and ignores the caller's signal. */
 export const waitsFor =
   (gate: Promise<unknown>, then: PutScript = succeeds): PutScript =>
   async (put, store, objects) => {
@@ -39,22 +39,22 @@ export const waitsFor =
     await then(put, store, objects);
   };
 
-/** A real store with faults in front: the PUTs take the scripts of `next` in order, then `otherwise`. */
+/** Wraps a real store with faults: PUTs run the scripts of `next` in order, then `otherwise`. */
 export class FaultyObjects implements ObjectStore {
   readonly next: PutScript[] = [];
   otherwise: PutScript = succeeds;
-  /** Called before a read or a ping; what it throws is what those throw. */
+  /** Called before a read, which fails if this throws. */
   beforeRead: (key: string) => void = () => undefined;
   /** Called and awaited before each read. */
   waitBeforeRead: (key: string) => Promise<void> = async () => undefined;
   /** Changes the bytes that a read returns. */
   changeRead: (bytes: Uint8Array, key: string) => Uint8Array = (bytes) => bytes;
   beforePing: () => void = () => undefined;
-  /** Every PUT that was begun. */
+  /** All PUTs that were begun. */
   readonly puts: { key: string; body: Uint8Array }[] = [];
   #inner: ObjectStore | undefined;
 
-  /** For `wrapObjects`. */
+  /** Function for the option `wrapObjects`. */
   readonly wrap = (inner: ObjectStore): ObjectStore => {
     this.#inner = inner;
     return this;

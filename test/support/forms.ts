@@ -6,7 +6,7 @@ export type FormPart =
 
 export const BOUNDARY = "----form-4711";
 
-/** A multipart form, byte for byte as `encodeForm` is told: no name is escaped. */
+/** Encodes a multipart form without escaping names. */
 export function encodeForm(parts: FormPart[], end = `--${BOUNDARY}--\r\n`): Uint8Array {
   return concat([...parts.flatMap(encodePart), Buffer.from(end)]);
 }

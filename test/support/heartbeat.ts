@@ -1,8 +1,8 @@
 import { type Ping, type Target, ping } from "./presence.ts";
 
-/** A device that pings until it is disposed of; fails then when a ping was not taken. */
+/** Device that pings until it is disposed of, which fails if a ping was refused. */
 export class Heartbeat implements AsyncDisposable {
-  /** how many were taken */
+  /** number of accepted pings */
   pings = 0;
   readonly #end = new AbortController();
   readonly #ended: Promise<void>;

@@ -47,7 +47,7 @@ export function hostileJson(bytes: number): HostileBody[] {
   return texts.map(([name, json]) => [name, Buffer.from(json)]);
 }
 
-/** Batches of that many bytes before any coding, and ones that inflate to so many. */
+/** Returns batches of that many bytes, and compressed ones that inflate to that many or more. */
 export function hostileBatches(bytes: number): HostileBody[] {
   const frame = concat([uint(1), uint(1), uint(0)]);
   const tiny = concat([encodeBatch([]), Buffer.alloc(Math.floor((bytes - 100) / 3) * 3, frame)]);

@@ -48,7 +48,7 @@ export async function putBefore(
   return { key, row };
 }
 
-/** Stores it, and indexes it with the statement of the previous version. */
+/** Stores an image and indexes it with the statement of the previous version. */
 export async function storedBefore(
   app: Pick<TestApp, "project" | "objects" | "sql">,
   session: Pick<TestSession, "sessionID">,

@@ -4,7 +4,7 @@ import { BOUNDARY, type FormPart, encodeForm } from "./forms.ts";
 
 export type UploadOptions = {
   path?: string;
-  /** what comes before the files; the session's own project unless told otherwise */
+  /** fields before the files; by default the session's project */
   fields?: FormPart[];
   headers?: Record<string, string>;
 };
@@ -84,7 +84,7 @@ export function sha256Of(content: string | Uint8Array): string {
   return Bun.SHA256.hash(content, "hex");
 }
 
-/** What a start answers as imagesHashList. */
+/** Returns the `imagesHashList` of a start. */
 export async function hashList(app: TestApp, projectID = app.projectID): Promise<unknown> {
   return (await objectOf(app.start({ projectID })))["imagesHashList"];
 }

@@ -1,7 +1,7 @@
-// Shorter than what a test may take, so that the failure says what was missing.
+// Shorter than the time limit of a test, so that the failure names the missing item.
 const WAIT_MS = 3500;
 
-/** What a connection has received and a test has not yet looked at. */
+/** Queue of items that a connection has received and a test has not taken yet. */
 export class Inbox<T> {
   readonly #what: string;
   readonly #items: T[] = [];
@@ -22,13 +22,13 @@ export class Inbox<T> {
     else first.resolve(item);
   }
 
-  /** Nothing will come any more. */
+  /** Marks the end: no item will follow. */
   close(why: string): void {
     this.#closed ??= why;
     for (const { reject } of this.#waiting.splice(0)) reject(this.#none());
   }
 
-  /** The next item; fails when none comes in seconds. */
+  /** Takes the next item; fails if none arrives within seconds. */
   async take(): Promise<T> {
     const [item] = this.#items.splice(0, 1);
     if (item !== undefined) return item;

@@ -2,10 +2,10 @@ import { type Sql } from "../../src/platform/database/database.ts";
 import { type ObjectStore } from "../../src/platform/objects/objects.ts";
 import { segmentKey } from "../../src/log/segment.ts";
 
-/** What PostgreSQL and the object store hold, to compare the two. */
+/** Contents of PostgreSQL and of the object store, for comparison. */
 export type IndexState = {
   batches: number;
-  /** different (session, hash) pairs: fewer than `batches` would be a duplicate */
+  /** number of different (session, hash) pairs; fewer than `batches` means duplicates */
   distinct: number;
   segments: number;
   /** objects that no segment row names */

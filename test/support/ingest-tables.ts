@@ -4,7 +4,7 @@ import { Reindex, type Reindexed } from "../../src/log/reindex.ts";
 import { type Sql } from "../../src/platform/database/database.ts";
 import { type TestApp } from "./app.ts";
 
-/** Every row of what ingest knows, as JSON. When a segment's row was made is nothing that the store tells. */
+/** Returns all rows of ingest as JSON, except for times that a rebuild cannot restore. */
 export async function ingestTables(sql: Sql) {
   return {
     projects: await sql`select to_jsonb(p) as row from projects p order by id`,
@@ -19,7 +19,7 @@ export async function ingestTables(sql: Sql) {
   };
 }
 
-/** As a new database has them. */
+/** Empties the tables, like those of a new database. */
 export async function emptyTables(sql: Sql): Promise<void> {
   await sql`truncate projects, sessions, segments, batches, images, image_contents, image_uses, unreadable_segments restart identity`;
 }

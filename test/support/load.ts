@@ -2,7 +2,7 @@ import { type TestSession } from "./app.ts";
 import { aBatch } from "./batches.ts";
 import { append, statusOf } from "./requests.ts";
 
-/** A sender for each session, one request after the other. */
+/** Sends batches of several sessions at once, each one request after the other. */
 export class Load {
   readonly #server: { url: string };
   readonly #sessions: TestSession[];

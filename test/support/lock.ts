@@ -1,6 +1,9 @@
 import { Database, SQLiteError } from "bun:sqlite";
 
-/** Lets one process at a time do the work. SQLite's lock is the kernel's: it ends with the process that holds it. */
+/**
+ * Lets one process at a time do the work. SQLite's lock is one of the kernel, which ends with the
+ * process that holds it.
+ */
 export async function locked<T>(path: string, work: () => Promise<T>): Promise<T> {
   using lock = new Database(path);
   for (;;)

@@ -3,7 +3,7 @@ import { pack } from "msgpackr";
 import { type BatchFacts, type Kind, SegmentWriter, segmentKey } from "../../src/log/segment.ts";
 import { type ObjectStore } from "../../src/platform/objects/objects.ts";
 
-/** A record by its body, a batch by its bytes, or a row. */
+/** A record to write; its body is the bytes of a batch or chunk, or a row. */
 export type MadeRecord = {
   kind: Kind;
   sessionID: string;
@@ -11,13 +11,13 @@ export type MadeRecord = {
   body: Uint8Array | object;
 };
 
-/** An id of that age by this machine's clock. */
+/** Returns a segment id of that age by this machine's clock. */
 export function segmentId(ageMs: number): string {
   const hex = (Date.now() - ageMs).toString(16).padStart(12, "0");
   return `${hex.slice(0, 8)}-${hex.slice(8)}${Bun.randomUUIDv7().slice(13)}`;
 }
 
-/** Stores a segment as a server does that dies before it indexes it. */
+/** Stores a segment, like a server that dies before it indexes it. */
 export async function putSegment(
   objects: ObjectStore,
   records: MadeRecord[],

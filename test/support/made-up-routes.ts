@@ -17,7 +17,7 @@ import { SERVER_KEY } from "./app.ts";
 export const ORIGIN = "https://admin.example";
 export const FORMAT = "text/made-up";
 
-/** An error format that no other route has. */
+/** Renders an error in a format that no other route has. */
 function renderMadeUp(error: unknown): Response {
   const code = error instanceof AppError ? error.code : "internal";
   return new Response(`made up: ${code}`, {
@@ -28,7 +28,7 @@ function renderMadeUp(error: unknown): Response {
 
 type Options = { ratePerSecond?: number; requestsMax?: number };
 
-/** A server of one slice below `/made/up`, which says what the test says. */
+/** Server of one slice below `/made/up`, whose policy the test sets. */
 export class MadeUpRoutes implements AsyncDisposable {
   readonly lines: Record<string, unknown>[] = [];
   readonly metrics = new Metrics();

@@ -3,10 +3,13 @@ import ipaddr from "ipaddr.js";
 type Value = string | number | Value[] | { [key: string]: Value };
 type Node = { 0?: Node; 1?: Node; record?: Value };
 
-/** MaxMind DB data types, https://maxmind.github.io/MaxMind-DB/. Every number is written as a uint32, which readers take. */
+/**
+ * MaxMind DB data types, https://maxmind.github.io/MaxMind-DB/. Every number is written as a
+ * uint32, which readers take.
+ */
 const TYPE = { string: 2, uint32: 6, map: 7, array: 11 } as const;
 const METADATA_MARKER = Buffer.from("abcdef4d61784d696e642e636f6d", "hex");
-/** Sixteen zero bytes part the tree from the data. */
+/** Length of the zero bytes between tree and data. */
 const SEPARATOR_BYTES = 16;
 
 /**
@@ -42,7 +45,7 @@ export function encodeMmdb(networks: Record<string, Value>): Uint8Array {
   return Uint8Array.from([...tree, ...separator, ...data, ...METADATA_MARKER, ...metadata]);
 }
 
-/** One entry as city databases have it. */
+/** Returns an entry like those of city databases. */
 export function cityRecord(country: string, state: string, city: string): Value {
   return {
     city: { names: { en: city } },
@@ -64,7 +67,7 @@ function insert(root: Node, network: string, record: Value): void {
   node.record = record;
 }
 
-/** Inner nodes only, the root first. */
+/** Lists the inner nodes, the root first. */
 function flatten(root: Node): Node[] {
   const nodes = [root];
   for (const node of nodes)
@@ -86,7 +89,7 @@ function encode(value: Value): number[] {
   ];
 }
 
-/** Types above 7 take a second byte. Sizes stay below 29, where longer forms would begin. */
+/** Encodes a control byte, or two for types above 7. Sizes of 29 and more need longer forms. */
 function control(type: number, size: number): number[] {
   if (size >= 29) throw new RangeError(`The test encoder has no sizes of ${size}.`);
   return type <= 7 ? [(type << 5) | size] : [size, type - 7];

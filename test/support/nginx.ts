@@ -10,7 +10,7 @@ const NEED = {
   otherwise: "The tests need nginx: install it",
 };
 
-/** Makes sure that nginx is there. */
+/** Installs nginx if it is missing. */
 export async function needNginx(): Promise<void> {
   await needPrograms(NEED);
 }
@@ -20,7 +20,10 @@ export const stopNginx = stopProxies;
 
 export type Nginx = ProxyProcess;
 export const Nginx = {
-  /** As an operator would set it up for forward authentication alone: `auth` is asked about every request and answers with an X-User-Claim. */
+  /**
+   * Starts nginx with forward authentication alone: it asks `auth` about every request and gets an
+   * X-User-Claim.
+   */
   async start(addresses: { upstream: string; auth: string }): Promise<ProxyProcess> {
     return await run((port) => server({ ...addresses, port }));
   },
@@ -41,7 +44,7 @@ export const Nginx = {
     );
   },
 
-  /** As deploy/nginx.conf sets it up. */
+  /** Starts nginx with deploy/nginx.conf. */
   async deployed({ upstreams, auth, edit = (text) => text }: Deployed): Promise<ProxyProcess> {
     const text = await Bun.file(DEPLOYED).text();
     return await run((port) =>
@@ -84,7 +87,7 @@ http {
 }
 `;
 
-// Where nginx has defaults they stay: HTTP/1.0 and buffering, which would hold a stream back until it ends.
+// Keeps nginx's defaults: HTTP/1.0 and buffering, which would hold a stream back until it ends.
 const server = ({ upstream, auth, port }: { upstream: string; auth: string; port: number }) => `
 server {
   listen 127.0.0.1:${port};

@@ -1,6 +1,6 @@
 import { expect } from "bun:test";
 
-/** The server tells time by the database's clock, which may differ from this machine's by so much. */
+/** Allowed difference between the database's clock, which the server uses, and this machine's. */
 const SKEW_MS_MAX = 250;
 
 /** Fails unless the time, in epoch ms, is one between `sinceMs` and now. */

@@ -1,9 +1,9 @@
 type Timer = ReturnType<typeof setTimeout>;
 
-// Sets one timer for the whole process, by which it empties a cache.
+// Timers of Elysia are ignored: it sets one for the whole process, which empties a cache.
 const ELYSIA = "node_modules/elysia";
 
-/** Timers of this process that were set since then, and have neither fired for good nor been cleared. */
+/** Records the timers of this process that were set meanwhile and can still fire. */
 export class OpenTimers implements Disposable {
   readonly #open = new Map<Timer, string>();
   readonly #own = { setTimeout, setInterval, clearTimeout, clearInterval };
@@ -26,7 +26,7 @@ export class OpenTimers implements Disposable {
     Object.assign(globalThis, watched);
   }
 
-  /** Where each one was set. */
+  /** Places at which the open timers were set. */
   get all(): string[] {
     return [...this.#open.values()].filter((place) => !place.includes(ELYSIA));
   }

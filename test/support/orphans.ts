@@ -6,7 +6,7 @@ import { aBatch } from "./batches.ts";
 import { indexState } from "./index-state.ts";
 import { type MadeRecord } from "./made-segment.ts";
 
-/** Everything is old enough, and every look is a pass over everything. */
+/** Makes everything old enough, and every look a pass over everything. */
 export const NO_GRACE = { graceMs: -1000, passMs: 0 };
 export const NOTHING = { adopted: 0, deleted: 0, kept: 0, damaged: 0 };
 export const CHUNK = new Uint8Array(1000).fill(7);

@@ -4,25 +4,26 @@ import { join } from "node:path";
 
 import { locked } from "./lock.ts";
 
-// apt's own lock does not cover the update of its lists, and several test processes may install at once.
+// apt's own lock does not cover the update of its lists, and several test processes may install at
+// once.
 const LOCK = join(tmpdir(), `floodgate-packages-${userInfo().uid}.lock`);
-// Where Debian keeps daemons; an ordinary user's PATH lacks them.
+// Adds Debian's folders of daemons, which an ordinary user's PATH lacks.
 const PATH = `${process.env["PATH"] ?? ""}:/usr/local/sbin:/usr/sbin:/sbin`;
 
 export type Need = {
   programs: string[];
-  /** Debian's, which hold the programs */
+  /** Debian packages that contain the programs */
   packages: string[];
-  /** what the tests need, and what may be set instead of installing it */
+  /** message that names what the tests need, and what may be set instead */
   otherwise: string;
 };
 
-/** The path of an installed program. */
+/** Returns the path of an installed program. */
 export function programPath(name: string): string | undefined {
   return Bun.which(name, { PATH }) ?? undefined;
 }
 
-/** Installs the programs that are missing, or fails with the one line that helps. */
+/** Installs missing programs; without root or apt fails with a line that tells how. */
 export async function needPrograms(need: Need): Promise<void> {
   if (isMet(need)) return;
   if (process.getuid?.() !== 0 || programPath("apt-get") === undefined)
@@ -42,10 +43,10 @@ function isMet({ programs }: Need): boolean {
 
 async function aptGet(...args: string[]): Promise<void> {
   const folder = await mkdtemp(join(tmpdir(), "floodgate-apt-"));
-  // A file, because a service that an installation starts would hold a pipe open.
+  // Writes to a file, because a service that an installation starts would hold a pipe open.
   const output = Bun.file(join(folder, "output"));
   const child = Bun.spawn(["apt-get", "-o", "DPkg::Lock::Timeout=300", ...args], {
-    // The run level of a single user: the tests start the programs themselves.
+    // Single-user run level keeps services from starting: the tests start the programs.
     env: { ...process.env, PATH, DEBIAN_FRONTEND: "noninteractive", RUNLEVEL: "1" },
     stdin: "ignore",
     stdout: output,

@@ -12,13 +12,13 @@ import { migrate } from "../../src/platform/database/migrate.ts";
 let running: Promise<EmbeddedPostgres> | undefined;
 const folder = mkdtempSync(join(tmpdir(), "floodgate-test-"));
 
-/** The server that all tests of a run share. */
+/** Returns the server that all tests of a run share. */
 export async function testPostgres(): Promise<EmbeddedPostgres> {
   running ??= startEmbeddedPostgres(folder);
   return await running;
 }
 
-/** The address of an empty, migrated schema of its own. */
+/** Creates an empty, migrated schema and returns its URL. */
 export async function freshDatabase(): Promise<string> {
   const { url } = await testPostgres();
   const schema = `t_${crypto.randomUUID().replaceAll("-", "")}`;

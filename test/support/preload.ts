@@ -7,7 +7,8 @@ import { stopRedisServers, testRedis } from "./redis-server.ts";
 import { s3Server, stopS3Server } from "./s3-server.ts";
 import { killServerProcesses } from "./server-process.ts";
 
-// The services are shared by all files of a run. They come up, and what is missing is installed, before the first test, whose time limit an installation would break.
+// Starts the services that all files of a run share. Missing programs are installed before the
+// first test, whose time limit an installation would exceed.
 await Promise.all([testPostgres(), s3Server(), testRedis(), needNginx(), needBrowser()]);
 
 // An S3 server that is killed gives gigabytes of memory back, which may take seconds.

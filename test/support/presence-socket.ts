@@ -10,12 +10,12 @@ export type SocketOptions = {
   msgpack?: boolean;
 };
 
-/** A client of /presence/ws. */
+/** Client of /presence/ws. */
 export class PresenceSocket implements Disposable {
   readonly socket: WebSocket;
   /** Resolves when the connection has ended. */
   readonly closed: Promise<{ code: number; reason: string }>;
-  /** messages of the other kind than was agreed on, of which there must be none */
+  /** number of messages of the kind, text or binary, that was not negotiated; must stay 0 */
   foreign = 0;
   readonly #inbox = new Inbox<unknown>("frame");
   readonly #msgpack: boolean;
@@ -60,7 +60,10 @@ export class PresenceSocket implements Disposable {
     await this.settled();
   }
 
-  /** Resolves when the server has received all that was sent: it answers control frames in their order. Some frames take it a moment longer. */
+  /**
+   * Resolves when the server has received everything that was sent, because it answers control
+   * frames in order. Handling some frames may take longer.
+   */
   async settled(): Promise<void> {
     const answered = Promise.withResolvers<void>();
     this.socket.addEventListener("pong", () => answered.resolve(), { once: true });
@@ -69,7 +72,7 @@ export class PresenceSocket implements Disposable {
     await answered.promise;
   }
 
-  /** The next frame, whatever it is. */
+  /** Takes the next frame of any kind. */
   async frame(): Promise<unknown> {
     return await this.#inbox.take();
   }
@@ -78,12 +81,12 @@ export class PresenceSocket implements Disposable {
     return checked(PresenceFrame, await this.frame());
   }
 
-  /** The code of the next frame, which must be an error. */
+  /** Takes the next frame, which must be an error, and returns its code. */
   async error(): Promise<string> {
     return checked(ErrorFrame, await this.frame()).code;
   }
 
-  /** Frames that no one has taken. */
+  /** Number of frames that were not taken yet. */
   get waiting(): number {
     return this.#inbox.size;
   }

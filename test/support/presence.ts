@@ -12,7 +12,7 @@ const PRESENCE_FIELDS = {
   clientid: Type.String(),
 };
 
-/** The data of an event, these fields and no other. */
+/** Data of an event, with exactly these fields. */
 export const PresenceEvent = Type.Object(PRESENCE_FIELDS, { additionalProperties: false });
 export type PresenceEvent = Type.Static<typeof PresenceEvent>;
 
@@ -33,10 +33,10 @@ const Minted = Type.Object(
   { additionalProperties: false },
 );
 
-/** Where requests go: a test's app, or a server beside it. */
+/** Server for requests: a test's app, or another one beside it. */
 export type Target = { url: string };
 
-/** Unlike `Value.Parse` this converts nothing: a number must not pass as text. */
+/** Checks a value without converting it, unlike `Value.Parse`: a number must not pass as text. */
 export function checked<Schema extends Type.TSchema>(
   schema: Schema,
   value: unknown,
@@ -47,12 +47,12 @@ export function checked<Schema extends Type.TSchema>(
 
 let users = 0;
 
-/** A user that no other test knows. */
+/** Returns a user id that no other test uses. */
 export function aUser(name = "user"): string {
   return `${name}-${++users}`;
 }
 
-/** What the proxy in front puts into a request; a header holds no other characters. */
+/** Returns the header that a trusted proxy adds, escaped to ASCII. */
 export function claim(userid: string, clientid?: string): Record<string, string> {
   const json = JSON.stringify({ userid, clientid });
   const escaped = json.replaceAll(
@@ -68,7 +68,7 @@ export function bearerOf(token: string): Record<string, string> {
 
 export type Ping = { userid: string; clientid?: string; status?: string; token?: string };
 
-/** One ping as the client library sends it; without a status its body is empty. */
+/** Sends a ping like the client library; without a status its body is empty. */
 export async function pingAnswer(
   { url }: Target,
   { userid, clientid, status, token }: Ping,
@@ -80,14 +80,14 @@ export async function pingAnswer(
   });
 }
 
-/** A ping that must be taken. */
+/** Sends a ping that must be accepted. */
 export async function ping(target: Target, given: Ping): Promise<void> {
   const answer = await pingAnswer(target, given);
   const text = await answer.text();
   if (answer.status !== 200 || text !== "") throw new Error(`answered ${answer.status}: ${text}`);
 }
 
-/** Pings as fast as they are answered, several at a time. The next one begins when one of them is done. */
+/** Sends pings as fast as they are answered, 16 at a time. */
 export async function flood(target: Target, pings: Iterable<Ping>): Promise<void> {
   const iterator = pings[Symbol.iterator]();
   const work = async () => {
@@ -97,12 +97,12 @@ export async function flood(target: Target, pings: Iterable<Ping>): Promise<void
   await Promise.all(Array.from({ length: 16 }, work));
 }
 
-/** As many characters, each of six bytes in JSON: events of about 2 KiB fill the buffers of a kernel in thousands. */
+/** Returns that many characters of six bytes each in JSON: long events soon fill kernel buffers. */
 export function fat(length: number): string {
   return "\u0001".repeat(length);
 }
 
-/** The snapshot of some users. */
+/** Reads the snapshot of some users. */
 export async function snapshot(
   { url }: Target,
   userids: string[],
@@ -112,7 +112,7 @@ export async function snapshot(
   return await objectOf(fetch(`${url}/presence?users=${query}`, { headers }));
 }
 
-/** Mints a token like a server that has the key. */
+/** Issues a user token, like a backend with the server key. */
 export async function mint(
   { url }: Target,
   fields: { userid: string; clientid?: string; ttl_s?: number },
@@ -126,12 +126,12 @@ export async function mint(
   return checked(Minted, await objectOf(answer));
 }
 
-/** A presence without what differs from event to event. */
+/** Returns the part of a presence that is the same in every event of it. */
 export function stateOf({ time, status, online }: PresenceEvent): object {
   return { time, status, online };
 }
 
-/** The path that watches some users. */
+/** Returns the path that watches some users. */
 export function watching(...userids: string[]): string {
   return `/subscribe?users=${userids.map(encodeURIComponent).join(",")}`;
 }

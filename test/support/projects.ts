@@ -7,7 +7,7 @@ import { type TestApp } from "./app.ts";
 
 export type TestProject = Project & { projectID: number };
 
-/** One more project of the app, which has the changes from its first use on. */
+/** Creates another project of the app, with the changes in effect. */
 export async function aProject(
   app: TestApp,
   { platform = "ios", id, key, ...change }: Partial<NewProject> & ProjectChange = {},

@@ -13,25 +13,25 @@ const running = new Set<ProxyProcess>();
 export type ProxyProgram = {
   name: string;
   args: (folder: string, configPath: string) => string[];
-  /** what the configuration file holds; `folder` is the proxy's own */
+  /** contents of the configuration file; `folder` is the proxy's own */
   config: (folder: string, port: number) => string | Promise<string>;
   /** a path that the proxy answers by itself */
   probe: string;
 };
 
-/** Where a proxy of deploy/ listens, whom it asks, and what a test changes of its file. */
+/** Upstreams and auth service of a proxy of deploy/, and changes to its file. */
 export type Deployed = {
   upstreams: { url: string }[];
   auth: { url: string };
   edit?: (text: string) => string;
 };
 
-/** Ends what failed tests have left running. */
+/** Stops proxies that failed tests have left running. */
 export async function stopProxies(): Promise<void> {
   await Promise.all([...running].map(async (proxy) => await proxy[Symbol.asyncDispose]()));
 }
 
-/** A proxy in the foreground on a port of its own. */
+/** Proxy in the foreground on a port of its own. */
 export class ProxyProcess implements AsyncDisposable {
   readonly url: string;
   readonly #child: Bun.Subprocess;
@@ -43,7 +43,7 @@ export class ProxyProcess implements AsyncDisposable {
     this.#folder = parts.folder;
   }
 
-  /** Resolves when it answers. */
+  /** Starts a proxy; resolves when it answers. */
   static async start({ name, args, config, probe }: ProxyProgram): Promise<ProxyProcess> {
     const folder = mkdtempSync(join(tmpdir(), `floodgate-${name}-`));
     const [port, path] = [await freePort(), join(folder, `${name}.conf`)];
@@ -71,7 +71,7 @@ export class ProxyProcess implements AsyncDisposable {
     return proxy;
   }
 
-  /** What it has told so far. */
+  /** Reads the proxy's output. */
   async log(): Promise<string> {
     return await Bun.file(join(this.#folder, "output")).text();
   }
@@ -84,7 +84,7 @@ export class ProxyProcess implements AsyncDisposable {
   }
 }
 
-/** Fails when the text does not hold what is to be replaced, so that a test never runs another configuration than it means. */
+/** Replaces texts; fails if one is missing, so that a test runs the configuration that it means. */
 export function replaced(text: string, changes: Record<string, string>): string {
   return Object.entries(changes).reduce((changed, [from, to]) => {
     if (!changed.includes(from)) throw new Error(`no "${from}" in the configuration`);

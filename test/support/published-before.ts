@@ -5,7 +5,7 @@ import { type Update, UpdateApi, eventuallyClean, plainOf } from "./updates.ts";
 
 const VERSION = "2264_00";
 
-/** A build that is there before a refusal, and must be there after it. */
+/** Build that exists before a refusal and must still exist after it. */
 export class PublishedBefore {
   readonly api: UpdateApi;
   readonly version = VERSION;
@@ -18,14 +18,16 @@ export class PublishedBefore {
     this.#update = update;
   }
 
-  /** On a server without builds; `fields` as those of a build. */
+  /** Publishes the build on a server without builds. */
   static async in(app: TestApp, fields: Record<string, string> = {}): Promise<PublishedBefore> {
     const api = await UpdateApi.of(app);
     const update = await api.published({ version: VERSION, notes: "before", fields });
     return new PublishedBefore(app, api, update);
   }
 
-  /** Fails unless it is listed, offered and downloaded as it was, and nothing else is stored. */
+  /**
+   * Fails unless the build is listed, offered and downloaded as before, and nothing else is stored.
+   */
   async isAllThereIs(): Promise<void> {
     expect(await this.api.list()).toEqual([this.#update]);
     expect((await this.api.offered("2263_01")).SHA256).toBe(this.#update.SHA256);
@@ -33,7 +35,7 @@ export class PublishedBefore {
     await eventuallyClean(this.#app);
   }
 
-  /** The refusal, after which it is all there is. */
+  /** Returns the refusal; fails unless only the build exists after it. */
   async outlives(answer: Promise<Response>): Promise<[status: number, text: string]> {
     const refusal = await plainOf(answer);
     expect(refusal[1]).toMatch(/^[^\n]+\n$/);

@@ -82,7 +82,7 @@ export type Events = Static<typeof Events>;
 type Page<T> = { total: number; items: T[] };
 type Headers = Record<string, string>;
 
-/** The routes of devices and notifications, as their clients call them. Whatever is no answer of the contract's form throws. */
+/** Client for the routes of devices and notifications; throws for answers outside the contract. */
 export class PushApi {
   readonly #app: Pick<TestApp, "fetch">;
   readonly #headers: Headers;
@@ -92,7 +92,7 @@ export class PushApi {
     this.#headers = headers;
   }
 
-  /** Text and bytes are sent as they are, anything else as JSON. */
+  /** Sends text and bytes unchanged, anything else as JSON. */
   async send(
     method: string,
     path: string,
@@ -106,12 +106,12 @@ export class PushApi {
     });
   }
 
-  /** The result of a success. */
+  /** Sends a request and returns the result of the success. */
   async ok(method: string, path: string, body?: unknown, headers: Headers = {}): Promise<unknown> {
     return await resultOf(await this.send(method, path, body, headers));
   }
 
-  /** The status and reason of a refusal. */
+  /** Sends a request and returns the status and reason of the refusal. */
   async refused(
     method: string,
     path: string,
@@ -121,7 +121,7 @@ export class PushApi {
     return await refusalOf(await this.send(method, path, body, headers));
   }
 
-  /** Makes a device, by default one that is reached through FCM on Android. */
+  /** Creates a device, by default one with FCM on Android. */
   async putDevice(fields: object = {}): Promise<Device> {
     const body = {
       external_id: `device-${crypto.randomUUID()}`,
@@ -150,7 +150,7 @@ export class PushApi {
     return await page(Device, await this.send("POST", "/devices/-/:search", body));
   }
 
-  /** Drafts a notification, by default for every device. */
+  /** Creates a notification, by default for every device. */
   async draft(fields: object = {}): Promise<Notification> {
     const body = { title: "Hello", body: "There is news.", conditions: {}, ...fields };
     return valid(Notification, await this.ok("POST", "/notifications", body));
@@ -177,7 +177,7 @@ export function devicePath(externalId: string, rest = ""): string {
   return `/devices/${encodeURIComponent(externalId)}${rest}`;
 }
 
-/** A condition node as it is handed back. */
+/** Returns a condition node as the server describes it. */
 export function node(fields: object = {}): Record<string, unknown> {
   return {
     conditions: null,
@@ -201,7 +201,7 @@ export async function refusalOf(response: Response): Promise<[status: number, re
   return [response.status, valid(Refusal, await jsonOf(response)).reason];
 }
 
-/** The value as it is: nothing is converted, added or taken away. */
+/** Checks a value and returns it unchanged. */
 export function valid<T extends TSchema>(schema: T, value: unknown): Static<T> {
   if (Value.Check(schema, value)) return value;
   const [problem] = Value.Errors(schema, value);

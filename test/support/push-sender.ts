@@ -18,7 +18,7 @@ export const CAMPAIGN: CampaignMessage = {
   deepLink: null,
 };
 
-/** Waits for nothing longer than a test should. */
+/** Short delays for tests. */
 const QUICK: Pick<SenderDeps, "limits" | "persistence"> = {
   limits: { tickMs: 10, growMs: 20, reconnectMsMin: 5, reconnectMsMax: 50 },
   persistence: {
@@ -27,7 +27,7 @@ const QUICK: Pick<SenderDeps, "limits" | "persistence"> = {
   },
 };
 
-/** A sender for tests; what it logs is kept. */
+/** Sender for tests, which keeps its log lines. */
 export class TestSender extends PushSender {
   readonly logged: string[];
 
@@ -61,7 +61,7 @@ export class TestSender extends PushSender {
   }
 }
 
-/** How many there are of each kind. */
+/** Counts the outcomes of each kind. */
 export function tally(outcomes: Outcome[]): Record<string, number> {
   const counts: Record<string, number> = {};
   for (const { kind } of outcomes) counts[kind] = (counts[kind] ?? 0) + 1;

@@ -8,13 +8,13 @@ export type Received = {
   path: string;
   headers: http2.IncomingHttpHeaders;
   body: string;
-  /** Counted from 1, over all sessions. */
+  /** Number of the request over all sessions, from 1. */
   number: number;
   session: http2.ServerHttp2Session;
   streamId: number;
 };
 
-/** What a provider does with a request: answers it, or one of the things that go wrong. */
+/** Reaction of a provider to a request: an answer, or one of several failures. */
 export type Reaction = Answering | Trouble;
 type Trouble = "stall" | "reset" | "kill session";
 type Answering = {
@@ -22,16 +22,16 @@ type Answering = {
   headers?: Record<string, string>;
   body?: string;
   delayMs?: number;
-  /** Instead of the answer's end. */
+  /** Failure in place of the answer's end. */
   ending?: Trouble;
 };
 
 type React = (request: Received) => Reaction;
 
-/** As FCM answers; of APNs nobody reads it. */
+/** Success of FCM; APNs's clients ignore the body. */
 export const OK: Answering = { status: 200, body: '{"name":"projects/shop-123/messages/1"}' };
 
-/** An HTTP/2 server that notes what comes and does with it what a test says. */
+/** HTTP/2 server that records requests and reacts to them as the test configures. */
 export class PushServer implements AsyncDisposable {
   readonly received: Received[] = [];
   sessions = 0;
@@ -79,7 +79,7 @@ export class PushServer implements AsyncDisposable {
     return this.#open.size;
   }
 
-  /** So many streams at a time from now on, on each connection there is. */
+  /** Changes the number of concurrent streams on each open connection. */
   allow(streams: number): void {
     for (const session of this.#open) session.settings({ maxConcurrentStreams: streams });
   }
@@ -114,7 +114,7 @@ function perform(
   stream: http2.ServerHttp2Stream,
 ): void {
   if (reaction === "stall") return;
-  // Without an error Bun would end an answer that was begun as if it were whole.
+  // Without an error Bun would end an answer that has begun as if it were complete.
   if (reaction === "reset") stream.destroy(new Error("reset"));
   else if (reaction === "kill session") session.destroy(new Error("killed"));
   else {
@@ -125,7 +125,7 @@ function perform(
       if (ending === undefined) stream.end(body);
       else {
         if (body !== undefined) stream.write(body);
-        // What was written is to arrive first.
+        // The bytes that were written must arrive first.
         setTimeout(() => perform(ending, session, stream), 20);
       }
     };
@@ -134,11 +134,11 @@ function perform(
   }
 }
 
-/** Google's token endpoint. */
+/** Simulates Google's token endpoint. */
 export class TokenServer implements AsyncDisposable {
-  /** The assertions that came. */
+  /** Assertions that were received. */
   readonly assertions: string[] = [];
-  /** Instead of a token. */
+  /** Answer in place of a token. */
   failure: (() => Response | Promise<Response>) | undefined;
   expiresInS = 3600;
   delayMs = 0;
@@ -167,7 +167,7 @@ export class TokenServer implements AsyncDisposable {
   }
 }
 
-/** As Apple's documentation shows it. */
+/** Returns an error as in Apple's documentation. */
 export function apnsError(status: number, reason: string, timestamp?: number): Answering {
   const body = JSON.stringify({ reason, ...(timestamp !== undefined && { timestamp }) });
   return { status, headers: { "content-type": "application/json" }, body };
@@ -182,7 +182,7 @@ type FcmFailure = {
   retryAfter?: string;
 };
 
-/** As Google's documentation shows it. */
+/** Returns an error as in Google's documentation. */
 export function fcmError(failure: FcmFailure): Answering {
   const { code, status, message = status, errorCode, field, retryAfter } = failure;
   const details = [

@@ -1,4 +1,4 @@
-/** Numbers in [0, 1) that a seed makes again: mulberry32. */
+/** Seeded generator of numbers in [0, 1) (mulberry32). */
 export class Random {
   #state: number;
 
@@ -22,7 +22,7 @@ export class Random {
     return this.next() < probability;
   }
 
-  /** A whole number from `from` to `to`, both possible. */
+  /** Returns a whole number from `from` to `to`, inclusive. */
   integer(from: number, to: number): number {
     return from + Math.floor(this.next() * (to - from + 1));
   }

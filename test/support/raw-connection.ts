@@ -3,7 +3,7 @@ import { once } from "node:events";
 
 export type RawResponse = { status: number; headers: Headers; body: Buffer };
 
-/** A TCP connection on which a test writes HTTP as no client library would: cut, stalled, pipelined, with any `Host`. */
+/** TCP connection for HTTP that no client library sends: cut, stalled, pipelined, any `Host`. */
 export class RawConnection implements Disposable {
   readonly #socket: Socket;
   #received: Buffer = Buffer.alloc(0);
@@ -16,7 +16,7 @@ export class RawConnection implements Disposable {
       this.#received = Buffer.concat([this.#received, chunk]);
       this.#notify();
     });
-    // A reset is an end, too.
+    // A reset ends the connection, too.
     socket.on("error", () => undefined);
     socket.on("close", () => {
       this.#ended = true;
@@ -35,7 +35,7 @@ export class RawConnection implements Disposable {
     for (const part of parts) this.#socket.write(part);
   }
 
-  /** A request line, its headers and the empty line; `Host` is added where it is missing. */
+  /** Writes a request line, headers and the empty line; adds a missing `Host`. */
   head(line: string, headers: Record<string, string | number> = {}): void {
     const lines = Object.entries({ host: "localhost", ...headers }).map(
       ([name, value]) => `${name}: ${value}`,
@@ -43,7 +43,7 @@ export class RawConnection implements Disposable {
     this.write(`${line} HTTP/1.1\r\n${lines.join("\r\n")}\r\n\r\n`);
   }
 
-  /** The next answer; `bodyless` for the answer to a HEAD. */
+  /** Takes the next answer; `bodyless` for the answer to a HEAD. */
   async response({ bodyless = false } = {}): Promise<RawResponse> {
     const head = await this.#take((bytes) => {
       const end = bytes.indexOf("\r\n\r\n");
@@ -69,7 +69,7 @@ export class RawConnection implements Disposable {
     await this.#until(() => this.#received.includes("\r\n\r\n") || this.#ended || undefined);
   }
 
-  /** Resolves when the server has closed the connection; what came until then is dropped. */
+  /** Resolves when the server has closed the connection. */
   async closed(): Promise<void> {
     await this.#until(() => (this.#ended ? true : undefined));
   }
@@ -78,12 +78,12 @@ export class RawConnection implements Disposable {
     return this.#ended;
   }
 
-  /** What came and was not taken as an answer. */
+  /** Bytes that were received but not taken as an answer. */
   get rest(): Buffer {
     return this.#received;
   }
 
-  /** Says that nothing more will be sent. */
+  /** Ends the sending side of the connection. */
   end(): void {
     this.#socket.end();
   }
@@ -112,7 +112,7 @@ export class RawConnection implements Disposable {
     }
   }
 
-  /** Waits until `find` says how many bytes belong together, and takes them. */
+  /** Waits until `find` returns a number of bytes, and takes them. */
   async #take(find: (bytes: Buffer) => number | undefined): Promise<Buffer> {
     const length = await this.#until(() => {
       const found = find(this.#received);
@@ -125,7 +125,10 @@ export class RawConnection implements Disposable {
     return taken;
   }
 
-  /** For ever, if need be: the runner ends a test that waits too long, whatever a test does to the clock. */
+  /**
+   * Waits without a limit, because tests may change the clock: the runner ends a test that waits
+   * too long.
+   */
   async #until<T>(look: () => T | undefined): Promise<T> {
     for (;;) {
       const found = look();

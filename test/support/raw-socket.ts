@@ -8,14 +8,14 @@ const CLOSE = 8;
 const PING = 9;
 const PONG = 10;
 
-/** A WebSocket client that stops reading, or sends what no library would. */
+/** WebSocket client that can stop reading, and send frames that no library sends. */
 export class RawSocket implements Disposable {
-  /** the status of the answer to the handshake */
+  /** status of the answer to the handshake */
   status = 0;
   headers = new Headers();
   /** text frames, parsed */
   readonly frames: unknown[] = [];
-  /** the code of the close frame */
+  /** code of the close frame */
   closeCode: number | undefined;
   /** Resolves when the connection has ended. */
   readonly closed: Promise<void>;
@@ -36,7 +36,7 @@ export class RawSocket implements Disposable {
     });
   }
 
-  /** Resolves with the answer to the handshake, whatever it is. */
+  /** Resolves at the answer to the handshake, even if that is a refusal. */
   static async open(
     { url }: Target,
     { query = "", headers = {} }: { query?: string; headers?: Record<string, string> } = {},
@@ -77,7 +77,7 @@ export class RawSocket implements Disposable {
     this.#socket.write(maskedFrame(TEXT, Buffer.from(text)));
   }
 
-  /** Bytes as they are. */
+  /** Writes bytes unchanged. */
   write(bytes: Uint8Array): void {
     this.#socket.write(bytes);
   }
@@ -127,7 +127,7 @@ export class RawSocket implements Disposable {
   }
 }
 
-/** One frame of a client, with a mask of zeros. */
+/** Encodes a frame of a client, with a mask of zeros. */
 export function maskedFrame(opcode: number, payload: Uint8Array): Buffer {
   const { length } = payload;
   const extended = length < 126 ? 0 : length < 65_536 ? 2 : 8;
@@ -139,7 +139,7 @@ export function maskedFrame(opcode: number, payload: Uint8Array): Buffer {
   return Buffer.concat([head, payload]);
 }
 
-/** The head of a server's frame, which has no mask. */
+/** Decodes the head of a server's frame, which has no mask. */
 function frameHead(bytes: Buffer): { opcode: number; bytes: number; length: number } | undefined {
   const [first, second] = bytes;
   if (first === undefined || second === undefined) return undefined;

@@ -18,7 +18,7 @@ const CONNECT_MS_MAX = 2000;
 const running = new Set<RedisServer>();
 let shared: Promise<{ url: string }> | undefined;
 
-/** The Redis that all tests of a run share: the one that TEST_REDIS_URL names, or one that is started here. */
+/** Returns the Redis that all tests of a run share: that of TEST_REDIS_URL, or one started here. */
 export async function testRedis(): Promise<{ url: string }> {
   shared ??= fromEnvironment() ?? RedisServer.start();
   return await shared;
@@ -29,18 +29,18 @@ function fromEnvironment(): Promise<{ url: string }> | undefined {
   return url ? ask(url, "PING").then(() => ({ url })) : undefined;
 }
 
-/** What makes a server use the shared Redis, with keys and channels of its own. */
+/** Returns the environment for a server on the shared Redis, with keys and channels of its own. */
 export async function redisEnv(): Promise<{ REDIS_URL: string; REDIS_PREFIX: string }> {
   const { url } = await testRedis();
   return { REDIS_URL: url, REDIS_PREFIX: `t-${crypto.randomUUID()}:` };
 }
 
-/** Ends the shared server and what failed tests have left running. */
+/** Stops the shared server and those that failed tests have left running. */
 export async function stopRedisServers(): Promise<void> {
   await Promise.all([...running].map(async (server) => await server[Symbol.asyncDispose]()));
 }
 
-/** A Redis that keeps nothing on the disk and can be killed, frozen and started again where it was. */
+/** Redis without persistence that can be killed, frozen and restarted on the same port. */
 export class RedisServer implements AsyncDisposable {
   readonly port: number;
   readonly #folder = mkdtempSync(join(tmpdir(), "floodgate-redis-"));
@@ -50,7 +50,7 @@ export class RedisServer implements AsyncDisposable {
     this.port = port;
   }
 
-  /** Resolves when it answers. */
+  /** Starts a server; resolves when it answers. */
   static async start(): Promise<RedisServer> {
     await needPrograms(NEED);
     const server = new RedisServer(await freePort());
@@ -63,7 +63,7 @@ export class RedisServer implements AsyncDisposable {
     return `redis://127.0.0.1:${this.port}`;
   }
 
-  /** Starts it, empty, on the port that it had. */
+  /** Starts the server again on the same port, without data. */
   async restart(): Promise<void> {
     const output = Bun.file(join(this.#folder, "output"));
     const settings = { bind: "127.0.0.1", port: this.port, dir: this.#folder, appendonly: "no" };
@@ -87,13 +87,13 @@ export class RedisServer implements AsyncDisposable {
     );
   }
 
-  /** Ends it as a crash does, frozen or not. */
+  /** Kills the server, frozen or not, like a crash. */
   async kill(): Promise<void> {
     this.#child?.kill("SIGKILL");
     await this.#child?.exited;
   }
 
-  /** Connections stay open and new ones are taken by the kernel, but nothing is answered until `thaw`. */
+  /** Stops answering until `thaw`; connections stay open, and the kernel accepts new ones. */
   freeze(): void {
     this.#child?.kill("SIGSTOP");
   }
@@ -102,7 +102,7 @@ export class RedisServer implements AsyncDisposable {
     this.#child?.kill("SIGCONT");
   }
 
-  /** Every key is gone at once; subscriptions stay. */
+  /** Deletes all keys; subscriptions stay. */
   async flush(): Promise<void> {
     await this.run("FLUSHALL");
   }

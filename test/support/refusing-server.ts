@@ -3,7 +3,10 @@ import { createServer, type Socket } from "node:net";
 
 import { portOf } from "./push-servers.ts";
 
-/** A peer that refuses each connection's first `refusals` streams with a frame that says so, and answers the others 200. */
+/**
+ * Starts an HTTP/2 server that refuses the first `refusals` streams of each connection with
+ * REFUSED_STREAM, and answers the others 200.
+ */
 export async function startRefusingServer(
   refusals: number,
 ): Promise<AsyncDisposable & { url: string }> {

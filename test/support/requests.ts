@@ -6,7 +6,7 @@ import { type TestApp, type TestSession } from "./app.ts";
 
 export type ServerBeside = AsyncDisposable & Pick<Server, "url">;
 
-/** Another server in this process on the database and the store of a test's first one. */
+/** Starts another server in this process on the database and object store of a test's app. */
 export async function serverBeside(
   app: TestApp,
   {
@@ -48,7 +48,7 @@ export async function uploadImage(
   });
 }
 
-/** The status of the answer, or that none came. */
+/** Returns the status of the answer, or "no answer". */
 export async function statusOf(request: Promise<Response>): Promise<number | "no answer"> {
   try {
     const response = await request;
@@ -59,7 +59,7 @@ export async function statusOf(request: Promise<Response>): Promise<number | "no
   }
 }
 
-/** One number of `/metrics`; NaN when it is not there. */
+/** Returns a number of `/metrics`; NaN if it is missing. */
 export async function metricOf({ url }: { url: string }, name: string): Promise<number> {
   const text = await (await fetch(`${url}/metrics`)).text();
   const line = text.split("\n").find((one) => one.startsWith(`${name} `));

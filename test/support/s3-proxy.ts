@@ -1,18 +1,18 @@
 import { type Server, type Socket, connect, createServer } from "node:net";
 import { once } from "node:events";
 
-/** One request on its way to the store, and what can be made of it. */
+/** A request to the store, and ways to handle it. */
 export type S3Exchange = {
   method: string;
   path: string;
-  /** The whole body, once it has arrived. */
+  /** Resolves with the whole body. */
   body: () => Promise<Buffer>;
-  /** Has the store carry it out, with another body if `change` is given, and gives its whole answer, which the client does not get yet. */
+  /** Forwards the request, and resolves with the whole answer without sending it to the client. */
   forward: (change?: (body: Buffer) => Buffer) => Promise<Buffer>;
-  /** Sends that much of the request to the store and then breaks off both connections. */
+  /** Sends that many bytes of the body to the store, then breaks both connections. */
   cutRequest: (bytes: number) => Promise<void>;
   answer: (response: Buffer | string) => void;
-  /** Sends only these bytes, and leaves the connection open. */
+  /** Sends these bytes and leaves the connection open. */
   answerInPart: (response: Buffer) => void;
   /** Resets the client's connection. */
   reset: () => void;
@@ -21,7 +21,7 @@ export type S3Script = (exchange: S3Exchange) => Promise<void>;
 
 export const passes: S3Script = async ({ forward, answer }) => answer(await forward());
 
-/** An error as S3 words it, without asking the store. */
+/** Answers with an S3 error without asking the store. */
 export const refuses =
   (status: number, code: string): S3Script =>
   async ({ body, answer }) => {
@@ -46,13 +46,16 @@ export function response(status: number, body: string, headers: string[] = []): 
 
 const HEAD_END = Buffer.from("\r\n\r\n");
 
-/** An HTTP proxy before a real S3 server: requests that `selects` picks take the scripts of `next` in order, then `otherwise`. */
+/**
+ * HTTP proxy before a real S3 server: requests that `selects` picks run the scripts of `next` in
+ * order, then `otherwise`.
+ */
 export class S3Proxy implements AsyncDisposable {
   selects: (exchange: Pick<S3Exchange, "method" | "path">) => boolean = ({ method }) =>
     method === "PUT";
   readonly next: S3Script[] = [];
   otherwise: S3Script = passes;
-  /** Method and status of all that came, the status of the store or 0 when it was not asked. */
+  /** All requests, with the store's status, or 0 if it was not asked. */
   readonly seen: { method: string; path: string; status: number }[] = [];
   readonly #upstream: { host: string; port: number };
   readonly #sockets = new Set<Socket>();
@@ -85,7 +88,7 @@ export class S3Proxy implements AsyncDisposable {
     for (const socket of this.#sockets) socket.destroy();
   }
 
-  /** One request a connection: every answer closes it. */
+  /** Serves one request per connection: every answer closes it. */
   async #serve(client: Socket): Promise<void> {
     const received = new Received(client);
     const head = await received.upTo(() => {
@@ -151,7 +154,7 @@ export class S3Proxy implements AsyncDisposable {
   }
 }
 
-/** What has come on a socket. */
+/** Buffers the bytes that a socket has received. */
 class Received {
   bytes: Buffer = Buffer.alloc(0);
   readonly ended: Promise<void>;
@@ -176,7 +179,10 @@ class Received {
     });
   }
 
-  /** The first bytes, as many as `count` says when it says so; they are taken away unless `take` is false. */
+  /**
+   * Waits until `count` returns a number, and returns that many bytes; removes them unless `take`
+   * is false.
+   */
   async upTo(count: () => number | undefined, take = true): Promise<Buffer> {
     let length = count();
     while (length === undefined) {

@@ -33,7 +33,9 @@ const USERS = join(FOLDER, "users");
 type Access = { endpoint: string; accessKeyId: string; secretAccessKey: string; region: string };
 export type S3Server = Access & { createBucket: (name: string) => Promise<void> };
 
-/** A real S3 server: the one that TEST_S3_* names, one of ours that still runs, or Ceph's gateway started here. */
+/**
+ * Returns a real S3 server: that of TEST_S3_*, or Ceph's gateway, running already or started here.
+ */
 export async function s3Server(): Promise<S3Server> {
   const access = fromEnvironment() ?? { ...KEYS, endpoint: await locked(LOCK, startOrAdopt) };
   return { ...access, createBucket: (name) => createBucket(access, name) };
@@ -64,7 +66,7 @@ function fromEnvironment(): Access | undefined {
 }
 
 async function createBucket(access: Access, name: string): Promise<void> {
-  // Here, because every test file loads this one, and few need the client.
+  // Imported here, because every test file loads this one, and few need the client.
   const { CreateBucketCommand, S3Client } = await import("@aws-sdk/client-s3");
   const { endpoint, region, ...credentials } = access;
   const client = new S3Client({ endpoint, region, credentials, forcePathStyle: true });
@@ -95,7 +97,7 @@ async function startAfresh(): Promise<string> {
   return endpoint;
 }
 
-/** One monitor, one OSD whose objects live in memory, one gateway. Each puts itself in the background once it is ready. */
+/** Starts a monitor, an OSD in memory and a gateway, each of which forks when it is ready. */
 async function startCluster(port: number, monitorPort: number): Promise<void> {
   const [fsid, osd] = [crypto.randomUUID(), crypto.randomUUID()];
   const [keyring, monmap] = [join(FOLDER, "keyring"), join(FOLDER, "monmap")];
@@ -148,7 +150,7 @@ async function startCluster(port: number, monitorPort: number): Promise<void> {
     else await Bun.sleep(50);
 }
 
-// Without the paxos lines every change of the cluster's map waits a second, and the start takes 13 s.
+// Without the paxos lines each change of the cluster's map takes a second, and the start 13 s.
 const configuration = (fsid: string, port: number, monitorPort: number) => `[global]
 fsid = ${fsid}
 mon host = v2:127.0.0.1:${monitorPort}
@@ -175,13 +177,13 @@ osd objectstore = memstore
 memstore device bytes = 4294967296
 rgw frontends = beast endpoint=127.0.0.1:${port} tcp_nodelay=1
 rgw thread pool size = 64
-# What is deleted must leave the memory soon.
+# Deleted objects must be freed soon.
 rgw gc obj min wait = 2
 rgw gc processor period = 2
 `;
 
 async function run(...command: string[]): Promise<void> {
-  // A file, because a daemon that goes to the background would hold a pipe open.
+  // Writes to a file, because a daemon in the background would hold a pipe open.
   const output = Bun.file(join(FOLDER, "log", "start"));
   const child = Bun.spawn(command, {
     stdout: output,
@@ -192,7 +194,7 @@ async function run(...command: string[]): Promise<void> {
 }
 
 async function removeAll(): Promise<void> {
-  // Nothing in them is to be kept, and on SIGTERM the OSD would write its memory to the disk.
+  // Kills the daemons, because on SIGTERM the OSD would write its memory to disk.
   for (let pids = await daemons(); pids.length > 0; pids = await daemons()) {
     for (const pid of pids) process.kill(pid, "SIGKILL");
     await Bun.sleep(20);
@@ -200,7 +202,7 @@ async function removeAll(): Promise<void> {
   await rm(FOLDER, { recursive: true, force: true });
 }
 
-/** Those of ours that live. A process file alone may name another program's process by now. */
+/** Lists our running daemons. Checks the command line, because a pid may have been reused. */
 async function daemons(): Promise<number[]> {
   const pids = DAEMONS.map(async (name) => {
     const pid = await readFile(join(FOLDER, "run", `${name}.pid`), "utf8").catch(() => "none");
@@ -209,7 +211,7 @@ async function daemons(): Promise<number[]> {
   return (await Promise.all(pids)).flat();
 }
 
-/** Empty when the process is gone. */
+/** Returns the command line; empty if the process has ended. */
 async function commandLine(pid: string): Promise<string> {
   return readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "");
 }

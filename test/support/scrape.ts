@@ -5,7 +5,7 @@ const SAMPLE =
 
 export type Family = { help: string; type: string; samples: number };
 
-/** A scrape in Prometheus' text format: the value of each series by its text. Throws for a line that is not of the format. */
+/** Parsed metrics in Prometheus's text format, by series. Throws for a malformed line. */
 export class Scrape {
   readonly families = new Map<string, Family>();
   readonly #values = new Map<string, number>();
@@ -24,7 +24,7 @@ export class Scrape {
   }
 
   static async of({ url }: { url: string }): Promise<Scrape> {
-    // On a connection of its own: of processes that share a port any may answer.
+    // Uses a new connection, because any process that shares the port may answer it.
     const answer = await fetch(`${url}/metrics`, { keepalive: false });
     const type = answer.headers.get("content-type") ?? "";
     if (answer.status !== 200 || !type.startsWith("text/plain; version=0.0.4"))
@@ -36,12 +36,12 @@ export class Scrape {
     return [...this.#values.keys()];
   }
 
-  /** NaN when there is no such series. */
+  /** Returns the value of a series; NaN if it is missing. */
   value(series: string): number {
     return this.#values.get(series) ?? Number.NaN;
   }
 
-  /** Over all labels. */
+  /** Sums a metric over all labels. */
   sum(name: string): number {
     const values = [...this.#values].filter(([series]) => series.split("{")[0] === name);
     return values.reduce((total, [, value]) => total + value, 0);

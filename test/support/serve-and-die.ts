@@ -34,6 +34,6 @@ await startServer(config, config.databaseUrl, {
 
 async function die(): Promise<never> {
   process.kill(process.pid, "SIGKILL");
-  // Until the signal arrives nothing may go on.
+  // Waits, because nothing may happen until the signal arrives.
   for (;;) await Bun.sleep(1000);
 }

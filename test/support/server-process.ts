@@ -5,20 +5,20 @@ import { type TestApp } from "./app.ts";
 const ROOT = join(import.meta.dir, "../..");
 const START_MS_MAX = 20_000;
 const LINES_KEPT = 40;
-// What each command logs once it is at its work.
+// Log message of each command when it is ready.
 const READY: Record<string, string> = { start: "started", serve: "listening", work: "working" };
 
 const running = new Set<Child>();
 
-/** Ends what failed tests have left running. */
+/** Kills processes that failed tests have left running. */
 export function killServerProcesses(): void {
   for (const child of running) child.kill("SIGKILL");
 }
 
-/** A server in a process of its own, which can be killed. */
+/** Server in a process of its own, which can be killed. */
 export class ServerProcess implements AsyncDisposable {
   readonly url: string;
-  /** The exit code; null when a signal ended it. */
+  /** Resolves with the exit code; null if a signal ended the process. */
   readonly exited: Promise<number | null>;
   readonly #child: Child;
 
@@ -28,7 +28,7 @@ export class ServerProcess implements AsyncDisposable {
     this.exited = child.exited.then(() => child.exitCode);
   }
 
-  /** Resolves when it listens. `env` is that of `testEnv`; `script` is run by bun. */
+  /** Starts the server; resolves when it listens. `env` is that of `testEnv`; bun runs `script`. */
   static async start(
     env: Record<string, string>,
     script: string[] = ["src/main.ts", "serve"],
@@ -61,7 +61,7 @@ export class ServerProcess implements AsyncDisposable {
     this.#child.kill(signal);
   }
 
-  /** Ends it as a crash does. */
+  /** Kills the server, like a crash. */
   async kill(): Promise<void> {
     this.signal("SIGKILL");
     await this.#child.exited;
@@ -72,7 +72,7 @@ export class ServerProcess implements AsyncDisposable {
   }
 }
 
-/** The environment of a process that shares the database and the store of a test's server. */
+/** Returns the environment of a process on the database and object store of a test's server. */
 export function envOf({
   config,
   databaseUrl,
@@ -103,7 +103,10 @@ export function envOf({
 
 type Child = Bun.Subprocess<"ignore", "ignore", "pipe">;
 
-/** The address that the log names, "" for a process that has none; the log is read on, because a full pipe would stop the server. */
+/**
+ * Returns the URL in the log, "" for a process without one. Keeps reading the log, because a full
+ * pipe would stop the server.
+ */
 async function readyUrl(child: Child, script: string[]): Promise<string> {
   const found = Promise.withResolvers<string>();
   const ready = ["start", "work"].find((command) => script.includes(command)) ?? "serve";

@@ -9,7 +9,7 @@ import { openClient } from "../../src/platform/objects/s3-client.ts";
 import { S3Objects, type S3Options } from "../../src/platform/objects/s3-objects.ts";
 import { s3Server } from "./s3-server.ts";
 
-/** An empty store, how to open it again, and what unfinished uploads have left in it. */
+/** An empty store, the options to open it again, and a list of its unfinished uploads. */
 export type StoreFixture<Opened> = AsyncDisposable & {
   open: Opened;
   store: ObjectStore;

@@ -4,9 +4,9 @@ import { once } from "node:events";
 type Link = {
   client: Socket;
   upstream: Socket;
-  /** Nothing passes any more, and nobody is told. */
+  /** True if the link drops all bytes silently. */
   dead: boolean;
-  /** The answer that is dropped; when it is complete the connection is cut. */
+  /** Answer that is dropped; the connection is cut when it is complete. */
   losing: Buffer | undefined;
   held: (() => void)[];
   /** First bytes that the client sent. */
@@ -15,10 +15,10 @@ type Link = {
 
 const SAID_MAX = 2000;
 
-// What PostgreSQL ends an answer with when no transaction is open.
+// Message at the end of PostgreSQL's answers while no transaction is open.
 const READY_FOR_QUERY = Buffer.from([0x5a, 0, 0, 0, 5, 0x49]);
 
-/** Stands between a server and one of its dependencies, and breaks the connection in the ways that networks do. */
+/** Proxy between a server and a dependency, which breaks connections in the ways of networks. */
 export class TcpProxy implements AsyncDisposable {
   #to: { host: string; port: number };
   readonly #server: Server;
@@ -28,7 +28,7 @@ export class TcpProxy implements AsyncDisposable {
   #losesAnswerTo: Buffer | undefined;
   #abandoned: Buffer | undefined;
   #piecesLeft = Number.POSITIVE_INFINITY;
-  /** Answers that were dropped. */
+  /** Number of answers that were dropped. */
   lost = 0;
 
   private constructor(to: { host: string; port: number }) {
@@ -36,7 +36,7 @@ export class TcpProxy implements AsyncDisposable {
     this.#server = createServer((client) => this.#link(client));
   }
 
-  /** In front of the host and port of a URL. */
+  /** Starts a proxy for the host and port of a URL. */
   static async open(url: string): Promise<TcpProxy> {
     const { hostname, port } = new URL(url);
     const proxy = new TcpProxy({ host: hostname, port: Number(port) });
@@ -44,7 +44,7 @@ export class TcpProxy implements AsyncDisposable {
     return proxy;
   }
 
-  /** The same address by way of the proxy. */
+  /** Returns the URL with the proxy's host and port. */
   urlOf(url: string): string {
     const proxied = new URL(url);
     proxied.host = `127.0.0.1:${this.#port}`;
@@ -55,7 +55,7 @@ export class TcpProxy implements AsyncDisposable {
     return this.#links.size;
   }
 
-  /** Everything is forwarded again, what was held first. */
+  /** Forwards everything again, held bytes first. */
   async restore(): Promise<void> {
     this.#frozen = false;
     this.#abandoned = undefined;
@@ -63,7 +63,7 @@ export class TcpProxy implements AsyncDisposable {
     for (const link of this.#links) for (const forward of link.held.splice(0)) forward();
   }
 
-  /** Connections are cut and new ones refused, as by a service that was stopped. */
+  /** Cuts connections and refuses new ones, like a stopped service. */
   async refuse(): Promise<void> {
     const closed = once(this.#server, "close");
     this.#server.close();
@@ -71,7 +71,7 @@ export class TcpProxy implements AsyncDisposable {
     await closed;
   }
 
-  /** Passes so many more pieces of what clients send, and refuses at the one after them. */
+  /** Forwards that many more pieces of client data, then refuses connections. */
   refuseAfter(pieces: number): void {
     this.#piecesLeft = pieces;
   }
@@ -88,12 +88,12 @@ export class TcpProxy implements AsyncDisposable {
     this.#links.clear();
   }
 
-  /** Connections stay open and new ones are taken, but nothing passes until `restore`. */
+  /** Holds all bytes until `restore`; connections stay open and new ones are accepted. */
   freeze(): void {
     this.#frozen = true;
   }
 
-  /** The present connections never answer again, as after a failover without a farewell; new ones work. */
+  /** Silences the present connections, as after a failover without a close; new ones work. */
   abandon(): void {
     for (const link of this.#links) link.dead = true;
   }
@@ -105,15 +105,17 @@ export class TcpProxy implements AsyncDisposable {
   }
 
   /**
-   * Connections that sent `text` get no answers until `restore`, nor do new ones once they send it;
-   * all others work.
+   * Silences connections that sent `text`, and until `restore` also new ones that send it; all
+   * others work.
    */
   abandonThose(text: string): void {
     this.#abandoned = Buffer.from(text);
     for (const link of this.#links) if (link.said.includes(text)) link.dead = true;
   }
 
-  /** The next request that holds `text` is carried out, but its answer is dropped and the connection cut. */
+  /**
+   * Forwards the next request that contains `text`, but drops its answer and cuts the connection.
+   */
   loseAnswerTo(text: string): void {
     this.#losesAnswerTo = Buffer.from(text);
   }
@@ -130,7 +132,7 @@ export class TcpProxy implements AsyncDisposable {
         await once(this.#server, "listening");
         break;
       } catch (error) {
-        // For a moment the port may be the near end of someone's connection.
+        // The port may be in use for a moment as the local port of a connection.
         if (!(error instanceof Error && "code" in error && error.code === "EADDRINUSE"))
           throw error;
         await Bun.sleep(20);

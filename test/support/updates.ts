@@ -12,7 +12,7 @@ import { RawConnection } from "./raw-connection.ts";
 
 export const MULTIPART = { "content-type": `multipart/form-data; boundary=${BOUNDARY}` };
 
-/** A build as every route describes it, its fields in the order of the answer. */
+/** A build as every route describes it, with the fields in the order of the answer. */
 const Update = Type.Object(
   {
     Id: Type.Integer(),
@@ -37,25 +37,25 @@ const Update = Type.Object(
 export type Update = Type.Static<typeof Update>;
 export const UPDATE_FIELDS = Object.keys(Update.properties);
 
-/** What a test publishes; what it does not say is made up. */
+/** A build to publish; missing parts are made up. */
 export type Build = {
   version?: string;
   abi?: string;
   name?: string;
   notes?: string;
   bytes?: Uint8Array;
-  /** of `channel`, `rollout`, `withdrawn`, `floorPerABI` and `signature`, and any other */
+  /** other form fields, such as `channel`, `rollout`, `withdrawn`, `floorPerABI` and `signature` */
   fields?: Record<string, string>;
 };
 
 let versions = 0;
 
-/** A version that no other test of this process has; not forced. */
+/** Returns a version that no other test of this process uses; by default not forced. */
 export function aVersion(suffix = "01"): string {
   return `${1000 + versions++}_${suffix}`;
 }
 
-/** The form that publishes a build, its fields before the file. */
+/** Returns the parts of a form that publishes a build, the fields before the file. */
 export function formParts({
   version = aVersion(),
   abi = "arm64",
@@ -76,7 +76,7 @@ export function formParts({
   ];
 }
 
-/** The update routes as an operator's tool and a client use them. */
+/** Client for the update routes, as used by publishers and apps. */
 export class UpdateApi {
   readonly url: string;
   readonly signature: string;
@@ -86,12 +86,12 @@ export class UpdateApi {
     this.signature = signature;
   }
 
-  /** With a service signature of its own. */
+  /** Returns a client with a new `service` signature. */
   static async of(app: TestApp): Promise<UpdateApi> {
     return new UpdateApi(app, await aSignature(app, "service"));
   }
 
-  /** The same signature on another server. */
+  /** Returns a client with the same signature for another server. */
   at(target: { url: string }): UpdateApi {
     return new UpdateApi(target, this.signature);
   }
@@ -119,12 +119,12 @@ export class UpdateApi {
     return await this.postForm(encodeForm(formParts(build)));
   }
 
-  /** The build as the answer to publishing it describes it. */
+  /** Publishes a build and returns the answer's description of it. */
   async published(build: Build = {}): Promise<Update> {
     return await updateOf(this.publish(build));
   }
 
-  /** `version` is the path's last segment as it stands. */
+  /** Checks for an update; `version` is used unchanged as the path's last segment. */
   async check(
     version: string,
     query = "",
@@ -133,7 +133,7 @@ export class UpdateApi {
     return await this.get(`/api/v1/updates/${version}${query}`, headers);
   }
 
-  /** The build that a client is offered. */
+  /** Returns the build that a client is offered. */
   async offered(
     version: string,
     query = "",
@@ -166,7 +166,7 @@ export class UpdateApi {
     return await updateOf(this.patch(id, changes));
   }
 
-  /** By the path that names the build exactly. */
+  /** Downloads the build by the path that names it exactly. */
   async download(
     { TargetABI, Version, Name }: Pick<Update, "TargetABI" | "Version" | "Name">,
     headers: Record<string, string> = {},
@@ -175,7 +175,7 @@ export class UpdateApi {
     return await this.get(`/source/${path}`, headers);
   }
 
-  /** Sends the first bytes of a publishing request, and the rest when it is told to. */
+  /** Sends the first bytes of a publishing request; `finish` sends the rest. */
   async begin(
     build: Build & { bytes: Uint8Array },
     sent: number,
@@ -192,7 +192,7 @@ export class UpdateApi {
   }
 }
 
-/** The build in a 200. */
+/** Returns the build in a 200. Throws for any other answer. */
 export async function updateOf(answer: Response | Promise<Response>): Promise<Update> {
   const response = await answer;
   if (response.status !== 200)
@@ -202,7 +202,7 @@ export async function updateOf(answer: Response | Promise<Response>): Promise<Up
   return value;
 }
 
-/** The status and text of a refusal; throws when it is not plain text. */
+/** Returns the status and text of a refusal. Throws if it is not plain text. */
 export async function plainOf(
   answer: Response | Promise<Response>,
 ): Promise<[status: number, text: string]> {
@@ -213,7 +213,7 @@ export async function plainOf(
   return [response.status, await response.text()];
 }
 
-/** A signature that is known at once, without the time that a run of the command line takes. */
+/** Creates a signature in the database, which is faster than by the command line. */
 export async function aSignature(
   { sql }: Pick<TestApp, "sql">,
   role: "client" | "service",
@@ -229,7 +229,7 @@ export function hashesOf(bytes: Uint8Array): { Checksum: string; SHA256: string 
   return { Checksum: hex("md5"), SHA256: hex("sha256") };
 }
 
-/** What the store holds of builds that no row names, finished or not. */
+/** Lists objects of builds that no row names, and unfinished uploads. */
 export async function leftovers(app: TestApp): Promise<string[]> {
   const rows = await app.sql<{ id: string }[]>`select object_id::text as id from builds`;
   const named = new Set(rows.map(({ id }) => `builds/${id}`));
@@ -239,14 +239,14 @@ export async function leftovers(app: TestApp): Promise<string[]> {
   return [...stored.map(({ key }) => key).filter((key) => !named.has(key)), ...unfinished];
 }
 
-/** Resolves once nothing is stored but what rows name, and nothing waits for its time to be deleted. */
+/** Resolves once every stored object has a row, and none waits to be deleted. */
 export async function eventuallyClean(app: TestApp, withinMs?: number): Promise<void> {
   await eventually("nothing is left", async () => (await leftovers(app)).length === 0, withinMs);
   const undue = async () => await app.sql`select from build_garbage where due_at > now()`;
   await eventually("nothing waits", async () => (await undue()).length === 0, withinMs);
 }
 
-/** Has what waits to be deleted be due. */
+/** Makes all objects that wait to be deleted due. */
 export async function makeDue({ sql }: Pick<TestApp, "sql">): Promise<void> {
   await sql`update build_garbage set due_at = now()`;
 }
@@ -260,7 +260,7 @@ async function unfinishedFiles({ config }: TestApp): Promise<string[]> {
   return names.map((name) => `.tmp/${name}`);
 }
 
-/** The keys of multipart uploads that hold parts or may get some. */
+/** Lists the keys of unfinished multipart uploads. */
 export async function unfinishedParts({ config: { s3 } }: TestApp): Promise<string[]> {
   if (s3?.endpoint === undefined) throw new Error("the store is not the tests' S3 server");
   const { ListMultipartUploadsCommand, S3Client } = await import("@aws-sdk/client-s3");

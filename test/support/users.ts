@@ -1,9 +1,9 @@
 import { stringifyExact } from "../../src/wire/exact-json.ts";
-import { type User } from "../../src/updates/install-schema.ts";
+import { type Install } from "../../src/updates/install-schema.ts";
 import { type TestApp } from "./app.ts";
 import { aSignature } from "./updates.ts";
 
-export const USER: User = {
+export const USER: Install = {
   ID: 0n,
   AppLocale: "en",
   AppVersion: "2264_00",
@@ -18,7 +18,7 @@ export const USER: User = {
   TargetABI: "arm64",
 };
 
-/** The user routes as a client and an operator's tool use them. */
+/** Client for the routes of installs (`/api/v1/users`). */
 export class UserApi {
   readonly url: string;
   readonly client: string;
@@ -41,8 +41,8 @@ export class UserApi {
     return await fetch(`${this.url}/api/v1/users`, { method: "POST", body, headers });
   }
 
-  /** The id of the row that the user has. */
-  async reported(user: Partial<User> = {}): Promise<bigint> {
+  /** Reports an install and returns the id of its row. */
+  async reported(user: Partial<Install> = {}): Promise<bigint> {
     const answer = await this.post(stringifyExact({ ...USER, ...user }));
     const text = await answer.text();
     const id = /^\{"ID":(\d+),/.exec(text)?.[1];
@@ -59,7 +59,7 @@ export class UserApi {
   }
 }
 
-/** A build that reports can count. */
+/** Inserts a build that reports can count. */
 export async function aBuild(
   { sql }: Pick<TestApp, "sql">,
   version: string,
@@ -70,7 +70,7 @@ export async function aBuild(
     values (${version}, ${abi}, 'app.apk', '', 1, '', '', ${crypto.randomUUID()}, true)`;
 }
 
-/** How often each build was counted, by version and ABI. */
+/** Returns how often each build was counted, by version and ABI. */
 export async function uploads({ sql }: Pick<TestApp, "sql">): Promise<Record<string, number>> {
   const rows = await sql<{ build: string; uploads: number }[]>`
     select version || target_abi as build, uploads::integer as uploads from builds`;

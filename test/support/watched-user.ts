@@ -1,10 +1,10 @@
 import { EventStream } from "./event-stream.ts";
 import { type Target, aUser, ping, watching } from "./presence.ts";
 
-// The server looks at the clock four times a second.
+// Longer than the interval at which the server expires devices, 250 ms.
 const TICK_MS = 350;
 
-/** A stranger's stream of a user, which can tell that nothing has come. */
+/** Stream of a user for another user, which can check that no event has arrived. */
 export class WatchedUser implements Disposable {
   readonly stream: EventStream;
   readonly #target: Target;
@@ -25,14 +25,14 @@ export class WatchedUser implements Disposable {
     );
   }
 
-  /** Fails when an event of the user came before that of another user's ping. */
+  /** Fails if an event of the user arrives before that of another user's ping. */
   async quiet(): Promise<void> {
     await ping(this.#target, { userid: this.#marker, status: "marker" });
     const { userid, ...event } = await this.stream.presence();
     if (userid !== this.#marker) throw new Error(`not quiet: ${JSON.stringify(event)}`);
   }
 
-  /** The same after the server has looked at the clock. */
+  /** Checks the same after the server has expired devices that are due. */
   async quietAfterTick(): Promise<void> {
     await Bun.sleep(TICK_MS);
     await this.quiet();

@@ -3,7 +3,7 @@ import { describe, expect, test } from "bun:test";
 
 import { AppError } from "../../src/platform/errors.ts";
 import { stringifyExact } from "../../src/wire/exact-json.ts";
-import { type User, parseUser } from "../../src/updates/install-schema.ts";
+import { type Install, parseInstall } from "../../src/updates/install-schema.ts";
 import { USER } from "../support/users.ts";
 
 const INTEGERS = ["ID", "SessionActivity", "SessionID", "SessionRegister"] as const;
@@ -18,7 +18,7 @@ const int64 = fc.bigInt(-(2n ** 63n), 2n ** 63n - 1n);
 const text = fc
   .string({ unit: "grapheme", maxLength: 100 })
   .filter((one) => !one.includes("\0") && one.isWellFormed() && Buffer.byteLength(one) <= 255);
-const user = fc.record<User>({
+const user = fc.record<Install>({
   ID: int64,
   AppLocale: text,
   AppVersion: text,
@@ -33,15 +33,15 @@ const user = fc.record<User>({
   TargetABI: text,
 });
 
-function parse(json: string): User {
-  return parseUser(Buffer.from(json));
+function parse(json: string): Install {
+  return parseInstall(Buffer.from(json));
 }
 
 const REFUSED = "invalid CreateConfigHandler read invalid params";
 
 function refusal(body: string | Uint8Array): string | undefined {
   try {
-    parseUser(typeof body === "string" ? Buffer.from(body) : body);
+    parseInstall(typeof body === "string" ? Buffer.from(body) : body);
     return undefined;
   } catch (error) {
     return error instanceof AppError ? `${error.code} ${error.message}` : String(error);

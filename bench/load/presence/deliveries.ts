@@ -8,15 +8,15 @@ const MARK_LAST = MARK.at(-1);
 const PROBLEMS_MAX = 5;
 const SHOWN_BYTES = 200;
 
-/** When the pings of one user were meant to be sent, by their number. */
+/** Intended send times of one user's pings, by their number. */
 export type Sent = number[];
 
-/** Counts what subscribers receive, and how long after its ping. */
+/** Counts the events that subscribers receive, and their latency since the ping. */
 export class Deliveries {
   readonly #sent = new Map<number, Sent>();
   readonly #latency = new LatencyRecorder();
   readonly #problems: string[] = [];
-  /** Told when one of the watched subscribers has received something. */
+  /** Called when one of the watched subscribers has received an event. */
   onProgress: () => void = () => {};
   #fromMs = Number.POSITIVE_INFINITY;
   #toMs = Number.POSITIVE_INFINITY;
@@ -24,10 +24,11 @@ export class Deliveries {
   #count = 0;
   #bytes = 0;
   #superseded = 0;
-  // Where the number stood in the event before: it hardly ever moves, and looking there is cheaper than searching.
+  // Offset of the number in the previous event. It rarely changes, and trying it first saves a
+  // search.
   #offset = 0;
 
-  /** The next ping of a user: its number, once its time is noted. */
+  /** Records the time of a user's next ping and returns its number. */
   send(user: number, intendedAtMs: number): number {
     let sent = this.#sent.get(user);
     if (sent === undefined) this.#sent.set(user, (sent = []));
@@ -48,7 +49,10 @@ export class Deliveries {
     this.#counting = true;
   }
 
-  /** Events of the window's pings still count for its latency afterwards. */
+  /**
+   * Ends the window and returns its length in seconds. Later events of its pings still count for
+   * the latency.
+   */
   closeWindow(): number {
     this.#toMs = performance.now();
     this.#counting = false;
@@ -64,7 +68,7 @@ export class Deliveries {
     };
   }
 
-  /** One event, at `start` to `end` of what has just arrived. */
+  /** Handles one event, which is at `start` to `end` of the bytes that have arrived. */
   received(subscriber: Subscriber, bytes: Buffer, start: number, end: number, nowMs: number): void {
     const offset = this.#findNumber(bytes, start, end);
     const sequence = offset < 0 ? Number.NaN : readSequence(bytes, offset);
@@ -88,10 +92,10 @@ export class Deliveries {
     return this.#problems;
   }
 
-  /** A newer state makes up for the older ones that were never sent. */
+  /** Records latencies up to a ping: a newer state makes up for older ones that were skipped. */
   #advance(subscriber: Subscriber, sequence: number, nowMs: number): void {
     const sent = this.#sent.get(subscriber.user);
-    // A subscriber is told where things stand when it comes; that is no delivery of a ping before it.
+    // The first event is the state at the time of subscribing, not the delivery of earlier pings.
     const from = subscriber.newest < 0 ? sequence : subscriber.newest + 1;
     for (let each = from; each <= sequence; each++) {
       const intendedAtMs = sent?.[each];
@@ -113,7 +117,7 @@ export class Deliveries {
     return found + MARK.length;
   }
 
-  /** Comments are part of the deal, anything else is not. */
+  /** Handles bytes other than events: comments are expected, errors and resets are problems. */
   #other(bytes: Buffer, start: number, end: number): void {
     const text = bytes.toString("utf8", start, Math.min(end, start + SHOWN_BYTES));
     if (text.includes("error") || text.includes("reset")) this.problem(`a subscriber got ${text}`);

@@ -1,4 +1,4 @@
-/** As much of WebSocket framing (RFC 6455) as subscribers need. */
+/** Reads and writes the part of WebSocket framing (RFC 6455) that subscribers need. */
 
 export const OPCODE = { text: 1, close: 8, ping: 9, pong: 10 } as const;
 
@@ -9,10 +9,13 @@ const LENGTH_64 = 127;
 
 export type Frame = { opcode: number; start: number; end: number };
 
-// One object for all frames: it is read before the next is.
+// One object for all frames saves allocations: callers use it before they read the next frame.
 const frame: Frame = { opcode: 0, start: 0, end: 0 };
 
-/** The frame at `at`, valid until the next call; undefined while it is incomplete. A server's frames have no mask. */
+/**
+ * Reads the frame of a server, which has no mask, at `at`. Returns undefined while it is
+ * incomplete; the result is valid until the next call.
+ */
 export function readFrame(bytes: Buffer, at: number): Frame | undefined {
   if (bytes.length - at < 2) return undefined;
   let start = at + 2;
@@ -33,7 +36,7 @@ export function readFrame(bytes: Buffer, at: number): Frame | undefined {
   return frame;
 }
 
-/** A client has to mask its frames; a mask of zeros leaves the text as it is. */
+/** Builds a client's frame, which must be masked: a mask of zeros leaves the text unchanged. */
 export function clientFrame(opcode: number, text: string): Uint8Array {
   const payload = new TextEncoder().encode(text);
   const extended = payload.length >= LENGTH_16;

@@ -2,13 +2,16 @@ import type { PresencePlan } from "../plan.ts";
 
 const SEQUENCE_DIGITS = 8;
 
-/** The status of a ping is this and its number, so that an event tells which ping it is of. */
+/** Prefix of a ping's status, before its number, so that events can be matched with pings. */
 export const STATUS_START = "p";
 const STATUS_HOLDER = STATUS_START + "0".repeat(SEQUENCE_DIGITS);
-/** What stands in every event before the number, whatever else is in it. */
+/** Text before the number in every event. */
 export const EVENT_MARK = `"status":"${STATUS_START}`;
 
-/** Who is pinged in a run. No two runs share a name: what an earlier one left in the database must not pass for an event of this one. */
+/**
+ * Makes the names of users and clients. Each run has its own, so that state that an earlier run
+ * left in the database is not taken for an event of this one.
+ */
 export class Names {
   readonly #run = Math.random().toString(36).slice(2, 8).padEnd(6, "0");
   readonly #length: number;
@@ -26,7 +29,7 @@ export class Names {
   }
 }
 
-/** Pings as requests, one buffer for each user, in which only the number changes. */
+/** Builds the requests of pings, with one buffer per user in which only the number changes. */
 export class PingRequests {
   readonly #plan: PresencePlan;
   readonly #names: Names;
@@ -39,7 +42,7 @@ export class PingRequests {
     this.#host = host;
   }
 
-  /** Valid until the next one for this user. */
+  /** Returns the next request; valid until the next one for this user. */
   next(user: number, sequence: number): Uint8Array {
     let made = this.#made.get(user);
     if (made === undefined) this.#made.set(user, (made = this.#make(user)));
@@ -68,7 +71,7 @@ export class PingRequests {
     ].join("\r\n");
   }
 
-  /** The bytes that Floodgate would make of the ping. */
+  /** Builds a request with the event that Floodgate would make of the ping. */
   #publishRequest(user: number): string {
     const { transport } = this.#plan;
     const id = "1760000000000.000-1z141z4";
@@ -93,7 +96,7 @@ export class PingRequests {
   }
 }
 
-/** By arithmetic, because a string per ping and per event would be the costliest thing here. */
+/** Writes digits by arithmetic: strings would be the most expensive part of a ping. */
 function writeDecimal(bytes: Uint8Array, offset: number, value: number): void {
   let rest = value;
   for (let at = offset + SEQUENCE_DIGITS - 1; at >= offset; at--) {
@@ -103,7 +106,7 @@ function writeDecimal(bytes: Uint8Array, offset: number, value: number): void {
   }
 }
 
-/** NaN when something else stands there. */
+/** Reads a number; returns NaN if there are no digits. */
 export function readSequence(bytes: Uint8Array, offset: number): number {
   let value = 0;
   for (let at = offset; at < offset + SEQUENCE_DIGITS; at++) {

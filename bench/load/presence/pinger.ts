@@ -22,7 +22,7 @@ export class Pinger {
   #underWay = 0;
   #answered = 0;
   #settled: (() => void) | undefined;
-  // At saturation: the next ping goes out when those before it have arrived.
+  // Set at saturation, when pings are sent only as earlier ones arrive.
   #arrived: (() => number) | undefined;
 
   private constructor(connections: Connection[], requests: PingRequests, deliveries: Deliveries) {
@@ -58,18 +58,18 @@ export class Pinger {
     return pinger;
   }
 
-  /** Pings answered 200 so far. */
+  /** Number of pings that were answered 200. */
   get answered(): number {
     return this.#answered;
   }
 
-  /** One ping for each of these users, and their answers. */
+  /** Sends one ping for each of these users and waits for the answers. */
   async burst(users: number[]): Promise<void> {
     for (const user of users) this.#arrive(user, performance.now());
     await this.#settle();
   }
 
-  /** The open loop: what is due by now is sent, whether or not the server keeps up. Users take turns. */
+  /** Sends pings at a rate, for users in turn, whether or not the server keeps up (open loop). */
   startRate(rate: number, users: number): void {
     const startedAtMs = performance.now();
     let arrivals = 0;
@@ -81,8 +81,9 @@ export class Pinger {
   }
 
   /**
-   * As many pings of the first user as get through: as many as there are connections are on their way at a time, from
-   * being sent to having arrived. Without that bound a server that only queues would look fast, and fill the memory.
+   * Sends as many pings of the first user as possible, with one per connection between being sent
+   * and having arrived. Without that bound a server that only queues would look fast, and fill the
+   * memory.
    */
   startSaturated(arrived: () => number): void {
     this.#arrived = arrived;
@@ -99,7 +100,7 @@ export class Pinger {
     return this.#lag.summary();
   }
 
-  /** No new pings; resolves when those that were due are sent and answered. */
+  /** Stops new pings; resolves when those that were due are sent and answered. */
   async stop(): Promise<void> {
     clearInterval(this.#ticker);
     this.#arrived = undefined;

@@ -20,13 +20,16 @@ const GREET_WAIT_MS = 2000;
 const LAST_PING_WAIT_MS = 10_000;
 const POLL_MS = 10;
 const PROGRESS_MS = 250;
-/** So many subscribers, spread over all, tell how far the pings are at saturation: asking all would cost more than the events. */
+/**
+ * Number of subscribers, spread over all, that tell how far pings have got at saturation: checking
+ * all would cost more than the events.
+ */
 const WATCHED = 8;
 
 type Progress = (done: number, detail: string) => void;
 type WindowStep = Extract<PresenceStep, { kind: "window" }>;
 
-/** Takes the steps of a plan, one after another. */
+/** Runs the steps of a plan, one after another. */
 export async function runPresence(plan: PresencePlan, progress: Progress): Promise<PresenceResult> {
   const run = await PresenceRun.open(plan, progress);
   try {
@@ -135,7 +138,10 @@ class PresenceRun {
     for (const subscriber of this.#watched) subscriber.watched = true;
   }
 
-  /** A WebSocket's subscription is not answered, so the first ping may be too early for the last of them. */
+  /**
+   * Pings until all subscribers have received one: WebSocket subscriptions are not answered, so the
+   * first ping may be too early.
+   */
   async #greet(): Promise<void> {
     const everyone = Array.from({ length: this.#users }, (_, user) => user);
     let missing = everyone;
@@ -144,10 +150,10 @@ class PresenceRun {
       missing = await this.#whoMisses(GREET_WAIT_MS);
     }
     if (missing.length > 0)
-      this.#deliveries.problem(`subscribers of ${missing.length} users never heard of a ping`);
+      this.#deliveries.problem(`subscribers of ${missing.length} users never received a ping`);
   }
 
-  /** Users whose newest ping has not reached all their subscribers in time. */
+  /** Returns the users whose newest ping has not reached all their subscribers in time. */
   async #whoMisses(waitMs: number): Promise<number[]> {
     const deadlineMs = performance.now() + waitMs;
     for (;;) {
@@ -201,7 +207,10 @@ class PresenceRun {
     return least;
   }
 
-  /** State may be skipped, but never the last: whoever missed that would be wrong for as long as nothing changes. */
+  /**
+   * Checks that the last ping of each user arrives. Older states may be skipped, but a subscriber
+   * without the last one would be wrong until the next change.
+   */
   async #drain(): Promise<void> {
     await this.#pinger.stop();
     await this.#pinger.burst(Array.from({ length: this.#users }, (_, user) => user));

@@ -5,8 +5,8 @@ const SAMPLE_MS = 500;
 const CHANGE_MAX = 0.01;
 
 /**
- * Waits until a process's memory has changed by less than one percent over `seconds`, at most `secondsMax`: connections
- * leave garbage behind when they open, which a runtime gives back only some time later.
+ * Waits until a process's memory has changed by less than one percent over `seconds`, but at most
+ * `secondsMax`: opening connections leaves garbage, which the runtime releases only later.
  */
 export async function settle(
   pid: number,

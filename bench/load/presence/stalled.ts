@@ -8,8 +8,8 @@ import {
   subscribeRequest,
 } from "./subscribers.ts";
 
-// Small, so that what a subscriber does not read soon stays with the server: on a loopback connection as it comes the
-// kernel would take two and a half megabytes before the server noticed.
+// Small, so that unread bytes soon wait in the server: with default settings the kernel would
+// buffer 2.5 MB of a loopback connection before the server noticed.
 const RECEIVE_BUFFER_BYTES = 4096;
 const SEGMENT_BYTES = 536;
 const ANSWER_TIMEOUT_S = 10n;
@@ -36,8 +36,8 @@ function openLibc() {
 }
 
 /**
- * Subscribers to the first user that read the head of the answer and nothing more. They are plain blocking sockets,
- * because Bun's always read into a large buffer of the kernel's and cannot be given a smaller one.
+ * Subscribers to the first user that read the head of the answer and nothing more. They are plain
+ * blocking sockets, because the receive buffer of Bun's sockets cannot be made smaller.
  */
 export class Stalled {
   readonly #options: SubscriberOptions;
@@ -68,7 +68,7 @@ export class Stalled {
         const frame = subscribeFrame(this.#options, subscriber);
         if (frame !== undefined) this.#send(socket, frame);
       }
-      await Bun.sleep(0); // The others get their turn.
+      await Bun.sleep(0); // Lets other subscribers run.
     }
   }
 

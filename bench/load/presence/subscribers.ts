@@ -19,17 +19,17 @@ export type SubscriberOptions = {
   deliveries: Deliveries;
 };
 
-/** One WebSocket or event stream on a raw socket. */
+/** A WebSocket or event stream on a raw socket. */
 export class Subscriber {
   readonly user: number;
   readonly client: number;
-  /** The number of the newest ping it has heard of. */
+  /** Number of the newest ping that it has received. */
   newest = -1;
-  /** One of the few whose progress paces the pings at saturation. */
+  /** True for the few whose progress paces the pings at saturation. */
   watched = false;
   socket: Socket<Subscriber> | undefined;
   rest: Buffer = NOTHING;
-  /** Set until the head of the answer has come. */
+  /** Callback for the head of the answer; undefined afterwards. */
   opened: ((problem?: string) => void) | undefined;
   isClosing = false;
 
@@ -39,7 +39,7 @@ export class Subscriber {
   }
 }
 
-/** What a subscriber sends once connected. */
+/** Builds the request that a subscriber sends once connected. */
 export function subscribeRequest(
   { transport, endpoint, names }: SubscriberOptions,
   { user, client }: Subscriber,
@@ -59,7 +59,9 @@ export function subscribeRequest(
   ].join("\r\n");
 }
 
-/** What a WebSocket sends once open; an event stream has said it in its path. */
+/**
+ * Builds the frame that a WebSocket sends once open; an event stream names the user in its path.
+ */
 export function subscribeFrame(
   { transport, names }: SubscriberOptions,
   { user }: Subscriber,
@@ -72,7 +74,7 @@ export function isOpened(transport: Transport, head: string): boolean {
   return head.startsWith(transport === "sse" ? "HTTP/1.1 200" : "HTTP/1.1 101");
 }
 
-/** All subscribers that read. One set of handlers serves them, because there may be ten thousand. */
+/** All subscribers that read. They share one set of handlers, because there may be ten thousand. */
 export class Subscribers {
   readonly all: Subscriber[] = [];
   readonly #options: SubscriberOptions;
@@ -90,7 +92,7 @@ export class Subscribers {
     this.#options = options;
   }
 
-  /** Some at a time, so that the listener's backlog holds them. */
+  /** Opens some at a time, so that they fit in the listener's backlog. */
   async open(users: number, each: number, progress: (done: number) => void): Promise<void> {
     const total = users * each;
     for (let at = 0; at < total; at += OPEN_BATCH) {
@@ -153,7 +155,7 @@ export class Subscribers {
     if (isOpen && frame !== undefined) subscriber.socket?.write(frame);
   }
 
-  /** Returns where the frame starts that is not complete yet. */
+  /** Reads whole frames; returns the offset of the first incomplete one. */
   #readFrames(subscriber: Subscriber, bytes: Buffer, start: number): number {
     const nowMs = performance.now();
     let at = start;
@@ -167,13 +169,16 @@ export class Subscribers {
     }
   }
 
-  /** Events end with an empty line; the chunks that they travel in are not looked at, since each holds whole events. */
+  /**
+   * Reads events, which end with an empty line. Ignores the framing of chunks, each of which holds
+   * whole events; returns the offset of the first incomplete event.
+   */
   #readStream(subscriber: Subscriber, bytes: Buffer, start: number): number {
     const nowMs = performance.now();
     let at = start;
     for (;;) {
       const end = bytes.indexOf(EVENT_END, at);
-      // A chunk's own end is the start of nothing.
+      // Two bytes are the end of a chunk, not the start of an event.
       if (end < 0) return bytes.length - at <= 2 ? bytes.length : at;
       this.#options.deliveries.received(subscriber, bytes, at, end, nowMs);
       at = end + EVENT_END.length;

@@ -7,7 +7,7 @@ const SLOT_MS = KEEP_ALIVE_MS / SLOTS;
 const RETRY_MS_MIN = 500;
 const RETRY_MS_SPREAD = 4500;
 
-/** All subscribers of this process. One timer looks after them, a part at a time. */
+/** Holds all subscribers of this process and checks them in turns, all within KEEP_ALIVE_MS. */
 export class Connections {
   readonly #clock: Clock;
   readonly #slots = Array.from({ length: SLOTS }, () => new Set<Subscriber>());
@@ -33,7 +33,7 @@ export class Connections {
     this.#slotOf.delete(subscriber);
   }
 
-  /** To be called some times a second. */
+  /** Must be called several times a second. */
   tick(): void {
     const nowMs = this.#clock.elapsedMs();
     const epochMs = this.#clock.epochMs();
@@ -46,12 +46,15 @@ export class Connections {
     this.#turn = turn;
   }
 
-  /** Everybody comes back at another moment. Returns how many do not read that. */
+  /**
+   * Disconnects all clients with a random retry delay; returns how many are blocked and will not
+   * see it.
+   */
   disconnectAll(): number {
     let blocked = 0;
     for (const subscriber of this.#slotOf.keys()) {
       if (subscriber.isBlocked) blocked++;
-      subscriber.disconnectAll(RETRY_MS_MIN + Math.floor(Math.random() * RETRY_MS_SPREAD));
+      subscriber.disconnect(RETRY_MS_MIN + Math.floor(Math.random() * RETRY_MS_SPREAD));
     }
     return blocked;
   }

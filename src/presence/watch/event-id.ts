@@ -1,18 +1,22 @@
 import { type Clock } from "../../platform/clock.ts";
 
 const RESUME_MS = 600_000;
-/** How far the order of events may differ between processes: the bus's delay and the difference of their clocks. */
+/**
+ * Time within which the order of events may differ between processes: the bus's delay plus the
+ * difference of their clocks.
+ */
 const OVERLAP_MS = 2000;
 const OVERLAP_US = OVERLAP_MS * 1000;
 const ID = /^(\d{1,13})\.(\d{3})-([0-9a-z]{1,8})-([0-9a-z]{1,8})-([0-9a-z]{1,4})$/;
 
 /**
- * Where a subscriber was: a moment in epoch microseconds, the process that counted it, how many times that had read users from the
- * stores by then, and a hash of the user whose event it was.
+ * Parts of the last event id that a subscriber got: a time in epoch microseconds, the tag of the
+ * process that issued it, how many times that process had read users from the stores by then, and a
+ * hash of the event's user.
  */
 export type Since = { us: number; tag: string; reads: number; user: string };
 
-/** The ids that one process gives to events: rising, near the time of what they tell, and comparable between processes. */
+/** Issues a process's event ids: ascending, near the event's time, comparable between processes. */
 export class EventIds {
   readonly #clock: Clock;
   #tag = newTag();
@@ -23,19 +27,23 @@ export class EventIds {
     this.#clock = clock;
   }
 
-  /** Another time that users were read: ids that were told before know nothing of their order. */
+  /**
+   * Counts a read of users from the stores: earlier ids do not tell what of these users was sent.
+   */
   nextRead(): number {
     return ++this.#reads;
   }
 
-  /** A new one for what happened at that time in epoch ms, in epoch microseconds. */
+  /** Returns a new id, in epoch microseconds, for an event at that time in epoch ms. */
   next(atMs: number): number {
     const us = this.#bounded(atMs);
     this.#last = Math.max(this.#last + 1, us);
     return this.#last;
   }
 
-  /** The id of what happened at that time elsewhere; those that are given from now on are higher. */
+  /**
+   * Returns the id of an event of another process at that time; ids issued from now on are higher.
+   */
   observe(atMs: number): number {
     const us = this.#bounded(atMs);
     this.#last = Math.max(this.#last, us);
@@ -49,17 +57,21 @@ export class EventIds {
   }
 
   /**
-   * Whether a subscriber that was at `since` lacks a user's change with the id `us`; `read` is the number of the read that the user
-   * is known from. What another process counted, or this one did not see, may have come in another order: the overlap is sent again.
+   * Returns whether a subscriber that was at `since` lacks a user's change with the id `us`; `read`
+   * is the number of the read that loaded the user. Changes from another process, or from before
+   * that read, may have come in another order: those within the overlap are sent again.
    */
   isNews(us: number, userid: string, since: Since, read: number): boolean {
     if (since.tag === this.#tag && since.reads >= read) return us > since.us;
-    // Of the user whose event it was the order is known: their times rise on every process.
+    // The order of one user's events is known: their times ascend on every process.
     if (since.user === hash(userid)) return us > since.us;
     return us > since.us - OVERLAP_US;
   }
 
-  /** Ids stay near the present. When the clock was set back they begin anew, as another process's. */
+  /**
+   * Keeps ids near the present. If the clock was set back they start again with a new tag, like
+   * those of another process.
+   */
   #bounded(atMs: number): number {
     const boundUs = Math.round((this.#clock.epochMs() + OVERLAP_MS) * 1000);
     if (this.#last > boundUs) {
@@ -70,7 +82,7 @@ export class EventIds {
   }
 }
 
-/** What a Last-Event-ID says. Undefined when it is none of ours or too old to tell what changed since. */
+/** Parses a Last-Event-ID. Returns undefined if it is malformed or too old to resume from. */
 export function parseEventId(id: string, nowMs: number): Since | undefined {
   const [, ms, us, tag, reads, user] = ID.exec(id) ?? [];
   if (!ms || !us || !tag || !reads || !user) return undefined;

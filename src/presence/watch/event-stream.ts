@@ -6,16 +6,20 @@ import { type Seat } from "./seats.ts";
 import { type DropReason, Subscriber } from "./subscriber.ts";
 import { type Topic } from "./topic.ts";
 
-// What a turn of the event loop may add before the connection could take any of it.
+// Chunks that may be queued, because one turn of the event loop can add several before the
+// connection takes any.
 const CHUNKS_AHEAD_MAX = 8;
 
 const text = new TextEncoder();
 const COMMENT = text.encode(":\n\n");
 
-/** What the stream begins with: prepared topics. */
+/** Prepared topics that the stream begins with, and its place in `Seats`. */
 type Begin = { topics: Topic[]; lastEventId: string | undefined; seat: Seat };
 
-/** A subscriber by server-sent events, as the source of a response's body. A client that never reads is ended by the server's idle timeout. */
+/**
+ * A subscriber over server-sent events, as the source of a response's body. The server's idle
+ * timeout ends clients that never read.
+ */
 export class EventStream extends Subscriber {
   readonly #presence: Presence;
   #begin: Begin | undefined;
@@ -29,7 +33,7 @@ export class EventStream extends Subscriber {
 
   start(controller: ReadableStreamDefaultController<Uint8Array>): void {
     this.#controller = controller;
-    // At once, so that the client and every proxy between know that the stream is open.
+    // Tells the client and every proxy between at once that the stream is open.
     controller.enqueue(COMMENT);
     this.#presence.opened(this, "sse");
     if (this.#begin !== undefined)
@@ -57,7 +61,7 @@ export class EventStream extends Subscriber {
     this.#close(reason);
   }
 
-  override disconnectAll(retryMs: number): void {
+  override disconnect(retryMs: number): void {
     this.#write(text.encode(`retry: ${retryMs}\n\n`));
     this.#close(undefined);
   }

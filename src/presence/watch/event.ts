@@ -1,21 +1,21 @@
 import { Packr } from "msgpackr";
 
-/** Subscribers to a user get these; `time` is epoch seconds. */
+/** Event for subscribers to a user; `time` is epoch seconds. */
 export type PresenceEvent = {
   userid: string;
   time: number;
   status: string;
   online: boolean;
-  /** the device that changed */
+  /** device that changed */
   clientid: string;
   id: string;
 };
 
-// Plain MessagePack: records are msgpackr's own extension.
+// Disables records, an extension of msgpackr that other decoders do not know.
 const packr = new Packr({ useRecords: false });
 const text = new TextEncoder();
 
-/** Some events in order, encoded once for all who get them. */
+/** Events in order, encoded once for all subscribers that get them. */
 export class Bundle {
   readonly events: readonly PresenceEvent[];
   #sse: Uint8Array | undefined;

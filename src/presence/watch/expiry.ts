@@ -2,7 +2,7 @@ import { type Topic } from "./topic.ts";
 
 const BUCKET_MS = 250;
 
-/** Which topics to look at when. A ping moves nothing: that a topic's time has moved on is found when it is due. */
+/** Timer wheel. A ping does not reschedule; a topic that is due is checked again and requeued. */
 export class Expiry {
   readonly #buckets = new Map<number, Topic[]>();
   #done: number;
@@ -11,18 +11,18 @@ export class Expiry {
     this.#done = bucketOf(nowMs);
   }
 
-  /** Unless the topic is due before that anyway. */
+  /** Schedules the topic, unless it is due earlier already. */
   schedule(topic: Topic, atMs: number): void {
     if (topic.dueMs <= atMs) return;
     topic.dueMs = atMs;
-    // The end of the bucket: what is due in it is past then.
+    // Uses the bucket after, which comes when all times in this one have passed.
     const bucket = Math.max(bucketOf(atMs), this.#done) + 1;
     const topics = this.#buckets.get(bucket);
     if (topics === undefined) this.#buckets.set(bucket, [topic]);
     else topics.push(topic);
   }
 
-  /** Those whose time has come; they are no longer scheduled. */
+  /** Removes and returns the topics that are due. */
   due(nowMs: number): Topic[] {
     const due: Topic[] = [];
     for (const until = bucketOf(nowMs); this.#done < until;) {

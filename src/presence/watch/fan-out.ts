@@ -3,7 +3,7 @@ import { type EventIds } from "./event-id.ts";
 import { Bundle } from "./event.ts";
 import { type Change, type LiveView, type Topic } from "./topic.ts";
 
-/** Delivers once per turn of the event loop: under load one write carries several events of a user. */
+/** Delivers changes once per turn of the event loop, so that one write can carry several events. */
 export class FanOut {
   readonly #ids: EventIds;
   readonly #metrics: Metrics;
@@ -48,7 +48,10 @@ export class FanOut {
     this.#metrics.presenceDeliveries.inc(deliveries);
   }
 
-  /** Users are told of in another order than they changed. A client that has one id must not lack what has a lower one. */
+  /**
+   * Gives a change a new id if a higher one was delivered: changes are delivered user by user, and
+   * a client that resumes from an id must not lack a change with a lower one.
+   */
   #order(view: LiveView | undefined): void {
     if (view === undefined) return;
     if (view.us <= this.#delivered) view.us = this.#ids.next(view.at);

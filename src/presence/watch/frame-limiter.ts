@@ -3,7 +3,7 @@ const FRAMES_BURST = 100;
 const ERRORS_MAX = 10;
 const ERROR_WINDOW_MS = 60_000;
 
-/** What one client may send: frames at a rate, and bad ones up to ten a minute. */
+/** Limits one client's frames to a rate, and its bad frames to ten a minute. */
 export class FrameLimiter {
   #frames = FRAMES_BURST;
   #refilledMs: number;
@@ -15,7 +15,7 @@ export class FrameLimiter {
     this.#windowMs = nowMs;
   }
 
-  /** False when a frame comes too soon. */
+  /** Returns false if the frame comes too soon. */
   takeFrame(nowMs: number): boolean {
     const gained = ((nowMs - this.#refilledMs) / 1000) * FRAMES_PER_S;
     this.#frames = Math.min(FRAMES_BURST, this.#frames + gained);
@@ -25,7 +25,7 @@ export class FrameLimiter {
     return true;
   }
 
-  /** False when this one was one too many. */
+  /** Counts a bad frame; returns false if there were too many. */
   takeError(nowMs: number): boolean {
     if (nowMs - this.#windowMs >= ERROR_WINDOW_MS) {
       this.#windowMs = nowMs;

@@ -11,7 +11,7 @@ import { type Cause, type Timing, Topic } from "./topic.ts";
 
 // Users read at a time while the bus is down.
 const POLL_USERS = 2000;
-// A client that reconnects finds its users still here.
+// Topics stay this long without subscribers, for clients that reconnect.
 const LINGER_MS = 30_000;
 const LINGERING_MAX = 10_000;
 
@@ -22,7 +22,7 @@ export type HubDeps = {
   metrics: Metrics;
 };
 
-/** The users that this process's subscribers watch, and who is to hear what of them. */
+/** Tracks the users that this process's subscribers watch, and delivers their changes. */
 export class Hub {
   readonly #deps: HubDeps;
   readonly #timing: Timing;
@@ -30,14 +30,14 @@ export class Hub {
   readonly #expiry: Expiry;
   readonly #reader: TopicReader;
   readonly #topics = new Map<string, Topic>();
-  /** Topics without subscribers, and since when. */
+  /** Topics without subscribers, with the time at which they lost the last one. */
   readonly #lingering = new Map<Topic, number>();
-  /** To be read for the first time. */
+  /** Topics to read for the first time. */
   #fresh: Topic[] = [];
   #readingFresh: Promise<void> | undefined;
-  /** The stores did not answer: to be read again. */
+  /** Topics to read again, because the stores did not answer. */
   #unread = new Set<Topic>();
-  /** Whether a tick waits for the stores. */
+  /** True while a tick waits for the stores. */
   #isAsking = false;
 
   constructor(deps: HubDeps) {
@@ -52,7 +52,7 @@ export class Hub {
     return this.#deps.clock.elapsedMs();
   }
 
-  /** Undefined unless what this process knows of the user is the present. */
+  /** Returns the user's topic if it is known to be up to date. */
   find(userid: string): Topic | undefined {
     const topic = this.#topics.get(userid);
     return topic?.reading === undefined && topic?.isLate(this.elapsedMs()) === false
@@ -60,13 +60,16 @@ export class Hub {
       : undefined;
   }
 
-  /** An id for what is no change of any user. */
+  /** Returns an id for an event that does not belong to a user. */
   newId(): string {
     const { ids, clock } = this.#timing;
     return ids.text(ids.next(clock.epochMs()), "");
   }
 
-  /** Resolves when the users' present state is known, or soon if it cannot be. Who asked must `watch` or `release` them. */
+  /**
+   * Resolves when the users' present state is known, or soon if it cannot be. The caller must
+   * `watch` or `release` the topics.
+   */
   async prepare(userids: Iterable<string>): Promise<Topic[]> {
     const topics = Array.from(userids, (userid) => this.#topicOf(userid));
     for (const topic of topics) {
@@ -86,9 +89,9 @@ export class Hub {
     }
   }
 
-  /** Sends the present state, or what of it is newer than `since`, and from then on each event. */
+  /** Sends the topics' state, or the part that changed after `since`, then each new event. */
   watch(subscriber: Subscriber, topics: Topic[], since?: Since): void {
-    // What has happened is in the state that the newcomer gets.
+    // Delivers pending changes to others first: the new subscriber gets them as part of the state.
     this.#fanOut.flush();
     for (const topic of topics) {
       topic.subscribers.add(subscriber);
@@ -105,12 +108,14 @@ export class Hub {
     }
   }
 
-  /** To be called when a connection is gone. */
+  /** Must be called when a connection has closed. */
   leave(subscriber: Subscriber): void {
     for (const topic of subscriber.topics) this.#part(subscriber, topic);
   }
 
-  /** What these topics look like to the subscriber now, in the order of their ids: a client goes on from the last that it has. */
+  /**
+   * Returns the topics' state as the subscriber sees it, by id: clients resume from the last one.
+   */
   state(subscriber: Subscriber, topics: Iterable<Topic>): Bundle {
     const { ids } = this.#timing;
     const known = [...topics].flatMap((topic) => {
@@ -121,7 +126,7 @@ export class Hub {
     return new Bundle(known.map(({ topic, view }) => topic.event(view, ids)));
   }
 
-  /** News of a device, from whichever process. */
+  /** Applies a ping that any process took. */
   take(ping: Ping): void {
     const topic = this.#topics.get(ping.userid);
     if (topic === undefined) return;
@@ -132,7 +137,7 @@ export class Hub {
     this.#schedule(topic, nowMs);
   }
 
-  /** To be called some times a second: expires devices, forgets what nobody watches. */
+  /** Must be called several times a second: expires devices, forgets topics that nobody watches. */
   async tick(): Promise<void> {
     const nowMs = this.elapsedMs();
     for (const [topic, sinceMs] of this.#lingering) {
@@ -150,7 +155,7 @@ export class Hub {
     });
   }
 
-  /** Reads all watched users anew, because messages may have been lost. */
+  /** Reads all watched users again, because messages may have been lost. */
   async resync(): Promise<void> {
     await this.#reread([...this.#topics.values()].filter(({ reading }) => reading === undefined));
   }
@@ -196,7 +201,7 @@ export class Hub {
     this.#topics.delete(topic.userid);
   }
 
-  /** All who subscribe in one turn of the event loop share a query. */
+  /** Reads new topics; those of one turn of the event loop share a query. */
   async #readFresh(): Promise<void> {
     await nextTurn();
     this.#readingFresh = undefined;
@@ -213,8 +218,8 @@ export class Hub {
   }
 
   /**
-   * Another process may have heard what did not reach this one: a user is called offline only after a store was asked. Until one
-   * answers the topics stay unread, and each tick asks again.
+   * Expires topics, but only after a store was read: another process may have taken a ping that did
+   * not reach this one. Until a store answers, each tick asks again.
    */
   async #confirm(late: Topic[]): Promise<void> {
     await this.#reread(late);
@@ -235,7 +240,7 @@ export class Hub {
     if (news.length > 0) subscriber.deliver(this.state(subscriber, news), news);
   }
 
-  /** What the stores know beyond this process: delivered as if it had been heard. */
+  /** Reads the topics again and delivers what the stores knew and this process did not. */
   async #reread(topics: Topic[]): Promise<void> {
     if (topics.length === 0) return;
     for (const topic of topics) this.#unread.delete(topic);
@@ -249,7 +254,7 @@ export class Hub {
     }
   }
 
-  /** Merges what the stores know, and tells what of it was news. */
+  /** Merges the stores' devices and returns the topics that changed. */
   async #read(topics: Topic[]): Promise<Map<Topic, Cause>> {
     const { changed, unread } = await this.#reader.read(topics);
     for (const topic of unread) this.#unread.add(topic);
@@ -261,7 +266,7 @@ export class Hub {
     if (atMs !== undefined) this.#expiry.schedule(topic, atMs);
   }
 
-  /** Whether something has expired since the topic was scheduled. */
+  /** Reschedules the topic; returns whether something has expired that changes what is seen. */
   #isLate(topic: Topic, nowMs: number): boolean {
     if (this.#topics.get(topic.userid) !== topic || topic.reading !== undefined) return false;
     this.#schedule(topic, nowMs);

@@ -13,8 +13,8 @@ const JITTER_MS = 200;
 export type PollDeps = { bus: Bus; hub: Hub; clock: Clock; log: Log };
 
 /**
- * Polls the stores for watched users while the bus is incomplete. Pauses at least as long as the
- * last poll took.
+ * Polls the stores for watched users while the bus may lose messages. Pauses at least as long as
+ * the last poll took.
  */
 export class Poll {
   readonly #deps: PollDeps;

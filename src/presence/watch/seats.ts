@@ -3,7 +3,7 @@ import { limited } from "../../platform/errors.ts";
 import { type Metrics } from "../../platform/telemetry/metrics.ts";
 import { type Caller } from "../caller.ts";
 
-// Long enough for lost connections to be noticed, and short for a user who waits.
+// Long enough for the server to notice lost connections, and short for a user who waits.
 const RETRY_AFTER_S = 5;
 
 /** A connection's share of the process's limits, until it leaves. */

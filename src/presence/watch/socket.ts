@@ -12,11 +12,11 @@ import { type Presence } from "../service.ts";
 import { type DropReason, Subscriber } from "./subscriber.ts";
 
 const SOCKET_USERS_MAX = 1000;
-// Behind one that waits for a store.
+// Frames queued while an earlier one waits for the database.
 const QUEUED_MAX = 20;
 const QUEUED_BYTES_MAX = 256 * 1024;
 const FRAME_BYTES_MAX = 64 * 1024;
-// RFC 6455 and its registry; 3000 is "unauthorized".
+// Close codes of RFC 6455 and its IANA registry; 3000 is "unauthorized".
 const CLOSE = { frames: 1008, restart: 1012, slow: 1013, stalled: 1013, expired: 3000 };
 
 type PingFrame = Exclude<ClientFrame, { type: "subscribe" | "unsubscribe" }>;
@@ -29,7 +29,7 @@ type ErrorCode =
   | "rate_limited"
   | "unavailable";
 
-/** A subscriber by WebSocket, which pings as well. Frames are JSON texts, or MessagePack. */
+/** A subscriber over a WebSocket, which can also ping. Frames are JSON text or MessagePack. */
 export class Socket extends Subscriber implements WebSocketOwner {
   readonly #presence: Presence;
   readonly #isMsgpack: boolean;
@@ -39,7 +39,7 @@ export class Socket extends Subscriber implements WebSocketOwner {
   #limiter: FrameLimiter | undefined;
   #queued = 0;
   #queuedBytes = 0;
-  /** While a frame waits for a store. */
+  /** Settles when the frames before the next one are handled; set while one waits for a store. */
   #working: Promise<void> | undefined;
 
   constructor(
@@ -76,7 +76,7 @@ export class Socket extends Subscriber implements WebSocketOwner {
     else if (bytes > FRAME_BYTES_MAX) {
       this.#sendFrame(errorFrame("too_large", `a frame is over ${FRAME_BYTES_MAX} bytes`));
       this.drop("frames");
-    } else this.#inOrder(bytes, () => this.#obey(message));
+    } else this.#inOrder(bytes, () => this.#handle(message));
   }
 
   override reset(): void {
@@ -90,7 +90,7 @@ export class Socket extends Subscriber implements WebSocketOwner {
     this.#close(CLOSE[reason], reason, reason);
   }
 
-  override disconnectAll(retryMs: number): void {
+  override disconnect(retryMs: number): void {
     this.#close(CLOSE.restart, `come back in ${retryMs} ms`);
   }
 
@@ -102,21 +102,21 @@ export class Socket extends Subscriber implements WebSocketOwner {
     const frames = this.#isMsgpack ? bundle.msgpack : bundle.json;
     const [first] = frames;
     if (frames.length === 1 && first !== undefined) this.#sendOne(first);
-    // In one write.
+    // Corked, so that all frames go out in one write.
     else this.#ws?.cork(() => frames.forEach((frame) => this.#sendOne(frame)));
   }
 
-  /** Bun hands over frames while one before them still waits for a store. */
-  #inOrder(bytes: number, obey: () => Promise<void> | undefined): void {
+  /** Queues a frame: Bun delivers frames while an earlier one still waits for a store. */
+  #inOrder(bytes: number, handle: () => Promise<void> | undefined): void {
     if (this.#queued >= QUEUED_MAX || this.#queuedBytes + bytes > QUEUED_BYTES_MAX) {
-      this.#refuse("too_many_frames", "frames come faster than they can be obeyed");
+      this.#refuse("too_many_frames", "frames come faster than they can be handled");
       return;
     }
     const before = this.#working;
     const work = () => {
       this.#queued--;
       this.#queuedBytes -= bytes;
-      return this.#ws === undefined ? undefined : obey();
+      return this.#ws === undefined ? undefined : handle();
     };
     this.#queued++;
     this.#queuedBytes += bytes;
@@ -128,7 +128,7 @@ export class Socket extends Subscriber implements WebSocketOwner {
     });
   }
 
-  #obey(message: string | Buffer): Promise<void> | undefined {
+  #handle(message: string | Buffer): Promise<void> | undefined {
     try {
       const frame = this.#decode(message);
       if (!("userids" in frame)) return this.#ping(frame);
@@ -164,7 +164,7 @@ export class Socket extends Subscriber implements WebSocketOwner {
       return told?.catch((error: unknown) => {
         const isLimited = error instanceof AppError && error.code === "rate_limited";
         if (isLimited) this.#refuse("rate_limited", error.message);
-        else this.#refuse("unavailable", "send the ping with a status, or again");
+        else this.#refuse("unavailable", "the ping was not recorded: repeat it, or send a status");
       });
     }
     return undefined;
@@ -184,7 +184,7 @@ export class Socket extends Subscriber implements WebSocketOwner {
         return;
       }
       this.#presence.watch(this, topics, this.#lastEventId);
-      // Users that are added later were not watched before.
+      // Only the first subscription can resume: users added later were not watched before.
       this.#lastEventId = undefined;
     }
   }
@@ -211,13 +211,13 @@ export class Socket extends Subscriber implements WebSocketOwner {
 
   #sendOne(frame: string | Uint8Array): void {
     if (this.#ws === undefined) return;
-    // -1: it waits in this process, 0: it was not even taken.
+    // `send` returns -1 if the frame waits in this process, 0 if it was dropped.
     if (this.#ws.send(frame) <= 0) this.#isBlocked = true;
   }
 
   #close(code: number, text: string, reason?: DropReason): void {
     const ws = this.#ws;
-    // First, because Bun calls `closed` from within.
+    // Must come first, because Bun calls `closed` from within `close`.
     this.#end(reason);
     ws?.close(code, text);
   }

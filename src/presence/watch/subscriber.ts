@@ -5,13 +5,16 @@ import { type Seat } from "./seats.ts";
 import { type Topic } from "./topic.ts";
 
 const BACKLOG_BYTES_MAX = 64 * 1024;
-// An event without its texts: keys, numbers, and the id.
+// Size of an event without its texts: keys, numbers and the id.
 const EVENT_BYTES = 130;
 const STALLED_MS = 60_000;
 
 export type DropReason = "slow" | "stalled" | "frames" | "expired";
 
-/** A connection that watches users. While it does not read, at most one event of each user waits for it: the newest. */
+/**
+ * A connection that watches users. While it does not read, at most one event of each user waits for
+ * it: the newest.
+ */
 export abstract class Subscriber {
   readonly caller: Caller;
   readonly topics = new Set<Topic>();
@@ -27,14 +30,14 @@ export abstract class Subscriber {
     this.seat = seat;
   }
 
-  /** Some events of these topics. */
+  /** Sends events of these topics; while the connection is blocked, holds the topics back. */
   deliver(bundle: Bundle, topics: readonly Topic[]): void {
-    // Nothing overtakes what is held: the ids of a stream rise.
+    // New events must not overtake held ones: the ids of a stream ascend.
     if (!this.isBlocked && this.#held === undefined) this.send(bundle);
     else for (const topic of topics) this.#hold(topic);
   }
 
-  /** To be called when the connection takes bytes again. */
+  /** Must be called when the connection takes bytes again. */
   protected release(): void {
     const held = this.#held;
     if (held === undefined || this.isBlocked) return;
@@ -50,16 +53,16 @@ export abstract class Subscriber {
       this.drop("expired");
   }
 
-  /** Whether what is sent now would wait in this process. */
+  /** True while sent bytes would wait in this process. */
   abstract readonly isBlocked: boolean;
   protected abstract send(bundle: Bundle): void;
-  /** Tells that what the client knew is too old to go on from. */
+  /** Tells the client that its last event is too old to resume from. */
   abstract reset(id: string): void;
-  /** Something to keep proxies from closing a quiet connection. */
+  /** Sends something, so that proxies do not close a quiet connection. */
   abstract keepAlive(): void;
   abstract drop(reason: DropReason): void;
-  /** Asks the client to come back after a while: this process ends. */
-  abstract disconnectAll(retryMs: number): void;
+  /** Closes the connection and asks the client to reconnect after `retryMs`: this process ends. */
+  abstract disconnect(retryMs: number): void;
 
   #hold(topic: Topic): void {
     const view = topic.viewFor(this.caller.userid);

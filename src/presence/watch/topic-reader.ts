@@ -52,7 +52,9 @@ export class TopicReader {
     );
   }
 
-  /** Returns until when the device is online, by the age of its last ping on the database's clock. */
+  /**
+   * Returns until when the device is online, by the age of its last ping on the database's clock.
+   */
   #aliveUntil({ pingAt }: Device): number {
     const { clock, ttlMs } = this.#deps;
     const leftMs = Math.min(ttlMs, pingAt + ttlMs - clock.epochMs());

@@ -15,31 +15,33 @@ import { type EventIds } from "./event-id.ts";
 import { type PresenceEvent } from "./event.ts";
 import { type Subscriber } from "./subscriber.ts";
 
-/** `aliveUntil` is on the clock that only grows: other processes' clocks and jumps of ours do not matter. */
+/**
+ * `aliveUntil` is on the monotonic clock, so that jumps of any process's wall clock do not matter.
+ */
 type LiveDevice = Device & { aliveUntil: number };
-/** With the id of the change, in epoch microseconds; `clientid` is the device that changed. */
+/** View with the id of its change, in epoch microseconds; `clientid` is the device that changed. */
 export type LiveView = View & { us: number };
 
-/** What all topics of a process share. */
+/** Dependencies that all topics of a process share. */
 export type Timing = { clock: Clock; ids: EventIds; ttlMs: number };
 
-/** What brings a change: a device's ping, one that everybody may see, or its bye. */
+/** Cause of a change: a device's ping, with `isSeen` if everybody may see it, or its bye. */
 export type Cause = { clientid: string; isPing: boolean; isSeen: boolean };
 
-/** What a change looks like to everybody, and to the user's own devices. */
+/** A change as everybody sees it, and as the user's own devices do. */
 export type Change = { public: LiveView | undefined; own: LiveView | undefined };
 
-/** One watched user, on this process. */
+/** A user whom subscribers of this process watch. */
 export class Topic {
   readonly userid: string;
   readonly subscribers = new Set<Subscriber>();
-  /** While the devices are read for the first time; undefined once they are. */
+  /** Settles when the devices have been read for the first time; then undefined. */
   reading: Promise<void> | undefined;
-  /** The number of the read that it is known from: later changes were all seen here. */
+  /** Number of the read that loaded the topic; this process has seen all later changes. */
   read = 0;
-  /** How many are about to watch it. */
+  /** Number of callers that are about to watch the topic. */
   pins = 0;
-  /** When the expiry looks at it. */
+  /** Time at which `Expiry` checks the topic. */
   dueMs = Number.POSITIVE_INFINITY;
   #devices: LiveDevice[] = [];
   #public: LiveView | undefined;
@@ -53,12 +55,12 @@ export class Topic {
     return this.#devices;
   }
 
-  /** Everybody sees the public view, the user's own devices see the invisible ones, too. */
+  /** Returns the public view, or for the user's own devices the one with invisible devices. */
   viewFor(userid: string | undefined): LiveView | undefined {
     return userid === this.userid ? this.#own : this.#public;
   }
 
-  /** True when that was news. `aliveUntil` holds if the newest ping is in it. */
+  /** Returns whether anything changed. `aliveUntil` applies if the news have the newest ping. */
   merge(news: Device, aliveUntil: number): boolean {
     const known = this.#devices.find(({ clientid }) => clientid === news.clientid);
     if (known !== undefined) {
@@ -69,7 +71,7 @@ export class Topic {
     return true;
   }
 
-  /** When the first of the devices that are alive expires; undefined when none is. */
+  /** Returns when the next online device expires; undefined if none is online. */
   nextExpiryMs(nowMs: number): number | undefined {
     let next: number | undefined;
     for (const { aliveUntil, gone } of this.#devices)
@@ -78,14 +80,14 @@ export class Topic {
     return next;
   }
 
-  /** Whether something expired that changes what is seen. */
+  /** Returns whether something has expired that changes what is seen. */
   isLate(nowMs: number): boolean {
     return (
       differs(this.#publicView(nowMs), this.#public) || differs(this.#ownView(nowMs), this.#own)
     );
   }
 
-  /** The views of devices that were read from the stores, with ids that any process would give them. */
+  /** Sets the views by the devices that the stores have, with ids that any process would use. */
   derive({ clock, ids, ttlMs }: Timing): void {
     const isAlive = aliveAt(clock.elapsedMs());
     const open = publicView(this.#devices, isAlive);
@@ -97,7 +99,10 @@ export class Topic {
     this.#own = own && { ...own, us: ids.observe(ownChangeAt(this.#devices, isAlive, ttlMs)) };
   }
 
-  /** A ping is always told; a bye, or without a cause an expiry, only if it changes what is seen. */
+  /**
+   * Returns the change to deliver: always for a ping; for a bye, or an expiry (without a cause),
+   * only if it changes what is seen.
+   */
   update(timing: Timing, cause?: Cause): Change {
     const nowMs = timing.clock.elapsedMs();
     const change: Change = { public: undefined, own: undefined };
@@ -110,7 +115,7 @@ export class Topic {
     const own = this.#ownView(nowMs);
     if (own !== undefined && (cause?.isPing === true || differs(own, this.#own))) {
       const clientid = cause?.clientid ?? this.#lastExpired(nowMs, () => true);
-      // Mostly the same to both: one event, one id.
+      // Both views are usually the same and then share one event and id.
       const isShared = change.public?.at === own.at && !differs(change.public, own);
       this.#own = isShared ? change.public : advance(this.#own, { ...own, clientid }, timing);
       change.own = this.#own;
@@ -118,7 +123,9 @@ export class Topic {
     return change;
   }
 
-  /** A device that has long been hidden is not told of, whatever it does when others expire. */
+  /**
+   * Returns the device to name in public; undefined if it was never visible and must stay unknown.
+   */
   #publicCause(cause: Cause | undefined): string | undefined {
     if (cause === undefined || cause.isSeen) return cause?.clientid;
     const device = this.#devices.find(({ clientid }) => clientid === cause.clientid);
@@ -157,7 +164,7 @@ function isVisible({ status }: Device): boolean {
   return status !== INVISIBLE;
 }
 
-/** Of a user whose devices were forgotten. */
+/** Returns the view of a user whose devices were forgotten. */
 function offline(view: LiveView | undefined): View | undefined {
   return view && { ...view, online: false };
 }
@@ -170,7 +177,7 @@ function differs(a: View | undefined, b: View | undefined): boolean {
   return a?.online !== b?.online || a?.status !== b?.status;
 }
 
-/** A user's time never goes backwards, whatever devices come and go. */
+/** Gives the view a new id, and a time that is never before the user's last one. */
 function advance(before: LiveView | undefined, view: View, { clock, ids }: Timing): LiveView {
   const at = Math.max(view.at, before?.at ?? 0);
   return { ...view, at, us: ids.next(view.online ? at : clock.epochMs()) };

@@ -8,19 +8,21 @@ import { type Log } from "../platform/logger.ts";
 import { warnRarely } from "../platform/rare-warnings.ts";
 
 const LEASE_S = 60;
-// The database may be emptied or restored at any time: so soon it hears again who has which number.
+// Short, because a database that was emptied or restored must soon know again which ids are in use.
 const RENEW_MS = 2000;
-// Well before the lease ends by the database's clock: nobody else can have the number while this process uses it.
+// Well before the lease ends by the database's clock, so that no other process can have the id
+// while this one uses it.
 const USABLE_MS = 40_000;
 const NUMBERS = 65_536;
 const TRIES_MAX = 1000;
 const GIVE_BACK_MS = 500;
 
 /**
- * The 16 bits of session ids that no other process has, by a lease in the database. Numbers are drawn at random, not counted: a
- * database that was emptied or restored would count up to numbers again that are in use.
+ * Leases a 16-bit worker id for session ids from the database, so that no other process has it. Ids
+ * are drawn at random: a counter in a database that was emptied or restored would reach ids again
+ * that are in use.
  */
-export class WorkerNumber implements Service {
+export class WorkerIdLease implements Service {
   readonly #sql: Sql;
   readonly #log: Log;
   readonly #holder = crypto.randomUUID();
@@ -34,7 +36,7 @@ export class WorkerNumber implements Service {
     this.#log = log;
   }
 
-  /** Leases a number, and renews the lease until the signal. */
+  /** Leases an id, and renews the lease until the signal. */
   async start(signal: AbortSignal): Promise<void> {
     const leasing = this.#renew();
     this.#keeping = leasing.then(async () => await this.#keep(signal)).catch(() => undefined);
@@ -42,8 +44,8 @@ export class WorkerNumber implements Service {
   }
 
   /**
-   * Gives a number back that was never used. The lease of any other runs out by itself: the clock
-   * of the next process that gets it may be behind this one's.
+   * Gives back an id that was never used. The lease of any other runs out by itself, because the
+   * clock of the next process that gets the id may be behind this one's.
    */
   async [Symbol.asyncDispose](): Promise<void> {
     const giveBack = async () => {
@@ -54,7 +56,7 @@ export class WorkerNumber implements Service {
       await within(GIVE_BACK_MS, giveBack()).catch(() => undefined);
   }
 
-  /** 0 to 65,535. Throws 503 while it cannot be known to be this process's alone. */
+  /** Returns the worker id, 0 to 65,535. Throws 503 if the lease was not renewed in time. */
   get current(): number {
     if (performance.now() - this.#renewedMs > USABLE_MS)
       throw unavailable("no session can be started while the database is away", 5, {
@@ -64,17 +66,19 @@ export class WorkerNumber implements Service {
     return this.#number;
   }
 
-  /** Rejects once the signal is aborted. */
+  /** Renews the lease until the signal, then rejects. */
   async #keep(signal: AbortSignal): Promise<never> {
     for (;;) {
       await setTimeout(RENEW_MS, undefined, { signal });
       await this.#renew().catch((error: unknown) =>
-        warnRarely(this.#log, { err: error }, "the worker number was not renewed"),
+        warnRarely(this.#log, { err: error }, "the lease of the worker id was not renewed"),
       );
     }
   }
 
-  /** Leases the same number, whether the database still knows of it or not, and another one if somebody else has it. */
+  /**
+   * Leases the same id again, even if the database lost it; another one if a process has taken it.
+   */
   async #renew(): Promise<void> {
     const sql = this.#sql;
     let number = this.#number;
@@ -93,6 +97,6 @@ export class WorkerNumber implements Service {
       this.#renewedMs = Number.NEGATIVE_INFINITY;
       number = randomInt(NUMBERS);
     }
-    throw new Error("no worker number is free");
+    throw new Error("no worker id is free");
   }
 }

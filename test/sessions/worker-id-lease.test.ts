@@ -3,7 +3,7 @@ import { pino } from "pino";
 
 import { type Sql, openDatabase } from "../../src/platform/database/database.ts";
 import { startServices } from "../../src/platform/lifecycle.ts";
-import { WorkerNumber } from "../../src/sessions/worker-number.ts";
+import { WorkerIdLease } from "../../src/sessions/worker-id-lease.ts";
 import { objectOf } from "../support/answers.ts";
 import { TestApp } from "../support/app.ts";
 import { eventually } from "../support/eventually.ts";
@@ -27,9 +27,9 @@ beforeEach(async () => {
 });
 
 /** Leases a number, and renews the lease until it is disposed. */
-async function lease(): Promise<AsyncDisposable & Pick<WorkerNumber, "current">> {
+async function lease(): Promise<AsyncDisposable & Pick<WorkerIdLease, "current">> {
   const owner = new AsyncDisposableStack();
-  const worker = new WorkerNumber(sql, LOG);
+  const worker = new WorkerIdLease(sql, LOG);
   await startServices(owner, [worker]);
   return {
     get current() {
