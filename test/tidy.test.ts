@@ -30,8 +30,9 @@ describe("in this repository", () => {
     expect(folderProblems(src)).toEqual([]);
   });
 
-  test("names speak plainly", () => {
+  test("names and comments speak plainly", () => {
     expect(nameProblems(src)).toEqual([]);
+    expect(commentProblems(src)).toEqual([]);
   });
 });
 

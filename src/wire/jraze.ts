@@ -5,7 +5,7 @@ import { readJson as readPlainJson } from "../platform/bodies/json.ts";
 
 const BODY_BYTES_MAX = 2 ** 20;
 
-// Answers of the routes of devices and campaigns, in the format of the jraze server.
+// Responses of the routes of devices and campaigns, in the format of the jraze server.
 
 /** Renders a success. */
 export function envelope(result: unknown, headers: Record<string, string> = {}): Response {

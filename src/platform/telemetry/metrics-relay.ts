@@ -116,7 +116,7 @@ export class Scrapes {
   async text(): Promise<string> {
     // Process managers open an IPC channel, too, but ask for nothing on it.
     if (!this.#isAlone) this.#isAlone = !(await within(CONTACT_MS_MAX, this.#contacted.promise));
-    // As JSON in both cases: the values of hot metrics are nowhere else.
+    // Read metrics as JSON in both cases: hot metrics report their values only there.
     if (this.#isAlone) return await textOf([await this.#registry.getMetricsAsJSON()]);
     this.#asked ??= this.#ask().finally(() => (this.#asked = undefined));
     return await textOf(await this.#asked);
