@@ -6,23 +6,21 @@ import { aBatch } from "../support/batches.ts";
 import { eventually, timed } from "../support/eventually.ts";
 import { FaultyObjects } from "../support/faulty-objects.ts";
 import { indexState } from "../support/index-state.ts";
-import {
-  type ServerBeside,
-  append,
-  serverBeside,
-  statusOf,
-  uploadImage,
-} from "../support/requests.ts";
+import { uploadImage } from "../support/images.ts";
+import { type ServerBeside, append, serverBeside, statusOf } from "../support/requests.ts";
 import { TcpProxy } from "../support/tcp-proxy.ts";
 
-setDefaultTimeout(90_000);
+setDefaultTimeout(120_000);
 
 const SHORT_MS = 1500;
+// Longer than the deadline of a commit.
+const AWAY_S = process.env["TEST_LONG"] === undefined ? 20 : 30;
 // The deadline of a commit, and what a busy machine takes.
 const ANSWER_MS_MAX = 16_500;
 
+// All of these mostly wait, so they do it together.
 describe("a database that is away", () => {
-  test("for less than the deadline only delays its batches, which are stored first and indexed once", async () => {
+  test.concurrent("for less than the deadline only delays its batches, which are stored first and indexed once", async () => {
     await using t = await behindProxy();
     await t.proxy.refuse();
     const puts = t.objects.puts.length;
@@ -40,7 +38,7 @@ describe("a database that is away", () => {
     await expectStored(t, 40);
   });
 
-  test("for longer is a 503, nothing false is there, and a retry stores the batch once", async () => {
+  test.concurrent("for longer is a 503, nothing false is there, and a retry stores the batch once", async () => {
     await using t = await behindProxy({ commitDeadlineMs: SHORT_MS });
     await t.proxy.refuse();
     const { result: response, ms } = await timed(() => append(t.server, t.session, aBatch()));
@@ -52,7 +50,7 @@ describe("a database that is away", () => {
     await expectStored(t, 1);
   });
 
-  test("lets a server keep its projects and sessions, and refuses what it cannot know", async () => {
+  test.concurrent("lets a server keep its projects and sessions, and refuses what it cannot know", async () => {
     await using t = await behindProxy({ commitDeadlineMs: SHORT_MS });
     const unknown = await t.app.aSession();
     await t.proxy.refuse();
@@ -77,7 +75,7 @@ describe("a database that is away", () => {
   });
 });
 
-test("a commit whose outcome is unknown becomes one row and a 200", async () => {
+test.concurrent("a commit whose outcome is unknown becomes one row and a 200", async () => {
   await using t = await behindProxy();
   for (let i = 1; i <= 5; i++) {
     t.proxy.loseAnswerTo(`{${t.session.sessionID}}`);
@@ -87,13 +85,20 @@ test("a commit whose outcome is unknown becomes one row and a 200", async () => 
   }
 });
 
-test("connections cut while batches are indexed lose and double nothing", async () => {
+test.concurrent("connections cut while batches are indexed lose and double nothing", async () => {
   await using t = await behindProxy();
-  const cutting = setInterval(() => t.proxy.cut(), 150);
+  let [answered, before] = [0, -1];
+  // A cut comes only after something got through since the last one.
+  const cutting = setInterval(() => {
+    if (answered > before) t.proxy.cut();
+    before = answered;
+  }, 150);
   const statuses = await Promise.all(
     Array.from({ length: 100 }, async (_, i) => {
       await Bun.sleep(i * 15);
-      return await statusOf(append(t.server, t.session, aBatch({ salt: `${i}` })));
+      const status = await statusOf(append(t.server, t.session, aBatch({ salt: `${i}` })));
+      answered++;
+      return status;
     }),
   );
   clearInterval(cutting);
@@ -101,15 +106,16 @@ test("connections cut while batches are indexed lose and double nothing", async 
   await expectStored(t, 100);
 });
 
-// These wait for a long time, so they do it together.
 describe("for long", () => {
-  test.concurrent("away, 30 s: batches are answered 503 in time, and soon after it all is as before", async () => {
+  test.concurrent(`away, ${AWAY_S} s: batches are answered 503 in time, and soon after it all is as before`, async () => {
     await using t = await behindProxy();
     await t.proxy.refuse();
-    const restoredMs = performance.now() + 30_000;
+    const restoredMs = performance.now() + AWAY_S * 1000;
     const answers: Promise<{ result: number | string; ms: number }>[] = [];
+    const sentMs: number[] = [];
     for (let i = 0; performance.now() < restoredMs; i++) {
       const batch = aBatch({ salt: `away${i}` });
+      sentMs.push(performance.now());
       answers.push(timed(() => statusOf(append(t.server, t.session, batch))));
       await Bun.sleep(500);
     }
@@ -117,11 +123,12 @@ describe("for long", () => {
     const after = await timed(() => statusOf(append(t.server, t.session, aBatch())));
     expect(after.result).toBe(200);
     expect(after.ms).toBeLessThan(5000);
+    const backMs = performance.now();
     const settled = await Promise.all(answers);
     expect(settled.filter(({ result }) => result !== 200 && result !== 503)).toEqual([]);
     expect(settled.filter(({ ms }) => ms > ANSWER_MS_MAX)).toEqual([]);
-    // What had come in the last ten seconds was still within its deadline.
-    const late = settled.slice(-20);
+    // When the database was back these were still far from their deadline.
+    const late = settled.filter((_, i) => backMs - (sentMs[i] ?? 0) < 10_000);
     expect(late.map(({ result }) => result)).toEqual(late.map(() => 200));
     await expectStored(t, 1 + settled.filter(({ result }) => result === 200).length);
   });
@@ -158,7 +165,7 @@ describe("for long", () => {
   });
 });
 
-test("a database that answers nothing delays no batch beyond the deadline", async () => {
+test.concurrent("a database that answers nothing delays no batch beyond the deadline", async () => {
   await using t = await behindProxy({ commitDeadlineMs: SHORT_MS });
   t.proxy.freeze();
   const { result: response, ms } = await timed(() => append(t.server, t.session, aBatch()));
@@ -187,8 +194,7 @@ async function behindProxy(options: ServerOptions = {}): Promise<Proxied> {
     wrapObjects: objects.wrap,
     ...options,
   });
-  const response = await startOn({ app, server });
-  const session = sessionIn(await response.text());
+  const session = await sessionOn({ app, server });
   // As many connections as there will be.
   const reading = `${server.url}/v1/sessions/${session.sessionID}`;
   await Promise.all(Array.from({ length: 40 }, () => statusOf(fetch(reading, { headers: KEYED }))));
@@ -208,9 +214,14 @@ async function startOn({ app, server }: Pick<Proxied, "app" | "server">): Promis
   });
 }
 
-function sessionIn(json: string): TestSession {
-  const session: TestSession = JSON.parse(json);
-  return session;
+/** Starts a session, on a busy machine at the second attempt. */
+async function sessionOn(servers: Pick<Proxied, "app" | "server">): Promise<TestSession> {
+  for (;;) {
+    const response = await startOn(servers);
+    const session: TestSession = JSON.parse(await response.text());
+    if (response.status === 200) return session;
+    expect(response.status).toBe(503);
+  }
 }
 
 async function expectToRecover({ server, session }: Proxied, withinMs: number): Promise<void> {
