@@ -13,14 +13,11 @@ import { TcpProxy } from "../support/tcp-proxy.ts";
 setDefaultTimeout(120_000);
 
 const SHORT_MS = 1500;
-// Longer than the deadline of a commit.
-const AWAY_S = process.env["TEST_LONG"] === undefined ? 20 : 30;
 // The deadline of a commit, and what a busy machine takes.
 const ANSWER_MS_MAX = 16_500;
 
-// All of these mostly wait, so they do it together.
 describe("a database that is away", () => {
-  test.concurrent("for less than the deadline only delays its batches, which are stored first and indexed once", async () => {
+  test("for less than the deadline only delays its batches, which are stored first and indexed once", async () => {
     await using t = await behindProxy();
     await t.proxy.refuse();
     const puts = t.objects.puts.length;
@@ -38,7 +35,7 @@ describe("a database that is away", () => {
     await expectStored(t, 40);
   });
 
-  test.concurrent("for longer is a 503, nothing false is there, and a retry stores the batch once", async () => {
+  test("for longer is a 503, nothing false is there, and a retry stores the batch once", async () => {
     await using t = await behindProxy({ commitDeadlineMs: SHORT_MS });
     await t.proxy.refuse();
     const { result: response, ms } = await timed(() => append(t.server, t.session, aBatch()));
@@ -50,7 +47,7 @@ describe("a database that is away", () => {
     await expectStored(t, 1);
   });
 
-  test.concurrent("lets a server keep its projects and sessions, and refuses what it cannot know", async () => {
+  test("lets a server keep its projects and sessions, and refuses what it cannot know", async () => {
     await using t = await behindProxy({ commitDeadlineMs: SHORT_MS });
     const unknown = await t.app.aSession();
     await t.proxy.refuse();
@@ -75,7 +72,7 @@ describe("a database that is away", () => {
   });
 });
 
-test.concurrent("a commit whose outcome is unknown becomes one row and a 200", async () => {
+test("a commit whose outcome is unknown becomes one row and a 200", async () => {
   await using t = await behindProxy();
   for (let i = 1; i <= 5; i++) {
     t.proxy.loseAnswerTo(`{${t.session.sessionID}}`);
@@ -85,7 +82,7 @@ test.concurrent("a commit whose outcome is unknown becomes one row and a 200", a
   }
 });
 
-test.concurrent("connections cut while batches are indexed lose and double nothing", async () => {
+test("connections cut while batches are indexed lose and double nothing", async () => {
   await using t = await behindProxy();
   let [answered, before] = [0, -1];
   // A cut comes only after something got through since the last one.
@@ -106,11 +103,12 @@ test.concurrent("connections cut while batches are indexed lose and double nothi
   await expectStored(t, 100);
 });
 
+// These wait for a long time, so they do it together.
 describe("for long", () => {
-  test.concurrent(`away, ${AWAY_S} s: batches are answered 503 in time, and soon after it all is as before`, async () => {
+  test.concurrent("away, 30 s: batches are answered 503 in time, and soon after it all is as before", async () => {
     await using t = await behindProxy();
     await t.proxy.refuse();
-    const restoredMs = performance.now() + AWAY_S * 1000;
+    const restoredMs = performance.now() + 30_000;
     const answers: Promise<{ result: number | string; ms: number }>[] = [];
     const sentMs: number[] = [];
     for (let i = 0; performance.now() < restoredMs; i++) {
@@ -128,7 +126,7 @@ describe("for long", () => {
     expect(settled.filter(({ result }) => result !== 200 && result !== 503)).toEqual([]);
     expect(settled.filter(({ ms }) => ms > ANSWER_MS_MAX)).toEqual([]);
     // When the database was back these were still far from their deadline.
-    const late = settled.filter((_, i) => backMs - (sentMs[i] ?? 0) < 10_000);
+    const late = settled.filter((_, i) => backMs - (sentMs[i] ?? 0) < 8000);
     expect(late.map(({ result }) => result)).toEqual(late.map(() => 200));
     await expectStored(t, 1 + settled.filter(({ result }) => result === 200).length);
   });
@@ -165,7 +163,7 @@ describe("for long", () => {
   });
 });
 
-test.concurrent("a database that answers nothing delays no batch beyond the deadline", async () => {
+test("a database that answers nothing delays no batch beyond the deadline", async () => {
   await using t = await behindProxy({ commitDeadlineMs: SHORT_MS });
   t.proxy.freeze();
   const { result: response, ms } = await timed(() => append(t.server, t.session, aBatch()));
