@@ -4,6 +4,7 @@ import { rmSync } from "node:fs";
 import { objectOf } from "../support/answers.ts";
 import { testEnv } from "../support/app.ts";
 import { EventStream } from "../support/event-stream.ts";
+import { eventually } from "../support/eventually.ts";
 import { freePort } from "../support/free-port.ts";
 import { freshDatabase } from "../support/postgres.ts";
 import { aUser, ping, watching } from "../support/presence.ts";
@@ -62,7 +63,10 @@ test("PORT, HOST and REDIS_URL win over LISTEN and REDIS", async () => {
   const old = { LISTEN: `127.0.0.2:${unused}`, REDIS: `127.0.0.1:${unused}` };
   await using server = await ServerProcess.start({ ...env, ...own, ...old });
   expect(server.url).toBe(`http://127.0.0.1:${port}`);
-  expect(await objectOf(fetch(`${server.url}/readyz`))).toMatchObject({ redis: "ok" });
+  await eventually("Redis is used", async () => {
+    const { redis: state } = await objectOf(fetch(`${server.url}/readyz`));
+    return state === "ok";
+  });
 });
 
 test("without either variable there is no Redis", async () => {
