@@ -69,10 +69,9 @@ export class Socket extends Subscriber implements WebSocketOwner {
 
   received(message: string | Buffer): void {
     if (this.#ws === undefined) return;
-    const nowMs = this.hub.elapsedMs();
-    this.#limiter ??= new FrameLimiter(nowMs);
+    this.#limiter ??= new FrameLimiter(() => this.hub.elapsedMs());
     const bytes = typeof message === "string" ? Buffer.byteLength(message) : message.length;
-    if (!this.#limiter.takeFrame(nowMs)) this.#refuse("too_many_frames", "frames come too fast");
+    if (!this.#limiter.takeFrame()) this.#refuse("too_many_frames", "frames come too fast");
     else if (bytes > FRAME_BYTES_MAX) {
       this.#sendFrame(errorFrame("too_large", `a frame is over ${FRAME_BYTES_MAX} bytes`));
       this.drop("frames");
@@ -202,7 +201,7 @@ export class Socket extends Subscriber implements WebSocketOwner {
 
   #refuse(code: ErrorCode, message: string): void {
     this.#sendFrame(errorFrame(code, message));
-    if (this.#limiter?.takeError(this.hub.elapsedMs()) === false) this.drop("frames");
+    if (this.#limiter?.takeError() === false) this.drop("frames");
   }
 
   #sendFrame(frame: object): void {
