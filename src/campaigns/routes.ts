@@ -13,7 +13,7 @@ import {
   readJson,
   renderEnvelope,
 } from "../wire/jraze.ts";
-import { isRecord } from "../platform/bodies/json.ts";
+import { isRecord } from "../platform/json.ts";
 import { ORDER_BYS_RULE, ordering } from "../platform/database/ordering.ts";
 import { STATUS } from "./enums.ts";
 import {

@@ -10,9 +10,9 @@ import {
   literal,
   readJson,
   renderEnvelope,
-  wholeOf,
+  wholeOrText,
 } from "../wire/jraze.ts";
-import { textOf } from "../platform/fields.ts";
+import { textOf } from "../platform/text.ts";
 import { ORDER_BYS_RULE, ordering } from "../platform/database/ordering.ts";
 import { type Condition, parseConditions } from "./conditions.ts";
 import { parseProperties } from "./properties.ts";
@@ -122,8 +122,8 @@ function parseSearch(value: unknown) {
     // An empty list does not narrow the search.
     externalIds: externalIds.length === 0 ? undefined : externalIds,
     conditions: conditionsOf(fields.get("conditions")),
-    start: wholeOf(number("start", 0), "start", 0, START_MAX),
-    size: wholeOf(number("size", 10), "size", 1, SIZE_MAX),
+    start: wholeOrText(number("start", 0), "start", 0, START_MAX),
+    size: wholeOrText(number("size", 10), "size", 1, SIZE_MAX),
     orderBys: ordering(texts("order_bys", ORDER_BYS_MAX), SEARCH_ORDER),
   };
 }

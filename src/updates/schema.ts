@@ -2,7 +2,8 @@ import { Type } from "typebox";
 import { Value } from "typebox/value";
 
 import { AppError } from "../platform/errors.ts";
-import { textOf } from "../platform/fields.ts";
+import { isRecord } from "../platform/json.ts";
+import { textOf } from "../platform/text.ts";
 import { type Build } from "./build.ts";
 import { VERSION } from "./version.ts";
 
@@ -84,8 +85,7 @@ export function parseAsking({ url, headers }: Request) {
 }
 
 function problemOf(body: unknown): string {
-  if (typeof body !== "object" || body === null || Array.isArray(body))
-    return "the body must be an object";
+  if (!isRecord(body)) return "the body must be an object";
   const strange = Object.keys(body).find((name) => !Object.hasOwn(PROBLEMS, name));
   if (strange !== undefined) return `there is no field ${JSON.stringify(strange.slice(0, 64))}`;
   const [first] = Value.Errors(Change, body);

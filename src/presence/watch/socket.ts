@@ -1,12 +1,13 @@
 import { type ServerWebSocket } from "bun";
 
 import { AppError } from "../../platform/errors.ts";
+import { jsonOf } from "../../platform/json.ts";
 import { type WebSocketOwner } from "../../platform/http/websocket.ts";
 import { FrameLimiter } from "./frame-limiter.ts";
 import { type Caller } from "../caller.ts";
 import { type Bundle, packFrame, unpackFrame } from "./event.ts";
 import { type Hub } from "./hub.ts";
-import { type ClientFrame, USERS_MAX, parseFrame, parseJson } from "../schema.ts";
+import { type ClientFrame, USERS_MAX, parseFrame } from "../schema.ts";
 import { type Seat } from "./seats.ts";
 import { type Presence } from "../service.ts";
 import { type DropReason, Subscriber } from "./subscriber.ts";
@@ -146,7 +147,7 @@ export class Socket extends Subscriber implements WebSocketOwner {
     const isText = typeof message === "string";
     if (isText === this.#isMsgpack)
       throw new AppError("invalid", this.#isMsgpack ? "frames are binary" : "frames are text");
-    return parseFrame(isText ? parseJson(message, "the frame") : unpackFrame(message));
+    return parseFrame(isText ? jsonOf(message, "the frame is not JSON") : unpackFrame(message));
   }
 
   #ping(frame: PingFrame): Promise<void> | undefined {
