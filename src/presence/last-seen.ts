@@ -1,6 +1,7 @@
 import { type Sql } from "../platform/database/database.ts";
 import { unavailable } from "../platform/errors.ts";
-import { type Service, repeat, within } from "../platform/lifecycle.ts";
+import { type Service, repeat } from "../platform/lifecycle.ts";
+import { doneWithin } from "../platform/time-limit.ts";
 import { type Log } from "../platform/logger.ts";
 import { warnRarely } from "../platform/rare-warnings.ts";
 import { type Device, type Ping, DEVICES_MAX, deviceOf, mergeInto } from "./device.ts";
@@ -47,7 +48,7 @@ export class LastSeen implements Service {
       await this.#written;
       await this.#write();
     };
-    await within(STOP_MS, rest());
+    await doneWithin(STOP_MS, rest());
   }
 
   record(ping: Ping): void {

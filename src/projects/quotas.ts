@@ -1,7 +1,8 @@
 import { type Clock } from "../platform/clock.ts";
 import { type Sql } from "../platform/database/database.ts";
 import { limited } from "../platform/errors.ts";
-import { type Service, repeat, within } from "../platform/lifecycle.ts";
+import { type Service, repeat } from "../platform/lifecycle.ts";
+import { doneWithin } from "../platform/time-limit.ts";
 import { type Log } from "../platform/logger.ts";
 import { warnRarely } from "../platform/rare-warnings.ts";
 import { type Metrics } from "../platform/telemetry/metrics.ts";
@@ -64,7 +65,7 @@ export class Quotas implements Service {
       await this.#syncing;
       await this.#trySync();
     };
-    await within(STOP_MS, rest());
+    await doneWithin(STOP_MS, rest());
   }
 
   /** Throws 429 once the project's quota is used up. */
