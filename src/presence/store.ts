@@ -1,5 +1,4 @@
 import { type Clock } from "../platform/clock.ts";
-import { type Service } from "../platform/lifecycle.ts";
 import { type Log } from "../platform/logger.ts";
 import { doneWithin } from "../platform/time-limit.ts";
 import { warnRarely } from "../platform/rare-warnings.ts";
@@ -30,7 +29,7 @@ export type DeviceStoreDeps = {
  * Stores devices in PostgreSQL and Redis, and reads them from both. Pings that may not have got
  * there yet are kept in memory for some seconds.
  */
-export class DeviceStore implements Service {
+export class DeviceStore implements AsyncDisposable {
   readonly #deps: DeviceStoreDeps;
   #recent = new Map<string, Device[]>();
   #older = new Map<string, Device[]>();
@@ -38,10 +37,6 @@ export class DeviceStore implements Service {
 
   constructor(deps: DeviceStoreDeps) {
     this.#deps = deps;
-  }
-
-  start(signal: AbortSignal): void {
-    this.#deps.lastSeen.start(signal);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

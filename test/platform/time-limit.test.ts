@@ -1,6 +1,7 @@
 import { expect, test } from "bun:test";
 
 import { TimeLimit, doneWithin, inTime, unlessAborted } from "../../src/platform/time-limit.ts";
+import { failure } from "../support/failure.ts";
 
 const NEVER = Promise.withResolvers<never>().promise;
 const late = () => new Error("late");
@@ -10,22 +11,24 @@ test("work that takes too long gives what is said for it, or its error", async (
   const failing = inTime<number>(1, NEVER, () => {
     throw late();
   });
-  await expect(failing).rejects.toThrow("late");
+  expect(await failure(failing)).toEqual(new Error("late"));
   expect(await inTime(60_000, Promise.resolve(8), () => 7)).toBe(8);
 });
 
 test("work is done in time, late, or fails with its own error", async () => {
   expect(await doneWithin(60_000, Promise.resolve())).toBe(true);
   expect(await doneWithin(1, NEVER)).toBe(false);
-  await expect(doneWithin(60_000, Promise.reject(new Error("failed")))).rejects.toThrow("failed");
+  expect(await failure(doneWithin(60_000, Promise.reject(new Error("failed"))))).toEqual(
+    new Error("failed"),
+  );
 });
 
 test("work ends with the reason of a signal that is aborted, or was before", async () => {
   const stop = new AbortController();
   const working = unlessAborted(stop.signal, NEVER);
   stop.abort(new Error("stopped"));
-  await expect(working).rejects.toThrow("stopped");
-  await expect(unlessAborted(stop.signal, NEVER)).rejects.toThrow("stopped");
+  expect(await failure(working)).toEqual(new Error("stopped"));
+  expect(await failure(unlessAborted(stop.signal, NEVER))).toEqual(new Error("stopped"));
 });
 
 test("a time limit aborts at once without time, never with infinite time, and not once it is disposed", async () => {
