@@ -11,7 +11,7 @@ import { type ApiKeys } from "../api-keys/service.ts";
 import { type Build, describeBuild, mirrorUri, sourceUri } from "./build.ts";
 import { OfferAnswers } from "./offer-answers.ts";
 import { type Offers } from "./offers.ts";
-import { parseAsking, parseChange } from "./schema.ts";
+import { Change, parseAsking, parseChange } from "./schema.ts";
 import { type Builds } from "./service.ts";
 
 const CHANGE_BYTES_MAX = 2 ** 20;
@@ -147,7 +147,7 @@ const CHANGE_DETAIL = {
       413: `the body is over the limit of ${CHANGE_BYTES_MAX} bytes`,
     },
   ),
-  ...jsonBody({ rollout: 20, withdrawn: false, channel: "stable" }),
+  ...jsonBody({ rollout: 20, withdrawn: false, channel: "stable" }, Change),
 };
 
 const FORM_FIELDS = {

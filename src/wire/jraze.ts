@@ -1,4 +1,8 @@
+import { t } from "elysia";
+
+import { ORDER_BYS_RULE, ordering } from "../platform/database/ordering.ts";
 import { errorsLike, json } from "../platform/http/docs.ts";
+import { integer } from "../platform/http/parameters.ts";
 import { AppError, STATUS } from "../platform/errors.ts";
 import { Fields } from "../platform/fields.ts";
 import { readJson as readPlainJson } from "../platform/bodies/json.ts";
@@ -78,12 +82,19 @@ export function literal(captured: string, wanted: string): void {
   if (captured !== wanted) throw new AppError("no_route", "no such route");
 }
 
-/** Reads the paging of a query: `start` from 0, `size` from 1 to 1000. Throws 400. */
-export function paging(query: URLSearchParams): { start: number; size: number } {
-  return {
-    start: wholeOrText(query.get("start") ?? 0, "start", 0, 2 ** 31 - 1),
-    size: wholeOrText(query.get("size") ?? 10, "size", 1, 1000),
-  };
+/** Parameters of a query that pages through a list. */
+export const PAGING = {
+  start: integer("start", 0, 2 ** 31 - 1, { default: 0, description: "how many to pass over" }),
+  size: integer("size", 1, 1000, { default: 10, description: "how many" }),
+};
+
+/** Describes and reads the parameter of a query that orders a list by columns. */
+export function orderBys(columns: Record<string, string>) {
+  const description = `${Object.keys(columns).join(", ")}; ${ORDER_BYS_RULE}`;
+  return t
+    .Transform(t.String({ default: "", description }))
+    .Decode((text) => ordering(text.split(","), columns))
+    .Encode(String);
 }
 
 /** Reads a whole number, or its decimal text as some clients send it. Throws 400. */
