@@ -1,6 +1,6 @@
 import { AppError } from "./errors.ts";
 
-// Of any text, PostgreSQL cannot store NUL, and UTF-8 cannot encode half a surrogate pair.
+// PostgreSQL cannot store NUL, and UTF-8 cannot encode half of a surrogate pair.
 
 /** Returns why a text cannot be stored as it is, if it cannot. */
 export function wrongText(text: string): string | undefined {

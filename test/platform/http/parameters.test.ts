@@ -41,10 +41,11 @@ test.each([
   });
 });
 
+const problem = (name: string) => `${name} must be a whole number from 1 to 1000`;
+
 test.each(["0", "1001", "-1", "+1", "1e1", "0x10", "10.0", "%2010", "x", "", "1".repeat(20)])(
   "a whole number is refused beyond its bounds, and in anything but decimal digits: %p",
   async (text) => {
-    const problem = (name: string) => `${name} must be a whole number from 1 to 1000`;
     const sessions = app.fetch(`/v1/sessions?projectId=0&limit=${text}`);
     expect(await refusalOf(sessions)).toEqual([400, problem("limit")]);
     const campaigns = await app.fetch(`/notifications?size=${text}`);
