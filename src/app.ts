@@ -16,8 +16,7 @@ import { indexSegment } from "./log/segment-index.ts";
 import { SegmentReader } from "./log/segment-reader.ts";
 import { type Segment, segmentIdOf } from "./log/segment.ts";
 import { Ingest } from "./ingest/service.ts";
-import { campaignRoutes, internalRoutes } from "./campaigns/routes.ts";
-import { parseEventsQuery } from "./campaigns/schema.ts";
+import { campaignRoutes, eventRoutes, internalRoutes } from "./campaigns/routes.ts";
 import { Campaigns } from "./campaigns/service.ts";
 import { Scrapes } from "./platform/telemetry/metrics-relay.ts";
 import { Clients } from "./platform/http/clients.ts";
@@ -257,8 +256,6 @@ function buildPush({ config, sql, clock = SYSTEM_CLOCK }: Platform) {
   };
   const canSend = perProvider((name) => config.push[name] !== undefined);
   const campaigns = new Campaigns({ sql, audience, canSend });
-  const events = async (externalId: string, query: URLSearchParams) =>
-    await campaigns.eventsOf(externalId, parseEventsQuery(query));
   const estimate = async ({
     conditions = {},
     external_ids,
@@ -267,8 +264,9 @@ function buildPush({ config, sql, clock = SYSTEM_CLOCK }: Platform) {
     external_ids: unknown;
   }) => await devices.count(parseRecipients({ conditions, external_ids }));
   return [
-    deviceRoutes({ devices, events }),
+    deviceRoutes(devices),
     campaignRoutes({ campaigns, estimate, clock }),
+    eventRoutes({ campaigns }),
     internalRoutes({ campaigns }),
   ];
 }

@@ -2,7 +2,7 @@ import { pack } from "msgpackr";
 import pLimit from "p-limit";
 import pRetry, { AbortError } from "p-retry";
 
-import { rejectOnAbort } from "../platform/abort.ts";
+import { unlessAborted } from "../platform/time-limit.ts";
 import { type Clock } from "../platform/clock.ts";
 import { unavailable } from "../platform/errors.ts";
 import { type Log } from "../platform/logger.ts";
@@ -273,7 +273,7 @@ export class CommitLog {
       async () => {
         const startedMs = performance.now();
         try {
-          await Promise.race([attempt(), rejectOnAbort(signal)]);
+          await unlessAborted(signal, attempt());
         } catch (error) {
           throw error instanceof SegmentDeleted ? new AbortError(error) : error;
         }

@@ -6,7 +6,7 @@ import { Value } from "typebox/value";
 import { EXIT_AWAY, UsageError } from "../platform/errors.ts";
 import { Heartbeats } from "./heartbeat.ts";
 import { MetricsRelay } from "../platform/telemetry/metrics-relay.ts";
-import { within } from "../platform/lifecycle.ts";
+import { doneWithin } from "../platform/time-limit.ts";
 import { type Log } from "../platform/logger.ts";
 
 const BACKOFF_MS_MIN = 250;
@@ -71,7 +71,7 @@ export class Supervisor implements AsyncDisposable {
     this.#stopping.abort();
     for (const child of this.#running) child.kill("SIGTERM");
     const ended = Promise.all([...this.#running].map(({ exited }) => exited));
-    if (!(await within(STOP_MS_MAX, ended)))
+    if (!(await doneWithin(STOP_MS_MAX, ended)))
       for (const child of this.#running) child.kill("SIGKILL");
     await ended;
     await Promise.all(this.#kept);

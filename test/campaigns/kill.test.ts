@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
 
-import { parseJson } from "../../src/platform/bodies/json.ts";
+import { parseJson } from "../../src/platform/json.ts";
 import { TestApp } from "../support/app.ts";
 import { objectOf } from "../support/answers.ts";
 import { eventually, undelayedMs } from "../support/eventually.ts";

@@ -88,9 +88,10 @@ export function json(example: object, description = "OK") {
   return { description, content: { "application/json": { example } } };
 }
 
-/** Describes a JSON body by an example. */
-export function jsonBody(example: object) {
-  return { requestBody: { required: true, content: { "application/json": { example } } } };
+/** Describes a JSON body by an example, and by the schema that it must meet if there is one. */
+export function jsonBody(example: object, schema?: object) {
+  const content = { example, ...(schema && { schema }) };
+  return { requestBody: { required: true, content: { "application/json": content } } };
 }
 
 /** Serves the API documentation at /docs and its OpenAPI document at /docs/json. */

@@ -1,4 +1,4 @@
-import { rejectOnAbort } from "../abort.ts";
+import { unlessAborted } from "../time-limit.ts";
 import { type Bus } from "../bus/bus.ts";
 import { type Clock } from "../clock.ts";
 import { SKEW_MS_TOLD } from "../database/database-clock.ts";
@@ -81,7 +81,7 @@ export class Health {
   async #ask(name: string, ask: (signal: AbortSignal) => Promise<unknown>): Promise<State> {
     const signal = AbortSignal.timeout(CHECK_MS);
     try {
-      await Promise.race([ask(signal), rejectOnAbort(signal)]);
+      await unlessAborted(signal, ask(signal));
       return "ok";
     } catch (error) {
       warnRarely(this.#deps.log, { err: error, dependency: name }, `not ready: ${name}`);
