@@ -10,9 +10,10 @@ import {
   type EmbeddedPostgres,
   startEmbeddedPostgres,
 } from "../src/platform/database/embedded-postgres.ts";
+import { freePort } from "../test/support/free-port.ts";
 import { LoadProcesses } from "./load-process.ts";
 import type { Options } from "./options.ts";
-import { BENCH_DIR, freePort, Processes, type Running } from "./processes.ts";
+import { BENCH_DIR, Processes, type Running } from "./processes.ts";
 import { Progress } from "./progress.ts";
 import { countRows, emptyTables } from "./tables.ts";
 
@@ -95,7 +96,7 @@ export class Harness implements AsyncDisposable {
     command: "serve" | "start" = "serve",
   ): Promise<Subject> {
     await this.#emptyTables();
-    const port = freePort();
+    const port = await freePort();
     const running = await this.processes.startServer({
       script: this.options.server,
       args: [command],

@@ -133,14 +133,6 @@ export class Processes implements AsyncDisposable {
   }
 }
 
-/** Returns a port that was free a moment ago, for a server that must be given one. */
-export function freePort(): number {
-  const listener = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data: () => {} } });
-  const { port } = listener;
-  listener.stop(true);
-  return port;
-}
-
 export function tail(path: string): string {
   return readFileSync(path, "utf8").trimEnd().split("\n").slice(-LOG_TAIL_LINES).join("\n");
 }

@@ -16,8 +16,7 @@ import { indexSegment } from "./log/segment-index.ts";
 import { SegmentReader } from "./log/segment-reader.ts";
 import { type Segment, segmentIdOf } from "./log/segment.ts";
 import { Ingest } from "./ingest/service.ts";
-import { campaignRoutes, internalRoutes } from "./campaigns/routes.ts";
-import { parseEventsQuery } from "./campaigns/schema.ts";
+import { campaignRoutes, eventRoutes, internalRoutes } from "./campaigns/routes.ts";
 import { Campaigns } from "./campaigns/service.ts";
 import { Scrapes } from "./platform/telemetry/metrics-relay.ts";
 import { Clients } from "./platform/http/clients.ts";
@@ -56,12 +55,12 @@ import { buildUpdates } from "./updates/slice.ts";
 import { installReportRoutes, installListRoutes } from "./updates/install-routes.ts";
 import { Installs } from "./updates/installs.ts";
 
-// The web SDK retries for 13.75 s; what a store cannot do by then is not worth holding memory for.
+// The web SDK retries for 13.75 s: data that is not stored by then is not worth holding in memory.
 const COMMIT_DEADLINE_MS = 15_000;
-// Bytes of a slow upload held until its pieces are in a segment.
+// Bytes that a slow upload may hold in memory before they are in a segment.
 const UPLOAD_BYTES = 64 * 1024;
 
-/** What the outside world gives; tests put faults between. */
+/** Dependencies that all services are built on; tests inject faults here. */
 export type Platform = {
   config: Config;
   sql: Sql;
@@ -72,7 +71,7 @@ export type Platform = {
   clock?: Clock;
 };
 
-/** The write path alone, which the command line needs, too. */
+/** Builds the write path alone, which the command line needs, too. */
 export function buildWrite({
   config,
   sql,
@@ -109,7 +108,7 @@ export function buildWrite({
 
 export type App = Awaited<ReturnType<typeof buildApp>>;
 
-/** What is read from files that the configuration names. */
+/** Contents of files that the configuration names. */
 export type ConfigFiles = { geo: Geo; publicKey: KeyObject | undefined };
 type Serving = Platform & { open: OpenBus; files: ConfigFiles };
 type Write = ReturnType<typeof buildWrite>;
@@ -175,13 +174,13 @@ export async function buildApp(given: Serving) {
     rateLimit: rateLimits.address,
     requestsMax: config.requestsMax,
   });
-  // Started in this order. The lease of a worker id comes last, because it is what a failed start
-  // could leave behind in the database.
+  // Listed in the order of their start. The lease of a worker id comes last, because a start that
+  // fails later could leave it behind in the database.
   const services = [projects, quotas, apiKeys, offers, presence, workerId];
   return { edge, clients, health, commitLog, presence, services };
 }
 
-/** What SDKs record, and reading it back. */
+/** Builds the routes that record data of SDKs and those that read it back. */
 function buildIngest(
   { config, sql, objects, log, clock = SYSTEM_CLOCK }: Platform,
   { commitLog, inflight, metrics, projects, quotas }: Write,
@@ -245,7 +244,7 @@ function buildIngest(
   ];
 }
 
-/** Devices and campaigns; sending them is the work of another process. */
+/** Builds the routes of devices and campaigns. A working process sends the campaigns. */
 function buildPush({ config, sql, clock = SYSTEM_CLOCK }: Platform) {
   const devices = new Devices(sql);
   const audience = {
@@ -257,8 +256,6 @@ function buildPush({ config, sql, clock = SYSTEM_CLOCK }: Platform) {
   };
   const canSend = perProvider((name) => config.push[name] !== undefined);
   const campaigns = new Campaigns({ sql, audience, canSend });
-  const events = async (externalId: string, query: URLSearchParams) =>
-    await campaigns.eventsOf(externalId, parseEventsQuery(query));
   const estimate = async ({
     conditions = {},
     external_ids,
@@ -267,13 +264,14 @@ function buildPush({ config, sql, clock = SYSTEM_CLOCK }: Platform) {
     external_ids: unknown;
   }) => await devices.count(parseRecipients({ conditions, external_ids }));
   return [
-    deviceRoutes({ devices, events }),
+    deviceRoutes(devices),
     campaignRoutes({ campaigns, estimate, clock }),
+    eventRoutes({ campaigns }),
     internalRoutes({ campaigns }),
   ];
 }
 
-/** Concurrent uploads at most: the bytes that they gather are not yet counted in any segment. */
+/** Returns the maximum of concurrent uploads, whose bytes in memory no segment counts yet. */
 function uploadsMax({ inflightBytesMax }: Config): number {
   return Math.floor(inflightBytesMax / UPLOAD_BYTES);
 }

@@ -1,21 +1,41 @@
 /**
  * Runs both halves of the tests side by side, prints their output as it comes, and at the end again
- * what belongs to each failed test.
+ * what belongs to each failed test. Arguments go to `bun test`.
  */
+import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { Readable } from "node:stream";
 
-const CONTEXT_LINES = 40;
+import { needBrowser } from "./support/browser.ts";
+import { needNginx } from "./support/nginx.ts";
+import { needRedis } from "./support/redis-server.ts";
+import { beginRun } from "./support/run-folder.ts";
+import { s3Server } from "./support/s3-server.ts";
 
+const CONTEXT_LINES = 40;
+// Durations of the files, by which the halves are made equal: `bun run test:timings` measures them.
+const TIMINGS = join(import.meta.dir, "timings.json");
+
+const endRun = beginRun();
+// An installation takes longer than a test may, and the S3 server is for both halves.
+if (Bun.argv.length === 2) await Promise.all([s3Server(), needRedis(), needNginx(), needBrowser()]);
 const failures: string[] = [];
 const codes = await Promise.all([runHalf(1), runHalf(2)]);
 for (const failure of failures) process.stderr.write(`\n${failure}\n`);
+await endRun();
 process.exitCode = codes.find((code) => code !== 0) ?? 0;
 
 async function runHalf(nth: number): Promise<number> {
   const child = Bun.spawn(
-    [process.execPath, "test", "--timeout", "30000", `--shard=${nth}/2`, ...Bun.argv.slice(2)],
-    { stdout: "inherit", stderr: "pipe" },
+    [
+      process.execPath,
+      "test",
+      "--timeout=60000",
+      `--shard=${nth}/2`,
+      `--timings=${TIMINGS}`,
+      ...Bun.argv.slice(2),
+    ],
+    { env: process.env, stdout: "inherit", stderr: "pipe" },
   );
   // The lines since the last test ended.
   let recent: string[] = [];

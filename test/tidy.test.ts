@@ -7,13 +7,15 @@ import {
   importProblems,
   lengthProblems,
   nameProblems,
+  readSources,
   tableProblems,
+  testFolderProblems,
   unknownTables,
 } from "./support/tidy.ts";
 
-const src = await read("src/**/*.ts");
-const all = new Map([...src, ...(await read("{test,bench}/**/*.ts"))]);
-const schema = [...(await read("sql/*.sql")).values()].join("\n");
+const src = await readSources("src/**/*.ts");
+const all = new Map([...src, ...(await readSources("{test,bench}/**/*.ts"))]);
+const schema = [...(await readSources("sql/*.sql")).values()].join("\n");
 
 describe("in this repository", () => {
   test("rooms import what is below them, and slices nothing but types of each other", () => {
@@ -30,8 +32,13 @@ describe("in this repository", () => {
     expect(folderProblems(src)).toEqual([]);
   });
 
-  test("names speak plainly", () => {
+  test("folders of tests are named like the folders of what they test", () => {
+    expect(testFolderProblems(all)).toEqual([]);
+  });
+
+  test("names and comments speak plainly", () => {
     expect(nameProblems(src)).toEqual([]);
+    expect(commentProblems(src)).toEqual([]);
   });
 });
 
@@ -76,6 +83,14 @@ describe("what would be found is", () => {
     expect(folderProblems(new Map(files))).toEqual(["src/a has over 20 files"]);
   });
 
+  test("a folder of tests that tests no folder", () => {
+    const paths = ["src/a/b.ts", "test/a/b.test.ts", "test/deploy/b.test.ts", "test/b.test.ts"];
+    const found = testFolderProblems(
+      new Map([...paths, "test/c/d.test.ts"].map((path) => [path, ""])),
+    );
+    expect(found).toEqual(["test/c mirrors no folder of src"]);
+  });
+
   test("a table without a writer", () => {
     expect(unknownTables("create table made_up (id integer);")).toEqual(["made_up"]);
   });
@@ -85,10 +100,3 @@ describe("what would be found is", () => {
     expect(importProblems(new Map([["src/images/a.ts", text]]))).toEqual([]);
   });
 });
-
-async function read(pattern: string): Promise<Sources> {
-  const paths = [...new Bun.Glob(pattern).scanSync()].toSorted();
-  return new Map(
-    await Promise.all(paths.map(async (path) => [path, await Bun.file(path).text()] as const)),
-  );
-}

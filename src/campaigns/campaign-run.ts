@@ -1,5 +1,5 @@
 import { type markInvalidSql } from "../devices/invalid-tokens.ts";
-import { rejectOnAbort } from "../platform/abort.ts";
+import { unlessAborted } from "../platform/time-limit.ts";
 import { type ProviderName } from "../platform/config/push-config.ts";
 import { type Sql } from "../platform/database/database.ts";
 import { type Log } from "../platform/logger.ts";
@@ -84,7 +84,7 @@ export class CampaignRun<Prepared> {
     }, RENEW_MS);
     try {
       // A device may wait for its turn long after the run was stopped.
-      await Promise.race([this.#sendAll(), rejectOnAbort(this.#stop.signal)]);
+      await unlessAborted(this.#stop.signal, this.#sendAll());
       await this.#held.endCampaign();
       metrics.campaigns.inc({ outcome: "sent" });
       log.info({ campaign: id }, "campaign sent");

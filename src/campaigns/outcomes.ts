@@ -4,6 +4,7 @@ import { type markInvalidSql } from "../devices/invalid-tokens.ts";
 import { type Sql } from "../platform/database/database.ts";
 import { isOutage } from "../platform/database/postgres-errors.ts";
 import { DEVICE_PLATFORM } from "../platform/device-platforms.ts";
+import { WriteBehind } from "../platform/write-behind.ts";
 import { DEVICE_EVENT } from "./enums.ts";
 import { type Lease } from "./lease.ts";
 import { type Semaphore } from "./semaphore.ts";
@@ -41,8 +42,7 @@ export class Outcomes {
   readonly #lease: Lease;
   readonly #settled: (ended: Ended[], error?: Error) => void;
   #waiting: Ended[] = [];
-  #writing: Promise<void> | undefined;
-  #timer: NodeJS.Timeout | undefined;
+  readonly #writer = new WriteBehind(FLUSH_MS, async () => await this.#write());
   #error: Error | undefined;
 
   /** Calls `settled` once for each outcome: when it is recorded, or with the error that prevents it. */
@@ -54,33 +54,20 @@ export class Outcomes {
 
   add(ended: Ended): void {
     this.#waiting.push(ended);
-    if (this.#waiting.length >= FLUSH_ROWS) this.#write();
-    else this.#timer ??= setTimeout(() => this.#write(), FLUSH_MS);
+    if (this.#waiting.length >= FLUSH_ROWS) this.#writer.now();
+    else this.#writer.soon();
   }
 
   /** Waits until all outcomes are recorded. Throws the error that prevents it. */
   async flush(): Promise<void> {
-    while (this.#waiting.length > 0 || this.#writing !== undefined) {
-      this.#write();
-      await this.#writing;
-    }
+    await this.#writer.flush();
     if (this.#error !== undefined) throw this.#error;
   }
 
-  #write(): void {
-    clearTimeout(this.#timer);
-    this.#timer = undefined;
-    if (this.#writing !== undefined || this.#waiting.length === 0) return;
+  async #write(): Promise<void> {
     const ended = this.#waiting;
+    if (ended.length === 0) return;
     this.#waiting = [];
-    this.#writing = this.#record(ended).finally(() => {
-      this.#writing = undefined;
-      if (this.#waiting.length >= FLUSH_ROWS) this.#write();
-      else if (this.#waiting.length > 0) this.#timer ??= setTimeout(() => this.#write(), FLUSH_MS);
-    });
-  }
-
-  async #record(ended: Ended[]): Promise<void> {
     if (this.#error === undefined)
       try {
         await pRetry(async () => await recordOutcomes(this.#deps, this.#lease, ended), {

@@ -1,37 +1,22 @@
 import { Elysia } from "elysia";
 
 import { type Clock } from "../platform/clock.ts";
-import { jsonBody, queryParameter } from "../platform/http/docs.ts";
-import { queryOf } from "../platform/http/parameters.ts";
+import { jsonBody } from "../platform/http/docs.ts";
 import { type Policy, mount } from "../platform/http/policy.ts";
-import {
-  detail,
-  envelope,
-  fieldsOf,
-  literal,
-  paging,
-  readJson,
-  renderEnvelope,
-} from "../wire/jraze.ts";
-import { isRecord } from "../platform/bodies/json.ts";
-import { ORDER_BYS_RULE, ordering } from "../platform/database/ordering.ts";
+import { detail, envelope, fieldsOf, literal, readJson, renderEnvelope } from "../wire/jraze.ts";
+import { isRecord } from "../platform/json.ts";
 import { STATUS } from "./enums.ts";
 import {
+  EventsQuery,
+  ListQuery,
   parseIncrease,
   parseLog,
   parseCampaign,
-  parseStatus,
   parseStatusChange,
 } from "./schema.ts";
 import { type Campaigns } from "./service.ts";
 
 const POLICY: Policy = { audience: "backend", tag: "Push", errors: renderEnvelope };
-
-const LIST_ORDER = {
-  created_at: "n.created_at",
-  modified_at: "n.modified_at",
-  scheduled_at: "n.scheduled_at",
-};
 
 export type CampaignRoutesDeps = {
   campaigns: Campaigns;
@@ -66,12 +51,14 @@ export function campaignRoutes(deps: CampaignRoutesDeps) {
     )
     .get(
       "/notifications",
-      async ({ request }) => {
-        const query = parseList(queryOf(request));
-        const { total, campaigns: found } = await campaigns.list(query);
+      async ({ query: { order_bys, ...page } }) => {
+        const { total, campaigns: found } = await campaigns.list({ ...page, orderBys: order_bys });
         return envelope(found, { "x-total-count": String(total) });
       },
-      { detail: listDetail() },
+      {
+        query: ListQuery,
+        detail: detail("Campaigns; X-Total-Count has their number", [CAMPAIGN_EXAMPLE], 400, 403),
+      },
     )
     .get("/notifications/:uuid", async ({ params }) => envelope(await campaigns.get(params.uuid)), {
       detail: detail("One campaign and how far it is", CAMPAIGN_EXAMPLE, 403, 404),
@@ -102,6 +89,19 @@ export function campaignRoutes(deps: CampaignRoutesDeps) {
         },
       },
     );
+}
+
+/** Builds the route that tells what became of a device in campaigns. */
+export function eventRoutes({ campaigns }: Pick<CampaignRoutesDeps, "campaigns">) {
+  return new Elysia({ name: "device-events", ...mount(POLICY) }).get(
+    "/devices/:external_id/notifications",
+    async ({ params, query: { order_bys, ...page } }) =>
+      envelope(await campaigns.eventsOf(params.external_id, { ...page, orderBys: order_bys })),
+    {
+      query: EventsQuery,
+      detail: detail("What became of the device in campaigns", EVENTS_EXAMPLE, 400, 403, 404),
+    },
+  );
 }
 
 /** Builds the routes for external workers, which expect their own text when a key is refused. */
@@ -168,16 +168,6 @@ async function checkLaunch(request: Request): Promise<void> {
   if (isRecord(body)) fieldsOf(body, ["status"]);
 }
 
-function parseList(query: URLSearchParams) {
-  const status = query.get("status");
-  return {
-    ...paging(query),
-    status:
-      status === null ? undefined : parseStatus(/^\d$/.test(status) ? Number(status) : status),
-    orderBys: ordering((query.get("order_bys") ?? "").split(","), LIST_ORDER),
-  };
-}
-
 function draftDetail() {
   return {
     ...detail(
@@ -191,26 +181,12 @@ function draftDetail() {
   };
 }
 
-function listDetail() {
-  return {
-    ...detail("Campaigns; X-Total-Count has their number", [CAMPAIGN_EXAMPLE], 400, 403),
-    parameters: LIST_PARAMETERS,
-  };
-}
-
 const SET_STATUS = "Set the status; deleted (4) cancels what is not sent";
 
 const LAUNCH =
   "`:launch` sends a campaign at its time; `/notifications/-/:estimate` counts the audience of conditions";
 
 const CONDITIONS = { key: "plan", operator: "str_eq", value: "pro" };
-
-const LIST_PARAMETERS = [
-  queryParameter("status", "a number from 0 to 5"),
-  queryParameter("start", "how many to pass over; 0"),
-  queryParameter("size", "how many, 1 to 1000; 10"),
-  queryParameter("order_bys", `created_at, modified_at, scheduled_at; ${ORDER_BYS_RULE}`),
-];
 
 const CAMPAIGN_BODY = {
   title: "Hello",
@@ -237,4 +213,16 @@ const CAMPAIGN_EXAMPLE = {
   targeted: 0,
   failed: 0,
   error: null,
+};
+
+const EVENTS_EXAMPLE = {
+  total: 2,
+  events: [
+    {
+      id: 2,
+      notification: { id: 1, uuid: "5f0c0f0e-3a51-4a57-9d4b-6f4d6d1c1b1a", title: "Hello" },
+      event: "sent",
+      created_at: "2026-12-24T18:00:01.000Z",
+    },
+  ],
 };

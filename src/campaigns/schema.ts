@@ -1,6 +1,8 @@
 import { AppError } from "../platform/errors.ts";
-import { fieldsOf, paging } from "../wire/jraze.ts";
-import { ordering } from "../platform/database/ordering.ts";
+import { t } from "elysia";
+
+import { PAGING, fieldsOf, orderBys } from "../wire/jraze.ts";
+import { integer } from "../platform/http/parameters.ts";
 import { type DeviceEventName, STATUS, type Status } from "./enums.ts";
 import { parseSchedule } from "./schedule.ts";
 
@@ -23,6 +25,12 @@ const CAMPAIGN_FIELDS = [
   "scheduled_at",
   "status",
 ];
+const EVENTS_RULE = `names among ${EVENT_NAMES.join(", ")}, comma-separated`;
+const LIST_ORDER = {
+  created_at: "n.created_at",
+  modified_at: "n.modified_at",
+  scheduled_at: "n.scheduled_at",
+};
 const EVENTS_ORDER = { created_at: "e.created_at", id: "e.id" };
 
 const TITLE_MAX = 255;
@@ -94,19 +102,30 @@ export function parseIncrease(value: unknown): { ios: number; android: number } 
   };
 }
 
-/** Parses a query for events of a device. Throws 400. */
-export function parseEventsQuery(query: URLSearchParams) {
-  const names = (query.get("events") ?? "").split(",").filter((name) => name !== "");
-  return {
-    ...paging(query),
-    events: names.map(parseEventName),
-    orderBys: ordering((query.get("order_bys") ?? "").split(","), EVENTS_ORDER),
-  };
-}
+/** Query of a list of campaigns. */
+export const ListQuery = t.Object({
+  ...PAGING,
+  status: t.Optional(integer("status", 0, 5)),
+  order_bys: orderBys(LIST_ORDER),
+});
+
+/** Query for events of a device. */
+export const EventsQuery = t.Object({
+  ...PAGING,
+  events: t
+    .Transform(t.String({ default: "", description: `${EVENTS_RULE}, not numbers; absent: any` }))
+    .Decode((text) =>
+      text
+        .split(",")
+        .filter((name) => name !== "")
+        .map(parseEventName),
+    )
+    .Encode(String),
+  order_bys: orderBys(EVENTS_ORDER),
+});
 
 function parseEventName(name: string): DeviceEventName {
   const known = EVENT_NAMES.find((event) => event === name);
-  if (known === undefined)
-    throw new AppError("invalid", `events takes names, comma-separated: ${EVENT_NAMES.join(", ")}`);
+  if (known === undefined) throw new AppError("invalid", `events takes ${EVENTS_RULE}`);
   return known;
 }

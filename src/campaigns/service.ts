@@ -81,12 +81,7 @@ export class Campaigns {
   }
 
   /** Returns one page, and the total of all pages. */
-  async list(query: {
-    status: Status | undefined;
-    start: number;
-    size: number;
-    orderBys: OrderBy[];
-  }) {
+  async list(query: { status?: number; start: number; size: number; orderBys: OrderBy[] }) {
     const { sql } = this.#deps;
     const matching = query.status === undefined ? sql`true` : sql`n.status = ${query.status}`;
     const [count, rows] = await Promise.all([

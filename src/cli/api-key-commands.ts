@@ -1,6 +1,7 @@
-import { type Command, InvalidArgumentError, Option } from "commander";
+import { type Command, Option } from "commander";
 
 import { print, withDatabase } from "./commands.ts";
+import { wholeNumber } from "./whole-number.ts";
 import { type Config } from "../platform/config/config.ts";
 import { openLog } from "../platform/logger.ts";
 import { ROLES, type Role, type ApiKey, ApiKeys } from "../api-keys/service.ts";
@@ -37,7 +38,7 @@ export function addApiKeyCommands(root: Command, config: () => Config): void {
   root
     .command("revoke")
     .description("revoke a signature; takes effect everywhere within five seconds")
-    .argument("<id>", "as `signature list` prints it", id)
+    .argument("<id>", "as `signature list` prints it", wholeNumber(1, ID_MAX))
     .option("--json", "print one JSON object")
     .action(async (revoked: number, { json }: Json) => {
       show(await withApiKeys(config(), async (all) => await all.revoke(revoked)), json);
@@ -63,11 +64,4 @@ function show(shown: object, json: boolean | undefined): void {
 function lineOf({ id: number, role, createdAt, revokedAt }: ApiKey): string {
   const state = revokedAt === null ? "valid" : `revoked ${revokedAt.toISOString()}`;
   return [number, role, createdAt.toISOString(), state].join("\t");
-}
-
-function id(text: string): number {
-  const value = Number(text);
-  if (!/^\d+$/.test(text) || value < 1 || value > ID_MAX)
-    throw new InvalidArgumentError(`not a whole number from 1 to ${ID_MAX}`);
-  return value;
 }

@@ -1,6 +1,7 @@
 import { type Command, InvalidArgumentError, Option } from "commander";
 
 import { print, withProjects } from "./commands.ts";
+import { wholeNumber } from "./whole-number.ts";
 import { type Config } from "../platform/config/config.ts";
 import { UsageError } from "../platform/errors.ts";
 import {
@@ -30,7 +31,7 @@ export function addProjectCommands(root: Command, config: () => Config): void {
     .addOption(
       new Option("--platform <platform>").choices(["ios", "android", "web"]).default("ios"),
     )
-    .option("--id <id>", "use this internal id", integer(1, ID_MAX))
+    .option("--id <id>", "use this internal id", wholeNumber(1, ID_MAX))
     .option("--key <key>", "use this project key", key)
     .option("--json", "print one JSON object")
     .action(async (name: string, { json, ...options }: Json & Omit<NewProject, "name">) => {
@@ -39,13 +40,13 @@ export function addProjectCommands(root: Command, config: () => Config): void {
     });
   root
     .command("update")
-    .argument("<id>", "the internal id", integer(1, ID_MAX))
-    .option("--sample-rate <percent>", "percent of users to record", integer(0, 100))
+    .argument("<id>", "the internal id", wholeNumber(1, ID_MAX))
+    .option("--sample-rate <percent>", "percent of users to record", wholeNumber(0, 100))
     .option("--active <boolean>", "true or false", boolean)
     .option(
       "--beacon-size <bytes>",
       "largest batch, instead of BEACON_SIZE_LIMIT",
-      integer(BEACON_BYTES_MIN, BEACON_BYTES_MAX),
+      wholeNumber(BEACON_BYTES_MIN, BEACON_BYTES_MAX),
     )
     .option(
       "--daily-bytes <bytes>",
@@ -113,18 +114,9 @@ function projectName(text: string): string {
   return text;
 }
 
-function integer(least: number, most: number) {
-  return (text: string): number => {
-    const value = Number(text);
-    if (!/^\d+$/.test(text) || value < least || value > most)
-      throw new InvalidArgumentError(`not a whole number from ${least} to ${most}`);
-    return value;
-  };
-}
-
 /** Keeps the word `default`, because commander would turn null into text. */
 function bytesOrDefault(text: string): number | typeof DEFAULT {
-  return text === DEFAULT ? DEFAULT : integer(1, Number.MAX_SAFE_INTEGER)(text);
+  return text === DEFAULT ? DEFAULT : wholeNumber(1, Number.MAX_SAFE_INTEGER)(text);
 }
 
 function boolean(text: string): boolean {

@@ -1,6 +1,7 @@
 import { AppError } from "../platform/errors.ts";
-import { isRecord } from "../platform/bodies/json.ts";
-import { longerThan, wrongKey, wrongText } from "./properties.ts";
+import { isRecord } from "../platform/json.ts";
+import { longerThan, wrongText } from "../platform/text.ts";
+import { wrongKey } from "./properties.ts";
 
 /** Limit of groups within groups. */
 export const DEPTH_MAX = 16;

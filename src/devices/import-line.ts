@@ -1,6 +1,6 @@
 import { AppError } from "../platform/errors.ts";
 import { Fields } from "../platform/fields.ts";
-import { isRecord, parseJson } from "../platform/bodies/json.ts";
+import { isRecord, jsonOf } from "../platform/json.ts";
 import { type PropertyChange, CHANGES_MAX, checkSize, parseValue, wrongKey } from "./properties.ts";
 import { type DeviceInput, parseDevice } from "./schema.ts";
 
@@ -9,9 +9,7 @@ export type Line = DeviceInput & { properties: Map<string, PropertyChange["value
 
 /** Parses a line of an import. Throws an AppError that names the problem. */
 export function parseLine(text: string): Line {
-  const line = parseJson(text);
-  if (line === undefined) throw new AppError("invalid", "not JSON");
-  const fields = new Fields(line, "it");
+  const fields = new Fields(jsonOf(text, "not JSON"), "it");
   return { ...parseDevice(fields), properties: propertiesOf(fields) };
 }
 

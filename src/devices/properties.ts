@@ -2,7 +2,8 @@ import { type PendingQuery, type Row } from "postgres";
 
 import { type Queryable } from "../platform/database/database.ts";
 import { AppError } from "../platform/errors.ts";
-import { isRecord } from "../platform/bodies/json.ts";
+import { isRecord } from "../platform/json.ts";
+import { longerThan, wrongText } from "../platform/text.ts";
 
 export const KEY_LENGTH_MAX = 255;
 export const LIST_LENGTH_MAX = 1000;
@@ -77,20 +78,6 @@ export function wrongKey(key: unknown): string | undefined {
   if (key === "") return "must not be empty";
   if (longerThan(key, KEY_LENGTH_MAX)) return `must have at most ${KEY_LENGTH_MAX} characters`;
   return wrongText(key);
-}
-
-/** Returns why PostgreSQL cannot store a text unchanged, if it cannot. */
-export function wrongText(text: string): string | undefined {
-  if (text.includes("\0")) return "must not contain NUL";
-  if (!text.isWellFormed()) return "must be well-formed Unicode";
-  return undefined;
-}
-
-/** Compares the length in characters as PostgreSQL counts them. */
-export function longerThan(text: string, lengthMax: number): boolean {
-  return (
-    text.length > lengthMax && (text.length > 2 * lengthMax || Array.from(text).length > lengthMax)
-  );
 }
 
 /** Returns one object for each property, as the wire has them, by key in the order of code points. */

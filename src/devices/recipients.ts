@@ -1,5 +1,6 @@
 import { AppError } from "../platform/errors.ts";
-import { Fields, textOf } from "../platform/fields.ts";
+import { Fields } from "../platform/fields.ts";
+import { textOf } from "../platform/text.ts";
 import { type Queryable } from "../platform/database/database.ts";
 import { whereSql } from "./condition-sql.ts";
 import {
@@ -8,7 +9,7 @@ import {
   normaliseConditions,
   parseConditions,
 } from "./conditions.ts";
-import { isRecord } from "../platform/bodies/json.ts";
+import { isRecord } from "../platform/json.ts";
 
 const EXTERNAL_IDS_MAX = 10_000;
 /** Limit of external ids in lookups; no device can be created with a longer one. */

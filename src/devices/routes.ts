@@ -1,7 +1,6 @@
 import { Elysia } from "elysia";
 
-import { jsonBody, queryParameter } from "../platform/http/docs.ts";
-import { queryOf } from "../platform/http/parameters.ts";
+import { jsonBody } from "../platform/http/docs.ts";
 import { mount } from "../platform/http/policy.ts";
 import {
   detail,
@@ -10,10 +9,10 @@ import {
   literal,
   readJson,
   renderEnvelope,
-  wholeOf,
+  wholeOrText,
 } from "../wire/jraze.ts";
-import { textOf } from "../platform/fields.ts";
-import { ORDER_BYS_RULE, ordering } from "../platform/database/ordering.ts";
+import { textOf } from "../platform/text.ts";
+import { ordering } from "../platform/database/ordering.ts";
 import { type Condition, parseConditions } from "./conditions.ts";
 import { parseProperties } from "./properties.ts";
 import { EXTERNAL_ID_TEXT_MAX } from "./recipients.ts";
@@ -36,13 +35,7 @@ const SEARCH_ORDER = {
   device_platform: "device_platform",
 };
 
-export type DeviceRoutesDeps = {
-  devices: Devices;
-  /** Returns the events of a device in campaigns. */
-  events: (externalId: string, query: URLSearchParams) => Promise<object>;
-};
-
-export function deviceRoutes({ devices, events }: DeviceRoutesDeps) {
+export function deviceRoutes(devices: Devices) {
   return new Elysia({
     name: "devices",
     ...mount({ audience: "backend", tag: "Push", errors: renderEnvelope }),
@@ -82,16 +75,6 @@ export function deviceRoutes({ devices, events }: DeviceRoutesDeps) {
         },
       },
     )
-    .get(
-      "/devices/:external_id/notifications",
-      async ({ params, request }) => envelope(await events(params.external_id, queryOf(request))),
-      {
-        detail: {
-          ...detail("What became of the device in campaigns", EVENTS_EXAMPLE, 400, 403, 404),
-          parameters: [EXTERNAL_ID_PARAMETER, ...EVENTS_PARAMETERS],
-        },
-      },
-    )
     .post(
       "/devices/-/:search",
       async ({ params, request }) => {
@@ -122,8 +105,8 @@ function parseSearch(value: unknown) {
     // An empty list does not narrow the search.
     externalIds: externalIds.length === 0 ? undefined : externalIds,
     conditions: conditionsOf(fields.get("conditions")),
-    start: wholeOf(number("start", 0), "start", 0, START_MAX),
-    size: wholeOf(number("size", 10), "size", 1, SIZE_MAX),
+    start: wholeOrText(number("start", 0), "start", 0, START_MAX),
+    size: wholeOrText(number("size", 10), "size", 1, SIZE_MAX),
     orderBys: ordering(texts("order_bys", ORDER_BYS_MAX), SEARCH_ORDER),
   };
 }
@@ -134,35 +117,6 @@ function conditionsOf(value: unknown): Condition {
 }
 
 const SEARCH = "`:search` finds devices that meet conditions; X-Total-Count has their number";
-
-const EXTERNAL_ID_PARAMETER = {
-  name: "external_id",
-  in: "path" as const,
-  required: true,
-  schema: { type: "string" as const },
-};
-
-const EVENTS_PARAMETERS = [
-  queryParameter(
-    "events",
-    "names among targeted, sent, failed, invalid_token, undeliverable, comma-separated, not numbers; absent: any",
-  ),
-  queryParameter("start", "how many to pass over; 0"),
-  queryParameter("size", "how many, 1 to 1000; 10"),
-  queryParameter("order_bys", `created_at, id; ${ORDER_BYS_RULE}`),
-];
-
-const EVENTS_EXAMPLE = {
-  total: 2,
-  events: [
-    {
-      id: 2,
-      notification: { id: 1, uuid: "5f0c0f0e-3a51-4a57-9d4b-6f4d6d1c1b1a", title: "Hello" },
-      event: "sent",
-      created_at: "2026-12-24T18:00:01.000Z",
-    },
-  ],
-};
 
 const DEVICE_BODY = {
   external_id: "7c9e6679",

@@ -9,6 +9,7 @@ import { selectRange } from "../platform/http/range.ts";
 import { Lost } from "../platform/objects/read-faults.ts";
 import { mount } from "../platform/http/policy.ts";
 import { INLINE_BYTES_MAX, begunStream } from "../platform/streams.ts";
+import { parseDecimal } from "../platform/whole-numbers.ts";
 import { type SessionToken } from "../sessions/token.ts";
 import { type StoredImage, findImage, imageBytes, listImages } from "./reading.ts";
 import { type Images } from "./service.ts";
@@ -120,9 +121,9 @@ export function imageRoutes({ sql, reader, findSession }: ImageRoutesDeps) {
 /** Throws 400 if the text cannot be a session id. */
 function parseSession(given: string | undefined): bigint | undefined {
   if (given === undefined) return undefined;
-  if (!/^\d{1,19}$/.test(given) || BigInt(given) >= 2n ** 63n)
-    throw new AppError("invalid", "session must be the id of a session");
-  return BigInt(given);
+  const id = parseDecimal(given);
+  if (id === undefined) throw new AppError("invalid", "session must be the id of a session");
+  return id;
 }
 
 async function serve(

@@ -1,8 +1,8 @@
 import pRetry, { AbortError } from "p-retry";
 
-import { rejectOnAbort } from "../platform/abort.ts";
 import { type Log } from "../platform/logger.ts";
 import { warnRarely } from "../platform/rare-warnings.ts";
+import { TimeLimit, unlessAborted } from "../platform/time-limit.ts";
 import { type Metrics } from "../platform/telemetry/metrics.ts";
 
 /** Thrown if a segment was deleted as an orphan: its records must not be acknowledged. */
@@ -11,25 +11,15 @@ export class SegmentDeleted extends Error {
 }
 
 /** Aborts the attempts of a commit after `ms`, or at once if no time is left. */
-export class CommitDeadline implements Disposable {
-  readonly #controller = new AbortController();
-  readonly #timer: NodeJS.Timeout;
-  readonly signal = this.#controller.signal;
-
+export class CommitDeadline extends TimeLimit {
   constructor(ms: number) {
-    this.#timer = setTimeout(() => this.expire(), Math.max(0, ms));
-    if (ms <= 0) this.expire();
+    super(ms, () => new Error("not stored in time"));
   }
 
-  expire(): void {
-    this.#controller.abort(new Error("not stored in time"));
-  }
-
-  [Symbol.dispose](): void {
-    clearTimeout(this.#timer);
-  }
-
-  /** Repeats one step of a commit until it succeeds. Throws SegmentDeleted, or the last failure once the deadline has passed. */
+  /**
+   * Repeats one step of a commit until it succeeds. Throws SegmentDeleted, or the last failure once
+   * the deadline has passed.
+   */
   async retry(
     step: "put" | "index",
     { metrics, log }: { metrics: Metrics; log: Log },
@@ -42,7 +32,7 @@ export class CommitDeadline implements Disposable {
       async () => {
         const startedMs = performance.now();
         try {
-          await Promise.race([attempt(), rejectOnAbort(signal)]);
+          await unlessAborted(signal, attempt());
         } catch (error) {
           throw error instanceof SegmentDeleted ? new AbortError(error) : error;
         }
@@ -61,7 +51,7 @@ export class CommitDeadline implements Disposable {
         },
       },
     ).catch((error: unknown) => {
-      // The deadline alone would not tell what went wrong before it.
+      // Name the last failure as the cause: the deadline alone would not explain it.
       throw signal.aborted ? new Error("not stored in time", { cause: failure ?? error }) : error;
     });
   }

@@ -1,4 +1,7 @@
 import { AppError } from "./errors.ts";
+import { recordOf } from "./json.ts";
+import { textOf } from "./text.ts";
+import { wholeOf } from "./whole-numbers.ts";
 
 /** Fields of an untrusted JSON object. Each method throws 400 with a message that names the field. */
 export class Fields {
@@ -6,9 +9,7 @@ export class Fields {
 
   /** Throws 400 unless the value is a JSON object. */
   constructor(value: unknown, what = "the body") {
-    if (typeof value !== "object" || value === null || Array.isArray(value))
-      throw new AppError("invalid", `${what} must be an object`);
-    this.#values = new Map(Object.entries(value));
+    this.#values = new Map(Object.entries(recordOf(value, what)));
   }
 
   get(name: string): unknown {
@@ -27,10 +28,7 @@ export class Fields {
   }
 
   integer(name: string, min: number, max: number): number {
-    const value = this.get(name);
-    if (typeof value !== "number" || !Number.isInteger(value) || value < min || value > max)
-      throw new AppError("invalid", `${name} must be a whole number from ${min} to ${max}`);
-    return value;
+    return wholeOf(this.get(name), name, min, max);
   }
 
   /** Like `integer`, but returns `absent` if the field is absent; refuses null. */
@@ -45,13 +43,4 @@ export class Fields {
     if (value.length > max) throw new AppError("invalid", `${name} must have at most ${max} items`);
     return value;
   }
-}
-
-export function textOf(value: unknown, name: string, min: number, max: number): string {
-  const isText = typeof value === "string" && !value.includes("\0") && value.isWellFormed();
-  // A character may take two UTF-16 code units.
-  const length = isText && value.length > max ? Array.from(value.slice(0, 2 * max + 1)).length : 0;
-  if (!isText || value.length < min || length > max)
-    throw new AppError("invalid", `${name} must be text of ${min} to ${max} characters`);
-  return value;
 }

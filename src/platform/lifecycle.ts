@@ -40,11 +40,3 @@ export function repeat(everyMs: number, signal: AbortSignal, work: () => void): 
 export async function untilAborted(signal: AbortSignal): Promise<void> {
   if (!signal.aborted) await once(signal, "abort");
 }
-
-/** Waits for the work at most so long. Returns whether it was done in time. */
-export async function within(ms: number, work: Promise<unknown>): Promise<boolean> {
-  const late = Promise.withResolvers<false>();
-  const timer = setTimeout(() => late.resolve(false), ms);
-  const done = work.then(() => true);
-  return await Promise.race([done, late.promise]).finally(() => clearTimeout(timer));
-}

@@ -1,5 +1,7 @@
 import { fstatSync, write, writeSync } from "node:fs";
 
+import { doneWithin } from "./time-limit.ts";
+
 const WAITING_CHARACTERS_MAX = 8 * 2 ** 20;
 // Retry delay for a full pipe that another program made non-blocking (EAGAIN).
 const RETRY_MS = 100;
@@ -38,10 +40,7 @@ export class TextOutput {
 
   /** Resolves when everything is written or `ms` have passed; ignores later writes. */
   async close(ms: number): Promise<void> {
-    const late = Promise.withResolvers<void>();
-    const timer = setTimeout(late.resolve, ms);
-    if (this.#isWriting) await Promise.race([this.#written.promise, late.promise]);
-    clearTimeout(timer);
+    if (this.#isWriting) await doneWithin(ms, this.#written.promise);
     this.#isClosed = true;
   }
 

@@ -6,30 +6,34 @@ export class TokenBucket {
   readonly #perMs: number;
   readonly #burst: number;
   readonly #now: () => number;
-  #tokens: number;
-  #filledMs: number;
+  /** Time at which the bucket is full again, from which follows what it holds before. */
+  #fullMs = Number.NEGATIVE_INFINITY;
 
   constructor(perSecond: number, burst: number, now: () => number = () => performance.now()) {
     this.#perMs = perSecond / 1000;
     this.#burst = burst;
     this.#now = now;
-    this.#tokens = burst;
-    this.#filledMs = now();
   }
 
   has(tokens: number): boolean {
-    this.#fill();
-    return this.#tokens >= tokens;
+    return this.waitMs(tokens) <= 0;
+  }
+
+  /** Returns the time until the bucket has so many tokens. */
+  waitMs(tokens: number): number {
+    return Math.max(0, this.#fullMs - this.#now() - (this.#burst - tokens) / this.#perMs);
   }
 
   take(tokens: number): void {
-    this.#fill();
-    this.#tokens = Math.max(0, this.#tokens - tokens);
+    const nowMs = this.#now();
+    const fullMs = Math.max(this.#fullMs, nowMs) + tokens / this.#perMs;
+    this.#fullMs = Math.min(fullMs, nowMs + this.#burst / this.#perMs);
   }
 
-  #fill(): void {
-    const now = this.#now();
-    this.#tokens = Math.min(this.#burst, this.#tokens + (now - this.#filledMs) * this.#perMs);
-    this.#filledMs = now;
+  /** Takes the tokens if the bucket has them. Returns whether it did. */
+  tryTake(tokens: number): boolean {
+    const isThere = this.has(tokens);
+    if (isThere) this.take(tokens);
+    return isThere;
   }
 }

@@ -1,6 +1,7 @@
 import { type Sql } from "../platform/database/database.ts";
 import { unavailable } from "../platform/errors.ts";
-import { type Service, repeat, within } from "../platform/lifecycle.ts";
+import { doneWithin } from "../platform/time-limit.ts";
+import { WriteBehind } from "../platform/write-behind.ts";
 import { type Log } from "../platform/logger.ts";
 import { warnRarely } from "../platform/rare-warnings.ts";
 import { type Device, type Ping, DEVICES_MAX, deviceOf, mergeInto } from "./device.ts";
@@ -20,14 +21,14 @@ const FORGET_AFTER_S = 3600;
 type DevicesByUser = Map<string, Device[]>;
 
 /** Stores the devices of all users in PostgreSQL; writes are buffered for about a second. */
-export class LastSeen implements Service {
+export class LastSeen implements AsyncDisposable {
   readonly #sql: Sql;
   readonly #log: Log;
   readonly #ttlMs: number;
   #waiting: DevicesByUser = new Map();
   #writing: DevicesByUser = new Map();
   #reads = 0;
-  #written: Promise<void> | undefined;
+  readonly #writer = new WriteBehind(WRITE_MS, async () => await this.#write());
 
   constructor(sql: Sql, log: Log, ttlMs: number) {
     this.#sql = sql;
@@ -35,19 +36,9 @@ export class LastSeen implements Service {
     this.#ttlMs = ttlMs;
   }
 
-  start(signal: AbortSignal): void {
-    repeat(WRITE_MS, signal, () => {
-      this.#written ??= this.#write().finally(() => (this.#written = undefined));
-    });
-  }
-
   /** Writes buffered devices; gives up if the database takes longer than STOP_MS. */
   async [Symbol.asyncDispose](): Promise<void> {
-    const rest = async () => {
-      await this.#written;
-      await this.#write();
-    };
-    await within(STOP_MS, rest());
+    await doneWithin(STOP_MS, this.#writer[Symbol.asyncDispose]());
   }
 
   record(ping: Ping): void {
@@ -55,6 +46,7 @@ export class LastSeen implements Service {
     if (known !== undefined) mergeInto(known, deviceOf(ping), DEVICES_MAX);
     else if (this.#waiting.size + this.#writing.size < WAITING_MAX)
       this.#waiting.set(ping.userid, [deviceOf(ping)]);
+    this.#writer.soon();
   }
 
   /** Yields the user's devices that are not in the database yet. */
@@ -103,6 +95,7 @@ export class LastSeen implements Service {
         if (newer === undefined) this.#waiting.set(userid, devices);
         else for (const device of devices) mergeInto(newer, device, DEVICES_MAX);
       }
+      this.#writer.soon();
     }
     this.#writing = new Map();
   }

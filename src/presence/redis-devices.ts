@@ -1,5 +1,6 @@
 import { type Redis } from "ioredis";
 
+import { WriteBehind } from "../platform/write-behind.ts";
 import { type Device, type Ping, INVISIBLE, deviceOf, mergeInto } from "./device.ts";
 
 const COLLECT_MS = 5;
@@ -18,6 +19,7 @@ export class RedisDevices {
   readonly #prefix: string;
   readonly #keepMs: number;
   #waiting: Ping[] = [];
+  readonly #writer = new WriteBehind(COLLECT_MS, async () => await this.#write());
 
   constructor(redis: Redis, prefix: string, ttlMs: number) {
     this.#redis = redis;
@@ -28,8 +30,8 @@ export class RedisDevices {
   /** Writes the ping some milliseconds later; drops it while Redis is down. */
   record(ping: Ping): void {
     if (this.#redis.status !== "ready") return;
-    if (this.#waiting.length === 0) setTimeout(() => void this.#write(), COLLECT_MS);
     this.#waiting.push(ping);
+    this.#writer.soon();
   }
 
   /** Loads devices by user id; users without any are omitted. */
@@ -59,7 +61,8 @@ export class RedisDevices {
     const grown = new Set(
       pings.filter((_, index) => replies?.[index * 2]?.[1] === 1).map(({ userid }) => userid),
     );
-    for (const userid of grown) await this.#prune(this.#prefix + userid).catch(() => undefined);
+    // Not awaited, because the next pings must not wait for it.
+    for (const userid of grown) this.#prune(this.#prefix + userid).catch(() => undefined);
   }
 
   /** Deletes a user's oldest fields, so that clients that invent client ids cannot fill Redis. */

@@ -1,4 +1,9 @@
+import { isUtf8 } from "node:buffer";
+
 import { AppError } from "../platform/errors.ts";
+import { decodeJson, jsonOf, recordOf } from "../platform/json.ts";
+import { textOf } from "../platform/text.ts";
+import { wholeOf } from "../platform/whole-numbers.ts";
 
 export const USERS_MAX = 200;
 const ID_LENGTH_MAX = 128;
@@ -18,7 +23,7 @@ export type ClientFrame =
 export function parseClaim(header: string): Claim {
   if (header.length > CLAIM_LENGTH_MAX)
     throw invalid(`X-User-Claim is over ${CLAIM_LENGTH_MAX} characters`);
-  return claimOf(objectOf(parseJson(utf8(header), "X-User-Claim"), "X-User-Claim"));
+  return claimOf(recordOf(jsonOf(utf8(header), "X-User-Claim is not JSON"), "X-User-Claim"));
 }
 
 export function claimOf(fields: Record<string, unknown>): Claim {
@@ -31,16 +36,14 @@ export function claimOf(fields: Record<string, unknown>): Claim {
 /** Returns the status in the body of a ping; undefined means unchanged. Throws 400. */
 export function parsePing(body: Uint8Array): string | undefined {
   if (body.length === 0) return undefined;
-  const fields = objectOf(parseJson(new TextDecoder().decode(body), "the body"), "the body");
+  const fields = bodyOf(body);
   return parseStatus(fields["status"]);
 }
 
 /** Parses a backend's request for a user token. Throws 400. */
 export function parseTokenRequest(body: Uint8Array): Claim & { ttlS: number } {
-  const fields = objectOf(parseJson(new TextDecoder().decode(body), "the body"), "the body");
-  const ttlS = fields["ttl_s"] ?? TTL_S_DEFAULT;
-  if (typeof ttlS !== "number" || !Number.isInteger(ttlS) || ttlS < 1 || ttlS > TTL_S_MAX)
-    throw invalid(`ttl_s must be a whole number from 1 to ${TTL_S_MAX}`);
+  const fields = bodyOf(body);
+  const ttlS = wholeOf(fields["ttl_s"] ?? TTL_S_DEFAULT, "ttl_s", 1, TTL_S_MAX);
   return { ...claimOf(fields), ttlS };
 }
 
@@ -58,7 +61,7 @@ export function parseUserid(value: unknown): string {
 
 /** Parses a decoded frame of a WebSocket client. Throws 400. */
 export function parseFrame(value: unknown): ClientFrame {
-  const fields = objectOf(value, "the frame");
+  const fields = recordOf(value, "the frame");
   const { type, users } = fields;
   switch (type) {
     case "ping":
@@ -74,12 +77,9 @@ export function parseFrame(value: unknown): ClientFrame {
   }
 }
 
-export function parseJson(text: string, what: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch (cause) {
-    throw invalid(`${what} is not JSON`, { cause });
-  }
+/** Parses a JSON body. Bytes that are not UTF-8 are replaced, as lone surrogates are. */
+function bodyOf(body: Uint8Array): Record<string, unknown> {
+  return recordOf(decodeJson(body, { isLenient: true }), "the body");
 }
 
 /** Accepts text, and a number as its decimal text. */
@@ -98,31 +98,17 @@ function decimal(value: number): string {
   return value.toLocaleString("en", { useGrouping: false, maximumFractionDigits: 100 });
 }
 
-/**
- * Refuses NUL, which PostgreSQL cannot store, and replaces lone surrogates, which UTF-8 cannot
- * encode.
- */
+/** Replaces lone surrogates instead of refusing them: clients have always been able to send them. */
 function parseText(value: unknown, name: string, min: number, max: number): string {
-  if (typeof value !== "string" || value.length < min || value.length > max || value.includes("\0"))
-    throw invalid(`${name} must be text of ${min} to ${max} characters`);
-  return value.toWellFormed();
-}
-
-function objectOf(value: unknown, what: string): Record<string, unknown> {
-  if (typeof value !== "object" || value === null || Array.isArray(value))
-    throw invalid(`${what} is not an object`);
-  return { ...value };
+  return textOf(typeof value === "string" ? value.toWellFormed() : value, name, min, max);
 }
 
 /** Decodes a header value, in which each character stands for one byte. */
 function utf8(header: string): string {
-  try {
-    return new TextDecoder("utf-8", { fatal: true }).decode(Buffer.from(header, "latin1"));
-  } catch {
-    return header;
-  }
+  const bytes = Buffer.from(header, "latin1");
+  return isUtf8(bytes) ? new TextDecoder().decode(bytes) : header;
 }
 
-function invalid(message: string, options: ErrorOptions = {}): AppError {
-  return new AppError("invalid", message, options);
+function invalid(message: string): AppError {
+  return new AppError("invalid", message);
 }

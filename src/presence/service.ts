@@ -64,7 +64,6 @@ export class Presence implements Service {
       Array.from({ length: SHARDS }, (_, shard) => `presence:${shard}`),
       { message: (message) => this.#hear(message), missed: () => this.#resync(signal) },
     );
-    store.start(signal);
     repeat(TICK_MS, signal, () => {
       connections.tick();
       store.tick();

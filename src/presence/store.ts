@@ -1,6 +1,6 @@
 import { type Clock } from "../platform/clock.ts";
-import { type Service } from "../platform/lifecycle.ts";
 import { type Log } from "../platform/logger.ts";
+import { doneWithin } from "../platform/time-limit.ts";
 import { warnRarely } from "../platform/rare-warnings.ts";
 import { type Device, type Ping, DEVICES_MAX, deviceOf, mergeInto } from "./device.ts";
 import { type LastSeen } from "./last-seen.ts";
@@ -29,7 +29,7 @@ export type DeviceStoreDeps = {
  * Stores devices in PostgreSQL and Redis, and reads them from both. Pings that may not have got
  * there yet are kept in memory for some seconds.
  */
-export class DeviceStore implements Service {
+export class DeviceStore implements AsyncDisposable {
   readonly #deps: DeviceStoreDeps;
   #recent = new Map<string, Device[]>();
   #older = new Map<string, Device[]>();
@@ -37,10 +37,6 @@ export class DeviceStore implements Service {
 
   constructor(deps: DeviceStoreDeps) {
     this.#deps = deps;
-  }
-
-  start(signal: AbortSignal): void {
-    this.#deps.lastSeen.start(signal);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -89,12 +85,8 @@ export class DeviceStore implements Service {
         warnRarely(log, { err: error }, "presence not read");
       }
     });
-    const first = Promise.race([...asking, Bun.sleep(LOAD_MS)]);
-    await Promise.race([
-      Promise.all(asking),
-      first.then(async () => await Bun.sleep(GRACE_MS)),
-      Bun.sleep(LOAD_MS),
-    ]);
+    const graced = Promise.race(asking).then(async () => await Bun.sleep(GRACE_MS));
+    await doneWithin(LOAD_MS, Promise.race([Promise.all(asking), graced]));
     const users = new Map<string, Device[]>();
     const sources = [...answers];
     for (const userid of userids) {

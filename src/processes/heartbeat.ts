@@ -8,8 +8,8 @@ import { type Log } from "../platform/logger.ts";
 const TIMES = {
   tickMs: 1000,
   silentMsMax: 10_000,
-  // Longer for the first answer: a process that loads its program from a slow disk cannot answer
-  // yet.
+  // The first answer may take longer: a process that loads its program from a slow disk cannot
+  // answer yet.
   firstMsMax: 60_000,
 };
 
@@ -100,7 +100,7 @@ export class Heartbeats implements Disposable {
       this.#pulses.delete(peer);
       this.#log.error(
         { process, pid: peer.pid, silentMs: Math.round(silentMs) },
-        "a process does not answer, it is killed",
+        "a process does not answer and is killed",
       );
       peer.kill("SIGKILL");
       return;

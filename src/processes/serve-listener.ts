@@ -3,9 +3,11 @@ import { type Config } from "../platform/config/config.ts";
 import { cannotListen, refuseConnections } from "../platform/http/listener.ts";
 import { webSocketHandler } from "../platform/http/websocket.ts";
 
-// How long requests are still taken after SIGTERM, so that a load balancer can see /readyz first.
+// Time after SIGTERM in which requests are still accepted, so that load balancers see /readyz fail
+// first.
 const LEAVE_MS = 2000;
-// How long clients are told on connections that they kept to make their next one elsewhere.
+// Time in which responses on open connections tell clients to open their next connection
+// elsewhere.
 const LINGER_MS = 500;
 const DRAIN_MS = 6000;
 const ANSWER_MS = 200;
@@ -13,13 +15,16 @@ const IDLE_TIMEOUT_S = 60;
 
 type Serving = Pick<App, "edge" | "clients" | "health" | "presence" | "commitLog">;
 
-/** Where a serving process takes requests. Disposing it answers what was begun and commits it. */
+/**
+ * Listens for the requests of a serving process. Disposing it answers the requests in progress and
+ * commits their data.
+ */
 export class ServeListener implements AsyncDisposable {
   readonly #app: Serving;
   readonly #server: ReturnType<typeof listen>;
   #isLeaving = false;
 
-  /** Throws UsageError for a host or port that cannot be listened on. */
+  /** Throws UsageError if the host or port cannot be listened on. */
   constructor(app: Serving, config: Config, reusePort: boolean) {
     this.#app = app;
     this.#server = listen(config, reusePort, app.edge.fetch.bind(app.edge));
@@ -30,7 +35,7 @@ export class ServeListener implements AsyncDisposable {
     return this.#server.url.href;
   }
 
-  /** Lets load balancers see for two seconds that this process is about to end. */
+  /** Makes /readyz fail for two seconds, so that load balancers see that this process will end. */
   async leave(): Promise<void> {
     this.#app.health.stopping = true;
     this.#isLeaving = true;
@@ -43,27 +48,28 @@ export class ServeListener implements AsyncDisposable {
     await this.#server.stop(true);
   }
 
-  /** Refuses new connections, answers what was begun, commits it. */
+  /** Refuses new connections, answers the requests in progress, and commits their data. */
   async #drain(): Promise<void> {
     const { edge, presence, commitLog } = this.#app;
     const server = this.#server;
-    // Until now clients have kept their connections, so that few new ones are on their way: what is not yet accepted is reset.
+    // Connections that are not accepted yet are reset. They are few, because clients have kept
+    // theirs until now.
     const lingers = this.#isLeaving && (await refuseConnections(Number(server.port)));
-    // Its promise would wait for idle connections, too.
+    // Not awaited: the promise resolves only when idle connections end, too.
     if (!lingers) void server.stop();
     edge.draining = true;
     const blocked = presence.disconnectAll();
     const closedMs = performance.now();
     const lingerMs = lingers ? LINGER_MS : 0;
     commitLog.closeAll();
-    // Bun's own number counts the answers, too, whose bodies are still being read.
+    // Bun's `pendingRequests` includes responses whose bodies are still being sent.
     const isOpen = () => edge.active > 0 || server.pendingRequests > blocked;
     for (let ms = 0; ms < lingerMs || (isOpen() && ms < DRAIN_MS);) {
       commitLog.closeAll();
       await Bun.sleep(10);
       ms = performance.now() - closedMs;
     }
-    // Who still waits is told to send it again, instead of being cut off.
+    // Tell clients that still wait to send the data again, rather than cut them off.
     commitLog.abandon();
     await commitLog.flush();
     await Bun.sleep(edge.active > 0 ? ANSWER_MS : 0);
@@ -83,7 +89,7 @@ function listen(
       fetch,
       websocket: webSocketHandler,
       idleTimeout: IDLE_TIMEOUT_S,
-      // Every route has its own bounds; this one could not tell them apart.
+      // Routes bound their bodies themselves; this limit would be the same for all.
       maxRequestBodySize: Number.MAX_SAFE_INTEGER,
       development: false,
     });

@@ -15,22 +15,22 @@ import { readPublicKey } from "../updates/public-key.ts";
 import { ServeListener } from "./serve-listener.ts";
 
 export type ServerOptions = {
-  /** several processes on one port */
+  /** Lets several processes listen on one port. */
   reusePort?: boolean;
   log?: Log;
-  /** tests put faults around these */
+  /** Lets tests inject faults, as `index` does. */
   wrapObjects?: (objects: ObjectStore) => ObjectStore;
   index?: typeof indexSegment;
   commitDeadlineMs?: number;
   clock?: Clock;
 };
 
-/** Disposing it answers what was begun, commits it, and closes everything. */
+/** A running server. Disposing it answers and commits requests in progress, then closes all. */
 export type Server = AsyncDisposable & Pick<ServeListener, "url" | "leave">;
 
 /**
- * Starts one serving process: `databaseUrl` is that of a migrated database. What was opened is
- * closed in reverse order when the server is disposed, or when a later step throws.
+ * Starts one serving process on a migrated database. Everything opened is closed in reverse order
+ * when the server is disposed, or when a later step throws.
  */
 export async function startServer(
   config: Config,

@@ -6,31 +6,32 @@ import { Value } from "typebox/value";
 import { EXIT_AWAY, UsageError } from "../platform/errors.ts";
 import { Heartbeats } from "./heartbeat.ts";
 import { MetricsRelay } from "../platform/telemetry/metrics-relay.ts";
-import { within } from "../platform/lifecycle.ts";
+import { doneWithin } from "../platform/time-limit.ts";
 import { type Log } from "../platform/logger.ts";
 
 const BACKOFF_MS_MIN = 250;
 const BACKOFF_MS_MAX = 5000;
 const CRASHES_MAX = 5;
-// One that lived so long did not die of how it was started.
+// A process that ran this long did not fail at start-up: its crashes are counted anew.
 const SETTLED_MS = 10_000;
 const STOP_MS_MAX = 15_000;
 
 const Ready = Type.Object({ ready: Type.Literal(true), url: Type.Optional(Type.String()) });
 
-/** A command of this program as a process of its own. */
+/** A command of this program that runs as its own process. */
 export type Program = { args: string[]; env: Record<string, string | undefined> };
 
 type Child = { exited: Promise<number>; ready: Promise<string | undefined> };
 
-/** Tells the supervisor, if there is one, that this process is at its work; `url` is where it listens. */
+/** Tells the supervisor, if there is one, that this process is ready, and the URL it listens on. */
 export function tellReady(url?: string): void {
   process.send?.({ ready: true, url });
 }
 
 /**
- * Keeps processes running: one that dies or answers no more is started again, after a growing pause while it keeps dying. As long as what it needs is away
- * that is no crash: an outage must not end the processes that wait for its end.
+ * Keeps processes running: restarts each one that exits or stops answering, after a pause that grows
+ * while it keeps failing. Gives up after repeated crashes. An exit because a dependency is
+ * unavailable is not a crash: processes must survive an outage.
  */
 export class Supervisor implements AsyncDisposable {
   readonly #log: Log;
@@ -45,16 +46,19 @@ export class Supervisor implements AsyncDisposable {
     this.#log = log;
     this.#heartbeats = new Heartbeats(log);
     this.#metrics = new MetricsRelay((peer) => this.#heartbeats.isSilent(peer));
-    // Nobody may be listening.
+    // Avoid an unhandled rejection if the caller does not wait for `failed`.
     this.#failed.promise.catch(() => undefined);
   }
 
-  /** Rejects when a process crashes again and again. */
+  /** Rejects when a process has crashed too often in a row. */
   get failed(): Promise<never> {
     return this.#failed.promise;
   }
 
-  /** Resolves when the process is ready, with where it listens. Throws UsageError when it does not come so far. */
+  /**
+   * Starts a process and keeps it running. Returns its URL, if it listens, once it is ready. Throws
+   * UsageError if it ends before that.
+   */
   async keep(program: Program): Promise<string | undefined> {
     const first = this.#spawn(program);
     const url = await first.ready;
@@ -62,12 +66,12 @@ export class Supervisor implements AsyncDisposable {
     return url;
   }
 
-  /** Ends all of them, and waits until they have. */
+  /** Ends all processes and waits for their exit. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stopping.abort();
     for (const child of this.#running) child.kill("SIGTERM");
     const ended = Promise.all([...this.#running].map(({ exited }) => exited));
-    if (!(await within(STOP_MS_MAX, ended)))
+    if (!(await doneWithin(STOP_MS_MAX, ended)))
       for (const child of this.#running) child.kill("SIGKILL");
     await ended;
     await Promise.all(this.#kept);
@@ -79,7 +83,7 @@ export class Supervisor implements AsyncDisposable {
     let tries = 0;
     let crashes = 0;
     for (let child = first; ; child = this.#spawn(program)) {
-      // Its end tells all there is to know.
+      // Ignore this rejection: the exit code says the same.
       child.ready.catch(() => undefined);
       const startedMs = performance.now();
       const code = await child.exited;
@@ -104,7 +108,7 @@ export class Supervisor implements AsyncDisposable {
     const child = Bun.spawn([process.execPath, Bun.main, ...args], {
       env: { ...process.env, ...env },
       stdio: ["ignore", "inherit", "inherit"],
-      // Its end tells the child that this process is gone.
+      // The child sees by the end of this channel that the supervisor has exited.
       ipc: (message: unknown) => {
         if (this.#heartbeats.take(child, message)) return;
         if (!Value.Check(Ready, message)) return this.#metrics.take(child, message);

@@ -5,7 +5,10 @@ import { cannotListen } from "../platform/http/listener.ts";
 
 type Listener = AsyncDisposable & { url: string };
 
-/** Where operators ask a working process, which listens for nobody else; undefined without METRICS_PORT. Throws UsageError for a taken port. */
+/**
+ * Serves health and metrics of a working process, which has no other routes. Returns undefined
+ * without METRICS_PORT. Throws UsageError if the port is taken.
+ */
 export function listenForOperators(
   { host, metricsPort }: Pick<Config, "host" | "metricsPort">,
   health: Health,

@@ -21,7 +21,7 @@ import { listenForOperators } from "./work-listener.ts";
 
 /**
  * Runs the background work until the signal: sends campaigns, deletes unreferenced builds, handles
- * orphans, and hashes images of the previous version. What was opened is closed in reverse order,
+ * orphans, and hashes images of the previous version. Everything opened is closed in reverse order,
  * also when a later step throws.
  */
 export async function runWork(
@@ -56,7 +56,7 @@ export async function runWork(
   const health = new Health({ sql, objects, clock, metrics, log });
   const operators = opened.use(listenForOperators(config, health, new Scrapes(metrics.registry)));
   const signal = AbortSignal.any([stopping, signalOf(opened)]);
-  // Works with this machine's time while the database is away.
+  // Uses this machine's time while the database is unavailable.
   clock.start(signal).catch(() => undefined);
   log.info({ ...sender.canSend, url: operators?.url }, "working");
   tellReady();

@@ -1,7 +1,9 @@
 import { type Clock } from "../platform/clock.ts";
 import { type Sql } from "../platform/database/database.ts";
 import { limited } from "../platform/errors.ts";
-import { type Service, repeat, within } from "../platform/lifecycle.ts";
+import { type Service } from "../platform/lifecycle.ts";
+import { doneWithin } from "../platform/time-limit.ts";
+import { WriteBehind } from "../platform/write-behind.ts";
 import { type Log } from "../platform/logger.ts";
 import { warnRarely } from "../platform/rare-warnings.ts";
 import { type Metrics } from "../platform/telemetry/metrics.ts";
@@ -39,7 +41,7 @@ export class Quotas implements Service {
   #used = new Map<number, number>();
   /** the part of `#used` that is not in PostgreSQL yet */
   #unwritten = new Map<number, number>();
-  #syncing: Promise<void> | undefined;
+  readonly #writer = new WriteBehind(SYNC_MS, async () => await this.#trySync());
 
   /** `bytesPerDay` applies to projects without a quota of their own; undefined is unlimited. */
   constructor(deps: QuotasDeps, bytesPerDay: number | undefined) {
@@ -51,20 +53,14 @@ export class Quotas implements Service {
    * Reads today's usage now and repeatedly from then on. Throws if the first read fails. The
    * projects must be known before, because one of them may have a quota.
    */
-  async start(signal: AbortSignal): Promise<void> {
+  async start(): Promise<void> {
     await this.#sync();
-    repeat(SYNC_MS, signal, () => {
-      this.#syncing ??= this.#trySync().finally(() => (this.#syncing = undefined));
-    });
+    this.#writer.soon();
   }
 
   /** Writes the last counts; gives up if the database takes longer than STOP_MS. */
   async [Symbol.asyncDispose](): Promise<void> {
-    const rest = async () => {
-      await this.#syncing;
-      await this.#trySync();
-    };
-    await within(STOP_MS, rest());
+    await doneWithin(STOP_MS, this.#writer[Symbol.asyncDispose]());
   }
 
   /** Throws 429 once the project's quota is used up. */
@@ -114,6 +110,8 @@ export class Quotas implements Service {
     await this.#sync().catch((error: unknown) =>
       warnRarely(this.#deps.log, { err: error }, "usage not written"),
     );
+    // Also without anything to write, to learn what other processes have counted.
+    this.#writer.soon();
   }
 
   async #sync(): Promise<void> {

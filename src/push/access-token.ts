@@ -3,7 +3,7 @@ import { Type } from "typebox";
 import { Value } from "typebox/value";
 
 import { type Clock } from "../platform/clock.ts";
-import { parseJson } from "../platform/bodies/json.ts";
+import { parseJson } from "../platform/json.ts";
 import { type Log } from "../platform/logger.ts";
 import { type Backoff, backoff } from "./backoff.ts";
 import { serviceAccountKey, type ServiceAccount } from "./credentials.ts";

@@ -6,7 +6,7 @@ import { type Clock } from "../platform/clock.ts";
 import { type ProviderSettings } from "../platform/config/push-config.ts";
 import { variableText } from "../platform/config/env-file.ts";
 import { UsageError } from "../platform/errors.ts";
-import { parseJson } from "../platform/bodies/json.ts";
+import { parseJson } from "../platform/json.ts";
 import { apnsKey } from "./credentials.ts";
 import { type Answer } from "./http2-session.ts";
 import { type SharedMessage, sizeProblem } from "./message.ts";

@@ -4,7 +4,7 @@ import { Type } from "typebox";
 import { Value } from "typebox/value";
 
 import { UsageError } from "../platform/errors.ts";
-import { parseJson } from "../platform/bodies/json.ts";
+import { parseJson } from "../platform/json.ts";
 import { unescapePem } from "../platform/config/env-file.ts";
 
 const ServiceAccountFile = Type.Object({

@@ -4,7 +4,7 @@ import { Value } from "typebox/value";
 import { type Clock } from "../platform/clock.ts";
 import { type ProviderSettings } from "../platform/config/push-config.ts";
 import { variableText } from "../platform/config/env-file.ts";
-import { parseJson } from "../platform/bodies/json.ts";
+import { parseJson } from "../platform/json.ts";
 import { DEVICE_PLATFORM } from "../platform/device-platforms.ts";
 import { type Log } from "../platform/logger.ts";
 import { AccessTokens } from "./access-token.ts";

@@ -1,4 +1,5 @@
 import { type Clock } from "../platform/clock.ts";
+import { TokenBucket } from "../platform/token-bucket.ts";
 
 /** Burst after a rest, in milliseconds' worth of sends. */
 const BURST_MS = 20;
@@ -7,18 +8,15 @@ type Waiting = { signal: AbortSignal; resolve: () => void; reject: (reason: unkn
 
 /** Limits the sends per second, in the order in which they ask. */
 export class SendRate {
-  readonly #intervalMs: number;
-  readonly #clock: Clock;
+  readonly #sends: TokenBucket;
   readonly #closing: AbortSignal;
-  /** Time of the next send at an even rate without bursts. */
-  #dueMs = Number.NEGATIVE_INFINITY;
   #waiting: Waiting[] = [];
   #timer: NodeJS.Timeout | undefined;
   readonly #signals = new WeakSet<AbortSignal>();
 
   constructor(perSecond: number, clock: Clock, closing: AbortSignal) {
-    this.#intervalMs = 1000 / perSecond;
-    this.#clock = clock;
+    const burst = Math.max(1, (perSecond * BURST_MS) / 1000);
+    this.#sends = new TokenBucket(perSecond, burst, () => clock.elapsedMs());
     this.#closing = closing;
   }
 
@@ -27,7 +25,7 @@ export class SendRate {
    * turn of the event loop. Rejects with the reason of the signal, or of the closing.
    */
   turn(signal: AbortSignal): Promise<void> | undefined {
-    if (this.#waiting.length === 0 && this.#take(this.#clock.elapsedMs())) return undefined;
+    if (this.#waiting.length === 0 && this.#sends.tryTake(1)) return undefined;
     return this.#wait(signal);
   }
 
@@ -56,26 +54,14 @@ export class SendRate {
       else this.#waiting.push(one);
   }
 
-  #take(nowMs: number): boolean {
-    if (nowMs < this.#freeMs) return false;
-    this.#dueMs = Math.max(this.#dueMs, nowMs) + this.#intervalMs;
-    return true;
-  }
-
-  get #freeMs(): number {
-    return this.#dueMs - Math.max(0, BURST_MS - this.#intervalMs);
-  }
-
   #wake(): void {
-    const afterMs = Math.max(0, this.#freeMs - this.#clock.elapsedMs());
-    this.#timer = setTimeout(() => this.#release(), afterMs);
+    this.#timer = setTimeout(() => this.#release(), this.#sends.waitMs(1));
   }
 
   #release(): void {
-    const nowMs = this.#clock.elapsedMs();
     let released = 0;
     for (const { resolve } of this.#waiting) {
-      if (!this.#take(nowMs)) break;
+      if (!this.#sends.tryTake(1)) break;
       resolve();
       released += 1;
     }

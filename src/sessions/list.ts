@@ -1,5 +1,6 @@
 import { type Sql } from "../platform/database/database.ts";
 import { AppError } from "../platform/errors.ts";
+import { parseDecimal } from "../platform/whole-numbers.ts";
 
 // JavaScript formats years outside these bounds in a way that PostgreSQL cannot parse.
 const TIME_MIN_MS = Date.parse("0001-01-01");
@@ -52,9 +53,9 @@ export async function getSession(sql: Sql, id: bigint): Promise<SessionRow> {
  * any other text.
  */
 export function parseSessionId(text: string): bigint {
-  if (!/^\d{1,19}$/.test(text) || BigInt(text) >= 2n ** 63n)
-    throw new AppError("not_found", "session not found");
-  return BigInt(text);
+  const id = parseDecimal(text);
+  if (id === undefined) throw new AppError("not_found", "session not found");
+  return id;
 }
 
 function columns(sql: Sql) {
@@ -71,13 +72,14 @@ function cursorOf({ startedAt, sessionID }: SessionRow): string {
 }
 
 function parseCursor(cursor: string): { startedAt: Date; id: bigint } {
-  const [, ms, id] =
+  const [, ms, digits = ""] =
     Buffer.from(cursor, "base64url")
       .toString()
-      .match(/^(\d{1,13})\.(\d{1,19})$/) ?? [];
-  if (ms === undefined || id === undefined || BigInt(id) >= 2n ** 63n)
+      .match(/^(\d{1,13})\.(\d+)$/) ?? [];
+  const id = parseDecimal(digits);
+  if (ms === undefined || id === undefined)
     throw new AppError("invalid", "cursor is not one that this route gave out");
-  return { startedAt: new Date(Number(ms)), id: BigInt(id) };
+  return { startedAt: new Date(Number(ms)), id };
 }
 
 function date(name: string, text: string): Date {

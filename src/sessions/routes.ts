@@ -2,7 +2,7 @@ import { Elysia, t } from "elysia";
 
 import { type InflightBytes } from "../log/inflight-bytes.ts";
 import { type Clients } from "../platform/http/clients.ts";
-import { readContent } from "../platform/bodies/content.ts";
+import { readJson } from "../platform/bodies/json.ts";
 import { type Sql } from "../platform/database/database.ts";
 import { errors, json } from "../platform/http/docs.ts";
 import { AppError, renderError } from "../platform/errors.ts";
@@ -23,7 +23,7 @@ export function startRoutes({ sessions, clients, inflight, jsonBytesMax }: Start
   // Project 0: the project is unknown until the body is read.
   const readStart = async (request: Request) =>
     await inflight.holding(0, async (hold) =>
-      parseStartRequest(await readJson(request, jsonBytesMax, hold)),
+      parseStartRequest(await readStartJson(request, jsonBytesMax, hold)),
     );
   const start = (rules: typeof IOS_RULES) => async (request: Request) => {
     const context = {
@@ -123,13 +123,14 @@ export function sessionRoutes({ sql, contents }: SessionRoutesDeps) {
 }
 
 /** Reads a body. Throws 400 instead of 413 if it is over the limit, because SDKs expect that. */
-async function readJson(
+async function readStartJson(
   request: Request,
   bytesMax: number,
   hold: (bytes: number) => void,
-): Promise<Uint8Array> {
+): Promise<unknown> {
   try {
-    return await readContent(request, bytesMax, hold);
+    // Some devices name themselves in another encoding than UTF-8; their sessions count, too.
+    return await readJson(request, bytesMax, { hold, isLenient: true });
   } catch (error) {
     if (error instanceof AppError && error.code === "too_large")
       throw new AppError("invalid", error.message, { cause: error });

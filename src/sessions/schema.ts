@@ -1,5 +1,6 @@
 import { AppError } from "../platform/errors.ts";
-import { isRecord } from "../platform/bodies/json.ts";
+import { isRecord } from "../platform/json.ts";
+import { storableText } from "../platform/text.ts";
 
 const INTEGER_MAX = 2 ** 31 - 1;
 const TEXT_MAX = 255;
@@ -36,11 +37,11 @@ export type StartRequest = {
  * Parses a start request. It is lenient where SDKs differ: numbers are rounded and clamped, null
  * counts as absent. Throws 400 if the body is not a JSON object or a field has the wrong type.
  */
-export function parseStartRequest(body: Uint8Array): StartRequest {
-  const fields = parseJson(body);
+export function parseStartRequest(fields: unknown): StartRequest {
+  if (!isRecord(fields)) throw new AppError("invalid", "the body is not a JSON object");
   const text = (name: string, max = TEXT_MAX) => {
     const value = optional(fields, name, "string");
-    return value === undefined ? undefined : storable(value).slice(0, max);
+    return value === undefined ? undefined : storableText(value).slice(0, max);
   };
   const integer = (name: string) => {
     const value = optional(fields, name, "number");
@@ -83,32 +84,14 @@ function boundedJson(value: unknown): string | undefined {
 
 /** Makes the texts of one value storable, including its field names. */
 function storableJson(value: unknown): unknown {
-  if (typeof value === "string") return storable(value);
+  if (typeof value === "string") return storableText(value);
   if (!isRecord(value)) return value;
-  return Object.fromEntries(Object.entries(value).map(([name, one]) => [storable(name), one]));
+  return Object.fromEntries(Object.entries(value).map(([name, one]) => [storableText(name), one]));
 }
 
 function isDepthWithin(value: unknown, depth: number): boolean {
   if (typeof value !== "object" || value === null) return true;
   return depth > 0 && Object.values(value).every((one) => isDepthWithin(one, depth - 1));
-}
-
-function parseJson(body: Uint8Array): Record<string, unknown> {
-  let value: unknown;
-  try {
-    // No reviver: it would be called for each of the tens of thousands of values that a body can
-    // have.
-    value = JSON.parse(new TextDecoder().decode(body));
-  } catch (cause) {
-    throw new AppError("invalid", "the body is not valid JSON", { cause });
-  }
-  if (!isRecord(value)) throw new AppError("invalid", "the body is not a JSON object");
-  return value;
-}
-
-/** Removes NUL and replaces lone surrogates, which PostgreSQL cannot store. */
-function storable(text: string): string {
-  return text.toWellFormed().replaceAll("\0", "");
 }
 
 type Types = { string: string; number: number; boolean: boolean };

@@ -3,7 +3,8 @@ import { setTimeout } from "node:timers/promises";
 
 import { type Sql } from "../platform/database/database.ts";
 import { unavailable } from "../platform/errors.ts";
-import { type Service, within } from "../platform/lifecycle.ts";
+import { type Service } from "../platform/lifecycle.ts";
+import { doneWithin } from "../platform/time-limit.ts";
 import { type Log } from "../platform/logger.ts";
 import { warnRarely } from "../platform/rare-warnings.ts";
 
@@ -53,7 +54,7 @@ export class WorkerIdLease implements Service {
       await this.#sql`delete from session_worker_leases where holder = ${this.#holder}`;
     };
     if (this.#isUnused && this.#keeping !== undefined)
-      await within(GIVE_BACK_MS, giveBack()).catch(() => undefined);
+      await doneWithin(GIVE_BACK_MS, giveBack()).catch(() => undefined);
   }
 
   /** Returns the worker id, 0 to 65,535. Throws 503 if the lease was not renewed in time. */

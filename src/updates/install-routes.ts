@@ -12,13 +12,13 @@ import { discarded } from "../platform/gc.ts";
 import { JSON_HEADERS, bareJson, renderPlainText, signedDetail } from "../wire/wemesse.ts";
 import { type RowLimit } from "../platform/http/rate-limits.ts";
 import { streamOf } from "../platform/streams.ts";
+import { BIGINT_MAX, notWhole, parseDecimal } from "../platform/whole-numbers.ts";
 import { type ApiKeys } from "../api-keys/service.ts";
 import { type Install, invalidInstall, parseInstall } from "./install-schema.ts";
 import { type Installs } from "./installs.ts";
 
 const BODY_BYTES_MAX = 64 * 1024;
 const LIMIT_MAX = 10_000;
-const ID_MAX = 2n ** 63n - 1n;
 
 const INSTALLS = { tag: "Updates", errors: renderPlainText, exactPath: true };
 
@@ -62,7 +62,7 @@ export function installListRoutes({ installs, apiKeys }: InstallListDeps) {
       await apiKeys.check(request, "service");
       const query = queryOf(request);
       const pages = installs.list(
-        whole(query, "after", 0n, ID_MAX) ?? 0n,
+        whole(query, "after", 0n, BIGINT_MAX) ?? 0n,
         Number(whole(query, "limit", 1n, BigInt(LIMIT_MAX)) ?? Number.POSITIVE_INFINITY),
       );
       return new Response(streamOf(await begun(jsonArray(pages))), { headers: JSON_HEADERS });
@@ -88,9 +88,8 @@ async function readInstallBody(
 function whole(query: URLSearchParams, name: string, min: bigint, max: bigint): bigint | undefined {
   const text = query.get(name);
   if (text === null) return undefined;
-  const value = /^\d{1,19}$/.test(text) ? BigInt(text) : -1n;
-  if (value < min || value > max)
-    throw new AppError("invalid", `${name} must be a whole number from ${min} to ${max}`);
+  const value = parseDecimal(text, max);
+  if (value === undefined || value < min) throw notWhole(name, min, max);
   return value;
 }
 

@@ -1,6 +1,7 @@
 import { AppError } from "../platform/errors.ts";
 import { parseExact } from "../wire/exact-json.ts";
-import { textOf } from "../platform/fields.ts";
+import { decodeJson, isRecord } from "../platform/json.ts";
+import { textOf } from "../platform/text.ts";
 
 const TEXT_BYTES_MAX = 255;
 
@@ -15,7 +16,7 @@ export type Install = ReturnType<typeof readInstall>;
  */
 export function parseInstall(body: Uint8Array): Install {
   try {
-    return readInstall(parseExact(new TextDecoder("utf-8", { fatal: true }).decode(body)));
+    return readInstall(decodeJson(body, { parse: parseExact }));
   } catch (cause) {
     throw invalidInstall(cause);
   }
@@ -52,8 +53,7 @@ class LooseFields {
   readonly #folded: Map<string, unknown>;
 
   constructor(value: unknown) {
-    if (typeof value !== "object" || value === null || Array.isArray(value))
-      throw new TypeError("not an object");
+    if (!isRecord(value)) throw new TypeError("not an object");
     const entries = Object.entries(value);
     this.#exact = new Map(entries);
     this.#folded = new Map(entries.map(([name, one]) => [name.toLowerCase(), one]));

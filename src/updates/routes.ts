@@ -5,12 +5,13 @@ import { mount } from "../platform/http/policy.ts";
 import { jsonBody, queryParameter } from "../platform/http/docs.ts";
 import { AppError } from "../platform/errors.ts";
 import { readJson } from "../platform/bodies/json.ts";
+import { parseDecimal } from "../platform/whole-numbers.ts";
 import { bareJson, plainDetail, renderPlainText, signedDetail } from "../wire/wemesse.ts";
 import { type ApiKeys } from "../api-keys/service.ts";
 import { type Build, describeBuild, mirrorUri, sourceUri } from "./build.ts";
 import { OfferAnswers } from "./offer-answers.ts";
 import { type Offers } from "./offers.ts";
-import { parseAsking, parseChange } from "./schema.ts";
+import { Change, parseAsking, parseChange } from "./schema.ts";
 import { type Builds } from "./service.ts";
 
 const CHANGE_BYTES_MAX = 2 ** 20;
@@ -90,8 +91,9 @@ function ownBase(request: Request, clients: Clients, { sourceUri: configured }: 
 }
 
 function parseId(text: string): number {
-  if (!/^\d{1,15}$/.test(text)) throw new AppError("not_found", "no such build");
-  return Number(text);
+  const id = parseDecimal(text, BigInt(Number.MAX_SAFE_INTEGER));
+  if (id === undefined) throw new AppError("not_found", "no such build");
+  return Number(id);
 }
 
 const EXAMPLE = {
@@ -145,7 +147,7 @@ const CHANGE_DETAIL = {
       413: `the body is over the limit of ${CHANGE_BYTES_MAX} bytes`,
     },
   ),
-  ...jsonBody({ rollout: 20, withdrawn: false, channel: "stable" }),
+  ...jsonBody({ rollout: 20, withdrawn: false, channel: "stable" }, Change),
 };
 
 const FORM_FIELDS = {

@@ -2,7 +2,9 @@ import { Type } from "typebox";
 import { Value } from "typebox/value";
 
 import { AppError } from "../platform/errors.ts";
-import { textOf } from "../platform/fields.ts";
+import { queryOf } from "../platform/http/parameters.ts";
+import { isRecord } from "../platform/json.ts";
+import { textOf } from "../platform/text.ts";
 import { type Build } from "./build.ts";
 import { VERSION } from "./version.ts";
 
@@ -10,7 +12,6 @@ export const NOTES_BYTES_MAX = 64 * 1024;
 const ABI = /^[\w-]{0,32}$/;
 const DEVICE_LENGTH_MAX = 256;
 export const DEFAULT_CHANNEL = "stable";
-const NO_QUERY = new URLSearchParams();
 const CHANNEL = "^[a-z0-9][a-z0-9-]{0,31}$";
 
 /** A publisher's change of a build; absent fields stay unchanged. */
@@ -18,7 +19,8 @@ export type BuildChange = Partial<
   Pick<Build, "notes" | "channel" | "rollout" | "withdrawn" | "floorPerAbi" | "signature">
 >;
 
-const Change = Type.Object(
+/** Body of a PATCH. */
+export const Change = Type.Object(
   {
     appNotes: Type.Optional(Type.String()),
     channel: Type.Optional(Type.String({ pattern: CHANNEL })),
@@ -72,10 +74,9 @@ export function parseAbi(text = ""): string {
 }
 
 /** Reads the channel and device of a check from the query or the header. Throws 400. */
-export function parseAsking({ url, headers }: Request) {
-  const start = url.indexOf("?");
-  const query = start === -1 ? NO_QUERY : new URLSearchParams(url.slice(start));
-  const device = query.get("device") ?? headers.get("x-device-id");
+export function parseAsking(request: Request) {
+  const query = queryOf(request);
+  const device = query.get("device") ?? request.headers.get("x-device-id");
   return {
     channel: query.get("channel") ?? DEFAULT_CHANNEL,
     device:
@@ -84,8 +85,7 @@ export function parseAsking({ url, headers }: Request) {
 }
 
 function problemOf(body: unknown): string {
-  if (typeof body !== "object" || body === null || Array.isArray(body))
-    return "the body must be an object";
+  if (!isRecord(body)) return "the body must be an object";
   const strange = Object.keys(body).find((name) => !Object.hasOwn(PROBLEMS, name));
   if (strange !== undefined) return `there is no field ${JSON.stringify(strange.slice(0, 64))}`;
   const [first] = Value.Errors(Change, body);

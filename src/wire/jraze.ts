@@ -1,11 +1,16 @@
+import { t } from "elysia";
+
+import { ORDER_BYS_RULE, ordering } from "../platform/database/ordering.ts";
 import { errorsLike, json } from "../platform/http/docs.ts";
+import { integer } from "../platform/http/parameters.ts";
 import { AppError, STATUS } from "../platform/errors.ts";
 import { Fields } from "../platform/fields.ts";
 import { readJson as readPlainJson } from "../platform/bodies/json.ts";
+import { parseDecimal, wholeOf } from "../platform/whole-numbers.ts";
 
 const BODY_BYTES_MAX = 2 ** 20;
 
-// Answers of the routes of devices and campaigns, in the format of the jraze server.
+// Responses of the routes of devices and campaigns, in the format of the jraze server.
 
 /** Renders a success. */
 export function envelope(result: unknown, headers: Record<string, string> = {}): Response {
@@ -25,7 +30,7 @@ export function renderEnvelope(error: unknown): Response {
 
 /** Reads a JSON body. Throws 400 with the text that clients know, and 413 over 1 MiB. */
 export async function readJson(request: Request): Promise<unknown> {
-  return await readPlainJson(request, BODY_BYTES_MAX, "Not JSON type");
+  return await readPlainJson(request, BODY_BYTES_MAX, { problem: "Not JSON type" });
 }
 
 // Fields that at least one route of devices or campaigns accepts in its body.
@@ -77,31 +82,25 @@ export function literal(captured: string, wanted: string): void {
   if (captured !== wanted) throw new AppError("no_route", "no such route");
 }
 
-/** Reads the paging of a query: `start` from 0, `size` from 1 to 1000. Throws 400. */
-export function paging(query: URLSearchParams): { start: number; size: number } {
-  return {
-    start: whole(query, "start", 0, 0, 2 ** 31 - 1),
-    size: whole(query, "size", 10, 1, 1000),
-  };
-}
+/** Parameters of a query that pages through a list. */
+export const PAGING = {
+  start: integer("start", 0, 2 ** 31 - 1, { default: 0, description: "how many to pass over" }),
+  size: integer("size", 1, 1000, { default: 10, description: "how many" }),
+};
 
-function whole(
-  query: URLSearchParams,
-  name: string,
-  absent: number,
-  min: number,
-  max: number,
-): number {
-  return wholeOf(query.get(name) ?? absent, name, min, max);
+/** Describes and reads the parameter of a query that orders a list by columns. */
+export function orderBys(columns: Record<string, string>) {
+  const description = `${Object.keys(columns).join(", ")}; ${ORDER_BYS_RULE}`;
+  return t
+    .Transform(t.String({ default: "", description }))
+    .Decode((text) => ordering(text.split(","), columns))
+    .Encode(String);
 }
 
 /** Reads a whole number, or its decimal text as some clients send it. Throws 400. */
-export function wholeOf(value: unknown, name: string, min: number, max: number): number {
-  const isText = typeof value === "string" && /^\d{1,10}$/.test(value);
-  const number = isText ? Number(value) : value;
-  if (typeof number !== "number" || !Number.isInteger(number) || number < min || number > max)
-    throw new AppError("invalid", `${name} must be a whole number from ${min} to ${max}`);
-  return number;
+export function wholeOrText(value: unknown, name: string, min: number, max: number): number {
+  const digits = typeof value === "string" ? parseDecimal(value, BigInt(max)) : undefined;
+  return wholeOf(digits === undefined ? value : Number(digits), name, min, max);
 }
 
 /** Describes a route that answers in the envelope, by an example of its result. */

@@ -2,14 +2,15 @@ import { json } from "../platform/http/docs.ts";
 import { AppError, STATUS } from "../platform/errors.ts";
 import { stringifyExact } from "./exact-json.ts";
 
-// The answers of updates, their downloads and users, as the WeMesse server wrote them: bare JSON, and errors in plain text.
+// Responses of updates, downloads and installs in the format of the WeMesse server: bare JSON, and
+// errors as plain text.
 
-/** A success; bigints become numbers. */
+/** Renders a success; bigints become JSON numbers. */
 export function bareJson(value: unknown, headers: Record<string, string> = {}): Response {
   return new Response(stringifyExact(value), { headers: { ...JSON_HEADERS, ...headers } });
 }
 
-/** Of a body that is JSON already. */
+/** Headers for a body that is JSON text already. */
 export const JSON_HEADERS = { "content-type": "application/json; charset=utf-8" };
 
 export function renderPlainText(error: unknown): Response {
@@ -34,7 +35,10 @@ const LIMITED = { 429: "too many requests of this address, send it again" };
 
 const CODING = { 415: 'the content coding "lzma" is not supported' };
 
-/** How a route is described that takes a signature: by an example of its answer and the texts of its other errors. */
+/**
+ * Describes a route that takes an API key in `signature`, by an example of its response and by its
+ * own error texts.
+ */
 export function signedDetail(
   summary: string,
   example: object,
@@ -43,7 +47,7 @@ export function signedDetail(
   return plainDetail(summary, example, { ...SIGNED, ...texts });
 }
 
-/** The same of a public route. */
+/** Describes a public route in the same way. */
 export function plainDetail(
   summary: string,
   example: object,
@@ -55,7 +59,7 @@ export function plainDetail(
   };
 }
 
-/** Describes the error answers, by their texts, together with those that every route has. */
+/** Describes error responses by their texts, and adds those that every route has. */
 export function plainErrors(texts: Partial<Record<number, string>>) {
   const coding = 413 in texts ? CODING : {};
   const errors = Object.entries({ ...texts, ...coding, ...LIMITED }).map(([status, text]) => [

@@ -58,7 +58,7 @@ test("campaigns that meet the same dead tokens at once repeat nothing", async ()
   expect(provider.repeated).toBe(0);
   for (const id of ids)
     expect(await all.stateOf(id)).toMatchObject({ targeted: 1000, android: 600, failed: 400 });
-}, 30_000);
+});
 
 test("an empty audience is sent at once", async () => {
   const id = await all.launch({ key: "plan", operator: "str_eq", value: "none" });

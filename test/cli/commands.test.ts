@@ -177,7 +177,7 @@ test("serve without a database says what it needs", async () => {
   expect({ err, code }).toMatchObject({ code: 2, err: expect.stringContaining("DATABASE_URL") });
 });
 
-test.each(["start", "serve", "migrate"])(
+test.concurrent.each(["start", "serve", "migrate"])(
   "%s names PostgreSQL when that refuses or says nothing",
   async (command) => {
     await using silent = await TcpProxy.open(databaseUrl);

@@ -7,8 +7,6 @@ import { PAGES, ROOT, codeOf, readPage, tableRows, withoutCode } from "../suppor
 
 const COLUMNS_MAX = 120;
 const README_LINES_MAX = 120;
-// Not wrapped yet.
-const NOT_WRAPPED = ["CHANGELOG.md", "src/README.md"];
 
 describe.each(PAGES)("%s", (page) => {
   test("links to files and headings that exist", () => {
@@ -19,11 +17,15 @@ describe.each(PAGES)("%s", (page) => {
     expect(own.filter((link) => !leadsSomewhere(page, link))).toEqual([]);
   });
 
-  test.skipIf(NOT_WRAPPED.includes(page))("wraps its prose at 120 columns", () => {
+  test("wraps its prose at 120 columns", () => {
     const lines = withoutCode(readPage(page)).split("\n");
     const prose = lines.filter((line) => !line.startsWith("|"));
     expect(prose.filter((line) => line.length > COLUMNS_MAX)).toEqual([]);
   });
+});
+
+test.each(["src/README.md", "CONTRIBUTING.md"])("%s names paths that exist", (page) => {
+  expect(missingPaths(readPage(page))).toEqual([]);
 });
 
 test("the README is read in a minute", () => {
@@ -44,7 +46,8 @@ test("the table of alerts names those that deploy/alerts.yaml has", () => {
   );
 });
 
-test("a link to a missing file or heading would be found", () => {
+test("a missing path, link or heading would be found", () => {
+  expect(missingPaths("`src/nothing.ts`, `nothing/`, `src/app.ts`, `log/`")).toHaveLength(2);
   expect(leadsSomewhere("docs/README.md", "nothing.md")).toBe(false);
   expect(leadsSomewhere("docs/README.md", "storage.md#nothing")).toBe(false);
   expect(leadsSomewhere("docs/README.md", "storage.md#when-something-fails")).toBe(true);
@@ -55,6 +58,15 @@ function leadsSomewhere(page: string, link: string): boolean {
   const target = file === "" ? page : normalize(join(dirname(page), file));
   if (!existsSync(join(ROOT, target))) return false;
   return heading === undefined || headingsOf(target).includes(heading);
+}
+
+/** Lists paths in backticks that exist neither from the root nor from `src`. */
+function missingPaths(text: string): string[] {
+  const paths = [...withoutCode(text).matchAll(/`([\w./-]+\/(?:[\w-]+\.[\w.]+)?)`/g)];
+  return paths.flatMap(([, path = ""]) => {
+    const exists = ["", "src"].some((folder) => existsSync(join(ROOT, folder, path)));
+    return exists || path.includes("NNNN") ? [] : [path];
+  });
 }
 
 /** Returns the anchors that repository hosts make of a page's headings. */

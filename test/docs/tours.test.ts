@@ -4,6 +4,7 @@ import { join } from "node:path";
 
 import { afterAll, beforeAll, expect, test } from "bun:test";
 
+import { bareEnv } from "../support/command.ts";
 import { needPrograms } from "../support/packages.ts";
 import { freePort } from "../support/free-port.ts";
 import { PAGES, ROOT, codeOf, readPage, tableRows } from "../support/markdown.ts";
@@ -64,7 +65,7 @@ test.each(TOURS)(
       .replaceAll("localhost:8080", `localhost:${env["PORT"]}`);
     const shell = Bun.spawn(["bash", "-c", `${script}\n[ -z "$!" ] || kill $!\nwait`], {
       cwd: folder,
-      env: { PATH: process.env["PATH"] ?? "", HOME: folder, LOG_LEVEL: "error", ...env },
+      env: { ...bareEnv(), HOME: folder, LOG_LEVEL: "error", ...env },
       stderr: "pipe",
     });
     const [out, err] = await Promise.all([shell.stdout.text(), shell.stderr.text()]);

@@ -1,12 +1,14 @@
 import { expect, setDefaultTimeout, test } from "bun:test";
 
+import { metric } from "../support/answers.ts";
 import { TestApp, type TestSession } from "../support/app.ts";
 import { aBatch } from "../support/batches.ts";
 import { eventually, timed } from "../support/eventually.ts";
 import { FaultyObjects, fails, succeeds, waitsFor } from "../support/faulty-objects.ts";
 import { Random } from "../support/random.ts";
 import { RawConnection } from "../support/raw-connection.ts";
-import { metricOf, statusOf, uploadImage } from "../support/requests.ts";
+import { uploadImage } from "../support/images.ts";
+import { statusOf } from "../support/requests.ts";
 
 setDefaultTimeout(60_000);
 
@@ -128,4 +130,4 @@ async function aSmallApp(options: { commitDeadlineMs?: number } = {}): Promise<S
   return { app, objects, session, [Symbol.asyncDispose]: () => app[Symbol.asyncDispose]() };
 }
 
-const inflight = async ({ app }: Small) => await metricOf(app, "floodgate_inflight_bytes");
+const inflight = async ({ app }: Small) => await metric(app, "floodgate_inflight_bytes");

@@ -4,7 +4,8 @@ import { TestApp, type TestSession } from "../support/app.ts";
 import { aBatch } from "../support/batches.ts";
 import { indexState } from "../support/index-state.ts";
 import { Random } from "../support/random.ts";
-import { append, statusOf, uploadImage } from "../support/requests.ts";
+import { uploadImage } from "../support/images.ts";
+import { append, statusOf } from "../support/requests.ts";
 import { ServerProcess, envOf } from "../support/server-process.ts";
 
 // The first run on a machine may install the S3 server.

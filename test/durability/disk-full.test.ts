@@ -62,7 +62,7 @@ test.each(full)(
     });
     expect(splitBatches(await stored.bytes())).toEqual([small, large]);
   },
-  30_000,
+  60_000,
 );
 
 test.each(full)("%s at start is called that", async () => {

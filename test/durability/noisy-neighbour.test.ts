@@ -4,7 +4,8 @@ import { TestApp, type TestSession } from "../support/app.ts";
 import { aBatch } from "../support/batches.ts";
 import { FaultyObjects, succeeds } from "../support/faulty-objects.ts";
 import { aProject } from "../support/projects.ts";
-import { statusOf, uploadImage } from "../support/requests.ts";
+import { uploadImage } from "../support/images.ts";
+import { statusOf } from "../support/requests.ts";
 
 setDefaultTimeout(60_000);
 

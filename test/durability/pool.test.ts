@@ -2,7 +2,7 @@ import { expect, test } from "bun:test";
 
 import { TestApp } from "../support/app.ts";
 import { aBatch } from "../support/batches.ts";
-import { eventually } from "../support/eventually.ts";
+import { eventually, undelayedMs } from "../support/eventually.ts";
 import { statusOf } from "../support/requests.ts";
 
 const CALLERS = 200;
@@ -23,7 +23,7 @@ test("while slow readers hold every connection to the database, batches are answ
       select count(*)::integer as count from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()`;
     return row.count >= 8;
   });
-  const startedMs = performance.now();
+  const startedMs = undelayedMs();
   const sending = Array.from({ length: 20 }, (_, i) =>
     statusOf(app.append(session, aBatch({ salt: `held${i}` }))),
   );
@@ -31,9 +31,9 @@ test("while slow readers hold every connection to the database, batches are answ
   await blocker`commit`;
   blocker.release();
   const statuses = await Promise.all(sending);
-  expect(performance.now() - startedMs).toBeLessThan(16_000);
+  expect(undelayedMs() - startedMs).toBeLessThan(16_000);
   for (const status of statuses) expect([200, 503]).toContain(Number(status));
   expect(new Set(await Promise.all(waiting))).toEqual(new Set([200]));
   const acknowledged = statuses.filter((status) => status === 200).length;
   expect(await app.batches(session)).toHaveLength(1 + acknowledged);
-}, 60_000);
+});

@@ -6,16 +6,11 @@ import { aBatch } from "../support/batches.ts";
 import { eventually, timed } from "../support/eventually.ts";
 import { FaultyObjects } from "../support/faulty-objects.ts";
 import { indexState } from "../support/index-state.ts";
-import {
-  type ServerBeside,
-  append,
-  serverBeside,
-  statusOf,
-  uploadImage,
-} from "../support/requests.ts";
+import { uploadImage } from "../support/images.ts";
+import { type ServerBeside, append, serverBeside, statusOf } from "../support/requests.ts";
 import { TcpProxy } from "../support/tcp-proxy.ts";
 
-setDefaultTimeout(90_000);
+setDefaultTimeout(120_000);
 
 const SHORT_MS = 1500;
 // The deadline of a commit, and what a busy machine takes.
@@ -89,11 +84,18 @@ test("a commit whose outcome is unknown becomes one row and a 200", async () => 
 
 test("connections cut while batches are indexed lose and double nothing", async () => {
   await using t = await behindProxy();
-  const cutting = setInterval(() => t.proxy.cut(), 150);
+  let [answered, before] = [0, -1];
+  // A cut comes only after something got through since the last one.
+  const cutting = setInterval(() => {
+    if (answered > before) t.proxy.cut();
+    before = answered;
+  }, 150);
   const statuses = await Promise.all(
     Array.from({ length: 100 }, async (_, i) => {
       await Bun.sleep(i * 15);
-      return await statusOf(append(t.server, t.session, aBatch({ salt: `${i}` })));
+      const status = await statusOf(append(t.server, t.session, aBatch({ salt: `${i}` })));
+      answered++;
+      return status;
     }),
   );
   clearInterval(cutting);
@@ -108,8 +110,10 @@ describe("for long", () => {
     await t.proxy.refuse();
     const restoredMs = performance.now() + 30_000;
     const answers: Promise<{ result: number | string; ms: number }>[] = [];
+    const sentMs: number[] = [];
     for (let i = 0; performance.now() < restoredMs; i++) {
       const batch = aBatch({ salt: `away${i}` });
+      sentMs.push(performance.now());
       answers.push(timed(() => statusOf(append(t.server, t.session, batch))));
       await Bun.sleep(500);
     }
@@ -117,11 +121,12 @@ describe("for long", () => {
     const after = await timed(() => statusOf(append(t.server, t.session, aBatch())));
     expect(after.result).toBe(200);
     expect(after.ms).toBeLessThan(5000);
+    const backMs = performance.now();
     const settled = await Promise.all(answers);
     expect(settled.filter(({ result }) => result !== 200 && result !== 503)).toEqual([]);
     expect(settled.filter(({ ms }) => ms > ANSWER_MS_MAX)).toEqual([]);
-    // What had come in the last ten seconds was still within its deadline.
-    const late = settled.slice(-20);
+    // When the database was back these were still far from their deadline.
+    const late = settled.filter((_, i) => backMs - (sentMs[i] ?? 0) < 10_000);
     expect(late.map(({ result }) => result)).toEqual(late.map(() => 200));
     await expectStored(t, 1 + settled.filter(({ result }) => result === 200).length);
   });
@@ -187,8 +192,7 @@ async function behindProxy(options: ServerOptions = {}): Promise<Proxied> {
     wrapObjects: objects.wrap,
     ...options,
   });
-  const response = await startOn({ app, server });
-  const session = sessionIn(await response.text());
+  const session = await sessionOn({ app, server });
   // As many connections as there will be.
   const reading = `${server.url}/v1/sessions/${session.sessionID}`;
   await Promise.all(Array.from({ length: 40 }, () => statusOf(fetch(reading, { headers: KEYED }))));
@@ -208,9 +212,14 @@ async function startOn({ app, server }: Pick<Proxied, "app" | "server">): Promis
   });
 }
 
-function sessionIn(json: string): TestSession {
-  const session: TestSession = JSON.parse(json);
-  return session;
+/** Starts a session, on a busy machine at the second attempt. */
+async function sessionOn(servers: Pick<Proxied, "app" | "server">): Promise<TestSession> {
+  for (;;) {
+    const response = await startOn(servers);
+    const session: TestSession = JSON.parse(await response.text());
+    if (response.status === 200) return session;
+    expect(response.status).toBe(503);
+  }
 }
 
 async function expectToRecover({ server, session }: Proxied, withinMs: number): Promise<void> {

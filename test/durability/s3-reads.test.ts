@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 
 import { openObjects } from "../../src/platform/objects/open-objects.ts";
-import { objectOf } from "../support/answers.ts";
+import { metric, objectOf } from "../support/answers.ts";
 import { KEYED, TestApp, type TestSession } from "../support/app.ts";
 import { aBatch } from "../support/batches.ts";
 import { keptLog } from "../support/damage.ts";
@@ -9,7 +9,7 @@ import { aFile, upload } from "../support/images.ts";
 import { emptyTables, ingestTables, reindex } from "../support/ingest-tables.ts";
 import { orphansOf } from "../support/orphans.ts";
 import { Random } from "../support/random.ts";
-import { type ServerBeside, metricOf, serverBeside } from "../support/requests.ts";
+import { type ServerBeside, serverBeside } from "../support/requests.ts";
 import { S3Proxy, type S3Script, passes, refuses } from "../support/s3-proxy.ts";
 import { UpdateApi, hashesOf } from "../support/updates.ts";
 
@@ -95,7 +95,9 @@ test("sessions, images and builds are read whole", async () => {
   expect(large).toEqual(large.map(() => [200, hashesOf(LARGE).SHA256]));
   expect(hashesOf(build).SHA256).toBe(update.SHA256);
   expect(kept.lines).toEqual([]);
-  expect(await metricOf(server, 'floodgate_missing_records_total{reason="damaged"}')).toBe(0);
+  expect(
+    await metric(server, 'floodgate_missing_records_total{reason="damaged"}', Number.NaN),
+  ).toBe(0);
   expect(proxy.seen.filter(({ method }) => method === "GET").length).toBeGreaterThan(40);
 });
 

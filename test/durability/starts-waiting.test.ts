@@ -6,7 +6,8 @@ import { aBatch } from "../support/batches.ts";
 import { eventually } from "../support/eventually.ts";
 import { FaultyObjects, succeeds, waitsFor } from "../support/faulty-objects.ts";
 import { RawConnection } from "../support/raw-connection.ts";
-import { statusOf, uploadImage } from "../support/requests.ts";
+import { uploadImage } from "../support/images.ts";
+import { statusOf } from "../support/requests.ts";
 
 setDefaultTimeout(60_000);
 

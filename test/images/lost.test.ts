@@ -6,7 +6,7 @@ import { segmentKey } from "../../src/log/segment.ts";
 import { moveImages } from "../../src/log/unassigned-images.ts";
 import { SessionIds } from "../../src/sessions/session-id.ts";
 import { Tokens } from "../../src/sessions/token.ts";
-import { refusalOf } from "../support/answers.ts";
+import { metric, refusalOf } from "../support/answers.ts";
 import { KEYED, TestApp, type TestSession } from "../support/app.ts";
 import { type Harm, cut, flipped, gone, harm, keptLog } from "../support/damage.ts";
 import { eventually } from "../support/eventually.ts";
@@ -15,7 +15,7 @@ import { FaultyObjects } from "../support/faulty-objects.ts";
 import { aFile, from, hashList, imageList, imageOf, upload } from "../support/images.ts";
 import { emptyTables, reindex } from "../support/ingest-tables.ts";
 import { Random } from "../support/random.ts";
-import { type ServerBeside, metricOf, serverBeside } from "../support/requests.ts";
+import { type ServerBeside, serverBeside } from "../support/requests.ts";
 
 const LARGE = new Random(4).bytes(2_500_000);
 
@@ -59,7 +59,7 @@ describe.each(["files", "s3"] as const)("an image in %s whose bytes are lost", (
   ])("%s: 410, logged with the key, counted", async (name, how, text) => {
     const reason = name === "gone" ? "missing" : "damaged";
     const series = `floodgate_missing_records_total{reason="${reason}"}`;
-    const before = await metricOf(server, series);
+    const before = await metric(server, series);
     await stored(name, LARGE.subarray(0, 900));
     const { key } = await chunkOf(name, 1);
     await harm(app.objects, key, how);
@@ -69,7 +69,7 @@ describe.each(["files", "s3"] as const)("an image in %s whose bytes are lost", (
       expect(await refusalOf(answer)).toEqual([410, text]);
     }
     expect((await get(name, { method: "HEAD" })).status).toBe(410);
-    expect(await metricOf(server, series)).toBe(before + 4);
+    expect(await metric(server, series)).toBe(before + 4);
     expect(kept.lines.filter((line) => line["key"] === key)).toEqual([
       expect.objectContaining({ level: 50, reason, image: name }),
     ]);

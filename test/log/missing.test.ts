@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { gzipSync } from "node:zlib";
 import { unpackMultiple } from "msgpackr";
 
-import { objectOf, refusalOf } from "../support/answers.ts";
+import { metric, objectOf, refusalOf } from "../support/answers.ts";
 import { KEYED, TestApp, type TestSession, splitBatches } from "../support/app.ts";
 import { aBatch } from "../support/batches.ts";
 import { type Harm, cut, flipped, gone, harm, keptLog, segmentKeys } from "../support/damage.ts";
@@ -10,7 +10,7 @@ import { failure } from "../support/failure.ts";
 import { FaultyObjects } from "../support/faulty-objects.ts";
 import { putSegment } from "../support/made-segment.ts";
 import { RawConnection } from "../support/raw-connection.ts";
-import { type ServerBeside, metricOf, serverBeside } from "../support/requests.ts";
+import { type ServerBeside, serverBeside } from "../support/requests.ts";
 
 const BATCHES = 12;
 // Offset inside the body of a segment's only batch.
@@ -188,7 +188,7 @@ test("a lost object is logged once with its key, session and reason, however oft
   ]);
   expect(kept.lines.map(({ level }) => level)).toEqual([50, 50]);
   for (const reason of ["missing", "damaged"])
-    expect(await metricOf(server, `floodgate_missing_records_total{reason="${reason}"}`)).toBe(5);
+    expect(await metric(server, `floodgate_missing_records_total{reason="${reason}"}`)).toBe(5);
 });
 
 test("one damaged record of a segment takes no other with it", async () => {
@@ -256,7 +256,9 @@ test("a store that is away is 503 and nothing is called missing; away later it b
     expect(answer.headers.get("retry-after")).toMatch(/^[1-9]\d*$/);
     expect(await refusalOf(answer)).toEqual([503, "the object store is away, try again"]);
   }
-  expect(await metricOf(app, 'floodgate_missing_records_total{reason="missing"}')).toBe(0);
+  expect(await metric(app, 'floodgate_missing_records_total{reason="missing"}', Number.NaN)).toBe(
+    0,
+  );
   let reads = 0;
   objects.beforeRead = () => {
     if (++reads > 2) throw new Error("the store is away");

@@ -1,6 +1,7 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 
 import { segmentKey } from "../../src/log/segment.ts";
+import { metric } from "../support/answers.ts";
 import { TestApp, type TestSession } from "../support/app.ts";
 import { aBatch } from "../support/batches.ts";
 import { type Harm, cut, flipped, gone, harm, segmentKeys } from "../support/damage.ts";
@@ -8,7 +9,6 @@ import { eventually } from "../support/eventually.ts";
 import { emptyTables, reindex } from "../support/ingest-tables.ts";
 import { putSegment } from "../support/made-segment.ts";
 import { NOTHING, NO_GRACE, orphansOf } from "../support/orphans.ts";
-import { metricOf } from "../support/requests.ts";
 
 // The first run on a machine may install the S3 server.
 setDefaultTimeout(120_000);
@@ -52,7 +52,7 @@ async function marked(app: TestApp, ...keys: string[]): Promise<void> {
 }
 
 const counted = async (app: TestApp, outcome: "stored" | "duplicate") =>
-  await metricOf(app, `floodgate_batches_total{outcome="${outcome}"}`);
+  await metric(app, `floodgate_batches_total{outcome="${outcome}"}`);
 
 describe.each(["files", "s3"] as const)("a batch in %s whose only copy is", (store) => {
   test.each(HARMS)("%s is readable exactly once after it was sent again", async (_, how) => {

@@ -56,7 +56,7 @@ test.each<[string, () => number]>([
     const lines = `for (let n = 0; n < 1000; n++) log.info("${LINE}");`;
     expect(await ended(open(), lines + CLOSED)).toBe(7);
   },
-  30_000,
+  60_000,
 );
 
 test.each<[string, () => number]>([
@@ -67,7 +67,7 @@ test.each<[string, () => number]>([
   async (_what, open) => {
     expect(await ended(open(), `log.info("bye"); process.exit(7)`)).toBe(7);
   },
-  30_000,
+  60_000,
 );
 
 test("every line arrives in its order, also the last ones of a process that ends unexpectedly", async () => {
@@ -81,4 +81,4 @@ test("every line arrives in its order, also the last ones of a process that ends
     );
     expect(numbers).toEqual(Array.from({ length: 501 }, (_, n) => n));
   }
-}, 30_000);
+});

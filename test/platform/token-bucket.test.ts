@@ -34,3 +34,14 @@ test("taking from an empty bucket leaves no debt", () => {
   clock.ms += 250;
   expect(tokens.has(1)).toBe(true);
 });
+
+test("the wait for tokens that are missing ends with the moment at which they can be taken", () => {
+  const { clock, tokens } = bucket(4, 2);
+  expect(tokens.waitMs(2)).toBe(0);
+  expect(tokens.tryTake(2)).toBe(true);
+  expect(tokens.waitMs(1)).toBe(250);
+  clock.ms += 249;
+  expect(tokens.tryTake(1)).toBe(false);
+  clock.ms += tokens.waitMs(1);
+  expect(tokens.tryTake(1)).toBe(true);
+});

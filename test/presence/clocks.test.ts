@@ -1,12 +1,12 @@
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 
-import { objectOf } from "../support/answers.ts";
+import { metric, objectOf } from "../support/answers.ts";
 import { TestApp, type TestSession, splitBatches } from "../support/app.ts";
 import { aBatch } from "../support/batches.ts";
 import { EventStream } from "../support/event-stream.ts";
-import { eventually } from "../support/eventually.ts";
+import { eventually, undelayedMs } from "../support/eventually.ts";
 import { aUser, claim, mint, ping, pingAnswer, snapshot, watching } from "../support/presence.ts";
-import { append, metricOf, statusOf } from "../support/requests.ts";
+import { append, statusOf } from "../support/requests.ts";
 import { ServerProcess, envOf } from "../support/server-process.ts";
 import { shiftedClock } from "../support/shifted-clock.ts";
 
@@ -41,7 +41,7 @@ describe.each(BUSES)("on machines whose clocks differ, over %s", (bus) => {
       ServerProcess.start(env),
       ServerProcess.start({ ...env, ...(await shiftedClock(SHIFT_S)) }),
     ]);
-  }, 60_000);
+  });
 
   afterAll(async () => {
     await Promise.all([behind, right, ahead].map(async (server) => await server.kill()));
@@ -54,7 +54,7 @@ describe.each(BUSES)("on machines whose clocks differ, over %s", (bus) => {
     const check = async (server: ServerProcess) => {
       const userid = aUser("ann");
       await ping(server, { userid, clientid: "phone", status: "0" });
-      const pingMs = performance.now();
+      const [pingMs, pingUndelayedMs] = [performance.now(), undelayedMs()];
       for (const other of all())
         await eventually("it is known", async () => await online(other, userid), TTL_MS);
       for (const other of all()) {
@@ -65,7 +65,7 @@ describe.each(BUSES)("on machines whose clocks differ, over %s", (bus) => {
         );
         expect(performance.now() - pingMs).toBeGreaterThan(TTL_MS - 300);
       }
-      expect(performance.now() - pingMs).toBeLessThan(OFFLINE_MS_MAX);
+      expect(undelayedMs() - pingUndelayedMs).toBeLessThan(OFFLINE_MS_MAX);
     };
     await Promise.all(all().map(check));
   });
@@ -157,8 +157,8 @@ describe.each(BUSES)("on machines whose clocks differ, over %s", (bus) => {
       const ready = await objectOf(fetch(`${server.url}/readyz`));
       expect(ready).toMatchObject({ status: "ok", postgres: "ok" });
       expect(ready["clock"]).toBe(said);
-      const metric = await metricOf(server, "floodgate_clock_skew_seconds");
-      expect(Math.abs(metric - seconds)).toBeLessThan(1);
+      const skew = await metric(server, "floodgate_clock_skew_seconds");
+      expect(Math.abs(skew - seconds)).toBeLessThan(1);
     }
   });
 });

@@ -52,7 +52,7 @@ test("3: subscribers that come and go while others ping disturb nothing", async 
     "the last event",
     () => stays.events.at(-1)?.data.includes('"status":"done"') === true,
   );
-}, 15_000);
+});
 
 test("4: a subscriber that does not read holds up no ping", async () => {
   const userid = aUser().padEnd(128, fat(128));
@@ -66,7 +66,7 @@ test("4: a subscriber that does not read holds up no ping", async () => {
   await flood(app, pings);
   const { ms } = await timed(async () => await pingAnswer(app, { userid, status: "0" }));
   expect(ms).toBeLessThan(500);
-}, 15_000);
+});
 
 test("5: the comment that keeps the stream open is sent, not held", async () => {
   using stream = await EventStream.open(app, `/subscribe/${aUser()}`);

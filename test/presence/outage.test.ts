@@ -58,7 +58,7 @@ test("while no store answers nobody is called offline, and everybody who is once
   const told = [await stream.presence(), await stream.presence()];
   expect(told.find(({ userid }) => userid === bob)).toMatchObject({ online: false });
   expect(told.find(({ userid }) => userid === ann)).toMatchObject({ online: true });
-}, 20_000);
+});
 
 test("a ping with a status is taken while the database is silent, and shows", async () => {
   const userid = aUser();
@@ -104,7 +104,7 @@ test("streams open while the database is silent, and have the state once it answ
   });
   expect(await stream?.presence()).toMatchObject({ userid, status: "1", online: true });
   stream?.[Symbol.dispose]();
-}, 15_000);
+});
 
 test("a server that PostgreSQL does not answer stops within ten seconds all the same", async () => {
   const other = await TcpProxy.open(app.databaseUrl);
@@ -116,7 +116,7 @@ test("a server that PostgreSQL does not answer stops within ten seconds all the 
   expect(ms).toBeLessThan(8000);
   expect(await stream.ended).toBe("end of stream");
   await other[Symbol.asyncDispose]();
-}, 20_000);
+});
 
 test("what others write on the bus harms nobody", async () => {
   const userid = aUser();

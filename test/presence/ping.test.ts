@@ -4,7 +4,7 @@ import { metric, refusalOf } from "../support/answers.ts";
 import { TestApp } from "../support/app.ts";
 import { EventStream } from "../support/event-stream.ts";
 import { FakeClock } from "../support/fake-clock.ts";
-import { aUser, claim, ping, pingAnswer, snapshot } from "../support/presence.ts";
+import { aUser, areWritten, claim, ping, pingAnswer, snapshot } from "../support/presence.ts";
 import { RawConnection } from "../support/raw-connection.ts";
 import { serverBeside } from "../support/requests.ts";
 
@@ -171,7 +171,7 @@ describe("a ping without a body keeps the status of its device", () => {
   test("on another process, seconds later", async () => {
     const userid = aUser();
     await ping(app, { userid, clientid: "phone", status: "dnd, please" });
-    await Bun.sleep(2100);
+    await areWritten(app.sql, [userid]);
     await using other = await serverBeside(app, { clock });
     await ping(other, { userid, clientid: "phone" });
     expect(await snapshot(other, [userid])).toMatchObject({

@@ -27,7 +27,7 @@ beforeAll(async () => {
     Nginx.start({ upstream: app.url, auth: auth.url }),
     Nginx.start({ upstream: stranger.url, auth: auth.url }),
   ]);
-}, 30_000);
+});
 
 afterAll(async () => {
   for (const owner of [nginx, strangerProxy, app, stranger]) await owner[Symbol.asyncDispose]();

@@ -134,11 +134,10 @@ describe("a ping by socket", () => {
     second.send({ type: "ping" });
     second.send({ type: "ping", status: "2" });
     await Promise.all([first.settled(), second.settled()]);
-    await Bun.sleep(200);
-    expect(await snapshot(app, [ann, bob])).toMatchObject({
-      [ann]: { online: false },
-      [bob]: { status: "2", online: true },
-    });
+    const obeyed = { [ann]: { online: false }, [bob]: { status: "2", online: true } };
+    await eventually("all is obeyed", async () =>
+      Bun.deepMatch(obeyed, await snapshot(app, [ann, bob])),
+    );
   });
 
   test("is told once to who subscribes in the same moment", async () => {

@@ -59,5 +59,5 @@ describe.skipIf(!process.env["TEST_LONG"])("a process that is frozen", () => {
     server.signal("SIGCONT");
     await Bun.sleep(3000);
     expect(await pidsOf(server.pid, "serve")).toEqual(before);
-  }, 60_000);
+  });
 });

@@ -62,7 +62,7 @@ test("a process that is frozen is killed and named, and the others are let be", 
   expect(lines[0]).toContain(`"process":"serve","pid":${frozen.child.pid}`);
   expect(heartbeats.isSilent(other.child)).toBe(false);
   expect(other.child.exitCode).toBeNull();
-}, 30_000);
+});
 
 test("a process whose event loop does not turn is killed, and one that is busy for less than the bound is not", async () => {
   using kept = keeping();
@@ -73,7 +73,7 @@ test("a process whose event loop does not turn is killed, and one that is busy f
   expect(stuck.child.signalCode).toBe("SIGKILL");
   expect(collecting.child.exitCode).toBeNull();
   expect(lines).toHaveLength(1);
-}, 30_000);
+});
 
 test("time in which a process waits for a core does not count", async () => {
   let waitedMs = 0;
@@ -89,7 +89,7 @@ test("time in which a process waits for a core does not count", async () => {
   clearInterval(starving);
   await child.exited;
   expect(lines).toHaveLength(1);
-}, 30_000);
+});
 
 test("a supervisor that was frozen itself kills nobody", async () => {
   using kept = keeping();
@@ -101,7 +101,7 @@ test("a supervisor that was frozen itself kills nobody", async () => {
     await Bun.sleep(100);
   }
   expect([lines, child.exitCode]).toEqual([[], null]);
-}, 30_000);
+});
 
 test("a process that has not loaded its program yet is given longer", async () => {
   using kept = keeping({ firstMsMax: 2000 });
@@ -111,4 +111,4 @@ test("a process that has not loaded its program yet is given longer", async () =
   expect(child.exitCode).toBeNull();
   await child.exited;
   expect(lines).toHaveLength(1);
-}, 30_000);
+});

@@ -4,7 +4,7 @@ import { join } from "node:path";
 
 import { afterAll, beforeAll, expect, test } from "bun:test";
 
-import { FOREIGN, runCommand } from "../support/command.ts";
+import { FOREIGN, bareEnv, runCommand } from "../support/command.ts";
 import { freshDatabase } from "../support/postgres.ts";
 
 const MAIN = join(import.meta.dir, "../../src/main.ts");
@@ -30,7 +30,7 @@ test(
     };
     const begin = () =>
       Bun.spawn([process.execPath, MAIN, "start"], {
-        env: { PATH: process.env["PATH"] ?? "", PORT: "0", WORKERS: "2", ...env },
+        env: { ...bareEnv(), PORT: "0", WORKERS: "2", ...env },
         stdout: "pipe",
         stderr: "inherit",
       });
@@ -102,7 +102,7 @@ test.each([[["serve"]], [["start"]]])(
     const folder = join(dataDir, `keyless-${args.join()}`);
     const child = Bun.spawn([process.execPath, MAIN, ...args], {
       env: {
-        PATH: process.env["PATH"] ?? "",
+        ...bareEnv(),
         DATABASE_URL: databaseUrl,
         TOKEN_SECRET: "secret",
         DATA_DIR: folder,

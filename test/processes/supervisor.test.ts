@@ -57,14 +57,14 @@ test("start keeps its processes: one that is killed is replaced, and the others 
   server.signal("SIGTERM");
   expect(await server.exited).toBe(0);
   expect(await isServed(server.url)).toBe(false);
-}, 30_000);
+});
 
 test("processes that end with start's own end leave nothing behind", async () => {
   await using server = await start(2);
   const children = await childrenOf(server.pid);
   await server.kill();
   await haveEnded(children);
-}, 30_000);
+});
 
 test.each([
   ["serve", 0],
@@ -96,7 +96,32 @@ test.each([
   60_000,
 );
 
-test("a serving process that dies while PostgreSQL is away comes back with it, and the others go on", async () => {
+test("a process that cannot serve from the beginning ends start with an error", async () => {
+  await using apart = await TestApp.start();
+  await apart.sql`alter table projects rename to moved`;
+  const { code, err } = await runCommand(["start"], envOf(apart));
+  expect({ code, err }).toMatchObject({
+    code: 2,
+    err: expect.stringMatching(/projects.*\n.*ended before it was ready/),
+  });
+});
+
+test("start right after a kill of start waits until what was left has gone", async () => {
+  const env = {
+    ...envOf(app),
+    PORT: String(await freePort()),
+    METRICS_PORT: String(await freePort()),
+  };
+  await using killed = await start(1, env);
+  const [left = 0] = await pidsOf(killed.pid, "serve");
+  await killed.kill();
+  await using server = await start(1, env);
+  expect(await pidsOf(server.pid, "serve")).not.toContain(left);
+  expect(await isServed(server.url)).toBe(true);
+});
+
+// These wait for a long time, so they do it together.
+test.concurrent("a serving process that dies while PostgreSQL is away comes back with it, and the others go on", async () => {
   await using proxy = await TcpProxy.open(app.databaseUrl);
   await using server = await start(2, {
     ...envOf(app),
@@ -122,9 +147,9 @@ test("a serving process that dies while PostgreSQL is away comes back with it, a
   expect(await pidsOf(server.pid, "serve")).toContain(second);
   server.signal("SIGTERM");
   expect(await server.exited).toBe(0);
-}, 60_000);
+}, 180_000);
 
-test("a process that crashes again and again ends start with an error", async () => {
+test.concurrent("a process that crashes again and again ends start with an error", async () => {
   await using apart = await TestApp.start();
   await using server = await start(1, envOf(apart));
   // Nothing can serve from such a database.
@@ -132,19 +157,9 @@ test("a process that crashes again and again ends start with an error", async ()
   const [pid = 0] = await pidsOf(server.pid, "serve");
   process.kill(pid, "SIGKILL");
   expect(await server.exited).toBe(1);
-}, 60_000);
+}, 180_000);
 
-test("a process that cannot serve from the beginning ends start with an error", async () => {
-  await using apart = await TestApp.start();
-  await apart.sql`alter table projects rename to moved`;
-  const { code, err } = await runCommand(["start"], envOf(apart));
-  expect({ code, err }).toMatchObject({
-    code: 2,
-    err: expect.stringMatching(/projects.*\n.*ended before it was ready/),
-  });
-}, 30_000);
-
-test("a port that another start's processes share is taken", async () => {
+test.concurrent("a port that another start's processes share is taken", async () => {
   await using server = await start(2);
   const { port } = new URL(server.url);
   const second = await runCommand(["start"], { ...envOf(app), PORT: port, WORKERS: "2" });
@@ -152,21 +167,7 @@ test("a port that another start's processes share is taken", async () => {
     code: 2,
     err: expect.stringContaining(`cannot listen on 127.0.0.1:${port}`),
   });
-}, 30_000);
-
-test("start right after a kill of start waits until what was left has gone", async () => {
-  const env = {
-    ...envOf(app),
-    PORT: String(await freePort()),
-    METRICS_PORT: String(await freePort()),
-  };
-  await using killed = await start(1, env);
-  const [left = 0] = await pidsOf(killed.pid, "serve");
-  await killed.kill();
-  await using server = await start(1, env);
-  expect(await pidsOf(server.pid, "serve")).not.toContain(left);
-  expect(await isServed(server.url)).toBe(true);
-}, 30_000);
+}, 180_000);
 
 test("an embedded PostgreSQL that dies is started again, and the processes go on with it", async () => {
   const folder = await mkdtemp(join(tmpdir(), "floodgate-supervisor-"));
@@ -187,7 +188,7 @@ test("an embedded PostgreSQL that dies is started again, and the processes go on
   } finally {
     await rm(folder, { recursive: true });
   }
-}, 60_000);
+});
 
 async function haveEnded(processes: { pid: number }[]): Promise<void> {
   await eventually(

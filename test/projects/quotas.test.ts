@@ -10,7 +10,8 @@ import { aProject } from "../support/projects.ts";
 import { Random } from "../support/random.ts";
 import { RawConnection } from "../support/raw-connection.ts";
 import { envOf } from "../support/server-process.ts";
-import { append, serverBeside, uploadImage } from "../support/requests.ts";
+import { uploadImage } from "../support/images.ts";
+import { append, serverBeside } from "../support/requests.ts";
 
 setDefaultTimeout(30_000);
 

@@ -8,7 +8,8 @@ import { aBatch } from "../support/batches.ts";
 import { runCommand } from "../support/command.ts";
 import { eventually } from "../support/eventually.ts";
 import { type TestProject, aProject } from "../support/projects.ts";
-import { type ServerBeside, append, serverBeside, uploadImage } from "../support/requests.ts";
+import { uploadImage } from "../support/images.ts";
+import { type ServerBeside, append, serverBeside } from "../support/requests.ts";
 import { envOf } from "../support/server-process.ts";
 
 setDefaultTimeout(30_000);

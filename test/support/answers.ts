@@ -37,9 +37,13 @@ export async function sessionRow(
   return await objectOf(app.fetch(`/v1/sessions/${sessionID}`));
 }
 
-/** Returns a counter's value in the server's metrics; 0 while nothing was counted. */
-export async function metric(app: TestApp, series: string): Promise<number> {
-  const text = await (await app.fetch("/metrics")).text();
+/** Returns a number of a server's metrics, or `absent` while it has none of that name. */
+export async function metric(
+  { url }: { url: string },
+  series: string,
+  absent = 0,
+): Promise<number> {
+  const text = await (await fetch(`${url}/metrics`)).text();
   const line = text.split("\n").find((one) => one.startsWith(`${series} `));
-  return Number(line?.slice(series.length + 1) ?? 0);
+  return Number(line?.slice(series.length + 1) ?? absent);
 }

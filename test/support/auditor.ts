@@ -2,6 +2,7 @@ import { type Sql } from "../../src/platform/database/database.ts";
 import { type ObjectStore } from "../../src/platform/objects/objects.ts";
 import { KEYED, splitBatches } from "./app.ts";
 import { aBatch } from "./batches.ts";
+import { undelayedMs } from "./eventually.ts";
 import { type IndexState, indexState } from "./index-state.ts";
 import { imageList } from "./images.ts";
 import { Random } from "./random.ts";
@@ -153,8 +154,8 @@ export class Auditor {
     path: string,
     make: () => RequestInit,
   ): Promise<string | undefined> {
-    const until = performance.now() + SETTLE_MS_MAX;
-    while (performance.now() < until) {
+    const until = undelayedMs() + SETTLE_MS_MAX;
+    while (undelayedMs() < until) {
       const status = await this.#attempt(path, make());
       if (typeof status === "string") return status;
       if (status !== undefined && status !== 503) {

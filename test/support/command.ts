@@ -28,10 +28,15 @@ export const FOREIGN = {
   PGAPPNAME: "other",
 };
 
+/** Returns an environment with nothing of the tester's own but where programs are. */
+export function bareEnv(): { PATH: string; TMPDIR: string } {
+  return { PATH: process.env["PATH"] ?? "", TMPDIR: tmpdir() };
+}
+
 /** Runs the program to its end. */
 export async function runCommand(args: string[], env: Record<string, string>) {
   const child = Bun.spawn([process.execPath, MAIN, ...args], {
-    env: { PATH: process.env["PATH"] ?? "", HOME: tmpdir(), LOG_LEVEL: "error", ...env },
+    env: { ...bareEnv(), HOME: tmpdir(), LOG_LEVEL: "error", ...env },
     stdio: ["ignore", "pipe", "pipe"],
   });
   const [out, err, code] = await Promise.all([

@@ -1,8 +1,8 @@
-import { once } from "node:events";
-import { type Socket, connect } from "node:net";
+import { type Socket } from "node:net";
 
 import { Inbox } from "./inbox.ts";
 import { PresenceEvent, checked } from "./presence.ts";
+import { openSocket, parseHead, requestHead } from "./raw-http.ts";
 
 export type SseEvent = { id: string | undefined; event: string; data: string };
 export type Presence = PresenceEvent & { id: string };
@@ -40,14 +40,10 @@ export class EventStream implements Disposable {
     path: string,
     headers: Record<string, string> = {},
   ): Promise<EventStream> {
-    const { hostname, port, host } = new URL(url);
-    const socket = connect({ host: hostname, port: Number(port), noDelay: true });
-    await once(socket, "connect");
+    const socket = await openSocket(url);
     const stream = new EventStream(socket);
-    const lines = Object.entries({ host, accept: "text/event-stream", ...headers });
-    socket.write(
-      `GET ${path} HTTP/1.1\r\n${lines.map(([name, value]) => `${name}: ${value}`).join("\r\n")}\r\n\r\n`,
-    );
+    const { host } = new URL(url);
+    socket.write(requestHead(`GET ${path}`, { host, accept: "text/event-stream", ...headers }));
     await stream.#head.promise;
     if (stream.status === 200) await stream.#begun.promise;
     return stream;
@@ -93,20 +89,13 @@ export class EventStream implements Disposable {
     if (this.status === 0) {
       const end = this.#undecoded.indexOf("\r\n\r\n");
       if (end === -1) return;
-      this.#readHead(this.#undecoded.toString("latin1", 0, end));
+      const { status, headers } = parseHead(this.#undecoded.toString("latin1", 0, end));
+      this.status = status;
+      this.headers = headers;
+      this.#head.resolve();
       this.#undecoded = this.#undecoded.subarray(end + 4);
     }
     this.#decode();
-  }
-
-  #readHead(head: string): void {
-    const [statusLine = "", ...lines] = head.split("\r\n");
-    for (const line of lines) {
-      const colon = line.indexOf(":");
-      this.headers.append(line.slice(0, colon), line.slice(colon + 1).trim());
-    }
-    this.status = Number(statusLine.split(" ")[1]);
-    this.#head.resolve();
   }
 
   /** Decodes the chunks that are complete. */

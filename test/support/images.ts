@@ -9,22 +9,39 @@ export type UploadOptions = {
   headers?: Record<string, string>;
 };
 
+/** A server, and a project of its. */
+export type ImageTarget = { url: string; projectID: number };
+
 /** Sends the parts as one form of the session. */
 export async function upload(
-  app: TestApp,
+  target: ImageTarget,
   { token }: Pick<TestSession, "token">,
   parts: FormPart[],
-  { path = "/v1/ios/images", fields = [projectField(app)], headers = {} }: UploadOptions = {},
+  { path = "/v1/ios/images", fields = [projectField(target)], headers = {} }: UploadOptions = {},
 ): Promise<Response> {
-  return await app.post(path, encodeForm([...fields, ...parts]), {
-    authorization: `Bearer ${token}`,
-    "content-type": `multipart/form-data; boundary=${BOUNDARY}`,
-    ...headers,
+  return await fetch(target.url + path, {
+    method: "POST",
+    body: encodeForm([...fields, ...parts]),
+    headers: {
+      authorization: `Bearer ${token}`,
+      "content-type": `multipart/form-data; boundary=${BOUNDARY}`,
+      ...headers,
+    },
   });
 }
 
-export function projectField(app: TestApp): FormPart {
-  return { field: "projectID", value: String(app.projectID) };
+/** Sends one image. */
+export async function uploadImage(
+  target: ImageTarget,
+  session: Pick<TestSession, "token">,
+  name: string,
+  bytes: Uint8Array,
+): Promise<Response> {
+  return await upload(target, session, [aFile(name, bytes)]);
+}
+
+export function projectField({ projectID }: Pick<ImageTarget, "projectID">): FormPart {
+  return { field: "projectID", value: String(projectID) };
 }
 
 export function aFile(file: string, content: string | Uint8Array = `bytes of ${file}`): FormPart {

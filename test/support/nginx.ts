@@ -1,7 +1,7 @@
 import { join } from "node:path";
 
 import { needPrograms } from "./packages.ts";
-import { type Deployed, ProxyProcess, replaced, stopProxies } from "./proxy-process.ts";
+import { type Deployed, ProxyProcess, replaced } from "./proxy-process.ts";
 
 const DEPLOYED = join(import.meta.dir, "../../deploy/nginx.conf");
 const NEED = {
@@ -14,9 +14,6 @@ const NEED = {
 export async function needNginx(): Promise<void> {
   await needPrograms(NEED);
 }
-
-/** Ends what failed tests have left running. */
-export const stopNginx = stopProxies;
 
 export type Nginx = ProxyProcess;
 export const Nginx = {

@@ -3,10 +3,11 @@ import { tmpdir, userInfo } from "node:os";
 import { join } from "node:path";
 
 import { locked } from "./lock.ts";
+import { SHARED_FOLDER } from "./run-folder.ts";
 
 // apt's own lock does not cover the update of its lists, and several test processes may install at
 // once.
-const LOCK = join(tmpdir(), `floodgate-packages-${userInfo().uid}.lock`);
+const LOCK = join(SHARED_FOLDER, `floodgate-packages-${userInfo().uid}.lock`);
 // Adds Debian's folders of daemons, which an ordinary user's PATH lacks.
 const PATH = `${process.env["PATH"] ?? ""}:/usr/local/sbin:/usr/sbin:/sbin`;
 

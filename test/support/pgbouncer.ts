@@ -11,7 +11,7 @@ const NEED = {
   packages: ["pgbouncer"],
   otherwise: "The tests need pgbouncer: install it",
 };
-const START_MS_MAX = 10_000;
+const START_MS_MAX = 30_000;
 
 /**
  * PgBouncer in transaction mode in front of a test's database, with few connections and default
@@ -66,6 +66,7 @@ max_client_conn = 200
     // PgBouncer refuses to run as root.
     const user = process.getuid?.() === 0 ? ["-u", "nobody"] : [];
     const child = Bun.spawn([programPath("pgbouncer") ?? "", ...user, path], {
+      env: process.env,
       stdin: "ignore",
       stdout: output,
       stderr: output,

@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
@@ -10,12 +10,22 @@ import {
 import { migrate } from "../../src/platform/database/migrate.ts";
 
 let running: Promise<EmbeddedPostgres> | undefined;
-const folder = mkdtempSync(join(tmpdir(), "floodgate-test-"));
 
-/** Returns the server that all tests of a run share. */
+/** Returns the server that all tests of a process share. */
 export async function testPostgres(): Promise<EmbeddedPostgres> {
-  running ??= startEmbeddedPostgres(folder);
+  running ??= start(mkdtempSync(join(tmpdir(), "floodgate-test-")));
   return await running;
+}
+
+/** Starts a server for many servers at once, which need not outlive the machine. */
+async function start(folder: string): Promise<EmbeddedPostgres> {
+  const unconfigured = await startEmbeddedPostgres(folder);
+  const sql = openDatabase(unconfigured.url, { connections: 1 });
+  await sql`alter system set max_connections = 400`;
+  await sql`alter system set fsync = off`;
+  await sql.end();
+  await unconfigured[Symbol.asyncDispose]();
+  return await startEmbeddedPostgres(folder);
 }
 
 /** Creates an empty, migrated schema and returns its URL. */
@@ -31,9 +41,4 @@ export async function freshDatabase(): Promise<string> {
   await migrate(sql);
   await sql.end();
   return databaseUrl;
-}
-
-export async function stopTestPostgres(): Promise<void> {
-  if (running !== undefined) await (await running)[Symbol.asyncDispose]();
-  rmSync(folder, { recursive: true, force: true });
 }

@@ -1,8 +1,10 @@
 import { Type } from "typebox";
 import { Value } from "typebox/value";
 
+import { type Sql } from "../../src/platform/database/database.ts";
 import { objectOf } from "./answers.ts";
 import { KEYED } from "./app.ts";
+import { eventually } from "./eventually.ts";
 
 const PRESENCE_FIELDS = {
   userid: Type.String(),
@@ -134,4 +136,12 @@ export function stateOf({ time, status, online }: PresenceEvent): object {
 /** Returns the path that watches some users. */
 export function watching(...userids: string[]): string {
   return `/subscribe?users=${userids.map(encodeURIComponent).join(",")}`;
+}
+
+/** Resolves when PostgreSQL knows of a device of each user. */
+export async function areWritten(sql: Sql, userids: string[]): Promise<void> {
+  await eventually("they are written", async () => {
+    const rows = await sql`select 1 from presence_devices where user_id = any(${userids})`;
+    return rows.length === userids.length;
+  });
 }

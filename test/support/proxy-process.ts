@@ -6,9 +6,7 @@ import { eventually } from "./eventually.ts";
 import { freePort } from "./free-port.ts";
 import { programPath } from "./packages.ts";
 
-const START_MS_MAX = 10_000;
-
-const running = new Set<ProxyProcess>();
+const START_MS_MAX = 30_000;
 
 export type ProxyProgram = {
   name: string;
@@ -25,11 +23,6 @@ export type Deployed = {
   auth: { url: string };
   edit?: (text: string) => string;
 };
-
-/** Stops proxies that failed tests have left running. */
-export async function stopProxies(): Promise<void> {
-  await Promise.all([...running].map(async (proxy) => await proxy[Symbol.asyncDispose]()));
-}
 
 /** Proxy in the foreground on a port of its own. */
 export class ProxyProcess implements AsyncDisposable {
@@ -56,7 +49,6 @@ export class ProxyProcess implements AsyncDisposable {
       stderr: output,
     });
     const proxy = new ProxyProcess({ url: `http://127.0.0.1:${port}`, child, folder });
-    running.add(proxy);
     await eventually(
       `${name} answers`,
       async () => {
@@ -77,7 +69,6 @@ export class ProxyProcess implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    running.delete(this);
     this.#child.kill("SIGTERM");
     await this.#child.exited;
     rmSync(this.#folder, { recursive: true, force: true });

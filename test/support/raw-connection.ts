@@ -1,7 +1,8 @@
-import { type Socket, connect } from "node:net";
-import { once } from "node:events";
+import { type Socket } from "node:net";
 
-export type RawResponse = { status: number; headers: Headers; body: Buffer };
+import { type ResponseHead, openSocket, parseHead, requestHead } from "./raw-http.ts";
+
+export type RawResponse = ResponseHead & { body: Buffer };
 
 /** TCP connection for HTTP that no client library sends: cut, stalled, pipelined, any `Host`. */
 export class RawConnection implements Disposable {
@@ -25,10 +26,7 @@ export class RawConnection implements Disposable {
   }
 
   static async open(url: string): Promise<RawConnection> {
-    const { hostname, port } = new URL(url);
-    const socket = connect({ host: hostname, port: Number(port), noDelay: true });
-    await once(socket, "connect");
-    return new RawConnection(socket);
+    return new RawConnection(await openSocket(url));
   }
 
   write(...parts: (string | Uint8Array)[]): void {
@@ -37,10 +35,7 @@ export class RawConnection implements Disposable {
 
   /** Writes a request line, headers and the empty line; adds a missing `Host`. */
   head(line: string, headers: Record<string, string | number> = {}): void {
-    const lines = Object.entries({ host: "localhost", ...headers }).map(
-      ([name, value]) => `${name}: ${value}`,
-    );
-    this.write(`${line} HTTP/1.1\r\n${lines.join("\r\n")}\r\n\r\n`);
+    this.write(requestHead(line, { host: "localhost", ...headers }));
   }
 
   /** Takes the next answer; `bodyless` for the answer to a HEAD. */
@@ -49,14 +44,7 @@ export class RawConnection implements Disposable {
       const end = bytes.indexOf("\r\n\r\n");
       return end === -1 ? undefined : end + 4;
     });
-    const [statusLine = "", ...lines] = head.toString("latin1").trimEnd().split("\r\n");
-    const headers = new Headers(
-      lines.map((line): [string, string] => {
-        const colon = line.indexOf(":");
-        return [line.slice(0, colon), line.slice(colon + 1).trim()];
-      }),
-    );
-    const status = Number(statusLine.split(" ")[1]);
+    const { status, headers } = parseHead(head.toString("latin1"));
     const empty = bodyless || status < 200 || status === 204 || status === 304;
     return { status, headers, body: empty ? Buffer.alloc(0) : await this.#body(headers) };
   }

@@ -1,7 +1,7 @@
-import { once } from "node:events";
-import { type Socket, connect } from "node:net";
+import { type Socket } from "node:net";
 
 import { type Target } from "./presence.ts";
+import { openSocket, parseHead, requestHead } from "./raw-http.ts";
 
 const TEXT = 1;
 const CLOSE = 8;
@@ -41,21 +41,17 @@ export class RawSocket implements Disposable {
     { url }: Target,
     { query = "", headers = {} }: { query?: string; headers?: Record<string, string> } = {},
   ): Promise<RawSocket> {
-    const { hostname, port, host } = new URL(url);
-    const socket = connect({ host: hostname, port: Number(port), noDelay: true });
-    await once(socket, "connect");
+    const socket = await openSocket(url);
     const client = new RawSocket(socket);
-    const lines = Object.entries({
-      host,
+    const lines = {
+      host: new URL(url).host,
       upgrade: "websocket",
       connection: "Upgrade",
       "sec-websocket-version": "13",
       "sec-websocket-key": Buffer.alloc(16, 7).toString("base64"),
       ...headers,
-    });
-    socket.write(
-      `GET /presence/ws${query && `?${query}`} HTTP/1.1\r\n${lines.map(([name, value]) => `${name}: ${value}`).join("\r\n")}\r\n\r\n`,
-    );
+    };
+    socket.write(requestHead(`GET /presence/ws${query && `?${query}`}`, lines));
     await client.#head.promise;
     return client;
   }
@@ -99,12 +95,9 @@ export class RawSocket implements Disposable {
     if (this.status === 0) {
       const end = this.#received.indexOf("\r\n\r\n");
       if (end === -1) return;
-      const [statusLine = "", ...lines] = this.#received.toString("latin1", 0, end).split("\r\n");
-      for (const line of lines) {
-        const colon = line.indexOf(":");
-        this.headers.append(line.slice(0, colon), line.slice(colon + 1).trim());
-      }
-      this.status = Number(statusLine.split(" ")[1]);
+      const { status, headers } = parseHead(this.#received.toString("latin1", 0, end));
+      this.status = status;
+      this.headers = headers;
       this.#received = this.#received.subarray(end + 4);
       this.#head.resolve();
     }

@@ -12,13 +12,19 @@ const NEED = {
   packages: ["redis-server"],
   otherwise: "The tests need a Redis server: set TEST_REDIS_URL",
 };
-const START_MS_MAX = 10_000;
+const START_MS_MAX = 30_000;
 const CONNECT_MS_MAX = 2000;
 
-const running = new Set<RedisServer>();
 let shared: Promise<{ url: string }> | undefined;
 
-/** Returns the Redis that all tests of a run share: that of TEST_REDIS_URL, or one started here. */
+/** Makes sure that redis-server is there. */
+export async function needRedis(): Promise<void> {
+  if (!process.env["TEST_REDIS_URL"]) await needPrograms(NEED);
+}
+
+/**
+ * Returns the Redis that all tests of a process share: that of TEST_REDIS_URL, or one started here.
+ */
 export async function testRedis(): Promise<{ url: string }> {
   shared ??= fromEnvironment() ?? RedisServer.start();
   return await shared;
@@ -35,11 +41,6 @@ export async function redisEnv(): Promise<{ REDIS_URL: string; REDIS_PREFIX: str
   return { REDIS_URL: url, REDIS_PREFIX: `t-${crypto.randomUUID()}:` };
 }
 
-/** Stops the shared server and those that failed tests have left running. */
-export async function stopRedisServers(): Promise<void> {
-  await Promise.all([...running].map(async (server) => await server[Symbol.asyncDispose]()));
-}
-
 /** Redis without persistence that can be killed, frozen and restarted on the same port. */
 export class RedisServer implements AsyncDisposable {
   readonly port: number;
@@ -52,9 +53,8 @@ export class RedisServer implements AsyncDisposable {
 
   /** Starts a server; resolves when it answers. */
   static async start(): Promise<RedisServer> {
-    await needPrograms(NEED);
+    await needRedis();
     const server = new RedisServer(await freePort());
-    running.add(server);
     await server.restart();
     return server;
   }
@@ -66,9 +66,18 @@ export class RedisServer implements AsyncDisposable {
   /** Starts the server again on the same port, without data. */
   async restart(): Promise<void> {
     const output = Bun.file(join(this.#folder, "output"));
-    const settings = { bind: "127.0.0.1", port: this.port, dir: this.#folder, appendonly: "no" };
+    const settings = {
+      bind: "127.0.0.1",
+      port: this.port,
+      dir: this.#folder,
+      appendonly: "no",
+      save: "",
+      // A title would replace the environment, by which the end of the run finds this process.
+      "set-proc-title": "no",
+    };
     const args = Object.entries(settings).flatMap(([name, value]) => [`--${name}`, `${value}`]);
-    const child = Bun.spawn([programPath("redis-server") ?? "", ...args, "--save", ""], {
+    const child = Bun.spawn([programPath("redis-server") ?? "", ...args], {
+      env: process.env,
       stdin: "ignore",
       stdout: output,
       stderr: output,
@@ -140,7 +149,6 @@ export class RedisServer implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    running.delete(this);
     await this.kill();
     rmSync(this.#folder, { recursive: true, force: true });
   }

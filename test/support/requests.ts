@@ -32,22 +32,6 @@ export async function append(
   });
 }
 
-export async function uploadImage(
-  { url, projectID }: { url: string; projectID: number },
-  { token }: TestSession,
-  name: string,
-  bytes: Uint8Array,
-): Promise<Response> {
-  const form = new FormData();
-  form.set("projectID", String(projectID));
-  form.set("file", new File([bytes], name, { type: "image/png" }));
-  return await fetch(`${url}/v1/ios/images`, {
-    method: "POST",
-    headers: { authorization: `Bearer ${token}` },
-    body: form,
-  });
-}
-
 /** Returns the status of the answer, or "no answer". */
 export async function statusOf(request: Promise<Response>): Promise<number | "no answer"> {
   try {
@@ -57,11 +41,4 @@ export async function statusOf(request: Promise<Response>): Promise<number | "no
   } catch {
     return "no answer";
   }
-}
-
-/** Returns a number of `/metrics`; NaN if it is missing. */
-export async function metricOf({ url }: { url: string }, name: string): Promise<number> {
-  const text = await (await fetch(`${url}/metrics`)).text();
-  const line = text.split("\n").find((one) => one.startsWith(`${name} `));
-  return Number(line?.slice(name.length + 1) ?? Number.NaN);
 }

@@ -1,10 +1,12 @@
+import { existsSync } from "node:fs";
 import { mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
-import { tmpdir, userInfo } from "node:os";
+import { userInfo } from "node:os";
 import { join } from "node:path";
 
 import { freePort } from "./free-port.ts";
 import { locked } from "./lock.ts";
 import { needPrograms } from "./packages.ts";
+import { SHARED_FOLDER } from "./run-folder.ts";
 
 const NEED = {
   programs: [
@@ -24,7 +26,7 @@ const DAEMONS = ["mon.a", "osd.0", "client.admin"];
 const START_MS_MAX = 60_000;
 
 // One server per user of the machine, which every test process of theirs shares.
-const FOLDER = join(tmpdir(), `floodgate-s3-${userInfo().uid}`);
+const FOLDER = join(SHARED_FOLDER, `floodgate-s3-${userInfo().uid}`);
 const LOCK = `${FOLDER}.lock`;
 const CONFIG = join(FOLDER, "ceph.conf");
 const ENDPOINT = join(FOLDER, "endpoint");
@@ -33,19 +35,25 @@ const USERS = join(FOLDER, "users");
 type Access = { endpoint: string; accessKeyId: string; secretAccessKey: string; region: string };
 export type S3Server = Access & { createBucket: (name: string) => Promise<void> };
 
+let running: Promise<string> | undefined;
+
 /**
  * Returns a real S3 server: that of TEST_S3_*, or Ceph's gateway, running already or started here.
  */
 export async function s3Server(): Promise<S3Server> {
-  const access = fromEnvironment() ?? { ...KEYS, endpoint: await locked(LOCK, startOrAdopt) };
+  const access = fromEnvironment() ?? {
+    ...KEYS,
+    endpoint: await (running ??= locked(LOCK, startOrAdopt)),
+  };
   return { ...access, createBucket: (name) => createBucket(access, name) };
 }
 
-/** Ends this process's use of the server; the last user stops it. */
-export async function stopS3Server(): Promise<void> {
-  if (fromEnvironment()) return;
+/** Ends the use of the server by a process; the last user stops it. */
+export async function releaseS3Server(user: number): Promise<void> {
+  const entry = join(USERS, String(user));
+  if (!existsSync(entry)) return;
   await locked(LOCK, async () => {
-    await rm(join(USERS, String(process.pid)), { force: true });
+    await rm(entry, { force: true });
     for (const pid of await readdir(USERS).catch(() => []))
       if ((await commandLine(pid)) !== "") return;
     await removeAll();
@@ -66,7 +74,7 @@ function fromEnvironment(): Access | undefined {
 }
 
 async function createBucket(access: Access, name: string): Promise<void> {
-  // Imported here, because every test file loads this one, and few need the client.
+  // Imported here, because few of those who load this file need the client.
   const { CreateBucketCommand, S3Client } = await import("@aws-sdk/client-s3");
   const { endpoint, region, ...credentials } = access;
   const client = new S3Client({ endpoint, region, credentials, forcePathStyle: true });
@@ -75,26 +83,30 @@ async function createBucket(access: Access, name: string): Promise<void> {
 }
 
 async function startOrAdopt(): Promise<string> {
-  const running = await readFile(ENDPOINT, "utf8").catch(() => undefined);
+  const known = await readFile(ENDPOINT, "utf8").catch(() => undefined);
   const usable =
-    running !== undefined &&
-    (await daemons()).length === DAEMONS.length &&
-    (await answers(running));
-  const endpoint = usable ? running : await startAfresh();
+    known !== undefined && (await daemons()).length === DAEMONS.length && (await answers(known));
+  if (!usable) return await startAfresh();
+  await noteUse();
+  return known;
+}
+
+async function noteUse(): Promise<void> {
   await writeFile(join(USERS, String(process.pid)), "");
-  return endpoint;
 }
 
 async function startAfresh(): Promise<string> {
   await removeAll();
   for (const name of ["mon", "osd", "rgw", "run", "log", "users"])
     await mkdir(join(FOLDER, name), { recursive: true, mode: 0o700 });
+  // Before anything runs, so that a run that is killed now leaves nothing.
+  await noteUse();
   await needPrograms(NEED);
   const port = await freePort();
   await startCluster(port, await freePort());
-  const endpoint = `http://127.0.0.1:${port}`;
-  await writeFile(ENDPOINT, endpoint);
-  return endpoint;
+  const address = `http://127.0.0.1:${port}`;
+  await writeFile(ENDPOINT, address);
+  return address;
 }
 
 /** Starts a monitor, an OSD in memory and a gateway, each of which forks when it is ready. */
@@ -185,10 +197,9 @@ rgw gc processor period = 2
 async function run(...command: string[]): Promise<void> {
   // Writes to a file, because a daemon in the background would hold a pipe open.
   const output = Bun.file(join(FOLDER, "log", "start"));
-  const child = Bun.spawn(command, {
-    stdout: output,
-    stderr: output,
-  });
+  // Not the TMPDIR of this run, with which it would end: other runs use the server, too.
+  const env = { ...process.env, TMPDIR: SHARED_FOLDER };
+  const child = Bun.spawn(command, { env, stdout: output, stderr: output });
   if ((await child.exited) !== 0)
     throw new Error(`${command.join(" ")} failed: ${(await output.text()).slice(-2000)}`);
 }

@@ -3,17 +3,10 @@ import { join } from "node:path";
 import { type TestApp } from "./app.ts";
 
 const ROOT = join(import.meta.dir, "../..");
-const START_MS_MAX = 20_000;
+const START_MS_MAX = 45_000;
 const LINES_KEPT = 40;
 // Log message of each command when it is ready.
 const READY: Record<string, string> = { start: "started", serve: "listening", work: "working" };
-
-const running = new Set<Child>();
-
-/** Kills processes that failed tests have left running. */
-export function killServerProcesses(): void {
-  for (const child of running) child.kill("SIGKILL");
-}
 
 /** Server in a process of its own, which can be killed. */
 export class ServerProcess implements AsyncDisposable {
@@ -40,8 +33,6 @@ export class ServerProcess implements AsyncDisposable {
       stdout: "ignore",
       stderr: "pipe",
     });
-    running.add(child);
-    void child.exited.then(() => running.delete(child));
     const late = Bun.sleep(START_MS_MAX);
     const url = await Promise.race([readyUrl(child, script), late]);
     if (url !== undefined) return new ServerProcess(child, url.replace(/\/$/, ""));

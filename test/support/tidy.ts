@@ -3,7 +3,7 @@ import { dirname, join, normalize } from "node:path";
 /** Source files by path from the root of the repository, such as `src/app.ts`. */
 export type Sources = Map<string, string>;
 
-type Import = { from: string; to: string; isType: boolean };
+export type Import = { from: string; to: string; isType: boolean };
 
 /** Rooms from the bottom up. A room imports those below it and its own files. */
 const ROOMS = [
@@ -65,12 +65,23 @@ const WRITERS: Record<string, string[]> = {
   users: ["src/updates"],
 };
 
+/** Folders of tests that mirror no folder of src. */
+const OTHER_TESTS = ["test", "test/deploy", "test/docs", "test/durability", "test/support"];
+
 const FILE_LINES_MAX = 300;
 const FOLDER_FILES_MAX = 20;
 const BANNED_FILES = /\b(?:utils?|helpers?|misc|common|tools)\b/;
 const BANNED_NAMES = /\b(?:deaf|homeless|sendAway|Moments|Looked)\b/;
 /** Comments that begin like a fragment: "What …", "Of …", "Whether …" without a verb before. */
 const FRAGMENT = /^\s*(?:\/\/|\/\*\*|\*) (?:What|Of|Whether|Who|Where|How|By|In|From|As)\b/;
+
+/** Reads source files by their path from the root of the repository. */
+export async function readSources(pattern: string): Promise<Sources> {
+  const paths = [...new Bun.Glob(pattern).scanSync()].toSorted();
+  return new Map(
+    await Promise.all(paths.map(async (path) => [path, await Bun.file(path).text()] as const)),
+  );
+}
 
 /** Lists imports that run up, or from one slice to the values of another. */
 export function importProblems(sources: Sources): string[] {
@@ -120,6 +131,15 @@ export function folderProblems(sources: Sources): string[] {
   );
 }
 
+/** Lists folders of tests that have no counterpart in src. */
+export function testFolderProblems(sources: Sources): string[] {
+  const folders = new Set([...sources.keys()].map((path) => dirname(path)));
+  return [...folders]
+    .filter((folder) => folder.startsWith("test") && !OTHER_TESTS.includes(folder))
+    .filter((folder) => !folders.has(folder.replace("test", "src")))
+    .map((folder) => `${folder} mirrors no folder of src`);
+}
+
 /** Lists names that say nothing, or nothing that a newcomer would search for. */
 export function nameProblems(sources: Sources): string[] {
   return [...sources].flatMap(([path, text]) =>
@@ -139,7 +159,7 @@ export function commentProblems(sources: Sources): string[] {
   );
 }
 
-function importsOf(path: string, text: string): Import[] {
+export function importsOf(path: string, text: string): Import[] {
   const statements = text.matchAll(
     /(?:import|export)\s+(type\s+)?([^;"]*?)from\s+"(\.[^"]+)"|import\("(\.[^"]+)"\)/g,
   );

@@ -41,4 +41,4 @@ test("a signature of the command line publishes until it is revoked, one of a cl
   await eventually("refused", async () => (await publish()) === 401, REVOKED_MS_MAX);
   expect(await plainOf(api.publish())).toEqual([401, "record not found\n"]);
   expect((await api.offered("2263_01")).Id).toBe(update.Id);
-}, 30_000);
+});

@@ -3,8 +3,8 @@ import { Type } from "typebox";
 import { Value } from "typebox/value";
 
 import { stringifyExact } from "../../src/wire/exact-json.ts";
+import { metric } from "../support/answers.ts";
 import { TestApp } from "../support/app.ts";
-import { metricOf } from "../support/requests.ts";
 import { ServerProcess, envOf } from "../support/server-process.ts";
 import { plainOf } from "../support/updates.ts";
 import { USER, UserApi } from "../support/users.ts";
@@ -101,8 +101,7 @@ describe("a long list", () => {
   test("is sent as it is read", async () => {
     await makeUsers(120_000, 1000);
     await using server = await ServerProcess.start(envOf(app));
-    const rss = async () =>
-      await metricOf(server, 'process_resident_memory_bytes{command="serve"}');
+    const rss = async () => await metric(server, 'process_resident_memory_bytes{command="serve"}');
     const before = await rss();
     const { body } = await fetch(`${server.url}/api/v1/users`, {
       headers: { signature: api.service },

@@ -32,7 +32,7 @@ async function swept(app: TestApp): Promise<void> {
 }
 
 describe.each(["files", "s3"] as const)("on %s", (store) => {
-  test("a server killed in the middle of an upload leaves no row, and a worker takes away the rest", async () => {
+  test.concurrent("a server killed in the middle of an upload leaves no row, and a worker takes away the rest", async () => {
     await using app = await TestApp.start({ store });
     const before = await PublishedBefore.in(app);
     await using server = await ServerProcess.start(envOf(app));
@@ -50,7 +50,7 @@ describe.each(["files", "s3"] as const)("on %s", (store) => {
     await before.isAllThereIs();
   });
 
-  test("a killed server's version is published by another at once", async () => {
+  test.concurrent("a killed server's version is published by another at once", async () => {
     await using app = await TestApp.start({ store });
     const api = await UpdateApi.of(app);
     await using server = await ServerProcess.start(envOf(app));
@@ -66,7 +66,7 @@ describe.each(["files", "s3"] as const)("on %s", (store) => {
     expect(hashesOf(await (await api.download(update)).bytes())).toEqual(hashesOf(BYTES));
   });
 
-  test("a build that was replaced is deleted once it is due, and not before", async () => {
+  test.concurrent("a build that was replaced is deleted once it is due, and not before", async () => {
     await using app = await TestApp.start({ store });
     const api = await UpdateApi.of(app);
     await using _ = await worker(app);
@@ -83,7 +83,7 @@ describe.each(["files", "s3"] as const)("on %s", (store) => {
 });
 
 describe("a store that fails", () => {
-  test("in the middle of an upload is 503, and nothing is left", async () => {
+  test.concurrent("in the middle of an upload is 503, and nothing is left", async () => {
     await using faulty = await behindProxy();
     const { app, before, proxy, api } = faulty;
     for (const version of [before.version, "2265_01"]) {
@@ -105,7 +105,7 @@ describe("a store that fails", () => {
     await before.isAllThereIs();
   });
 
-  test("from the first byte on is 503, and nothing is left", async () => {
+  test.concurrent("from the first byte on is 503, and nothing is left", async () => {
     await using faulty = await behindProxy();
     const { app, before, proxy, api } = faulty;
     await proxy.refuse();

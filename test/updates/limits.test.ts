@@ -72,7 +72,7 @@ describe.each(["files", "s3"] as const)("a build in %s", (store) => {
         connection[Symbol.dispose]();
         await before.isAllThereIs();
       }
-  }, 20_000);
+  });
 
   test("of the limit is taken, zipped or not", async () => {
     const { version } = before;

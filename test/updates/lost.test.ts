@@ -1,11 +1,12 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 
+import { metric } from "../support/answers.ts";
 import { TestApp } from "../support/app.ts";
 import { cut, gone, harm, keptLog } from "../support/damage.ts";
 import { FaultyObjects } from "../support/faulty-objects.ts";
 import { Random } from "../support/random.ts";
 import { RawConnection } from "../support/raw-connection.ts";
-import { type ServerBeside, metricOf, serverBeside } from "../support/requests.ts";
+import { type ServerBeside, serverBeside } from "../support/requests.ts";
 import { type Update, UpdateApi, plainOf } from "../support/updates.ts";
 
 const LARGE = new Random(31).bytes(2_000_000);
@@ -54,7 +55,7 @@ describe.each(["files", "s3"] as const)("a build in %s", (store) => {
     expect(kept.lines).toEqual([
       expect.objectContaining({ level: 50, key, reason: "missing", build: update.Id }),
     ]);
-    expect(await metricOf(server, 'floodgate_missing_records_total{reason="missing"}')).toBe(4);
+    expect(await metric(server, 'floodgate_missing_records_total{reason="missing"}')).toBe(4);
   });
 
   test("whose object is cut is 410 where the rest is wanted", async () => {
@@ -80,7 +81,7 @@ describe.each(["files", "s3"] as const)("a build in %s", (store) => {
       expect(await plainOf(answer)).toEqual([503, "the object store is away, try again\n"]);
     }
     expect(await headOf(update)).toBe(503);
-    expect(await metricOf(server, 'floodgate_refusals_total{reason="store"}')).toBe(4);
+    expect(await metric(server, 'floodgate_refusals_total{reason="store"}')).toBe(4);
     objects.beforeRead = () => undefined;
     expect((await api.download(update)).status).toBe(200);
   });

@@ -168,7 +168,7 @@ describe("a browser", () => {
 
   beforeAll(async () => {
     browser = await openBrowser();
-  }, 30_000);
+  });
 
   afterAll(async () => {
     await browser.close();

@@ -21,7 +21,7 @@ describe("a million devices", () => {
     });
     expect(ms).toBeLessThan(CPU_MS_MAX);
     expect(Math.abs(count / (DEVICES / 100) - 50)).toBeLessThan(SHARE_POINTS_MAX);
-  }, 20_000);
+  });
 
   test("get the share that was asked for, and who is in stays in as it grows", () => {
     let inside: string[] = ids;
@@ -32,7 +32,7 @@ describe("a million devices", () => {
       expect(now.every((id) => larger.has(id))).toBe(true);
       inside = now;
     }
-  }, 60_000);
+  });
 
   test("are all in at 100 percent, and none at 0", () => {
     const some = ids.slice(0, 10_000);

@@ -1,6 +1,7 @@
 import { AppError } from "../errors.ts";
 import { release } from "../gc.ts";
 import { joined } from "../streams.ts";
+import { inTime } from "../time-limit.ts";
 
 const STALL_MS = 30_000;
 const PACE_CHECK_MS = 1000;
@@ -64,15 +65,13 @@ async function collect(
 }
 
 async function withDeadline<T>(reading: Promise<T>, ms: number): Promise<T> {
-  const { promise: late, reject } = Promise.withResolvers<never>();
-  const timer = setTimeout(() => reject(stalled()), ms);
   try {
-    return await Promise.race([reading, late]);
+    return await inTime(ms, reading, () => {
+      throw stalled();
+    });
   } catch (cause) {
     if (cause instanceof AppError) throw cause;
     throw new AppError("invalid", "the body was cut short", { cause });
-  } finally {
-    clearTimeout(timer);
   }
 }
 

@@ -1,5 +1,6 @@
 import { type Log } from "../logger.ts";
 import { warnRarely } from "../rare-warnings.ts";
+import { WriteBehind } from "../write-behind.ts";
 
 export type BusListener = {
   /** Called with a message of another process, parsed from JSON. */
@@ -35,7 +36,7 @@ export class Outbox {
   readonly #send: (byChannel: Map<string, string[]>) => Promise<void>;
   #byChannel = new Map<string, string[]>();
   #waiting = 0;
-  #isSending = false;
+  readonly #writer = new WriteBehind(COALESCE_MS, async () => await this.#flush());
 
   /** `send` takes JSON texts by channel and never rejects. */
   constructor(send: (byChannel: Map<string, string[]>) => Promise<void>) {
@@ -48,19 +49,14 @@ export class Outbox {
     const texts = this.#byChannel.get(channel);
     if (texts === undefined) this.#byChannel.set(channel, [JSON.stringify(message)]);
     else texts.push(JSON.stringify(message));
-    if (!this.#isSending) void this.#flush();
+    this.#writer.soon();
   }
 
   async #flush(): Promise<void> {
-    this.#isSending = true;
-    while (this.#waiting > 0) {
-      await Bun.sleep(COALESCE_MS);
-      const byChannel = this.#byChannel;
-      this.#byChannel = new Map();
-      this.#waiting = 0;
-      await this.#send(byChannel);
-    }
-    this.#isSending = false;
+    const byChannel = this.#byChannel;
+    this.#byChannel = new Map();
+    this.#waiting = 0;
+    await this.#send(byChannel);
   }
 }
 

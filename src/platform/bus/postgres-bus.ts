@@ -1,6 +1,6 @@
 import { type Bus, type BusListener, FAREWELL, Listeners, Outbox, PULSE } from "./bus.ts";
 import { type Sql } from "../database/database.ts";
-import { within } from "../lifecycle.ts";
+import { doneWithin } from "../time-limit.ts";
 import { type Log } from "../logger.ts";
 import { warnRarely } from "../rare-warnings.ts";
 
@@ -68,7 +68,7 @@ export class PostgresBus implements Bus {
   async [Symbol.asyncDispose](): Promise<void> {
     clearInterval(this.#timer);
     const farewell = this.#notify(new Map([[PULSE, [String(FAREWELL)]]]));
-    await within(FAREWELL_MS, farewell);
+    await doneWithin(FAREWELL_MS, farewell);
   }
 
   #receive(payload: string): void {

@@ -1,7 +1,7 @@
 import { type Redis } from "ioredis";
 
 import { type Bus, type BusListener, FAREWELL, Listeners, Outbox, PULSE } from "./bus.ts";
-import { within } from "../lifecycle.ts";
+import { doneWithin } from "../time-limit.ts";
 import { type Log } from "../logger.ts";
 import { warnRarely } from "../rare-warnings.ts";
 import { isReply, warnOfRedis } from "./redis-advice.ts";
@@ -88,7 +88,7 @@ export class RedisBus implements Bus {
     this.#subscriber.disconnect();
     if (this.#redis.status !== "ready") return;
     const farewell = this.#publishPulse(FAREWELL).catch(() => undefined);
-    await within(FAREWELL_MS, farewell);
+    await doneWithin(FAREWELL_MS, farewell);
   }
 
   async #listen(): Promise<void> {

@@ -3,6 +3,7 @@ import { type Socket, connect, isIP } from "node:net";
 import tls from "node:tls";
 
 import { UsageError } from "../errors.ts";
+import { TimeLimit } from "../time-limit.ts";
 import { type Tls } from "../config/postgres-parameters.ts";
 import { type PostgresHost } from "../config/postgres-url.ts";
 
@@ -36,33 +37,24 @@ export async function dial(
 ): Promise<Dialled> {
   const isLocal = "path" in host.to;
   const socket = "path" in host.to ? connect(host.to.path) : connect(host.to.port, host.to.host);
-  const isOver = new AbortController();
-  const timer = Number.isFinite(timeoutS)
-    ? setTimeout(() => {
-        isOver.abort(
-          new DialError(
-            "CONNECT_TIMEOUT",
-            `CONNECT_TIMEOUT: ${host.name} did not answer in ${timeoutS} s`,
-          ),
-        );
-      }, timeoutS * 1000)
-    : undefined;
+  using limit = new TimeLimit(timeoutS * 1000, () => {
+    const message = `CONNECT_TIMEOUT: ${host.name} did not answer in ${timeoutS} s`;
+    return new DialError("CONNECT_TIMEOUT", message);
+  });
   try {
-    await until(socket, "connect", isOver.signal).catch((cause: unknown) => {
+    await until(socket, "connect", limit.signal).catch((cause: unknown) => {
       // A separate code: a missing socket must not look like any other missing file (ENOENT).
       throw isLocal ? new DialError("CONNECT_SOCKET", messageOf(cause), { cause }) : cause;
     });
     if (isLocal || encryption === "never") return { socket, isEncrypted: false };
-    if (!settings.direct && !(await offersTls(socket, isOver.signal))) {
+    if (!settings.direct && !(await offersTls(socket, limit.signal))) {
       if (encryption === "ask") return { socket, isEncrypted: false };
       throw new DialError("CONNECT_TLS", `${host.name} does not offer TLS`);
     }
-    return { socket: await encrypt(socket, host, settings, isOver.signal), isEncrypted: true };
+    return { socket: await encrypt(socket, host, settings, limit.signal), isEncrypted: true };
   } catch (error) {
     socket.destroy();
     throw error;
-  } finally {
-    clearTimeout(timer);
   }
 }
 

@@ -14,10 +14,10 @@ type Server = {
   ): boolean;
 };
 
-/** Who sent a request: the TCP peer, and the client's address behind trusted proxies. */
+/** Finds out who sent a request: the TCP peer, and the client's address behind trusted proxies. */
 export class Clients {
   readonly #trusted: AddressRange[];
-  /** Of requests that became WebSockets: Bun knows their peers no more. */
+  /** Peers of requests that became WebSockets, which Bun no longer reports. */
   readonly #peers = new WeakMap<Request, string>();
   #server: Server | undefined;
 
@@ -35,19 +35,19 @@ export class Clients {
     return this.#peers.get(request) ?? this.#server?.requestIP(request)?.address ?? "";
   }
 
-  /** Makes a WebSocket of the connection; false when the request asks for none. */
+  /** Upgrades the connection to a WebSocket. Returns false if the request does not ask for that. */
   upgrade(request: Request, data: WebSocketOwner, headers: Record<string, string>): boolean {
     this.#peers.set(request, this.peer(request));
     return this.#server?.upgrade(request, { data, headers }) ?? false;
   }
 
-  /** Whether the TCP peer is a trusted proxy. */
+  /** Returns whether the TCP peer is a trusted proxy. */
   isProxied(request: Request): boolean {
     const peer = canonical(this.peer(request));
     return peer !== "" && this.#isTrusted(peer);
   }
 
-  /** The scheme and host that the client sees, without a path. */
+  /** Returns the URL's scheme and host as the client sees them, without a path. */
   origin(request: Request): string {
     const { headers } = request;
     const [host, scheme] = [headers.get("x-forwarded-host"), headers.get("x-forwarded-proto")];
@@ -56,7 +56,10 @@ export class Clients {
     return `${told(scheme) === "https" ? "https" : "http"}://${told(host) || headers.get("host") || "localhost"}`;
   }
 
-  /** From the right of X-Forwarded-For, the first address that is not a trusted proxy's; the peer's when the peer is not trusted. */
+  /**
+   * Returns the client's address: the peer's, or if that is a trusted proxy, the rightmost address
+   * in X-Forwarded-For that is not one.
+   */
   address(request: Request): string {
     let address = canonical(this.peer(request));
     const forwarded = request.headers.get("x-forwarded-for")?.split(",").toReversed() ?? [];

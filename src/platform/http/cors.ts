@@ -30,7 +30,10 @@ export class Cors {
     this.#configured = new Set(origins);
   }
 
-  /** Sets the headers that every answer carries, errors included: without them a browser hides the status. */
+  /**
+   * Sets the headers of a response, errors included: without them a browser hides the status from
+   * the page.
+   */
   apply(policy: Policy, request: Request, headers: Headers): void {
     const { origins, headers: usual } = traitsOf(policy);
     const origin = request.headers.get("origin");

@@ -9,7 +9,7 @@ import { renderError } from "../errors.ts";
 import { mount } from "./policy.ts";
 
 const SPEC = "/docs/json";
-/** The part of an OpenAPI document that is changed. */
+/** The part of an OpenAPI document that `withoutDefaults` changes. */
 const Documents = Type.Object({
   paths: Type.Record(
     Type.String(),
@@ -47,29 +47,29 @@ const DESCRIPTIONS: Record<number, string> = {
   400: "The request is malformed",
   401: "The token is missing, forged or expired: start a new session",
   403: "Not allowed",
-  404: "There is no such thing",
-  406: "No representation that the caller accepts",
-  408: "The body came too slowly",
-  409: "Not in its present state",
-  410: "Its bytes are gone from the store, or damaged",
+  404: "No such resource",
+  406: "The caller accepts none of the available representations",
+  408: "The body arrived too slowly",
+  409: "Not possible in its present state",
+  410: "The stored bytes are missing or damaged",
   412: "The file is not the one that the request expects",
-  413: "Over a limit of bytes",
-  415: "Another media type or content coding is needed",
+  413: "The body is too large",
+  415: "The media type or content coding is not supported",
   416: "The range is outside the file",
-  422: "An identifier that cannot be decoded",
+  422: "The identifier cannot be decoded",
   426: "The SDK is too old",
-  429: "Too much was sent: come back after Retry-After seconds",
-  503: "Not stored: send it again after Retry-After seconds",
+  429: "Over a limit or quota: send it again after Retry-After seconds",
+  503: "Unavailable or not stored: send it again after Retry-After seconds",
 };
 
-/** Error answers for a route's description. */
+/** Describes error responses of a route. */
 export function errors(...statuses: number[]) {
   return errorsLike({ error: "what is wrong" }, statuses);
 }
 
 /**
- * Error answers for routes whose errors look like the example. A route that limits its body (413)
- * also refuses unknown content codings (415).
+ * Describes error responses that look like the example. A route that limits its body (413) also
+ * refuses unknown content codings (415).
  */
 export function errorsLike(example: object, statuses: number[]) {
   const all = statuses.includes(413) ? new Set([...statuses, 415]) : statuses;
@@ -78,22 +78,23 @@ export function errorsLike(example: object, statuses: number[]) {
   );
 }
 
-/** An optional parameter of a query. */
+/** Describes an optional query parameter. */
 export function queryParameter(name: string, description: string) {
   return { name, in: "query" as const, description, schema: { type: "string" as const } };
 }
 
-/** A JSON answer shown by an example. */
+/** Describes a JSON response by an example. */
 export function json(example: object, description = "OK") {
   return { description, content: { "application/json": { example } } };
 }
 
-/** Describes a JSON body by an example. */
-export function jsonBody(example: object) {
-  return { requestBody: { required: true, content: { "application/json": { example } } } };
+/** Describes a JSON body by an example, and by the schema that it must meet if there is one. */
+export function jsonBody(example: object, schema?: object) {
+  const content = { example, ...(schema && { schema }) };
+  return { requestBody: { required: true, content: { "application/json": content } } };
 }
 
-/** API documentation at /docs, the document itself at /docs/json. */
+/** Serves the API documentation at /docs and its OpenAPI document at /docs/json. */
 export function docs() {
   return new Elysia({
     name: "docs",
@@ -116,19 +117,19 @@ export function docs() {
               session: {
                 type: "http",
                 scheme: "bearer",
-                description: "The token that a start answered",
+                description: "Token from the response of a session start",
               },
               user: {
                 type: "http",
                 scheme: "bearer",
-                description: "A user token that POST /presence/tokens answered",
+                description: "User token from the response of POST /presence/tokens",
               },
               serverKey: { type: "apiKey", in: "header", name: "X-Server-Key" },
               signature: {
                 type: "apiKey",
                 in: "header",
                 name: "signature",
-                description: "What `floodgate signature create` printed",
+                description: "API key printed by `floodgate signature create`",
               },
             },
           },

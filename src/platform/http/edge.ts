@@ -9,7 +9,7 @@ import { checkHead } from "./request-head.ts";
 import { RequestLog } from "./request-log.ts";
 import { type Match, type Route, type Router } from "./router.ts";
 
-// Configured into SDKs as part of their base URL.
+// Path prefix in the base URL that SDKs are configured with.
 const SDK_PREFIX = "/ingest";
 
 export type EdgeDeps = {
@@ -18,24 +18,24 @@ export type EdgeDeps = {
   cors: Cors;
   metrics: Metrics;
   log: Log;
-  /** Of each client address on the routes that anybody can call. */
+  /** Limit per client address on routes that anybody can call. */
   rateLimit?: RateLimit | undefined;
   /**
-   * Concurrent requests at most on those routes: each waiting one takes some 10 KiB, however small
-   * it is.
+   * Number of requests in progress above which those routes answer 503. Each waiting request takes
+   * some 10 KiB, however small its body is.
    */
   requestsMax?: number | undefined;
 };
 
 /**
- * What every request passes, known route or not: path normalisation, CORS, limits, request id,
- * metrics, log line, rendering of errors; each as the policy of the route says.
+ * Handles every request as the policy of its route says, also without a known route: path
+ * normalisation, CORS, limits, request id, metrics, log line, rendering of errors.
  */
 export class Edge {
   readonly #deps: EdgeDeps;
   readonly #log: RequestLog;
   #active = 0;
-  /** While true every answer asks the client to open its next connection elsewhere. */
+  /** While true, responses close their connections, so that clients open the next one elsewhere. */
   draining = false;
 
   constructor(deps: EdgeDeps) {
@@ -43,12 +43,12 @@ export class Edge {
     this.#log = new RequestLog(deps.log);
   }
 
-  /** Requests that wait for their answer. */
+  /** Number of requests that wait for their response. */
   get active(): number {
     return this.#active;
   }
 
-  /** Never rejects. */
+  /** Answers a request. Never rejects. */
   async fetch(request: Request): Promise<Response> {
     this.#active++;
     const startedMs = performance.now();
@@ -67,7 +67,7 @@ export class Edge {
     return response;
   }
 
-  /** Also the last resort for whatever a route throws: logged in full, shown as "internal error". */
+  /** Renders an error as the policy says. Logs it in full unless it is an AppError. */
   #renderError(
     error: unknown,
     { request, path, policy }: { request: Request; path: string; policy: Policy },
@@ -79,7 +79,7 @@ export class Edge {
     return policy.errors(error);
   }
 
-  /** Throws what is to be rendered. */
+  /** Calls the route. Throws the error to render. */
   #answer(request: Request, { store: route, params }: Match): Response | Promise<Response> {
     checkHead(request);
     if (route.isOpen) this.#bound(request);
@@ -87,8 +87,8 @@ export class Edge {
   }
 
   /**
-   * Throws 503 if too many requests are in progress, 429 if too many came from the address. Before
-   * anything else is done, so that a refusal costs little.
+   * Throws 503 if too many requests are in progress, 429 if too many came from the address. Runs
+   * before the route does anything, so that a refusal costs little.
    */
   #bound(request: Request): void {
     const { rateLimit, requestsMax, clients } = this.#deps;
@@ -129,9 +129,12 @@ export class Edge {
     );
   }
 
-  /** Returns the path without doubled slashes, without a trailing one unless paths are exact there, and without `/ingest`. */
+  /**
+   * Returns the path without doubled slashes, without `/ingest`, and without a trailing slash unless
+   * paths are exact there.
+   */
   #pathOf(url: string): string {
-    // Without a `Host`, as HTTP/1.0 may be, the URL is the path alone.
+    // The URL is only a path if the request has no `Host`, as HTTP/1.0 allows.
     const start = url.startsWith("/") ? 0 : url.indexOf("/", url.indexOf("://") + 3);
     const query = url.indexOf("?", start);
     let path = url.slice(start, query === -1 ? url.length : query);

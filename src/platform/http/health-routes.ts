@@ -11,7 +11,7 @@ const METRICS_EXAMPLE = 'floodgate_batches_total{outcome="stored"} 1';
 /** Metrics in Prometheus' text format. */
 export type Scraped = { text(): Promise<string> };
 
-/** What a scrape gets. */
+/** Makes the response to a Prometheus scrape. */
 export async function scrape(metrics: Scraped): Promise<Response> {
   return new Response(await metrics.text(), {
     headers: { "content-type": Registry.PROMETHEUS_CONTENT_TYPE },
@@ -25,7 +25,7 @@ export function healthRoutes(health: Health, metrics: Scraped) {
   })
     .get("/", () => ({ name: "floodgate", docs: "/docs" }), {
       detail: {
-        summary: "The service is there",
+        summary: "Name of the service",
         responses: { 200: json({ name: "floodgate", docs: "/docs" }) },
       },
     })
@@ -47,14 +47,17 @@ export function healthRoutes(health: Health, metrics: Scraped) {
           summary: "The process can take requests",
           responses: {
             200: json({ status: "ok", postgres: "ok", objects: "ok" }),
-            503: json({ status: "unavailable", postgres: "down", objects: "ok" }, "What fails"),
+            503: json(
+              { status: "unavailable", postgres: "down", objects: "ok" },
+              "A dependency is unavailable",
+            ),
           },
         },
       },
     )
     .get("/metrics", async () => await scrape(metrics), {
       detail: {
-        summary: "Prometheus metrics, of all processes that one `start` keeps",
+        summary: "Prometheus metrics of all processes that one `start` keeps running",
         responses: {
           200: { description: "OK", content: { "text/plain": { example: METRICS_EXAMPLE } } },
         },

@@ -1,4 +1,4 @@
-import { rejectOnAbort } from "../abort.ts";
+import { unlessAborted } from "../time-limit.ts";
 import { type Bus } from "../bus/bus.ts";
 import { type Clock } from "../clock.ts";
 import { SKEW_MS_TOLD } from "../database/database-clock.ts";
@@ -12,7 +12,7 @@ const CHECK_MS = 2000;
 
 type State = "ok" | "down";
 /**
- * Result of a check; `bus` is reported without Redis, when PostgreSQL carries the messages between
+ * Result of a check. `bus` takes the place of `redis` if PostgreSQL carries the messages between
  * processes.
  */
 export type Check = { postgres: State; objects: State; redis?: State; bus?: State };
@@ -20,17 +20,17 @@ export type Check = { postgres: State; objects: State; redis?: State; bus?: Stat
 export type HealthDeps = {
   sql: Sql;
   objects: StoreHealth;
-  /** of a process that hears others */
+  /** Bus to other processes, if this process listens to it. */
   bus?: Bus;
   clock: Clock;
   metrics: ProcessMetrics;
   log: Log;
 };
 
-/** Whether this process can do its work: each dependency is asked with a bound of time. */
+/** Checks whether this process can do its work. Each dependency must answer within 2 seconds. */
 export class Health {
   readonly #deps: HealthDeps;
-  /** Set when the process begins to end: a load balancer must send no more. */
+  /** Set when shutdown begins: load balancers must send no more requests. */
   stopping = false;
 
   constructor(deps: HealthDeps) {
@@ -45,7 +45,7 @@ export class Health {
     );
   }
 
-  /** What `/readyz` answers. */
+  /** Returns the body of `/readyz`, and whether the process can take requests. */
   async report(): Promise<{ isReady: boolean; body: { status: string; clock?: string } & Check }> {
     const checks = await this.check();
     const isReady = !this.stopping && checks.postgres === "ok" && checks.objects === "ok";
@@ -81,7 +81,7 @@ export class Health {
   async #ask(name: string, ask: (signal: AbortSignal) => Promise<unknown>): Promise<State> {
     const signal = AbortSignal.timeout(CHECK_MS);
     try {
-      await Promise.race([ask(signal), rejectOnAbort(signal)]);
+      await unlessAborted(signal, ask(signal));
       return "ok";
     } catch (error) {
       warnRarely(this.#deps.log, { err: error, dependency: name }, `not ready: ${name}`);
@@ -90,7 +90,7 @@ export class Health {
   }
 }
 
-/** Returns "" if the clocks agree. */
+/** Describes the clock skew for operators. Returns "" if the clocks agree. */
 function skewText(ms: number): string {
   if (Math.abs(ms) < SKEW_MS_TOLD) return "";
   return `${Math.round(Math.abs(ms) / 1000)} s ${ms > 0 ? "ahead of" : "behind"} PostgreSQL`;

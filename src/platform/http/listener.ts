@@ -5,7 +5,7 @@ import { setImmediate } from "node:timers/promises";
 import { UsageError } from "../errors.ts";
 import { type Log } from "../logger.ts";
 
-// Of Linux: netinet/in.h, netinet/tcp.h.
+// Constants of Linux, from netinet/in.h and netinet/tcp.h.
 const IPPROTO_TCP = 6;
 const TCP_DEFER_ACCEPT = 9;
 const OFF = new Int32Array([0]);
@@ -17,18 +17,20 @@ const LIBC = {
 const DEFERRED_MS = 100;
 const ACCEPT_TURNS = 3;
 
+// State of a listening socket in /proc/self/net/tcp, see proc(5).
 const LISTENING = "0A";
 
-// Error codes of a port. Any other is about the host; which one Bun gives depends on what the process
-// did before.
+// Error codes that concern the port. All others concern the host; which of those Bun reports depends
+// on what the process did before.
 const OF_PORT = new Set(["EADDRINUSE", "EACCES"]);
 
 const LEAVING_MS = 10_000;
 const LOOK_MS = 100;
 
 /**
- * Refuses new connections to a port of this process's while the open ones go on. Bun's own `stop` also ends those that are idle, on
- * which a proxy may be sending a request at that moment. False where that cannot be done: on anything but Linux.
+ * Refuses new connections to a port of this process and keeps the open ones. Bun's own `stop` also
+ * closes idle connections, on which a proxy may be sending a request at that moment. Returns false
+ * if that is not possible, as on anything but Linux.
  */
 export async function refuseConnections(port: number): Promise<boolean> {
   try {
@@ -36,13 +38,14 @@ export async function refuseConnections(port: number): Promise<boolean> {
     const sockets = socketsOf(inodes);
     const { symbols: libc } = dlopen("libc.so.6", LIBC);
     const nothing = openSync("/dev/null", "r");
-    // Bun has connections handed over with their first bytes only. One that is made and has not sent them yet would be reset with the
-    // listener, so from now on it is accepted at once.
+    // Bun sets TCP_DEFER_ACCEPT: the kernel holds a new connection until its first bytes arrive, and
+    // closing the listener would reset it. Accept connections at once from now on.
     for (const fd of sockets)
       libc.setsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, ptr(OFF), OFF.byteLength);
     await Bun.sleep(DEFERRED_MS);
     for (let turn = 0; turn < ACCEPT_TURNS; turn++) await setImmediate();
-    // The socket closes when its descriptor becomes another file's; Bun closes that later by the same number.
+    // Putting another file in place of the descriptor closes the socket. Bun later closes that file
+    // by the same number.
     const closed = sockets.filter((fd) => libc.dup2(nothing, fd) === fd);
     closeSync(nothing);
     return closed.length > 0;
@@ -51,7 +54,10 @@ export async function refuseConnections(port: number): Promise<boolean> {
   }
 }
 
-/** Resolves when nobody listens on the port, not even to share it. Throws UsageError when it stays taken for ten seconds. */
+/**
+ * Resolves when no process listens on the port, not even one that would share it. Throws UsageError
+ * if the port stays taken for ten seconds.
+ */
 export async function untilFree(host: string, port: number, log: Log): Promise<void> {
   for (let ms = 0; ; ms += LOOK_MS)
     try {
@@ -76,7 +82,7 @@ export async function checkHost(host: string): Promise<void> {
   }
 }
 
-/** Why a port could not be listened on, for the operator. */
+/** Makes the error that tells the operator why a port cannot be listened on. */
 export function cannotListen(host: string, port: number, cause: unknown): UsageError {
   const code = cause instanceof Error && "code" in cause ? String(cause.code) : "";
   const message = cause instanceof Error ? cause.message : String(cause);
@@ -88,7 +94,7 @@ export function cannotListen(host: string, port: number, cause: unknown): UsageE
   );
 }
 
-/** The inodes of all sockets that listen on a port; lines as in proc(5). */
+/** Returns the inodes of all sockets that listen on a port. Reads lines as in proc(5). */
 function listenersOf(table: string, port: number): string[] {
   const wanted = `:${port.toString(16).toUpperCase().padStart(4, "0")}`;
   const lines = readFileSync(`/proc/self/net/${table}`, "utf8").split("\n").slice(1);
@@ -98,14 +104,14 @@ function listenersOf(table: string, port: number): string[] {
   });
 }
 
-/** This process's descriptors of those sockets. */
+/** Returns this process's file descriptors of the sockets with those inodes. */
 function socketsOf(inodes: Set<string>): number[] {
   return readdirSync("/proc/self/fd").flatMap((name) => {
     try {
       const [, inode = ""] = /^socket:\[(\d+)\]$/.exec(readlinkSync(`/proc/self/fd/${name}`)) ?? [];
       return inodes.has(inode) ? [Number(name)] : [];
     } catch {
-      // It was the folder's own, which is closed again.
+      // The descriptor was that of the folder itself, which is closed by now.
       return [];
     }
   });

@@ -1,36 +1,39 @@
 import { type InternalRoute } from "elysia";
 
-/** Who calls a route. */
+/** Kinds of callers of a route. */
 export type Audience = "sdk" | "app" | "backend" | "publisher" | "operator";
 
 /** Security schemes of `/docs`. */
 export type Credential = "session" | "user" | "serverKey" | "signature";
 
-/** What a slice says of its routes where it mounts them. Everything that the edge decides follows from it. */
+/**
+ * Rules that a slice states where it mounts its routes. Everything that the edge decides follows
+ * from them.
+ */
 export type Policy = {
   audience: Audience;
   /** Heading of the routes in `/docs`. */
   tag: string;
   /** Renders the errors of the routes, and of unknown paths below them. */
   errors: (error: unknown) => Response;
-  /** What callers must show, where it does not follow from the audience. */
+  /** Credential that callers must show, unless it follows from the audience. */
   credential?: Credential;
-  /** Their 200 says that data is durable: its latency is measured under this label. */
+  /** Set if a 200 says that data is durable: its latency is measured under this label. */
   acknowledges?: "batch" | "images";
-  /** A trailing slash makes another path, and HEAD is not answered. */
+  /** Set if a trailing slash makes another path and HEAD is not answered. */
   exactPath?: boolean;
-  /** Request headers that pages may send in addition to those that the audience always may. */
+  /** Request headers that web pages may send in addition to those of the audience. */
   headers?: readonly string[];
-  /** Text of the refusal of a caller without a server key. */
+  /** Error text for callers without a valid server key, instead of the usual ones. */
   keyRefusal?: string;
 };
 
 type Traits = {
-  /** Pages that may call: of any origin, or of CORS_ORIGINS. */
+  /** Origins whose web pages may call: any, or those in CORS_ORIGINS. */
   origins: "any" | "configured";
-  /** Anybody can call: requests are bounded, and counted by client address. */
+  /** Set if anybody can call: requests are bounded, and counted by client address. */
   isOpen: boolean;
-  /** A server key is required; its owner's requests are logged one and all. */
+  /** Set if a server key is required. Requests that succeed with one are all logged. */
   isKeyed: boolean;
   credential?: Credential;
   headers: string[];
@@ -104,7 +107,7 @@ export function traitsOf({ audience }: Policy): Traits {
   return TRAITS[audience];
 }
 
-/** Returns a policy for any origin if there is one, or else the first. */
+/** Returns the first policy that allows any origin, or else the first policy. */
 export function widest(policies: Policy[]): Policy {
   const isAny = (policy: Policy) => traitsOf(policy).origins === "any";
   const found = policies.find(isAny) ?? policies[0];

@@ -4,7 +4,10 @@ import { type Validators, checkPreconditions, isRangeAllowed } from "./precondit
 
 export type ByteRange = { start: number; end: number };
 
-/** One range of a `Range` header; undefined = send the whole, which is also the answer to several ranges or another unit (RFC 9110, 14.2). */
+/**
+ * Parses a `Range` header. Returns undefined if the whole file is to be sent, as for several ranges
+ * or another unit (RFC 9110, 14.2).
+ */
 export function parseRange(
   header: string | null,
   bytes: number,
@@ -18,8 +21,8 @@ export function parseRange(
 }
 
 /**
- * The part of a file of so many bytes that a GET or HEAD asks for, by its preconditions and its range; sets the headers that go with it,
- * and takes away those that a 304 must not have. Throws 412 and 416.
+ * Returns the part of a file that a GET or HEAD asks for by its preconditions and its range. Sets
+ * the response headers for it, and removes those that a 304 must not have. Throws 412 and 416.
  */
 export function selectRange(
   request: Request,

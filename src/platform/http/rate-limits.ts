@@ -9,13 +9,18 @@ import { type Metrics } from "../telemetry/metrics.ts";
 import { RateWindows } from "./rate-windows.ts";
 import { isReply, warnOfRedis } from "../bus/redis-advice.ts";
 
-/** Requests are counted over this many seconds, so that as many seconds' worth may come at once. Less than a web SDK's patience of 14 seconds. */
+/**
+ * Length of a counting window: the requests of a whole window may come at once. It is shorter than
+ * the 14 seconds for which a web SDK retries.
+ */
 const WINDOW_S = 5;
-// Redis is told of a key's requests in so many parts of its limit: near enough, and too few to be felt.
+// Reports to Redis per key until its limit is reached: enough to be accurate, too few to cost much
+// time.
 const PARTS = 50;
-// And never of one alone: most sessions send one in this time, and telling of it costs a fifth of taking a batch in.
+// Fewest requests per report. Most sessions send one request per window, and reporting it would cost
+// a fifth of ingesting a batch.
 const PART_MIN = 2;
-// Keys counted at most. A client with more addresses than this evades the limit per address.
+// Maximum number of keys counted. A client with more addresses evades the limit per address.
 const KEYS_MAX = 50_000;
 
 export type RateLimitKind = "project" | "session" | "address";
@@ -97,8 +102,9 @@ type RateLimitOptions = {
 type SharedLimit = { limiter: RateLimiterRedis; onFailure: (error: unknown) => void };
 
 /**
- * How many requests may come for one key. Each process counts by itself and answers at once; Redis is told in the background and says
- * when all processes together have let enough in. While it is away, silent or flushed every process goes on with its own count.
+ * Limits the requests of each key. A process counts by itself and decides at once; in the background
+ * it reports to Redis, which says when all processes together have accepted too many. While Redis is
+ * unavailable or silent, or after it was flushed, each process goes by its own count.
  */
 export class RateLimit {
   readonly #kind: string;
@@ -140,7 +146,7 @@ export class RateLimit {
   async #tell({ limiter, onFailure }: SharedLimit, key: string | number): Promise<void> {
     try {
       const { consumedPoints, msBeforeNext } = await limiter.penalty(key, this.#part);
-      // Without a time a block would be for ever.
+      // Bound the time: a Redis key without an expiry must not block for ever.
       if (consumedPoints > limiter.points)
         this.#here.block(key, Math.min(Math.max(msBeforeNext, 1), WINDOW_S * 1000));
     } catch (error) {
@@ -183,7 +189,10 @@ export class RowLimit {
   }
 }
 
-/** What counts as one client: an IPv6 network of 64 bits, since each of its machines has as many addresses as it wants. */
+/**
+ * Returns the network that counts as one client: an IPv4 address, or the /64 of an IPv6 address,
+ * because one machine can use every address in its /64.
+ */
 export function networkOf(address: string): string {
   return address.includes(":")
     ? ipaddr.IPv6.parse(address)

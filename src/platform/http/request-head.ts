@@ -17,7 +17,7 @@ export function checkHead({ headers }: Request): void {
   if (length !== null && !LENGTH.test(length)) throw malformed("Content-Length");
 }
 
-/** Makes the error, which closes the connection: what follows on it cannot be trusted. */
+/** Makes an error that closes the connection, because the bytes that follow cannot be trusted. */
 function malformed(name: string): AppError {
   return new AppError("invalid", `the ${name} header is malformed`, {
     headers: { connection: "close" },

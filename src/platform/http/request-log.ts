@@ -34,7 +34,7 @@ export class RequestLog {
     );
   }
 
-  /** Logs an answer. What the owner of a server key asked for is logged without a limit. */
+  /** Logs an answered request; without a limit if it had a server key and succeeded. */
   request(
     makeLine: () => RequestLine,
     { isKeyed, status }: { isKeyed: boolean; status: number },

@@ -10,14 +10,14 @@ import { type ServerKeys } from "./server-keys.ts";
 type Params = Record<string, unknown>;
 type Handler = (request: Request, params: Params) => Response | Promise<Response>;
 
-/** What answers a request, known route or not. */
+/** Handler of a request and the rules for it, also for requests that no route matches. */
 export type Route = {
   /** Label in the metrics. */
   template: string;
   policy: Policy;
-  /** Whether requests are bounded and counted by client address before they are answered. */
+  /** Set if requests are bounded and counted by client address before they are answered. */
   isOpen: boolean;
-  /** Throws what is to be rendered. */
+  /** Answers the request. Throws the error to render. */
   answer: Handler;
 };
 
@@ -25,19 +25,22 @@ export type Match = { store: Route; params: Params };
 
 type Path = {
   template: string;
-  /** Policies by method; none if the path only begins paths of routes. */
+  /** Policies by method; empty if the path is only a prefix of routes. */
   methods: Map<string, Policy>;
   /** Widest policy of the routes at the path and below it. */
   below: Policy;
 };
 
-/** Policy of paths that share not even their first segment with a route. */
+/** Policy of paths that do not share even their first segment with a route. */
 const NOWHERE: Policy = { audience: "operator", tag: "Unknown", errors: renderError };
 
-/** Finds the route of a request, and for unknown paths and methods the policy that they are refused by. */
+/**
+ * Finds the route of a request. For unknown paths and methods, finds the policy by which to refuse
+ * them.
+ */
 export class Router {
   readonly #routes = new Memoirist<Route>({ onParam: decode });
-  /** The same paths whatever the method, and all of their beginnings. */
+  /** Paths of the routes, for all methods together, and every prefix of the paths. */
   readonly #paths = new Memoirist<Path>();
 
   /** Throws if a route was mounted without a policy. */
@@ -64,7 +67,7 @@ export class Router {
       : found;
   }
 
-  /** Returns the policy of the longest beginning of the path that begins paths of routes, too. */
+  /** Returns the policy of the longest prefix that the path shares with a route. */
   policyNear(path: string): Policy {
     return this.#paths.find("", path)?.store.below ?? NOWHERE;
   }
@@ -97,9 +100,10 @@ export class Router {
   }
 }
 
-/** Joins the slices. Errors leave it as they are: the edge renders them by the route's policy. */
+/** Joins the slices in one app. It throws errors on: the edge renders them by the route's policy. */
 function rootOf(slices: AnyElysia[]): AnyElysia {
-  // Host names may be short: the path is looked for right behind `http://`.
+  // Look for the path right behind `http://`: Elysia would skip 4 characters of the host name, and
+  // not find the path after a shorter one.
   const root = new Elysia({ name: "floodgate", handler: { standardHostname: false } }).onError(
     ({ code, error }) => {
       throw toAppError(code, error);
@@ -109,7 +113,7 @@ function rootOf(slices: AnyElysia[]): AnyElysia {
   return root;
 }
 
-/** Returns Elysia's handler of one route, which leaves the choice of the route to the caller. */
+/** Returns Elysia's handler of one route, without Elysia's own routing. */
 function handlerOf(app: AnyElysia, route: InternalRoute): Handler {
   const handle: (request: Request) => Response | Promise<Response> = createBunRouteHandler(
     app,
@@ -129,7 +133,10 @@ function guarded(handle: Handler, policy: Policy, serverKeys: ServerKeys): Handl
   };
 }
 
-/** Returns the paths of the routes, and for each also its beginnings and whatever is below them. */
+/**
+ * Returns the paths of the routes by pattern. Adds each prefix of a path, and a wildcard for unknown
+ * paths below it.
+ */
 function pathsOf(routes: InternalRoute[]): Map<string, Path> {
   const paths = new Map<string, Path>();
   const at = (path: string, policy: Policy) => {
@@ -154,7 +161,7 @@ function pathsOf(routes: InternalRoute[]): Map<string, Path> {
   return paths;
 }
 
-/** Parameters may have other names for other methods. */
+/** Renames a parameter, because routes at one path may name it differently. */
 function anonymous(segment: string): string {
   return segment.startsWith(":") ? ":any" : segment;
 }

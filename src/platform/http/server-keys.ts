@@ -13,14 +13,17 @@ export class ServerKeys {
     this.#digests = keys.map(digest);
   }
 
-  /** Throws 403, with the text if one is given, unless the caller has a key, wherever it is. */
+  /**
+   * Throws 403 unless the request has a server key, whatever its address. `refusal` replaces the
+   * error text.
+   */
   check(request: Request, refusal?: string): void {
     if (this.#digests.length === 0)
       throw new AppError("forbidden", refusal ?? "no server key is configured: set SERVER_KEYS");
     const key = request.headers.get("x-server-key");
     if (key === null) throw new AppError("forbidden", refusal ?? "missing X-Server-Key");
     const given = digest(key);
-    // Digests have one length, and every key is compared, so that time tells nothing.
+    // Digests have one length, and every key is compared, so that timing reveals nothing.
     const matches = this.#digests.filter((known) => timingSafeEqual(known, given));
     if (matches.length === 0) throw new AppError("forbidden", refusal ?? "wrong X-Server-Key");
   }

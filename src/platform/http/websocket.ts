@@ -1,19 +1,23 @@
 import { type ServerWebSocket, type WebSocketHandler } from "bun";
 
-// So large that a frame over its user's own limit can still be answered; what is larger is cut off.
+// Far above the frame limits of routes, so that they can answer a frame over theirs with an error.
+// Bun closes a connection with a larger frame.
 const PAYLOAD_BYTES_MAX = 2 ** 20 + 64 * 1024;
 const IDLE_TIMEOUT_S = 120;
 
-/** What lies behind a WebSocket: it travels with the connection from its upgrade on. */
+/** Handles the events of one WebSocket. The connection holds it from its upgrade on. */
 export interface WebSocketOwner {
   opened(ws: ServerWebSocket<WebSocketOwner>): void;
   received(message: string | Buffer): void;
-  /** The connection takes bytes again. */
+  /** Called when the connection accepts bytes again after backpressure. */
   drained(): void;
   closed(): void;
 }
 
-/** Bun's own handler: Elysia's costs three times the memory of a connection. Bun pings quiet connections and ends dead ones. */
+/**
+ * Handler for Bun's WebSockets: those of Elysia take three times the memory per connection. Bun
+ * pings idle connections and closes dead ones.
+ */
 export const webSocketHandler: WebSocketHandler<WebSocketOwner> = {
   open: (ws) => ws.data.opened(ws),
   message: (ws, message) => ws.data.received(message),

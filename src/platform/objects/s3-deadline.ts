@@ -1,21 +1,15 @@
+import { TimeLimit } from "../time-limit.ts";
+
 /**
  * Aborts the requests that run under it: with the caller's signal, after `ms`, or when it is
  * disposed.
  */
-export class Deadline implements Disposable {
-  readonly signal: AbortSignal;
+export class Deadline extends TimeLimit {
   readonly #what: string;
-  readonly #controller = new AbortController();
-  readonly #timer: NodeJS.Timeout;
 
   constructor(what: string, ms: number, outer?: AbortSignal) {
+    super(ms, () => new Error(`s3: ${what}: no answer within ${ms} ms`), outer);
     this.#what = what;
-    this.signal = outer
-      ? AbortSignal.any([outer, this.#controller.signal])
-      : this.#controller.signal;
-    this.#timer = setTimeout(() => {
-      this.#controller.abort(new Error(`s3: ${what}: no answer within ${ms} ms`));
-    }, ms);
   }
 
   /** Runs one request. Throws the reason of an abort, or else S3Failure. */
@@ -29,19 +23,9 @@ export class Deadline implements Disposable {
     }
   }
 
-  /** Restarts the time limit. */
-  extend(): void {
-    this.#timer.refresh();
-  }
-
-  /** Removes the time limit; the caller's signal still aborts. */
-  lift(): void {
-    clearTimeout(this.#timer);
-  }
-
-  [Symbol.dispose](): void {
-    clearTimeout(this.#timer);
-    this.#controller.abort();
+  override [Symbol.dispose](): void {
+    super[Symbol.dispose]();
+    this.abort();
   }
 }
 

@@ -1,4 +1,4 @@
-import { rejectOnAbort } from "../abort.ts";
+import { unlessAborted } from "../time-limit.ts";
 import { ObjectConflict, type ObjectStore } from "./objects.ts";
 
 // Time for which a result is reused if requests to the store cost money.
@@ -163,7 +163,7 @@ export class StoreHealth implements ObjectStore {
   async #canRead(signal: AbortSignal): Promise<boolean> {
     const sinceMs = performance.now() - this.#succeededMs;
     try {
-      await Promise.race([this.#inner.ping(signal), rejectOnAbort(signal)]);
+      await unlessAborted(signal, this.#inner.ping(signal));
       this.#unreadable = undefined;
       return sinceMs < PROBE_EVERY_MS;
     } catch (error) {
@@ -176,7 +176,7 @@ export class StoreHealth implements ObjectStore {
 
   async #write(signal: AbortSignal): Promise<void> {
     try {
-      await Promise.race([this.#inner.probe(signal), rejectOnAbort(signal)]);
+      await unlessAborted(signal, this.#inner.probe(signal));
       // Keeps `#clients`: only clients' own writes clear their failures.
       this.#succeededMs = performance.now();
     } catch (error) {

@@ -3,7 +3,7 @@ import { Type } from "typebox";
 import { Value } from "typebox/value";
 
 import { unavailable } from "../errors.ts";
-import { within } from "../lifecycle.ts";
+import { doneWithin } from "../time-limit.ts";
 
 // Wait for the metrics of a process. Longer than its READ_MS_MAX, and both together shorter than the
 // ten seconds that Prometheus waits.
@@ -87,7 +87,10 @@ export class MetricsRelay {
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#telling.set(peer, resolve);
     send(peer, { metrics: "tell" });
-    const isAnswered = await within(this.#isSilent(peer) ? SILENT_MS_MAX : TELL_MS_MAX, promise);
+    const isAnswered = await doneWithin(
+      this.#isSilent(peer) ? SILENT_MS_MAX : TELL_MS_MAX,
+      promise,
+    );
     this.#telling.delete(peer);
     return isAnswered;
   }
@@ -115,8 +118,9 @@ export class Scrapes {
   /** Returns Prometheus' text format. Throws 503 if the supervisor does not answer. */
   async text(): Promise<string> {
     // Process managers open an IPC channel, too, but ask for nothing on it.
-    if (!this.#isAlone) this.#isAlone = !(await within(CONTACT_MS_MAX, this.#contacted.promise));
-    // As JSON in both cases: the values of hot metrics are nowhere else.
+    if (!this.#isAlone)
+      this.#isAlone = !(await doneWithin(CONTACT_MS_MAX, this.#contacted.promise));
+    // Read metrics as JSON in both cases: hot metrics report their values only there.
     if (this.#isAlone) return await textOf([await this.#registry.getMetricsAsJSON()]);
     this.#asked ??= this.#ask().finally(() => (this.#asked = undefined));
     return await textOf(await this.#asked);
@@ -126,7 +130,7 @@ export class Scrapes {
     const { promise, resolve } = Promise.withResolvers<Part[]>();
     this.#answered = resolve;
     process.send?.({ metrics: "ask" });
-    if (!(await within(ANSWER_MS_MAX, promise)))
+    if (!(await doneWithin(ANSWER_MS_MAX, promise)))
       throw unavailable("the metrics of the other processes are not available");
     return await promise;
   }

@@ -2,6 +2,7 @@ import { type Aggregator, Gauge, Registry, collectDefaultMetrics } from "prom-cl
 
 import { version } from "../../../package.json" with { type: "json" };
 import { type Sql } from "../database/database.ts";
+import { inTime } from "../time-limit.ts";
 import { HotCounter, HotHistogram } from "./hot-metrics.ts";
 
 // Longest wait for a value: a dependency that is down must not delay the scrape. Readiness checks end
@@ -77,7 +78,7 @@ export class ProcessMetrics {
       registers: [this.registry],
       collect: async (): Promise<void> => {
         try {
-          const value = await Promise.race([read(), tooLate()]);
+          const value = await inTime<Read>(READ_MS_MAX, Promise.try(read), tooLate);
           if (typeof value === "number") gauge.set(value);
           else for (const [key, one] of Object.entries(value)) gauge.labels(key).set(one);
         } catch {
@@ -118,10 +119,8 @@ export class ProcessMetrics {
   }
 }
 
-async function tooLate(): Promise<never> {
-  const { promise, reject } = Promise.withResolvers<never>();
-  setTimeout(() => reject(new Error("not read in time")), READ_MS_MAX).unref();
-  return await promise;
+function tooLate(): never {
+  throw new Error("not read in time");
 }
 
 async function countBusyConnections(sql: Sql): Promise<number> {

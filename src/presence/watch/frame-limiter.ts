@@ -1,32 +1,31 @@
+import { TokenBucket } from "../../platform/token-bucket.ts";
+
 const FRAMES_PER_S = 20;
 const FRAMES_BURST = 100;
 const ERRORS_MAX = 10;
 const ERROR_WINDOW_MS = 60_000;
 
-/** Limits one client's frames to a rate, and its bad frames to ten a minute. */
+/** Limits one client's frames to a rate, and its invalid frames to ten a minute. */
 export class FrameLimiter {
-  #frames = FRAMES_BURST;
-  #refilledMs: number;
+  readonly #now: () => number;
+  readonly #frames: TokenBucket;
   #errors = 0;
   #windowMs: number;
 
-  constructor(nowMs: number) {
-    this.#refilledMs = nowMs;
-    this.#windowMs = nowMs;
+  constructor(now: () => number) {
+    this.#now = now;
+    this.#frames = new TokenBucket(FRAMES_PER_S, FRAMES_BURST, now);
+    this.#windowMs = now();
   }
 
-  /** Returns false if the frame comes too soon. */
-  takeFrame(nowMs: number): boolean {
-    const gained = ((nowMs - this.#refilledMs) / 1000) * FRAMES_PER_S;
-    this.#frames = Math.min(FRAMES_BURST, this.#frames + gained);
-    this.#refilledMs = nowMs;
-    if (this.#frames < 1) return false;
-    this.#frames--;
-    return true;
+  /** Counts a frame. Returns false if it comes too soon. */
+  takeFrame(): boolean {
+    return this.#frames.tryTake(1);
   }
 
-  /** Counts a bad frame; returns false if there were too many. */
-  takeError(nowMs: number): boolean {
+  /** Counts an invalid frame. Returns false if it is one too many. */
+  takeError(): boolean {
+    const nowMs = this.#now();
     if (nowMs - this.#windowMs >= ERROR_WINDOW_MS) {
       this.#windowMs = nowMs;
       this.#errors = 0;

@@ -1,12 +1,13 @@
 import { type ServerWebSocket } from "bun";
 
 import { AppError } from "../../platform/errors.ts";
+import { jsonOf } from "../../platform/json.ts";
 import { type WebSocketOwner } from "../../platform/http/websocket.ts";
 import { FrameLimiter } from "./frame-limiter.ts";
 import { type Caller } from "../caller.ts";
 import { type Bundle, packFrame, unpackFrame } from "./event.ts";
 import { type Hub } from "./hub.ts";
-import { type ClientFrame, USERS_MAX, parseFrame, parseJson } from "../schema.ts";
+import { type ClientFrame, USERS_MAX, parseFrame } from "../schema.ts";
 import { type Seat } from "./seats.ts";
 import { type Presence } from "../service.ts";
 import { type DropReason, Subscriber } from "./subscriber.ts";
@@ -69,10 +70,9 @@ export class Socket extends Subscriber implements WebSocketOwner {
 
   received(message: string | Buffer): void {
     if (this.#ws === undefined) return;
-    const nowMs = this.hub.elapsedMs();
-    this.#limiter ??= new FrameLimiter(nowMs);
+    this.#limiter ??= new FrameLimiter(() => this.hub.elapsedMs());
     const bytes = typeof message === "string" ? Buffer.byteLength(message) : message.length;
-    if (!this.#limiter.takeFrame(nowMs)) this.#refuse("too_many_frames", "frames come too fast");
+    if (!this.#limiter.takeFrame()) this.#refuse("too_many_frames", "frames come too fast");
     else if (bytes > FRAME_BYTES_MAX) {
       this.#sendFrame(errorFrame("too_large", `a frame is over ${FRAME_BYTES_MAX} bytes`));
       this.drop("frames");
@@ -147,7 +147,7 @@ export class Socket extends Subscriber implements WebSocketOwner {
     const isText = typeof message === "string";
     if (isText === this.#isMsgpack)
       throw new AppError("invalid", this.#isMsgpack ? "frames are binary" : "frames are text");
-    return parseFrame(isText ? parseJson(message, "the frame") : unpackFrame(message));
+    return parseFrame(isText ? jsonOf(message, "the frame is not JSON") : unpackFrame(message));
   }
 
   #ping(frame: PingFrame): Promise<void> | undefined {
@@ -202,7 +202,7 @@ export class Socket extends Subscriber implements WebSocketOwner {
 
   #refuse(code: ErrorCode, message: string): void {
     this.#sendFrame(errorFrame(code, message));
-    if (this.#limiter?.takeError(this.hub.elapsedMs()) === false) this.drop("frames");
+    if (this.#limiter?.takeError() === false) this.drop("frames");
   }
 
   #sendFrame(frame: object): void {

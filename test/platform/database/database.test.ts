@@ -29,7 +29,7 @@ test("a transaction whose connection dies is refused, and the pool goes on", asy
   }
   await sql.end({ timeout: 1 });
   await other.end({ timeout: 1 });
-}, 20_000);
+});
 
 test("a server that takes connections and closes them is an outage, and the pool goes on after it", async () => {
   const url = await freshDatabase();
@@ -61,7 +61,7 @@ test("a server that takes connections and closes them is an outage, and the pool
   const last = ask();
   await sql.end();
   expect(isOutage(await last)).toBe(true);
-}, 20_000);
+});
 
 test("a connection that is reset while the driver asks for types is an outage, and nothing else", async () => {
   const ready = Buffer.from([0x52, 0, 0, 0, 8, 0, 0, 0, 0, 0x5a, 0, 0, 0, 5, 0x49]);

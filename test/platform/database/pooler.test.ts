@@ -12,7 +12,8 @@ import { eventually, timed } from "../../support/eventually.ts";
 import { PgBouncer } from "../../support/pgbouncer.ts";
 import { aUser, claim, ping, snapshot, watching } from "../../support/presence.ts";
 import { PushServer, TokenServer, serviceAccount } from "../../support/push-servers.ts";
-import { append, statusOf, uploadImage } from "../../support/requests.ts";
+import { uploadImage } from "../../support/images.ts";
+import { append, statusOf } from "../../support/requests.ts";
 import { ServerProcess, envOf } from "../../support/server-process.ts";
 
 setDefaultTimeout(60_000);
@@ -40,7 +41,7 @@ beforeAll(async () => {
     TRUSTED_PROXIES: "127.0.0.0/8",
   };
   [one, other] = await Promise.all([ServerProcess.start(env), ServerProcess.start(env)]);
-}, 60_000);
+});
 
 afterAll(async () => {
   await Promise.all([one.kill(), other.kill()]);

@@ -21,7 +21,7 @@ let other: string;
 beforeAll(async () => {
   server = await DebianPostgres.start();
   [own, other] = [server.path("ca.crt"), server.path("other.crt")];
-}, 60_000);
+});
 
 afterAll(async () => {
   await server[Symbol.asyncDispose]();
@@ -203,7 +203,7 @@ describe("of several hosts", () => {
   beforeAll(async () => {
     standby = await DebianPostgres.start();
     standby.query("alter system set default_transaction_read_only = on", RELOAD);
-  }, 60_000);
+  });
 
   afterAll(async () => {
     await standby[Symbol.asyncDispose]();
@@ -296,5 +296,5 @@ describe("of several hosts", () => {
       await sql.end({ timeout: 1 });
       await server.restart();
     }
-  }, 30_000);
+  });
 });

@@ -2,13 +2,15 @@ import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { readFileSync, rmSync } from "node:fs";
 
 import { openDatabase } from "../../../src/platform/database/database.ts";
+import { metric } from "../../support/answers.ts";
 import { type TestSession, testEnv } from "../../support/app.ts";
 import { aBatch } from "../../support/batches.ts";
 import { runCommand } from "../../support/command.ts";
 import { DebianPostgres, PASSWORD } from "../../support/debian-postgres.ts";
 import { eventually, timed } from "../../support/eventually.ts";
 import { RawConnection } from "../../support/raw-connection.ts";
-import { append, metricOf, statusOf, uploadImage } from "../../support/requests.ts";
+import { uploadImage } from "../../support/images.ts";
+import { append, statusOf } from "../../support/requests.ts";
 import { ServerProcess } from "../../support/server-process.ts";
 
 setDefaultTimeout(60_000);
@@ -37,7 +39,7 @@ beforeAll(async () => {
   server = await ServerProcess.start(env);
   session = JSON.parse(await (await startOn()).text());
   await expectTaken();
-}, 60_000);
+});
 
 afterAll(async () => {
   await server.kill();
@@ -155,7 +157,7 @@ test("a statement that comes after one which was cut off has an answer of its ow
 });
 
 test("an upload that it meets in the middle is refused when it goes on, and the process serves on", async () => {
-  const held = async () => await metricOf(server, "floodgate_inflight_bytes");
+  const held = async () => await metric(server, "floodgate_inflight_bytes");
   using raw = await RawConnection.open(server.url);
   const [start, end] = [
     `--b\r\ncontent-disposition: form-data; name="projectID"\r\n\r\n${projectID}\r\n` +

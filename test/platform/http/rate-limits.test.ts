@@ -7,7 +7,8 @@ import { timed } from "../../support/eventually.ts";
 import { aProject } from "../../support/projects.ts";
 import { RawConnection } from "../../support/raw-connection.ts";
 import { RedisServer } from "../../support/redis-server.ts";
-import { append, serverBeside, uploadImage } from "../../support/requests.ts";
+import { uploadImage } from "../../support/images.ts";
+import { append, serverBeside } from "../../support/requests.ts";
 
 setDefaultTimeout(30_000);
 

@@ -4,7 +4,7 @@ import { metric } from "../../support/answers.ts";
 import { TestApp } from "../../support/app.ts";
 import { aUser, pingAnswer } from "../../support/presence.ts";
 import { aProject } from "../../support/projects.ts";
-import { uploadImage } from "../../support/requests.ts";
+import { uploadImage } from "../../support/images.ts";
 import { UserApi, USER } from "../../support/users.ts";
 import { stringifyExact } from "../../../src/wire/exact-json.ts";
 

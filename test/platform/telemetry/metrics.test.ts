@@ -240,7 +240,7 @@ test("a store and a database that fail are told apart, and from readiness", asyn
   expect(first.value("floodgate_database_busy_connections")).toBeGreaterThanOrEqual(0);
   // What cannot be read has no value.
   expect(second.value("floodgate_database_busy_connections")).toBeNaN();
-}, 30_000);
+});
 
 test("builds are counted as they are published and downloaded", async () => {
   const api = await UpdateApi.of(app);
