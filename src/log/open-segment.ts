@@ -25,7 +25,7 @@ export class OpenSegment {
   readonly openedMs = performance.now();
   readonly writer: SegmentWriter;
   readonly timer: NodeJS.Timeout;
-  /** Whether the writer's buffer is one of the pool's. */
+  /** True if the writer's buffer belongs to the pool. */
   readonly isPooled: boolean;
   /** Bytes held, by project. */
   readonly held = new Map<number, number>();
