@@ -20,7 +20,8 @@ export class DeviceSends<Prepared> {
   readonly #run: AbortController;
   readonly #onEnded: (ended: Ended) => void;
   #running = 0;
-  #idle: (() => void) | undefined;
+  /** Ends the waits for the sends under way. */
+  #idle: (() => void)[] = [];
 
   constructor(
     sender: Sender<Prepared>,
@@ -45,7 +46,7 @@ export class DeviceSends<Prepared> {
   async idle(): Promise<void> {
     if (this.#running > 0)
       await new Promise<void>((resolve) => {
-        this.#idle = resolve;
+        this.#idle.push(resolve);
       });
   }
 
@@ -60,7 +61,7 @@ export class DeviceSends<Prepared> {
     if (end === undefined) window.release();
     else this.#onEnded({ device, window, ...end });
     this.#running--;
-    if (this.#running === 0) this.#idle?.();
+    if (this.#running === 0) for (const resolve of this.#idle.splice(0)) resolve();
   }
 
   /** Throws Refused. */

@@ -1,6 +1,6 @@
 import { AppError } from "../platform/errors.ts";
 import { release } from "../platform/gc.ts";
-import { readEncoded } from "../platform/bodies/content.ts";
+import { type Encoded, readEncoded } from "../platform/bodies/content.ts";
 import { type Metrics } from "../platform/telemetry/metrics.ts";
 import { type KnownSession, type Sessions } from "../sessions/service.ts";
 import { type SessionToken } from "../sessions/token.ts";
@@ -56,39 +56,46 @@ export class Ingest {
     request: Request,
     late: boolean,
   ): Promise<PendingSegment | undefined> {
-    const { sessions, commitLog, inflight, metrics } = this.#deps;
+    const { sessions, inflight } = this.#deps;
     const bytesMax = sessions.beaconBytesMax(session.projectId) + INFLATED_SLACK_BYTES;
     return await inflight.holding(session.projectId, async (hold) => {
-      const { sent, codings, content } = await readEncoded(request, bytesMax, hold);
-      if (content.length === 0) throw new AppError("invalid", "the batch is empty");
-      const frames = await this.#walk(content);
-      if (!session.recorded) {
-        metrics.batches.inc({ outcome: "discarded" });
-        return undefined;
+      const encoded = await readEncoded(request, bytesMax, hold);
+      try {
+        return await this.#appendBody({ sessionId, session, late }, encoded, hold);
+      } finally {
+        // They were copied into the segment, or nobody wants them.
+        release(encoded.sent);
+        release(encoded.content);
       }
-      metrics.batchBytes.inc(sent.length);
-      // Stored as sent if every reader of segments can decode it: without a content coding, or as
-      // gzip alone.
-      const isGzip = codings.length === 1 && codings[0] === "gzip";
-      const body = isGzip ? sent : content;
-      if (body !== sent) hold(body.length);
-      const flags =
-        (isGzip ? FLAG.gzip : 0) |
-        (late ? FLAG.late : 0) |
-        (frames === undefined ? FLAG.quarantined : 0);
-      const head = {
-        kind: "batch",
-        flags,
-        projectId: session.projectId,
-        sessionId,
-      } as const;
-      const facts = factsOf(content, frames);
-      const memory = await commitLog.memoryFor(body.length);
-      const { segment } = commitLog.append(head, body, facts, memory);
-      release(sent);
-      release(content);
-      return segment;
     });
+  }
+
+  async #appendBody(
+    { sessionId, session, late }: { sessionId: bigint; session: KnownSession; late: boolean },
+    { sent, codings, content }: Encoded,
+    hold: (bytes: number) => void,
+  ): Promise<PendingSegment | undefined> {
+    const { commitLog, metrics } = this.#deps;
+    if (content.length === 0) throw new AppError("invalid", "the batch is empty");
+    const frames = await this.#walk(content);
+    if (!session.recorded) {
+      metrics.batches.inc({ outcome: "discarded" });
+      return undefined;
+    }
+    metrics.batchBytes.inc(sent.length);
+    // Stored as sent if every reader of segments can decode it: without a content coding, or as
+    // gzip alone.
+    const isGzip = codings.length === 1 && codings[0] === "gzip";
+    const body = isGzip ? sent : content;
+    if (body !== sent) hold(body.length);
+    const flags =
+      (isGzip ? FLAG.gzip : 0) |
+      (late ? FLAG.late : 0) |
+      (frames === undefined ? FLAG.quarantined : 0);
+    const head = { kind: "batch", flags, projectId: session.projectId, sessionId } as const;
+    const facts = factsOf(content, frames);
+    const memory = await commitLog.memoryFor(body.length);
+    return commitLog.append(head, body, facts, memory).segment;
   }
 
   /**

@@ -21,6 +21,7 @@ import {
   segmentKey,
 } from "./segment.ts";
 import { OpenSegment, type PendingSegment } from "./open-segment.ts";
+import { discarded, release } from "../platform/gc.ts";
 import { BufferPool } from "../platform/buffer-pool.ts";
 import { TokenBucket } from "../platform/token-bucket.ts";
 
@@ -265,6 +266,9 @@ export class CommitLog {
     this.#deadlines.delete(deadline);
     this.#unsettled.delete(segment);
     inflight.remove(segment.held, performance.now() - segment.openedMs);
-    if (segment.isPooled) this.#buffers.give(segment.writer.buffer, reusable);
+    const { buffer } = segment.writer;
+    if (segment.isPooled) this.#buffers.give(buffer, reusable);
+    else if (reusable) release(buffer);
+    if (!reusable) discarded(buffer.length);
   }
 }

@@ -19,7 +19,10 @@ export async function startServices(
 ): Promise<void> {
   // At once, because each may wait for the same database.
   const dispose = async (service: Service) => await service[Symbol.asyncDispose]?.();
-  owner.defer(async () => void (await Promise.all(services.map(dispose))));
+  owner.defer(async () => {
+    const ended = await Promise.allSettled(services.map(dispose));
+    for (const one of ended) if (one.status === "rejected") throw one.reason;
+  });
   const signal = signalOf(owner);
   for (const service of services) await service.start(signal);
 }

@@ -39,9 +39,10 @@ export class WriteBehind implements AsyncDisposable {
     await this.#writing;
   }
 
-  /** Writes the rest, and nothing more. */
+  /** Writes the rest, also what comes during that, and nothing more. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.flush();
+    if (this.#timer !== undefined) await this.flush();
     this.#isClosed = true;
     clearTimeout(this.#timer);
   }

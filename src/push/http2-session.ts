@@ -223,6 +223,8 @@ export class Http2Session {
   }
 
   #ping(nowMs: number): void {
+    // Its "close" may be still to come.
+    if (this.#session.destroyed) return;
     this.#pingedMs = nowMs;
     this.#session.ping((error) => {
       if (error !== null) return;

@@ -1,4 +1,5 @@
 import { type JsonOptions, decodeJson } from "../json.ts";
+import { release } from "../gc.ts";
 import { readContent } from "./content.ts";
 
 /**
@@ -10,5 +11,10 @@ export async function readJson(
   bytesMax: number,
   { hold, ...options }: JsonOptions & { hold?: (bytes: number) => void } = {},
 ): Promise<unknown> {
-  return decodeJson(await readContent(request, bytesMax, hold), options);
+  const content = await readContent(request, bytesMax, hold);
+  try {
+    return decodeJson(content, options);
+  } finally {
+    release(content);
+  }
 }

@@ -4,6 +4,7 @@ import { constants, type FileHandle, open, rm } from "node:fs/promises";
 const BLOCK_BYTES = 4096;
 // Smaller bodies gain nothing: the fsync costs more than the copy.
 const BYTES_MIN = 64 * 1024;
+const REFUSALS_MAX = 3;
 const { O_CREAT, O_DIRECT, O_EXCL, O_WRONLY } = constants;
 
 /**
@@ -11,8 +12,9 @@ const { O_CREAT, O_DIRECT, O_EXCL, O_WRONLY } = constants;
  * into it costs more CPU than all other steps of a commit.
  */
 export class DurableWriter {
-  /** Cleared by a file system without direct writes, such as tmpfs. */
+  /** Cleared by a file system without direct writes, or one that refuses them again and again. */
   #isSupported = O_DIRECT > 0;
+  #refusals = 0;
 
   async write(path: string, body: Uint8Array): Promise<void> {
     if (await this.#writeDirectly(path, body)) return;
@@ -36,7 +38,8 @@ export class DurableWriter {
       return true;
     } catch (error) {
       if (!isRefusal(error)) throw error;
-      // The memory is not aligned as this disk needs it.
+      // The memory is not aligned as this disk needs it, or the file system takes only the flag.
+      this.#isSupported = ++this.#refusals < REFUSALS_MAX;
       await rm(path);
       return false;
     } finally {

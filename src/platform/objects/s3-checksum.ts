@@ -2,8 +2,13 @@ import { setImmediate } from "node:timers/promises";
 
 import { PutObjectCommand, type S3Client } from "@aws-sdk/client-s3";
 
+import { inTime } from "../time-limit.ts";
 import { S3Failure } from "./s3-deadline.ts";
 
+// A store that does not answer must not use up the time of the upload that waits for the verdict.
+const TRY_MS = 2000;
+const UNKNOWN_MS = 60_000;
+const REFUSED_MS = 3_600_000;
 const HASH_SLICE_BYTES = 2 ** 20;
 // Answers to a checksum that mean "not this header" or "not these bytes", rather than "not now".
 const REFUSALS = new Set([400, 411, 412, 415, 501]);
@@ -29,16 +34,35 @@ export type Checksum = {
  */
 export class Checksums {
   readonly #probe: { Bucket: string; Key: string; Body: Uint8Array };
+  readonly #now: () => number;
   #isCrcVerified: boolean | undefined;
+  /** Time of the next try, in ms of the clock. */
+  #dueMs = Number.NEGATIVE_INFINITY;
+  #trying: Promise<void> | undefined;
 
   /** `probe` is an object that may be overwritten at any time. */
-  constructor(probe: { Bucket: string; Key: string; Body: Uint8Array }) {
+  constructor(
+    probe: { Bucket: string; Key: string; Body: Uint8Array },
+    now: () => number = () => performance.now(),
+  ) {
     this.#probe = probe;
+    this.#now = now;
   }
 
   async of(body: Uint8Array, signal: AbortSignal, send: Send): Promise<Checksum> {
-    this.#isCrcVerified ??= await this.#tryCrc(send);
+    if (this.#now() >= this.#dueMs) {
+      this.#trying ??= this.#try(send).finally(() => (this.#trying = undefined));
+      await this.#trying;
+    }
     return this.#isCrcVerified === true ? crc32Of(body) : await sha256Of(body, signal);
+  }
+
+  /** Never rejects. Tries again later unless the store verifies CRC-32s: it may have changed. */
+  async #try(send: Send): Promise<void> {
+    const verdict = await inTime(TRY_MS, this.#tryCrc(send), () => undefined);
+    this.#isCrcVerified = verdict;
+    const keptMs = verdict === undefined ? UNKNOWN_MS : REFUSED_MS;
+    this.#dueMs = verdict === true ? Number.POSITIVE_INFINITY : this.#now() + keptMs;
   }
 
   /** Returns undefined while the store does not answer. */

@@ -1,6 +1,10 @@
 import { randomBytes } from "node:crypto";
 import { describe, expect, test } from "bun:test";
 
+import { type PutObjectCommand } from "@aws-sdk/client-s3";
+
+import { Checksums } from "../../../src/platform/objects/s3-checksum.ts";
+import { S3Failure } from "../../../src/platform/objects/s3-deadline.ts";
 import { S3Objects } from "../../../src/platform/objects/s3-objects.ts";
 import { failure } from "../../support/failure.ts";
 
@@ -39,16 +43,29 @@ describe("uploads are verified by", () => {
     ]);
   });
 
-  test("a signed SHA-256 while the store does not tell, and CRC-32 once it does", async () => {
+  test("a signed SHA-256 while the store does not tell, and CRC-32 once it is asked again and does", async () => {
+    let nowMs = 0;
     let isAway = true;
-    await using store = fakeStore((request, isRight) => {
-      if (isAway && request.url.includes("/health/probe")) return refusal(503);
-      return isRight ? undefined : refusal(400);
-    });
-    await store.objects.put("one", BODY);
+    let asked = 0;
+    const checksums = new Checksums({ Bucket: "b", Key: "k", Body: PROBE }, () => nowMs);
+    const send = async ({ input }: PutObjectCommand) => {
+      asked++;
+      await Bun.sleep(1);
+      if (isAway) throw new Error("reset");
+      if (input.ChecksumCRC32 !== RIGHT_SUM) throw new S3Failure("PUT", badDigest());
+      return { ETag: "1", ChecksumCRC32: RIGHT_SUM };
+    };
+    const kind = async () => {
+      const { input } = await checksums.of(BODY, new AbortController().signal, send);
+      return input.ChecksumCRC32 === undefined ? "sha256" : "crc32";
+    };
+    expect(await Promise.all([kind(), kind(), kind()])).toEqual(["sha256", "sha256", "sha256"]);
     isAway = false;
-    await store.objects.put("two", BODY);
-    expect(store.uploads.map(({ crc32 }) => crc32)).toEqual([null, sumOf(BODY)]);
+    expect(await kind()).toBe("sha256");
+    expect(asked).toBe(1);
+    nowMs += 60_000;
+    expect(await Promise.all([kind(), kind()])).toEqual(["crc32", "crc32"]);
+    expect(asked).toBe(3);
   });
 });
 
@@ -105,4 +122,8 @@ function confirmed(crc32: string): Response {
 
 function refusal(status: number): Response {
   return new Response("<Error><Code>Refused</Code><Message>x</Message></Error>", { status });
+}
+
+function badDigest(): Error {
+  return Object.assign(new Error("bad"), { name: "BadDigest", $metadata: { httpStatusCode: 400 } });
 }
