@@ -39,10 +39,9 @@ export class WriteBehind implements AsyncDisposable {
     await this.#writing;
   }
 
-  /** Writes the rest, also what comes during that, and nothing more. */
+  /** Writes the rest, and nothing more: what its last write puts back is lost. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.flush();
-    if (this.#timer !== undefined) await this.flush();
     this.#isClosed = true;
     clearTimeout(this.#timer);
   }

@@ -75,7 +75,7 @@ class Taker implements Disposable {
       const isPost = head.toString().startsWith("POST");
       if (isPost) this.taken++;
       if (isPost) socket.destroy();
-      else socket.end("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+      else socket.end("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
     });
   });
 

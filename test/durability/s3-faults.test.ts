@@ -115,7 +115,7 @@ test.concurrent("many batches under random faults are each acknowledged and stor
     passes,
     passes,
     answerLost,
-    damages,
+    answerLost,
     noETag,
     neverAnswers,
     refuses(500, "InternalError"),
