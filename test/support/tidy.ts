@@ -161,7 +161,7 @@ export function commentProblems(sources: Sources): string[] {
 
 export function importsOf(path: string, text: string): Import[] {
   const statements = text.matchAll(
-    /(?:import|export)\s+(type\s+)?([^;"]*?)from\s+"(\.[^"]+)"|import\("(\.[^"]+)"\)/g,
+    /(?:import|export)\s+(type\s+)?(?:([^;"]*?)from\s+)?"(\.[^"]+)"|import\("(\.[^"]+)"\)/g,
   );
   return [...statements].map(([, type, names = "", target, dynamic]) => ({
     from: path,
