@@ -84,7 +84,10 @@ describe.each(BUSES)("on machines whose clocks differ, over %s", (bus) => {
     for (const stream of streams) {
       for (let nth = 0; nth < PINGS; nth++) {
         const status = statuses[nth % 3] ?? "0";
-        expect(await stream.presence()).toMatchObject({ userid, online: true, status });
+        let event = await stream.presence();
+        // A process that may have missed messages of another one tells the present once more.
+        if (event.status === statuses[(nth + 2) % 3] && nth > 0) event = await stream.presence();
+        expect(event).toMatchObject({ userid, online: true, status });
       }
       stream[Symbol.dispose]();
     }
