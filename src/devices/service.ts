@@ -1,6 +1,6 @@
 import { PROVIDERS, type ProviderName } from "../platform/config/push-config.ts";
 import { type Sql } from "../platform/database/database.ts";
-import { AppError } from "../platform/errors.ts";
+import { AppError, codeOf } from "../platform/errors.ts";
 import { type OrderBy, orderSql } from "../platform/database/ordering.ts";
 import {
   type Properties,
@@ -136,7 +136,7 @@ export class Devices {
           and not token_invalid and ${recipientsSql(sql, recipients, "filter")} limit 1`;
       return row !== undefined;
     } catch (error) {
-      if (tookTooLong(error)) return false;
+      if (codeOf(error) === QUERY_CANCELED) return false;
       throw error;
     }
   }
@@ -155,16 +155,12 @@ async function inTime<Rows>(query: Promise<Rows>): Promise<Rows> {
   try {
     return await query;
   } catch (cause) {
-    if (!tookTooLong(cause)) throw cause;
+    if (codeOf(cause) !== QUERY_CANCELED) throw cause;
     throw new AppError("unavailable", "finding the devices took too long", { cause });
   }
 }
 
 const QUERY_CANCELED = "57014";
-
-function tookTooLong(error: unknown): boolean {
-  return error instanceof Error && "code" in error && error.code === QUERY_CANCELED;
-}
 
 function columns(sql: Sql) {
   return sql`d.id::float8 as id, d.external_id, d.push_token, d.send_platform, d.device_platform, d.random_bucket, d.properties`;

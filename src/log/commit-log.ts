@@ -26,7 +26,8 @@ import { BufferPool } from "../platform/buffer-pool.ts";
 import { TokenBucket } from "../platform/token-bucket.ts";
 
 const PUTS_MAX = 8;
-// A segment of this size closes once nothing was appended for this long: its clients may all be waiting.
+// A segment of this size closes once nothing was appended for this long: its clients may all be
+// waiting.
 const QUIET = { bytes: 512 * 1024, ms: 8 };
 const EAGER_PUTS = { perSecond: 4, burst: 40 };
 
@@ -205,8 +206,8 @@ export class CommitLog {
    * Closes the open segment if it is due: after the interval, at once while there are few PUTs, or,
    * if PUTs are free, while none is running. Also closes a half-full segment while most PUT slots
    * are idle, and a smaller one once nothing more arrives, because clients that wait for an answer
-   * before they send more would wait for the interval. While every PUT slot is taken the segment fills up, so that a slow store gets full
-   * segments.
+   * before they send more would wait for the interval. While every PUT slot is taken the segment
+   * fills up, so that a slow store gets full segments.
    */
   #closeIfDue(): void {
     if (this.#open === undefined || this.#committing.size >= PUTS_MAX) return;

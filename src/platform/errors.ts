@@ -64,6 +64,11 @@ export function limited(message: string, retryAfterS: number): AppError {
   return new AppError("rate_limited", message, { headers: { "retry-after": String(retryAfterS) } });
 }
 
+/** Returns the code of an error of the system, a driver or a library, such as ENOENT; "" if it has none. */
+export function codeOf(error: unknown): string {
+  return error instanceof Error && "code" in error ? String(error.code) : "";
+}
+
 /** Thrown for bad usage or configuration: the command line prints the message and exits with 2. */
 export class UsageError extends Error {
   override readonly name = "UsageError";

@@ -1,5 +1,7 @@
 import http2 from "node:http2";
 
+import { codeOf } from "../platform/errors.ts";
+
 export type Answer = {
   kind: "answer";
   status: number;
@@ -255,6 +257,6 @@ function ignore(): void {}
 
 /** Describes an error by its code, such as ECONNREFUSED. Messages may contain secrets. */
 function describe(error: unknown): string {
-  const code = error instanceof Error && "code" in error ? error.code : undefined;
-  return typeof code === "string" ? `the connection failed: ${code}` : "the connection failed";
+  const code = codeOf(error);
+  return code === "" ? "the connection failed" : `the connection failed: ${code}`;
 }

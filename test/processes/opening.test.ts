@@ -167,7 +167,7 @@ describe("nothing is left behind", () => {
         await Bun.sleep(20);
       }
       expect([...seen].filter((pid) => existsSync(`/proc/${pid}`))).toEqual([]);
-      // Of a process that had started its lease runs out.
+      // The lease of a process that had started runs out.
       await expectClosed(timers);
     },
   );

@@ -19,7 +19,7 @@ export async function endRun(folder: string, pid: number): Promise<void> {
     for (const one of left) end(one, ms < GRACE_MS);
     await Bun.sleep(STEP_MS);
   }
-  // What was mounted there stays.
+  // File systems that are mounted there stay.
   await rm(folder, { recursive: true, force: true, maxRetries: 10 }).catch(() => {});
   await releaseS3Server(pid);
 }

@@ -2,7 +2,7 @@ import { Database, SQLiteError } from "bun:sqlite";
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 
-import { UsageError } from "../errors.ts";
+import { UsageError, codeOf } from "../errors.ts";
 
 const SECRETS_FILE = "secrets.json";
 
@@ -74,7 +74,7 @@ function storedSecrets(dataDir: string): Secrets | undefined {
   try {
     return JSON.parse(readFileSync(join(dataDir, SECRETS_FILE), "utf8"));
   } catch (error) {
-    if (error instanceof Error && "code" in error && error.code === "ENOENT") return undefined;
+    if (codeOf(error) === "ENOENT") return undefined;
     throw error;
   }
 }

@@ -1,7 +1,7 @@
 import { setTimeout } from "node:timers/promises";
 import type postgres from "postgres";
 
-import { unavailable } from "../errors.ts";
+import { codeOf, unavailable } from "../errors.ts";
 import { type Log } from "../logger.ts";
 import { isFarewell, isRefusal } from "./postgres-errors.ts";
 
@@ -112,7 +112,7 @@ export class Outage {
         await this.ping();
       } catch (error) {
         // The pool was closed.
-        if (error instanceof Error && "code" in error && error.code === "CONNECTION_ENDED") return;
+        if (codeOf(error) === "CONNECTION_ENDED") return;
       }
     }
   }

@@ -1,3 +1,5 @@
+import { codeOf } from "../errors.ts";
+
 const AWAY = /^(?:CONNECT|ECONN|ETIMEDOUT|EPIPE|ENOTFOUND|EHOST|ENET|EAI_|08|25P0[3-5]|53|57P|58)/;
 // Code of a write on a read-only server: a replica, or a demoted primary.
 const READ_ONLY = "25006";
@@ -33,8 +35,4 @@ export function isOutage(error: unknown): boolean {
 /** Returns whether the error ended a connection or prevented it. */
 function isFatal(error: unknown): boolean {
   return error instanceof Error && "severity" in error && error.severity === "FATAL";
-}
-
-function codeOf(error: unknown): string {
-  return error instanceof Error && "code" in error ? String(error.code) : "";
 }

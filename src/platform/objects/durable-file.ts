@@ -1,5 +1,7 @@
 import { constants, type FileHandle, open, rm } from "node:fs/promises";
 
+import { codeOf } from "../errors.ts";
+
 // The size and alignment that every disk takes for direct writes.
 const BLOCK_BYTES = 4096;
 // Smaller bodies gain nothing: the fsync costs more than the copy.
@@ -88,5 +90,5 @@ async function writeBlocks(file: FileHandle, blocks: Uint8Array): Promise<void> 
 }
 
 function isRefusal(error: unknown): boolean {
-  return error instanceof Error && "code" in error && error.code === "EINVAL";
+  return codeOf(error) === "EINVAL";
 }

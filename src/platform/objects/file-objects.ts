@@ -14,6 +14,7 @@ import {
 } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 
+import { codeOf } from "../errors.ts";
 import { DurableWriter, writeDurably } from "./durable-file.ts";
 import { checkKey, checkRange } from "./object-keys.ts";
 import { ObjectConflict, ObjectDamaged, ObjectMissing, type ObjectStore } from "./objects.ts";
@@ -22,7 +23,7 @@ import { abortable } from "../streams.ts";
 // No key part begins with a dot, so this folder can hold no object.
 const TEMPORARY = ".tmp";
 // Error codes of a file that no retry will read.
-const UNREADABLE = new Set<unknown>(["EIO", "EISDIR", "EUCLEAN", "EBADMSG", "ELOOP", "ENOTDIR"]);
+const UNREADABLE = new Set(["EIO", "EISDIR", "EUCLEAN", "EBADMSG", "ELOOP", "ENOTDIR"]);
 const TEMPORARY_AGE_MAX_MS = 60 * 60 * 1000;
 const FREE_BYTES_MIN = 64 * 2 ** 20;
 const FOLDERS_KNOWN_MAX = 1000;
@@ -285,8 +286,4 @@ async function unlessMissing<T>(result: Promise<T>, otherwise: T): Promise<T> {
 
 function isMissing(error: unknown): boolean {
   return codeOf(error) === "ENOENT";
-}
-
-function codeOf(error: unknown): unknown {
-  return error instanceof Error && "code" in error ? error.code : undefined;
 }

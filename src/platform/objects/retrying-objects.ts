@@ -1,6 +1,7 @@
 import pRetry from "p-retry";
 
 import { ObjectDamaged, ObjectMissing, type ObjectStore, ReadBroken } from "./objects.ts";
+import { WrappedObjects } from "./wrapped-objects.ts";
 
 const RETRIES_MAX = 40;
 const WAIT_MS_MIN = 20;
@@ -19,72 +20,45 @@ type Body = Blob | ReadableStream<Uint8Array<ArrayBuffer>>;
  * Object store that retries reads and lists for some seconds while they fail, time out or break
  * off, and resumes where they stopped. Does not retry missing or damaged objects.
  */
-export class RetryingObjects implements ObjectStore {
-  readonly link?: NonNullable<ObjectStore["link"]>;
-  readonly #inner: ObjectStore;
+export class RetryingObjects extends WrappedObjects {
   readonly #options: RetryingOptions;
 
   constructor(inner: ObjectStore, options: Partial<RetryingOptions> = {}) {
-    this.#inner = inner;
+    super(inner);
     this.#options = { giveUpMs: 10_000, stallMs: 5_000, ...options };
-    if (inner.link !== undefined) this.link = inner.link.bind(inner);
   }
 
-  get name(): string {
-    return this.#inner.name;
-  }
-
-  get freePuts(): boolean {
-    return this.#inner.freePuts;
-  }
-
-  async put(key: string, body: Uint8Array, signal?: AbortSignal): Promise<void> {
-    await this.#inner.put(key, body, signal);
-  }
-
-  async upload(
+  override async read(
     key: string,
-    chunks: AsyncIterable<Uint8Array>,
+    start: number,
+    end: number,
     signal?: AbortSignal,
-  ): Promise<void> {
-    await this.#inner.upload(key, chunks, signal);
-  }
-
-  async remove(key: string): Promise<void> {
-    await this.#inner.remove(key);
-  }
-
-  async ping(signal?: AbortSignal): Promise<void> {
-    await this.#inner.ping(signal);
-  }
-
-  async probe(signal?: AbortSignal): Promise<void> {
-    await this.#inner.probe(signal);
-  }
-
-  async read(key: string, start: number, end: number, signal?: AbortSignal): Promise<Uint8Array> {
+  ): Promise<Uint8Array> {
     const range = new Range(start);
     const rest = await this.#retried(
-      async () => await range.next((at) => this.#inner.read(key, at, end, signal)),
+      async () => await range.next((at) => this.inner.read(key, at, end, signal)),
       signal,
     );
     return range.isBegun ? Buffer.concat([...range.parts, rest]) : rest;
   }
 
-  async body(key: string, start: number, end: number): Promise<Body> {
+  override async body(key: string, start: number, end: number): Promise<Body> {
     const range = new Range(start);
     const rest = await this.#retried(
-      async () => await range.next((at) => this.#inner.body(key, at, end)),
+      async () => await range.next((at) => this.inner.body(key, at, end)),
     );
     if (!(rest instanceof Blob)) return this.#stream(key, rest, start, end);
     return range.isBegun ? new Blob([...range.parts, rest]) : rest;
   }
 
-  async *list(prefix: string, after?: string): AsyncGenerator<{ key: string; bytes: number }> {
+  override async *list(
+    prefix: string,
+    after?: string,
+  ): AsyncGenerator<{ key: string; bytes: number }> {
     let last = after;
     let page: AsyncIterator<{ key: string; bytes: number }> | undefined;
     const next = async () => {
-      page ??= this.#inner.list(prefix, last)[Symbol.asyncIterator]();
+      page ??= this.inner.list(prefix, last)[Symbol.asyncIterator]();
       try {
         return await page.next();
       } catch (error) {
@@ -102,10 +76,6 @@ export class RetryingObjects implements ObjectStore {
     } finally {
       await page?.return?.();
     }
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.#inner[Symbol.asyncDispose]();
   }
 
   /** Streams a long body, and requests the rest if the answer breaks off or stalls. */
@@ -126,7 +96,7 @@ export class RetryingObjects implements ObjectStore {
     }, this.#options.stallMs);
     silence.unref();
     const next = async () => {
-      if (isBroken) reader = readerOf(await this.#inner.body(key, at, end));
+      if (isBroken) reader = readerOf(await this.inner.body(key, at, end));
       isBroken = isWaiting = true;
       silence.refresh();
       const { done, value } = await reader.read().finally(() => (isWaiting = false));

@@ -2,6 +2,7 @@ import { setImmediate } from "node:timers/promises";
 
 import { PutObjectCommand, type S3Client } from "@aws-sdk/client-s3";
 
+import { isRecord } from "../json.ts";
 import { inTime } from "../time-limit.ts";
 import { S3Failure } from "./s3-deadline.ts";
 
@@ -122,24 +123,19 @@ function checkAnswer({ ETag }: Answer): void {
   if (ETag === undefined) throw new Error("the answer has no ETag");
 }
 
-/** Signs uploads with the SHA-256 in their input, if there is one; the signer would hash each body itself. */
+/**
+ * Signs uploads with the SHA-256 in their input, if there is one; the signer would hash each body
+ * itself.
+ */
 export function signUploads(client: S3Client): void {
   client.middlewareStack.add(
     (next) => (args) => {
-      const digest: unknown = Reflect.get(args.input, PAYLOAD_SHA256) ?? "UNSIGNED-PAYLOAD";
-      if (isUpload(args.request)) args.request.headers["x-amz-content-sha256"] = String(digest);
+      const { input, request } = args;
+      if (isRecord(request) && request["method"] === "PUT" && isRecord(request["headers"]))
+        request["headers"]["x-amz-content-sha256"] =
+          Reflect.get(input, PAYLOAD_SHA256) ?? "UNSIGNED-PAYLOAD";
       return next(args);
     },
     { step: "build", name: "signedPayload" },
-  );
-}
-
-function isUpload(request: unknown): request is { headers: Record<string, string> } {
-  return (
-    typeof request === "object" &&
-    request !== null &&
-    "method" in request &&
-    request.method === "PUT" &&
-    "headers" in request
   );
 }

@@ -13,7 +13,7 @@ import { discarded } from "../gc.ts";
 import { ObjectConflict } from "./objects.ts";
 import { S3Failure, within } from "./s3-deadline.ts";
 import { sha256Of } from "./s3-checksum.ts";
-import { headObject } from "./s3-head.ts";
+import { objectSize } from "./s3-size.ts";
 import { abortable, partsOf, slicesOf } from "../streams.ts";
 
 const PART_BYTES = 8 * 2 ** 20;
@@ -139,8 +139,8 @@ export class S3Upload {
   async #isWhole(): Promise<boolean> {
     const { client, target, stallTimeoutMs } = this.#place;
     const limits = { ms: stallTimeoutMs, signal: this.#signal };
-    return await headObject(client, target, limits).then(
-      ({ ContentLength }) => ContentLength === this.#bytes,
+    return await objectSize(client, target, limits).then(
+      (bytes) => bytes === this.#bytes,
       () => false,
     );
   }

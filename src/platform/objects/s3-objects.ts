@@ -14,7 +14,7 @@ import { ObjectConflict, ObjectDamaged, ObjectMissing, type ObjectStore } from "
 import { openClient } from "./s3-client.ts";
 import { Deadline, S3Failure, within } from "./s3-deadline.ts";
 import { Checksums } from "./s3-checksum.ts";
-import { headObject } from "./s3-head.ts";
+import { objectSize } from "./s3-size.ts";
 import { abortUploads, type S3Place, S3Upload } from "./s3-multipart.ts";
 import { RangeBody, rangeBytes } from "./s3-range.ts";
 import { INLINE_BYTES_MAX } from "../streams.ts";
@@ -271,8 +271,7 @@ export class S3Objects implements ObjectStore {
    */
   async #holds(key: string, body: Uint8Array, deadline: Deadline): Promise<boolean> {
     const limits = { ms: this.#stallTimeoutMs, signal: deadline.signal };
-    const head = await headObject(this.#client, this.#target(key), limits);
-    if (head.ContentLength !== body.length) return false;
+    if ((await objectSize(this.#client, this.#target(key), limits)) !== body.length) return false;
     const stored = await this.read(key, 0, body.length, deadline.signal);
     return Buffer.from(stored.buffer).equals(body);
   }

@@ -1,5 +1,6 @@
 import { unlessAborted } from "../time-limit.ts";
-import { ObjectConflict, type ObjectStore } from "./objects.ts";
+import { ObjectConflict } from "./objects.ts";
+import { WrappedObjects } from "./wrapped-objects.ts";
 
 // Time for which a result is reused if requests to the store cost money.
 const HOLDS_MS = 1000;
@@ -22,9 +23,7 @@ const FAILED_RECENTLY_MS = 4500;
  * through here, or else from a read at most once a second while somebody asks, and rarely a write.
  * Reads alone would not reveal a full store or a read-only key; writes cost money.
  */
-export class StoreHealth implements ObjectStore {
-  readonly #inner: ObjectStore;
-  readonly link: ObjectStore["link"];
+export class StoreHealth extends WrappedObjects {
   /** Start times of writes in progress. */
   readonly #pending = new Set<{ sinceMs: number }>();
   #succeededMs = Number.NEGATIVE_INFINITY;
@@ -35,19 +34,6 @@ export class StoreHealth implements ObjectStore {
   #asking: Promise<void> | undefined;
   /** Error of a read that failed although a write succeeded. */
   #unreadable: string | undefined;
-
-  constructor(inner: ObjectStore) {
-    this.#inner = inner;
-    this.link = inner.link?.bind(inner);
-  }
-
-  get name(): string {
-    return this.#inner.name;
-  }
-
-  get freePuts(): boolean {
-    return this.#inner.freePuts;
-  }
 
   /** Rejects, within two seconds, if the store does not accept writes. */
   async check(): Promise<void> {
@@ -64,11 +50,11 @@ export class StoreHealth implements ObjectStore {
       throw new Error("the store does not accept writes", { cause: this.#answer.error });
   }
 
-  async put(key: string, body: Uint8Array, signal?: AbortSignal): Promise<void> {
+  override async put(key: string, body: Uint8Array, signal?: AbortSignal): Promise<void> {
     const write = { sinceMs: performance.now() };
     this.#pending.add(write);
     try {
-      await this.#inner.put(key, body, signal);
+      await super.put(key, body, signal);
       this.#succeeded();
     } catch (error) {
       // A conflict or an aborted write says nothing about the store.
@@ -80,41 +66,13 @@ export class StoreHealth implements ObjectStore {
   }
 
   /** Records success only: a failure may be that of the source stream. */
-  async upload(
+  override async upload(
     key: string,
     chunks: AsyncIterable<Uint8Array>,
     signal?: AbortSignal,
   ): Promise<void> {
-    await this.#inner.upload(key, chunks, signal);
+    await super.upload(key, chunks, signal);
     this.#succeeded();
-  }
-
-  async read(key: string, start: number, end: number, signal?: AbortSignal): Promise<Uint8Array> {
-    return await this.#inner.read(key, start, end, signal);
-  }
-
-  async body(key: string, start: number, end: number) {
-    return await this.#inner.body(key, start, end);
-  }
-
-  async remove(key: string): Promise<void> {
-    await this.#inner.remove(key);
-  }
-
-  list(prefix: string, after?: string): AsyncIterable<{ key: string; bytes: number }> {
-    return this.#inner.list(prefix, after);
-  }
-
-  async ping(signal?: AbortSignal): Promise<void> {
-    await this.#inner.ping(signal);
-  }
-
-  async probe(signal?: AbortSignal): Promise<void> {
-    await this.#inner.probe(signal);
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.#inner[Symbol.asyncDispose]();
   }
 
   #holds(atMs = Number.NEGATIVE_INFINITY): boolean {
@@ -163,7 +121,7 @@ export class StoreHealth implements ObjectStore {
   async #canRead(signal: AbortSignal): Promise<boolean> {
     const sinceMs = performance.now() - this.#succeededMs;
     try {
-      await unlessAborted(signal, this.#inner.ping(signal));
+      await unlessAborted(signal, this.inner.ping(signal));
       this.#unreadable = undefined;
       return sinceMs < PROBE_EVERY_MS;
     } catch (error) {
@@ -176,7 +134,7 @@ export class StoreHealth implements ObjectStore {
 
   async #write(signal: AbortSignal): Promise<void> {
     try {
-      await unlessAborted(signal, this.#inner.probe(signal));
+      await unlessAborted(signal, this.inner.probe(signal));
       // Keeps `#clients`: only clients' own writes clear their failures.
       this.#succeededMs = performance.now();
     } catch (error) {

@@ -9,6 +9,7 @@ import { runCommand } from "../../support/command.ts";
 import { line } from "../../support/devices.ts";
 import { EventStream } from "../../support/event-stream.ts";
 import { eventually, timed } from "../../support/eventually.ts";
+import { failureCode } from "../../support/failure.ts";
 import { PgBouncer } from "../../support/pgbouncer.ts";
 import { aUser, claim, ping, snapshot, watching } from "../../support/presence.ts";
 import { PushServer, TokenServer, serviceAccount } from "../../support/push-servers.ts";
@@ -218,11 +219,11 @@ test("a statement that takes too long is cancelled, and its connection used on",
   const pid = async () => [...(await sql`select pg_backend_pid() as pid, ${"x"}::text as x`)];
   try {
     expect(await pid()).toHaveLength(1);
-    const { result, ms } = await timed(async () => await codeOf(sql`select pg_sleep(${30})`));
+    const { result, ms } = await timed(async () => await failureCode(sql`select pg_sleep(${30})`));
     expect(result).toBe("57014");
     expect(ms).toBeLessThan(10_000);
     const inside = sql.begin(async (transaction) => await transaction`select pg_sleep(${30})`);
-    expect(await codeOf(inside)).toBe("57014");
+    expect(await failureCode(inside)).toBe("57014");
     expect(await pid()).toHaveLength(1);
   } finally {
     await sql.end({ timeout: 1 });
@@ -241,15 +242,6 @@ describe("a pooler that dies", () => {
     expect(await statusOf(append(other, session, aBatch({ salt: "after" })))).toBe(200);
   });
 });
-
-async function codeOf(work: PromiseLike<unknown>): Promise<string> {
-  try {
-    await work;
-    return "";
-  } catch (error) {
-    return error instanceof Error && "code" in error ? String(error.code) : "";
-  }
-}
 
 async function becomes(code: number, postgres: string): Promise<void> {
   for (const server of [one, other])

@@ -8,6 +8,7 @@ import { aBatch } from "../../support/batches.ts";
 import { runCommand } from "../../support/command.ts";
 import { DebianPostgres, PASSWORD } from "../../support/debian-postgres.ts";
 import { eventually, timed } from "../../support/eventually.ts";
+import { failureCode } from "../../support/failure.ts";
 import { RawConnection } from "../../support/raw-connection.ts";
 import { uploadImage } from "../../support/images.ts";
 import { append, statusOf } from "../../support/requests.ts";
@@ -135,7 +136,7 @@ test("starting on such a server may be tried again, and names it without the pas
 test("a statement that comes after one which was cut off has an answer of its own", async () => {
   const sql = openDatabase(env["DATABASE_URL"] ?? "", { connections: 1 });
   try {
-    const rows = codeOf(
+    const rows = failureCode(
       sql`select repeat('x', 10000), pg_sleep(0.02) from generate_series(1, 1000)`,
     );
     await eventually("it runs", isRunning);
@@ -144,12 +145,12 @@ test("a statement that comes after one which was cut off has an answer of its ow
     expect(await rows).toMatch(CUT);
     expect([...(await sql`select 1 as one`)]).toEqual([{ one: 1 }]);
 
-    const sleep = codeOf(sql`select pg_sleep(30)`);
+    const sleep = failureCode(sql`select pg_sleep(30)`);
     await eventually("it runs", isRunning);
     postgres.query("alter role floodgate password 'another'", TERMINATE);
     expect(await sleep).toMatch(CUT);
     const late = Bun.sleep(5000).then(() => "no answer");
-    expect(await Promise.race([codeOf(sql`select 1`), late])).toBe("28P01");
+    expect(await Promise.race([failureCode(sql`select 1`), late])).toBe("28P01");
   } finally {
     postgres.query(`alter role floodgate password '${PASSWORD}'`);
     await sql.end({ timeout: 1 });
@@ -266,13 +267,4 @@ function backends(): Set<string> {
 
 function isRunning(): boolean {
   return postgres.query("select 1 from pg_stat_activity where wait_event = 'PgSleep'") === "1";
-}
-
-async function codeOf(work: PromiseLike<unknown>): Promise<string> {
-  try {
-    await work;
-    return "";
-  } catch (error) {
-    return error instanceof Error && "code" in error ? String(error.code) : "";
-  }
 }

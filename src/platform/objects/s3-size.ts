@@ -1,32 +1,20 @@
-import {
-  GetObjectCommand,
-  HeadObjectCommand,
-  type HeadObjectCommandOutput,
-  type S3Client,
-} from "@aws-sdk/client-s3";
+import { GetObjectCommand, HeadObjectCommand, type S3Client } from "@aws-sdk/client-s3";
 
 import { S3Failure, within } from "./s3-deadline.ts";
 
-type Head = Pick<
-  HeadObjectCommandOutput,
-  "ContentLength" | "ETag" | "ServerSideEncryption" | "SSECustomerAlgorithm"
->;
-
 const REFUSES_HEAD = new Set([403, 405, 501]);
 
-/**
- * Returns the size and checksum of an object. If the store refuses HEAD, reads its first byte,
- * whose response has the same headers.
- */
-export async function headObject(
+/** Returns the size of an object. If the store refuses HEAD, asks for its first byte instead. */
+export async function objectSize(
   client: S3Client,
   target: { Bucket: string; Key: string },
   { ms, signal }: { ms: number; signal: AbortSignal | undefined },
-): Promise<Head> {
+): Promise<number | undefined> {
   try {
-    return await within(`HEAD ${target.Key}`, ms, signal, (options) =>
+    const { ContentLength } = await within(`HEAD ${target.Key}`, ms, signal, (options) =>
       client.send(new HeadObjectCommand(target), options),
     );
+    return ContentLength;
   } catch (error) {
     if (!(error instanceof S3Failure) || !REFUSES_HEAD.has(error.status ?? 0)) throw error;
   }
@@ -38,6 +26,6 @@ export async function headObject(
     await first.Body?.transformToByteArray();
     const [, total] = first.ContentRange?.match(/\/(\d+)$/) ?? [];
     if (total === undefined) throw new Error("the answer does not contain the size");
-    return { ...first, ContentLength: Number(total) };
+    return Number(total);
   });
 }
