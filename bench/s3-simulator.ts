@@ -4,15 +4,9 @@ import { announce } from "./helper.ts";
 import { LatencyRecorder } from "./load/latency.ts";
 
 /**
-<<<<<<< HEAD
- * A stand-in for an S3 server, for latencies and limits that can be set: it takes PUTs, of whole objects or of parts, keeps
- * their keys and lengths, and answers when a real one would. It verifies CRC-32s, checks no signature and, unless asked to, keeps no bytes. Its figures are a simulator's,
- * and every report says so.
-=======
  * Simulates an S3 server with configurable latencies and limits: takes PUTs of whole objects or of
- * parts, keeps their keys and lengths, and answers when a real server would. It checks no
- * signatures and keeps no bytes unless asked to. Every report names it as a simulator.
->>>>>>> house
+ * parts, keeps their keys and lengths, and answers when a real server would. It verifies CRC-32s,
+ * checks no signatures and keeps no bytes unless asked to. Every report names it as a simulator.
  */
 const { values: flags } = parseArgs({
   options: {
