@@ -53,7 +53,7 @@ describe("a test is pure", () => {
   });
 
   test("if it is of a pure noun here, and not if it starts a server", async () => {
-    const names = pureTests(await readSources("{src,test}/**/*.ts"));
+    const names = pureTests(await readSources("{src,test,bench}/**/*.ts"));
     expect(names.length).toBeGreaterThan(30);
     expect(names).toContain("test/log/segment.test.ts");
     expect(names).not.toContain("test/ingest/batches.test.ts");

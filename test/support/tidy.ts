@@ -66,7 +66,14 @@ const WRITERS: Record<string, string[]> = {
 };
 
 /** Folders of tests that mirror no folder of src. */
-const OTHER_TESTS = ["test", "test/deploy", "test/docs", "test/durability", "test/support"];
+const OTHER_TESTS = [
+  "test",
+  "test/bench",
+  "test/deploy",
+  "test/docs",
+  "test/durability",
+  "test/support",
+];
 
 const FILE_LINES_MAX = 300;
 const FOLDER_FILES_MAX = 20;
