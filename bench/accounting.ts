@@ -27,16 +27,14 @@ export function cpuSeconds(pid: number): number {
 export function familyCpuSeconds(pid: number): number {
   if (!HAS_PROC) return psSeconds(pid);
   const fields = statFields(pid);
-  const own = field(fields, UTIME) + field(fields, STIME);
   const ended = field(fields, CUTIME) + field(fields, CSTIME);
-  return (
-    (own + ended) / TICKS_PER_SECOND + children(pid).reduce((sum, child) => sum + alive(child), 0)
-  );
+  return ended / TICKS_PER_SECOND + familySum(pid, cpuSeconds);
 }
 
+/** Returns the resident memory of a process with its children; shared pages count for each. */
 export function rssBytes(pid: number): number {
   if (!HAS_PROC) return Number(ps(pid, "rss")) * 1024;
-  return statusBytes(pid, "VmRSS");
+  return familySum(pid, (each) => statusBytes(each, "VmRSS"));
 }
 
 /**
@@ -54,15 +52,18 @@ export function exactRssBytes(pid: number): number {
   return rssBytes(pid);
 }
 
-/** Returns the peak of resident memory since the last reset; undefined outside Linux. */
+/**
+ * Returns the peak of resident memory since the last reset, that of children added; undefined
+ * outside Linux.
+ */
 export function peakRssBytes(pid: number): number | undefined {
-  return HAS_PROC ? statusBytes(pid, "VmHWM") : undefined;
+  return HAS_PROC ? familySum(pid, (each) => statusBytes(each, "VmHWM")) : undefined;
 }
 
 /** Resets the peak to the memory that is resident now; returns false where that is not possible. */
 export function resetPeakRss(pid: number): boolean {
   try {
-    writeFileSync(`/proc/${pid}/clear_refs`, "5");
+    for (const each of [pid, ...children(pid)]) writeFileSync(`/proc/${each}/clear_refs`, "5");
     return true;
   } catch {
     return false;
@@ -95,11 +96,15 @@ function children(pid: number): number[] {
   }
 }
 
-function alive(pid: number): number {
+function familySum(pid: number, read: (pid: number) => number): number {
+  return children(pid).reduce((sum, child) => sum + ifAlive(child, read), read(pid));
+}
+
+function ifAlive(pid: number, read: (pid: number) => number): number {
   try {
-    return cpuSeconds(pid);
+    return read(pid);
   } catch {
-    return 0; // It has ended since it was listed; its parent's sum includes its time.
+    return 0; // It has ended since it was listed; its parent's CPU time includes its own.
   }
 }
 

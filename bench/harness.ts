@@ -1,7 +1,6 @@
-import { mkdirSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { join } from "node:path";
 
-import { CreateBucketCommand, S3Client } from "@aws-sdk/client-s3";
 import postgres from "postgres";
 import { Type } from "typebox";
 import { Value } from "typebox/value";
@@ -15,12 +14,11 @@ import { LoadProcesses } from "./load-process.ts";
 import type { Options } from "./options.ts";
 import { BENCH_DIR, Processes, type Running } from "./processes.ts";
 import { Progress } from "./progress.ts";
+import { type Store, Stores } from "./stores.ts";
 import { countRows, emptyTables } from "./tables.ts";
 
 const TOKEN_SECRET = "bench-token-secret";
 export const SERVER_KEY = "bench-server-key";
-const SIMULATOR_BUCKET = "bench";
-const SIMULATOR_LABEL = "S3 simulator";
 // Long enough that no device goes offline in a measurement.
 const PRESENCE_TTL_S = 3600;
 // With --pin the measured server has a core of its own, and everything else shares the other.
@@ -29,28 +27,18 @@ export const OTHER_CORE = 1;
 
 const Project = Type.Object({ projectID: Type.Number(), projectKey: Type.String() });
 
-export type StoreKind = "files" | "s3";
-
-export type Curve = { p50Ms: number; p99Ms: number; putsPerSecond?: number };
-export const RECORDED_CURVE: Curve = { p50Ms: 30, p99Ms: 400 };
-export const FIXED_CURVE: Curve = { p50Ms: 30, p99Ms: 30 };
-
-/** Object store of one measurement. */
-export type Store = AsyncDisposable & {
-  label: string;
-  env: Record<string, string>;
-  /** Absent for a real store, whose PUTs are not counted. */
-  simulator?: Running;
-};
-
-export function isSimulated(store: Store): store is Store & { simulator: Running } {
-  return store.simulator !== undefined;
-}
-
 export type { Running };
 
 /** A server that is being measured: Floodgate, the floor or a baseline. */
-export type Subject = Running & { projectKey?: string; projectID: number; postgres?: number };
+export type Subject = Running & {
+  projectKey?: string;
+  projectID: number;
+  /** Process ids of PostgreSQL and of a proxy in front. */
+  postgres?: number;
+  proxy?: number;
+  /** Certificate of the proxy, in PEM. */
+  ca?: string;
+};
 
 /** Owns the folder, PostgreSQL and every process of a bench run. */
 export class Harness implements AsyncDisposable {
@@ -59,6 +47,9 @@ export class Harness implements AsyncDisposable {
   readonly load: LoadProcesses;
   readonly folder: string;
   readonly processes: Processes;
+  readonly stores: Stores;
+  /** Disposed of before everything else. */
+  readonly owned = new AsyncDisposableStack();
   #database: EmbeddedPostgres | undefined;
   #databaseUrl = "";
   #sql: postgres.Sql | undefined;
@@ -67,9 +58,10 @@ export class Harness implements AsyncDisposable {
 
   constructor(options: Options) {
     this.options = options;
-    this.folder = join(options.dataDir, `bench-${process.pid}-${Date.now()}`);
-    mkdirSync(this.folder, { recursive: true });
+    mkdirSync(options.dataDir, { recursive: true });
+    this.folder = mkdtempSync(join(options.dataDir, "bench-"));
     this.processes = new Processes(this.folder);
+    this.stores = new Stores(options, this.processes, this.folder, this.core(OTHER_CORE));
     this.load = new LoadProcesses(this.processes, this.progress, this.core(OTHER_CORE));
   }
 
@@ -95,7 +87,7 @@ export class Harness implements AsyncDisposable {
     env: Record<string, string> = {},
     command: "serve" | "start" = "serve",
   ): Promise<Subject> {
-    await this.#emptyTables();
+    await this.emptyTables();
     const port = await freePort();
     const running = await this.processes.startServer({
       script: this.options.server,
@@ -136,8 +128,8 @@ export class Harness implements AsyncDisposable {
     return this.#sql;
   }
 
-  async startFloor(mode: "drain" | "buffer"): Promise<Subject> {
-    return this.startBaseline("floor.ts", [mode], {});
+  async startFloor(): Promise<Subject> {
+    return this.startBaseline("floor.ts", [], {});
   }
 
   async startOnePut(store: Store, mode: "default" | "tuned"): Promise<Subject> {
@@ -148,47 +140,13 @@ export class Harness implements AsyncDisposable {
     return this.startBaseline("baselines/form-data.ts", [], store.env);
   }
 
-  /** Returns the name of a store in every output: a simulator must not be taken for S3. */
-  storeLabel(kind: StoreKind): string {
-    if (kind === "files") return "files";
-    return this.options.s3 === undefined
-      ? SIMULATOR_LABEL
-      : `S3 at ${new URL(this.options.s3).host}`;
-  }
-
-  async openStore(kind: StoreKind, curve: Curve = RECORDED_CURVE): Promise<Store> {
-    if (kind === "files") return this.#openFolder();
-    return this.options.s3 === undefined
-      ? this.openSimulator(curve)
-      : this.#openS3(this.options.s3);
-  }
-
-  async openSimulator({ p50Ms, p99Ms, putsPerSecond = 0 }: Curve): Promise<Store> {
-    const running = await this.processes.startHelper({
-      script: join(BENCH_DIR, "s3-simulator.ts"),
-      args: [`--p50-ms=${p50Ms}`, `--p99-ms=${p99Ms}`, `--puts-per-second=${putsPerSecond}`],
-      core: this.core(OTHER_CORE),
-    });
-    return {
-      label: SIMULATOR_LABEL,
-      env: {
-        S3_ENDPOINT: running.url,
-        S3_BUCKET: SIMULATOR_BUCKET,
-        S3_REGION: "us-east-1",
-        AWS_ACCESS_KEY_ID: "simulator",
-        AWS_SECRET_ACCESS_KEY: "simulator",
-      },
-      simulator: running,
-      [Symbol.asyncDispose]: async () => running[Symbol.asyncDispose](),
-    };
-  }
-
   /** Counts the batches or images in PostgreSQL, among which must be all that were acknowledged. */
   async countRows(what: "batches" | "images"): Promise<number> {
     return await countRows(this.database, what);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    await this.owned.disposeAsync();
     await this.#sql?.end({ timeout: 1 });
     await this.#database?.[Symbol.asyncDispose]();
     await this.processes[Symbol.asyncDispose]();
@@ -210,43 +168,6 @@ export class Harness implements AsyncDisposable {
     return { ...running, projectID: this.#project.projectID };
   }
 
-  #openFolder(): Store {
-    const folder = join(this.folder, `store-${this.#names++}`);
-    mkdirSync(folder);
-    return {
-      label: this.storeLabel("files"),
-      env: { DATA_DIR: folder },
-      [Symbol.asyncDispose]: async () => rmSync(folder, { recursive: true, force: true }),
-    };
-  }
-
-  /** Creates the bucket if it is missing, and keeps it afterwards. */
-  async #openS3(endpoint: string): Promise<Store> {
-    const { AWS_ACCESS_KEY_ID = "", AWS_SECRET_ACCESS_KEY = "" } = process.env;
-    const region = process.env["S3_REGION"] ?? "us-east-1";
-    const bucket = this.options.bucket;
-    const client = new S3Client({ endpoint, region, forcePathStyle: true });
-    try {
-      await client.send(new CreateBucketCommand({ Bucket: bucket }));
-    } catch (error) {
-      const name = error instanceof Error ? error.name : "";
-      if (name !== "BucketAlreadyOwnedByYou" && name !== "BucketAlreadyExists") throw error;
-    } finally {
-      client.destroy();
-    }
-    return {
-      label: this.storeLabel("s3"),
-      env: {
-        S3_ENDPOINT: endpoint,
-        S3_BUCKET: bucket,
-        S3_REGION: region,
-        AWS_ACCESS_KEY_ID,
-        AWS_SECRET_ACCESS_KEY,
-      },
-      [Symbol.asyncDispose]: async () => {},
-    };
-  }
-
   /** Environment of every Floodgate process. */
   serverEnv(): Record<string, string> {
     return {
@@ -262,7 +183,7 @@ export class Harness implements AsyncDisposable {
   }
 
   /** Empties the tables, whose rows would slow the next measurement; never the caller's. */
-  async #emptyTables(): Promise<void> {
+  async emptyTables(): Promise<void> {
     if (this.#database === undefined || this.#sql === undefined) return;
     await emptyTables(this.#sql);
     await this.#sql`checkpoint`;

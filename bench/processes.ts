@@ -16,7 +16,9 @@ const Announcement = Type.Object({ port: Type.Integer({ minimum: 1 }) });
 export type Running = AsyncDisposable & { pid: number; url: string };
 
 type Spawn = {
-  script: string;
+  /** Program to run, by default this Bun. */
+  program?: string;
+  script?: string;
   args?: string[];
   env?: Record<string, string>;
   /** Core to run on, if the run is pinned. */
@@ -57,12 +59,16 @@ export class Processes implements AsyncDisposable {
     return this.#asRunning(child, `http://127.0.0.1:${message.port}`);
   }
 
-  /** Starts a server; resolves when its /readyz answers 200. */
-  async startServer(spawn: Spawn & { port: number }): Promise<Running> {
+  /**
+   * Starts a server; resolves when its /readyz answers 200, over TLS if it has a certificate of its
+   * own.
+   */
+  async startServer(spawn: Spawn & { port: number; ca?: string }): Promise<Running> {
     const { child, log } = this.spawn(spawn);
-    const url = `http://127.0.0.1:${spawn.port}`;
+    const { port, ca } = spawn;
+    const url = `${ca === undefined ? "http" : "https"}://127.0.0.1:${port}`;
     const deadline = Date.now() + READY_TIMEOUT_MS;
-    while (!(await isReady(url))) {
+    while (!(await isReady(url, ca))) {
       if (child.exitCode !== null || Date.now() > deadline) {
         await this.#end(child);
         throw new Error(`the server under test did not become ready:\n${tail(log)}`);
@@ -137,9 +143,10 @@ export function tail(path: string): string {
   return readFileSync(path, "utf8").trimEnd().split("\n").slice(-LOG_TAIL_LINES).join("\n");
 }
 
-function commandLine({ script, args = [], core }: Spawn): string[] {
+function commandLine(spawn: Spawn): string[] {
+  const { program = process.execPath, script, args = [], core } = spawn;
   const pin = core === undefined ? [] : ["taskset", "-c", String(core)];
-  return [...pin, process.execPath, script, ...args];
+  return [...pin, program, ...(script === undefined ? [] : [script]), ...args];
 }
 
 /** Keeps the caller's configuration from reaching a measured process by accident. */
@@ -150,9 +157,12 @@ function baseEnvironment(): Record<string, string> {
   );
 }
 
-async function isReady(url: string): Promise<boolean> {
+async function isReady(url: string, ca: string | undefined): Promise<boolean> {
   try {
-    const response = await fetch(`${url}/readyz`, { signal: AbortSignal.timeout(2000) });
+    const response = await fetch(`${url}/readyz`, {
+      signal: AbortSignal.timeout(2000),
+      ...(ca !== undefined && { tls: { ca } }),
+    });
     await response.arrayBuffer();
     return response.status === 200;
   } catch {

@@ -1,32 +1,41 @@
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 
+import { compareRefs, type Run } from "./compare-refs.ts";
 import { Harness } from "./harness.ts";
-import { type Options, readOptions, UsageError } from "./options.ts";
+import { comparesFiles, type Options, readOptions, REMOTE, UsageError } from "./options.ts";
 import { circumstances, describeMachine } from "./report/circumstances.ts";
+import { compareResults, readResult } from "./report/comparison.ts";
 import { Findings } from "./report/findings.ts";
 import { renderPlot } from "./report/plot.ts";
-import { renderTables } from "./report/table.ts";
+import { renderMarkdown, renderTables } from "./report/table.ts";
 import { campaignPhases, runCampaign } from "./scenarios/campaign.ts";
 import { imagesPhases, runImages } from "./scenarios/images.ts";
 import { ingestPhases, runIngest } from "./scenarios/ingest.ts";
 import { presencePhases, runPresence } from "./scenarios/presence.ts";
 import { reindexPhases, runReindex } from "./scenarios/reindex.ts";
+import { remotePhases, runRemote } from "./scenarios/remote.ts";
+import { runSizing, sizingPhases } from "./scenarios/sizing.ts";
 import { runUpdates, updatesPhases } from "./scenarios/updates.ts";
 
-const SCENARIOS: Record<
-  string,
-  {
-    phases: string[];
-    run: (harness: Harness, findings: Findings, options: Options) => Promise<object>;
-  }
-> = {
+type Scenario = {
+  phases: string[];
+  run: Run;
+  /** Needs no PostgreSQL of the bench. */
+  alone?: true;
+  /** Prints tables for a page of documentation. */
+  markdown?: true;
+};
+
+const SCENARIOS: Record<string, Scenario> = {
   ingest: { phases: ingestPhases, run: runIngest },
   images: { phases: imagesPhases, run: runImages },
   presence: { phases: presencePhases, run: runPresence },
   campaign: { phases: campaignPhases, run: runCampaign },
   reindex: { phases: reindexPhases, run: runReindex },
   updates: { phases: updatesPhases, run: runUpdates },
+  sizing: { phases: sizingPhases, run: runSizing, markdown: true },
+  [REMOTE]: { phases: remotePhases, run: runRemote, alone: true },
 };
 
 // Exit codes by convention: 128 plus the signal's number.
@@ -45,14 +54,23 @@ async function main(): Promise<number> {
     return 2;
   }
   if (options === undefined) return 0;
-  const findings = new Findings();
+  const findings = new Findings(!options.quick);
   try {
-    await runScenario(options, findings);
+    if (comparesFiles(options)) await compareFiles(options);
+    else await runScenario(options, findings);
   } catch (error) {
     process.stderr.write(`bun bench: ${error instanceof Error ? error.message : String(error)}\n`);
     return 1;
   }
   return findings.failures.length > 0 ? 1 : 0;
+}
+
+async function compareFiles({ compared, json }: Options): Promise<void> {
+  const [first = "", second = ""] = compared;
+  const results = [await readResult(first), await readResult(second)] as const;
+  const section = compareResults([first, second], [...results]);
+  const tables = { sections: [section], targets: [], failures: [] };
+  process.stdout.write(json ? `${JSON.stringify(section)}\n` : renderTables(tables));
 }
 
 /**
@@ -64,8 +82,12 @@ async function tryScenario(
   options: Options,
 ): Promise<object> {
   try {
-    await harness.prepare();
-    return (await SCENARIOS[options.scenario]?.run(harness, findings, options)) ?? {};
+    const scenario = SCENARIOS[options.scenario];
+    if (scenario === undefined) throw new Error(`no scenario ${options.scenario}`);
+    if (options.compared.length > 0)
+      return await compareRefs(harness, findings, options, scenario.run);
+    if (scenario.alone !== true) await harness.prepare();
+    return await scenario.run(harness, findings, options);
   } catch (error) {
     findings.failures.push(error instanceof Error ? error.message : String(error));
     return {};
@@ -82,8 +104,9 @@ async function runScenario(options: Options, findings: Findings): Promise<void> 
   try {
     const parameters = await tryScenario(harness, findings, options);
     const about = await circumstances(options, parameters);
+    const name = options.compared.length > 0 ? "compare" : options.scenario;
     const result = {
-      scenario: options.scenario,
+      scenario: name,
       startedAt: startedAt.toISOString(),
       seconds: (Date.now() - startedAt.getTime()) / 1000,
       ...about,
@@ -94,14 +117,18 @@ async function runScenario(options: Options, findings: Findings): Promise<void> 
     };
     const machine = describeMachine(about);
     const stamp = startedAt.toISOString().replaceAll(/[:.]/g, "-");
-    const path = join(options.out, `${options.scenario}-${stamp}`);
+    const path = join(options.out, `${name}-${stamp}`);
     mkdirSync(options.out, { recursive: true });
     await Bun.write(`${path}.json`, `${JSON.stringify(result, null, 2)}\n`);
-    const title = `Floodgate, bun bench ${options.scenario}${options.quick ? " --quick" : ""}`;
-    await Bun.write(`${path}.svg`, renderPlot(title, machine, findings.charts));
+    const title = `Floodgate, bun bench ${name}${options.quick ? " --quick" : ""}`;
+    const { charts } = findings;
+    if (charts.length > 0) await Bun.write(`${path}.svg`, renderPlot(title, machine, charts));
+    const render = SCENARIOS[name]?.markdown === true ? renderMarkdown : renderTables;
     if (options.json) process.stdout.write(`${JSON.stringify(result)}\n`);
-    else process.stdout.write(`\n${machine}\n\n${renderTables(findings)}\n`);
-    harness.progress.note(`${path}.json and .svg, ${result.seconds.toFixed(0)} s`);
+    else process.stdout.write(`\n${machine}\n\n${render(findings)}\n`);
+    if (options.quick) harness.progress.note("Quick: no target is judged, the figures mean little");
+    const files = charts.length > 0 ? `${path}.json and .svg` : `${path}.json`;
+    harness.progress.note(`${files}, ${result.seconds.toFixed(0)} s`);
   } finally {
     await harness[Symbol.asyncDispose]();
   }

@@ -1,18 +1,34 @@
 import type { Socket } from "bun";
 
 import { type Answer, ResponseReader } from "./response.ts";
+import { within } from "./within.ts";
 
+const CONNECT_TIMEOUT_MS = 10_000;
 const RECONNECT_DELAY_MS = 50;
 const RECONNECT_ATTEMPTS_MAX = 40;
 const CONNECT_BATCH = 128;
 
-export type Endpoint = { hostname: string; port: number; host: string };
+export type Endpoint = {
+  hostname: string;
+  port: number;
+  /** Value of the Host header. */
+  host: string;
+  /** Path before that of every request, such as `/ingest`. */
+  base: string;
+  /** Absent for plain HTTP; `ca` is the certificate of a server that no authority has signed. */
+  tls?: { ca?: string };
+};
 
-export function endpointOf(url: string): Endpoint {
-  const { hostname, port, host, protocol } = new URL(url);
-  if (protocol !== "http:")
-    throw new Error(`the load generator speaks plain HTTP, not ${protocol}`);
-  return { hostname, port: port === "" ? 80 : Number(port), host };
+export function endpointOf(url: string, ca?: string): Endpoint {
+  const { hostname, port, host, protocol, pathname } = new URL(url);
+  const isSecure = protocol === "https:";
+  return {
+    hostname,
+    port: port === "" ? (isSecure ? 443 : 80) : Number(port),
+    host,
+    base: pathname.replace(/\/+$/, ""),
+    ...(isSecure && { tls: ca === undefined ? {} : { ca } }),
+  };
 }
 
 export type ConnectionEvents = {
@@ -57,20 +73,35 @@ export class Connection {
   }
 
   async open(): Promise<void> {
-    await Bun.connect({
-      hostname: this.#endpoint.hostname,
-      port: this.#endpoint.port,
+    const { hostname, port, tls } = this.#endpoint;
+    const opened = Promise.withResolvers<void>();
+    const ready = (socket: Socket) => {
+      if (this.#closed) socket.terminate();
+      else this.#socket = socket;
+      opened.resolve();
+    };
+    const connected = Bun.connect({
+      hostname,
+      port,
+      ...(tls !== undefined && { tls: { ...tls, serverName: hostname } }),
       socket: {
         open: (socket) => {
-          if (this.#closed) socket.terminate();
-          else this.#socket = socket;
+          if (tls === undefined) ready(socket);
+        },
+        handshake: (socket, isDone, error) => {
+          if (isDone) ready(socket);
+          else opened.reject(error ?? new Error("the TLS handshake failed"));
         },
         data: (_socket, chunk) => this.#read(chunk),
         drain: () => this.#flush(),
-        close: (socket) => this.#lost(socket),
+        close: (socket) => {
+          opened.reject(new Error("the server closed the connection"));
+          this.#lost(socket);
+        },
         error: (socket) => this.#lost(socket),
       },
     });
+    await within(CONNECT_TIMEOUT_MS, "connecting", Promise.all([connected, opened.promise]));
   }
 
   /**

@@ -34,15 +34,16 @@ export class Engine {
     connections: number;
     requests: Requests;
     projectKey: string | undefined;
+    token: string | undefined;
     meter: Meter;
   }): Promise<Engine> {
-    const { endpoint, requests, projectKey, meter } = options;
+    const { endpoint, requests, projectKey, token = MADE_UP_TOKEN, meter } = options;
     const ignore = { answered: () => {}, broken: () => {}, reconnected: () => {} };
     const connections = await openConnections(options.connections, endpoint, ignore);
     const tokens =
-      projectKey === undefined ? [] : await startSessions(connections, projectKey, endpoint.host);
+      projectKey === undefined ? [] : await startSessions(connections, projectKey, endpoint);
     for (const connection of connections)
-      connection.head = requests.head(tokens[connection.index] ?? MADE_UP_TOKEN);
+      connection.head = requests.head(tokens[connection.index] ?? token);
     return new Engine(connections, requests, meter);
   }
 
@@ -57,7 +58,7 @@ export class Engine {
       await Bun.sleep(stage.warmupSeconds * 1000);
       const opened = await this.#meter.open();
       run.openWindow();
-      await Bun.sleep(stage.seconds * 1000);
+      await Promise.race([Bun.sleep(stage.seconds * 1000), run.exhausted]);
       run.closeWindow();
       const usage = await this.#meter.close(opened);
       await run.drain();
@@ -74,6 +75,9 @@ export class Engine {
 
 /** Runs one stage: sends its requests and counts the answers. */
 class StageRun {
+  /** Resolves when as many requests are answered as the stage may send. */
+  readonly exhausted: Promise<void>;
+  readonly #exhaust: () => void;
   readonly #stage: Stage;
   readonly #requests: Requests;
   readonly #connections: Connection[];
@@ -109,6 +113,9 @@ class StageRun {
     // Twice as long, because a connection that was closed while free is added again when it
     // reconnects.
     this.#free = new Ring<Connection>(connections.length * 2);
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.exhausted = promise;
+    this.#exhaust = resolve;
   }
 
   start(): void {
@@ -222,6 +229,7 @@ class StageRun {
   }
 
   #send(connection: Connection, intendedAtMs: number): void {
+    if (this.#sent === this.#stage.requestsMax) return;
     connection.intendedAtMs = intendedAtMs;
     connection.sentAtMs = performance.now();
     this.#sent++;
@@ -239,7 +247,7 @@ class StageRun {
       this.#acknowledgedEver++;
       if (meantForWindow) this.#latency.recordMs(now - intendedAtMs);
       if (inWindow) this.#countAcknowledged(now);
-    } else if (answer.status === 503) {
+    } else if (answer.status === 503 || answer.status === 429) {
       if (!answer.retryAfter) this.#refusedWithoutRetryAfter++;
       if (meantForWindow) this.#refusal.recordMs(now - sentAtMs);
       if (inWindow) this.#refused++;
@@ -261,6 +269,7 @@ class StageRun {
 
   #finished(): void {
     this.#underWay--;
+    if (this.#underWay === 0 && this.#sent === this.#stage.requestsMax) this.#exhaust();
     if (this.#stopped && this.#underWay === 0) this.#drained?.();
   }
 }

@@ -27,13 +27,14 @@ function tellProgress(done: number, detail: string): void {
 }
 
 async function runStages(plan: StagesPlan): Promise<void> {
-  const endpoint = endpointOf(plan.url);
+  const endpoint = endpointOf(plan.url, plan.ca);
   using meter = new Meter(plan.watched, plan.storeUrl);
   const engine = await Engine.open({
     endpoint,
     connections: plan.connections,
-    requests: new Requests(plan.work, endpoint.host),
+    requests: new Requests(plan.work, endpoint),
     projectKey: "projectKey" in plan.work ? plan.work.projectKey : undefined,
+    token: "token" in plan.work ? plan.work.token : undefined,
     meter,
   });
   for (const stage of plan.stages) {
@@ -58,7 +59,7 @@ async function sessionTokens(plan: UploadsPlan, projectKey: string): Promise<str
   const endpoint = endpointOf(plan.url);
   const ignore = { answered: () => {}, broken: () => {}, reconnected: () => {} };
   const connections = await openConnections(plan.connections, endpoint, ignore);
-  const tokens = await startSessions(connections, projectKey, endpoint.host);
+  const tokens = await startSessions(connections, projectKey, endpoint);
   for (const connection of connections) connection.close();
   return tokens;
 }

@@ -5,6 +5,7 @@ import { familyCpuSeconds, peakRssBytes, resetPeakRss, rssBytes } from "../accou
 import { Latency, type Usage, type Watched } from "./plan.ts";
 
 const SAMPLE_MS = 100;
+const KEPT_SAMPLE_MS = 1000;
 
 const StoreCounters = Type.Object({
   puts: Type.Number(),
@@ -16,36 +17,40 @@ type StoreCounters = Static<typeof StoreCounters>;
 type Reading = {
   server: number;
   postgres: number | undefined;
+  proxy: number | undefined;
   generator: number;
   rssBytes: number;
   store: StoreCounters | undefined;
+  atMs: number;
 };
 
 /** Measures the CPU of the watched processes over a window, and samples the server's memory. */
 export class Meter implements Disposable {
-  readonly #watched: Watched;
+  readonly #watched: Watched | undefined;
   readonly #storeUrl: string | undefined;
   readonly #sampler: Timer;
   #highestSample = 0;
+  #samples: { atMs: number; bytes: number }[] = [];
   #kernelPeak = false;
 
-  constructor(watched: Watched, storeUrl: string | undefined) {
+  constructor(watched: Watched | undefined, storeUrl: string | undefined) {
     this.#watched = watched;
     this.#storeUrl = storeUrl;
-    this.#kernelPeak = peakRssBytes(watched.server) !== undefined;
+    this.#kernelPeak = watched !== undefined && peakRssBytes(watched.server) !== undefined;
     this.#sampler = setInterval(() => this.#sample(), SAMPLE_MS);
   }
 
   /** Resets the peak of memory, so that it does not include start-up. */
   restartPeak(): void {
-    this.#kernelPeak = resetPeakRss(this.#watched.server);
+    this.#kernelPeak = this.#watched !== undefined && resetPeakRss(this.#watched.server);
     this.#highestSample = 0;
   }
 
   /** Begins a window. Reads the CPU last, because the window begins when this returns. */
   async open(): Promise<Reading> {
     const store = await this.#readStore("?reset");
-    return { ...this.#readProcesses(), store };
+    this.#samples = [];
+    return { ...this.#readProcesses(), store, atMs: performance.now() };
   }
 
   /** Ends a window. Reads the CPU first, because the window has just ended. */
@@ -53,14 +58,21 @@ export class Meter implements Disposable {
     const now = this.#readProcesses();
     const store = await this.#readStore("");
     this.#sample();
-    const kernelPeak = this.#kernelPeak ? peakRssBytes(this.#watched.server) : undefined;
+    const kernelPeak =
+      this.#kernelPeak && this.#watched ? peakRssBytes(this.#watched.server) : undefined;
     return {
       serverCpuSeconds: now.server - opened.server,
       ...(now.postgres !== undefined &&
         opened.postgres !== undefined && { postgresCpuSeconds: now.postgres - opened.postgres }),
+      ...(now.proxy !== undefined &&
+        opened.proxy !== undefined && { proxyCpuSeconds: now.proxy - opened.proxy }),
       generatorCpuSeconds: now.generator - opened.generator,
       rssStartBytes: opened.rssBytes,
       rssPeakBytes: Math.max(kernelPeak ?? 0, this.#highestSample),
+      rssSamples: this.#samples.map(({ atMs, bytes }) => ({
+        seconds: (atMs - opened.atMs) / 1000,
+        bytes,
+      })),
       ...(store !== undefined &&
         opened.store !== undefined && {
           puts: store.puts - opened.store.puts,
@@ -75,14 +87,14 @@ export class Meter implements Disposable {
   }
 
   #readProcesses() {
-    const { server, postgres } = this.#watched;
+    const { server, postgres, proxy } = this.#watched ?? {};
     const { user, system } = process.cpuUsage();
     return {
-      // Includes the processes that a supervisor started.
-      server: familyCpuSeconds(server),
-      postgres: postgres === undefined ? undefined : familyCpuSeconds(postgres),
+      server: cpuOf(server) ?? 0,
+      postgres: cpuOf(postgres),
+      proxy: cpuOf(proxy),
       generator: (user + system) / 1_000_000,
-      rssBytes: rssBytes(server),
+      rssBytes: server === undefined ? 0 : rssBytes(server),
     };
   }
 
@@ -93,10 +105,20 @@ export class Meter implements Disposable {
   }
 
   #sample(): void {
+    if (this.#watched === undefined) return;
     try {
-      this.#highestSample = Math.max(this.#highestSample, rssBytes(this.#watched.server));
+      const bytes = rssBytes(this.#watched.server);
+      const atMs = performance.now();
+      this.#highestSample = Math.max(this.#highestSample, bytes);
+      if (atMs - (this.#samples.at(-1)?.atMs ?? 0) >= KEPT_SAMPLE_MS)
+        this.#samples.push({ atMs, bytes });
     } catch {
       // The server has ended, which its clients report.
     }
   }
+}
+
+/** Includes the processes that a supervisor started. */
+function cpuOf(pid: number | undefined): number | undefined {
+  return pid === undefined ? undefined : familyCpuSeconds(pid);
 }

@@ -5,8 +5,11 @@ import { type Static, Type } from "typebox";
 const Batches = Type.Object({
   kind: Type.Literal("batch"),
   bytes: Type.Integer({ minimum: 256 }),
-  /** Absent if the target has no sessions; every connection then sends the same made-up token. */
+  gzip: Type.Optional(Type.Boolean()),
+  /** Project in which every connection starts a session of its own. */
   projectKey: Type.Optional(Type.String()),
+  /** Session that all connections share instead; without either the token is made up. */
+  token: Type.Optional(Type.String()),
 });
 
 const Images = Type.Object({
@@ -37,6 +40,8 @@ export const Stage = Type.Object({
   connections: Type.Optional(Type.Integer({ minimum: 1 })),
   warmupSeconds: Type.Number({ minimum: 0 }),
   seconds: Type.Number({ exclusiveMinimum: 0 }),
+  /** Ends the stage early, once so many requests are answered. */
+  requestsMax: Type.Optional(Type.Integer({ minimum: 1 })),
 });
 export type Stage = Static<typeof Stage>;
 
@@ -44,16 +49,21 @@ export type Stage = Static<typeof Stage>;
 export const Watched = Type.Object({
   server: Type.Integer(),
   postgres: Type.Optional(Type.Integer()),
+  /** Proxy in front of the server. */
+  proxy: Type.Optional(Type.Integer()),
 });
 export type Watched = Static<typeof Watched>;
 
 export const StagesPlan = Type.Object({
   kind: Type.Literal("stages"),
   url: Type.String(),
+  /** Certificate of the server, in PEM, if no authority has signed it. */
+  ca: Type.Optional(Type.String()),
   connections: Type.Integer({ minimum: 1 }),
   work: Work,
   stages: Type.Array(Stage),
-  watched: Watched,
+  /** Absent for a server on another machine: its CPU and memory are then given as 0. */
+  watched: Type.Optional(Watched),
   /** URL of the simulator, whose counters are read with the CPU. */
   storeUrl: Type.Optional(Type.String()),
 });
@@ -153,13 +163,19 @@ export const Latency = Type.Object({
 });
 export type Latency = Static<typeof Latency>;
 
+const Sample = Type.Object({ seconds: Type.Number(), bytes: Type.Number() });
+export type Sample = Static<typeof Sample>;
+
 export const Usage = Type.Object({
   serverCpuSeconds: Type.Number(),
   postgresCpuSeconds: Type.Optional(Type.Number()),
+  proxyCpuSeconds: Type.Optional(Type.Number()),
   generatorCpuSeconds: Type.Number(),
   rssStartBytes: Type.Number(),
   /** The kernel's high-water mark if it can be reset, else the highest sample. */
   rssPeakBytes: Type.Number(),
+  /** Resident memory in each second of the window. */
+  rssSamples: Type.Optional(Type.Array(Sample)),
   puts: Type.Optional(Type.Number()),
   putBytes: Type.Optional(Type.Number()),
   /** Latencies that the simulator itself measured. */
@@ -175,10 +191,11 @@ export const StageResult = Type.Object({
   /** Length of the measuring window, to which `acknowledged`, `refused` and `usage` refer. */
   seconds: Type.Number(),
   acknowledged: Type.Number(),
+  /** Requests that were answered 503 or 429. */
   refused: Type.Number(),
   /** Measured from the intended start of each request that was answered 200. */
   latency: Latency,
-  /** Measured from the first byte sent to the 503. */
+  /** Measured from the first byte sent to the refusal. */
   refusal: Latency,
   /** Delay of the generator's own timer, which may be part of the latencies. */
   lag: Latency,

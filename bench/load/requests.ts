@@ -1,4 +1,6 @@
 import { buildBatch, MARK_BYTES } from "./batch.ts";
+import type { Endpoint } from "./connection.ts";
+import { gzipBatch } from "./gzip-batch.ts";
 import { buildImageForm } from "./image-form.ts";
 import type { Work } from "./plan.ts";
 
@@ -18,12 +20,14 @@ export class Requests {
   readonly #buffer: Uint8Array;
   readonly #markOffsets: number[];
   readonly #headOf: (token: string) => string;
+  readonly #seal: Described["seal"];
   readonly #views = new Map<number, Uint8Array>();
   #counter = 0;
 
-  constructor(work: Work, host: string) {
-    const { body, markOffsets, path, contentType } = describe(work);
+  constructor(work: Work, { host, base }: Endpoint) {
+    const { body, markOffsets, path, seal, ...about } = describe(work);
     this.bodyBytes = body.length;
+    this.#seal = seal;
     this.#markOffsets = markOffsets.map((offset) => HEAD_BYTES_MAX + offset);
     this.#buffer = new Uint8Array(HEAD_BYTES_MAX + body.length);
     this.#buffer.set(body, HEAD_BYTES_MAX);
@@ -32,7 +36,7 @@ export class Requests {
     for (const offset of this.#markOffsets) writeHex(this.#buffer, offset, RUN_DIGITS, run);
     const method = METHODS[work.kind];
     this.#headOf = (token) =>
-      requestHead({ method, path, host, token, contentType, bodyBytes: body.length });
+      requestHead({ method, path: base + path, host, token, ...about, bodyBytes: body.length });
   }
 
   head(token: string): Uint8Array {
@@ -46,6 +50,7 @@ export class Requests {
     const counter = this.#counter++;
     for (const offset of this.#markOffsets)
       writeHex(this.#buffer, offset + RUN_DIGITS, MARK_BYTES - RUN_DIGITS, counter);
+    this.#seal?.(this.#buffer, HEAD_BYTES_MAX);
     const start = HEAD_BYTES_MAX - head.length;
     this.#buffer.set(head, start);
     let view = this.#views.get(start);
@@ -66,11 +71,13 @@ type Head = {
   signature?: string;
   /** Absent if there is no body. */
   contentType?: string | undefined;
+  contentEncoding?: string | undefined;
   bodyBytes?: number;
 };
 
 export function requestHead(head: Head): string {
-  const { method, path, host, token = "", signature, contentType, bodyBytes = 0 } = head;
+  const { method, path, host, token = "", signature, bodyBytes = 0 } = head;
+  const { contentType, contentEncoding } = head;
   return [
     `${method} ${path} HTTP/1.1`,
     `Host: ${host}`,
@@ -80,23 +87,36 @@ export function requestHead(head: Head): string {
     ...(contentType === undefined
       ? []
       : [`Content-Type: ${contentType}`, `Content-Length: ${bodyBytes}`]),
+    ...(contentEncoding === undefined ? [] : [`Content-Encoding: ${contentEncoding}`]),
     "\r\n",
   ].join("\r\n");
 }
 
-function describe(work: Work) {
+type Described = {
+  body: Uint8Array;
+  /** Places of the mark in the body. */
+  markOffsets: number[];
+  path: string;
+  contentType?: string;
+  contentEncoding?: string;
+  /** Called for each request, with the buffer and where the body begins, after it was marked. */
+  seal?: (buffer: Uint8Array, start: number) => void;
+};
+
+function describe(work: Work): Described {
   if (work.kind === "get") return { body: new Uint8Array(0), markOffsets: [], path: work.path };
   if (work.kind === "image") {
     const form = buildImageForm(work.projectID, work.bytes);
     return { ...form, path: "/v1/ios/images" };
   }
-  const { bytes, markOffset } = buildBatch(work.bytes, Date.now());
-  return {
-    body: bytes,
-    markOffsets: [markOffset],
+  const batch = buildBatch(work.bytes, Date.now());
+  const about = {
     path: work.kind === "batch" ? "/v1/ios/append" : work.path,
     contentType: "application/octet-stream",
   };
+  if (work.kind === "batch" && work.gzip === true)
+    return { ...about, contentEncoding: "gzip", ...gzipBatch(batch) };
+  return { ...about, body: batch.bytes, markOffsets: [batch.markOffset] };
 }
 
 /**

@@ -1,12 +1,15 @@
 import { Type } from "typebox";
 import { Value } from "typebox/value";
 
-import type { Connection } from "./connection.ts";
+import type { Connection, Endpoint } from "./connection.ts";
 import { requestHead } from "./requests.ts";
 import type { Answer } from "./response.ts";
+import { within } from "./within.ts";
 
 const START_ATTEMPTS_MAX = 5;
-const START_TIMEOUT_MS = 30_000;
+/** Least status at which a start is tried again. */
+const RETRIED = 429;
+const START_TIMEOUT_MS = 60_000;
 
 const StartAnswer = Type.Object({ token: Type.String({ minLength: 1 }) });
 
@@ -14,24 +17,17 @@ const StartAnswer = Type.Object({ token: Type.String({ minLength: 1 }) });
 export async function startSessions(
   connections: Connection[],
   projectKey: string,
-  host: string,
+  endpoint: Endpoint,
 ): Promise<string[]> {
-  let timer: Timer | undefined;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(
-      () => reject(new Error(`sessions did not start in ${START_TIMEOUT_MS / 1000} s`)),
-      START_TIMEOUT_MS,
-    );
-  });
-  try {
-    const all = connections.map(async (connection) => startSession(connection, projectKey, host));
-    return await Promise.race([Promise.all(all), late]);
-  } finally {
-    clearTimeout(timer);
-  }
+  const all = connections.map(async (each) => startSession(each, projectKey, endpoint));
+  return within(START_TIMEOUT_MS, "starting sessions", Promise.all(all));
 }
 
-async function startSession(connection: Connection, projectKey: string, host: string) {
+async function startSession(
+  connection: Connection,
+  projectKey: string,
+  { host, base }: Endpoint,
+): Promise<string> {
   const body = JSON.stringify({
     projectKey,
     trackerVersion: "1.0.14",
@@ -43,7 +39,7 @@ async function startSession(connection: Connection, projectKey: string, host: st
   });
   const head = requestHead({
     method: "POST",
-    path: "/v1/ios/start",
+    path: `${base}/v1/ios/start`,
     host,
     token: "",
     contentType: "application/json",
@@ -53,7 +49,8 @@ async function startSession(connection: Connection, projectKey: string, host: st
   for (let attempt = 1; ; attempt++) {
     const answer = await exchange(connection, request);
     if (answer?.status === 200) return Value.Parse(StartAnswer, JSON.parse(answer.body)).token;
-    if (attempt === START_ATTEMPTS_MAX)
+    // A server that is busy or restarts may answer later.
+    if (attempt === START_ATTEMPTS_MAX || (answer?.status ?? RETRIED) < RETRIED)
       throw new Error(
         answer === undefined
           ? "the connection ended during a session start"

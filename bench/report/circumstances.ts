@@ -43,11 +43,14 @@ export async function circumstances(options: Options, parameters: object) {
       // fsync costs nothing on a file system in memory, which makes the file store look better.
       dataInMemory: statfsSync(options.dataDir).type === TMPFS_MAGIC,
     },
-    // URLs may contain passwords.
+    // URLs may contain passwords, and tokens and keys let whoever reads them send batches.
     options: {
       ...options,
       databaseUrl: options.databaseUrl && "given",
       redis: options.redis && "given",
+      url: options.url && new URL(options.url).host,
+      token: options.token && "given",
+      projectKey: options.projectKey && "given",
     },
     parameters,
   };

@@ -2,12 +2,32 @@ import type { Findings, Section } from "./findings.ts";
 
 const GAP = "  ";
 
+type Reported = Pick<Findings, "sections" | "targets" | "failures">;
+
 /** Renders the tables of a run as plain text. */
-export function renderTables({ sections, targets, failures }: Findings): string {
-  const parts = sections.map((section) => renderSection(section));
+export function renderTables(findings: Reported): string {
+  return renderParts(findings, renderSection);
+}
+
+/** Renders the tables of a run for a page of documentation. */
+export function renderMarkdown(findings: Reported): string {
+  return renderParts(findings, ({ title, columns, rows, notes }) => {
+    const rule = columns.map((_, index) => (index === 0 ? "---" : "---:"));
+    const table = [columns, rule, ...rows].map(
+      (cells) => `| ${cells.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |`,
+    );
+    return [`**${title}**`, table.join("\n"), ...notes].join("\n\n");
+  });
+}
+
+function renderParts(
+  { sections, targets, failures }: Reported,
+  render: (section: Section) => string,
+): string {
+  const parts = sections.map(render);
   if (targets.length > 0)
     parts.push(
-      renderSection({
+      render({
         title: "Targets",
         columns: ["", "measured", "target", ""],
         rows: targets.map(({ what, measured, limit, met }) => [

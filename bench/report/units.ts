@@ -4,6 +4,11 @@ export function ms(value: number): string {
   return `${value < 10 ? value.toFixed(2) : value.toFixed(value < 100 ? 1 : 0)} ms`;
 }
 
+/** Formats CPU time per second. */
+export function msPerSecond(value: number): string {
+  return `${value.toFixed(2)} ms/s`;
+}
+
 export function microseconds(value: number): string {
   return `${value.toFixed(value < 100 ? 1 : 0)} µs`;
 }
@@ -16,12 +21,17 @@ export function times(value: number): string {
   return `${value.toFixed(value < 1 ? 3 : 2)}×`;
 }
 
-export function percent(value: number): string {
-  return `${(value * 100).toFixed(1)} %`;
+export function percent(value: number, digits = 1): string {
+  return `${(value * 100).toFixed(digits)} %`;
 }
 
 export function mib(bytes: number): string {
   return `${(bytes / 2 ** 20).toFixed(bytes < 100 * 2 ** 20 ? 1 : 0)} MiB`;
+}
+
+/** Formats bytes per second. */
+export function megabytes(bytesPerSecond: number): string {
+  return `${(bytesPerSecond / 1e6).toFixed(bytesPerSecond < 100e6 ? 1 : 0)} MB/s`;
 }
 
 export function kib(bytes: number): string {

@@ -1,7 +1,7 @@
-import { RECORDED_CURVE, type StoreKind } from "../harness.ts";
 import type { StageResult } from "../load/plan.ts";
 import { microseconds, ms, perSecond, times } from "../report/units.ts";
 import { figuresOf } from "../stats.ts";
+import { RECORDED_CURVE, type StoreKind } from "../stores.ts";
 import type { CampaignParameters } from "./campaign-parameters.ts";
 import { call, DELETED, draft, progressOf, startSenders } from "./campaign-senders.ts";
 import { batchWork, type Context, measureStage } from "./measure.ts";
@@ -16,7 +16,7 @@ export async function measureBeside(context: Context<CampaignParameters>): Promi
 async function measureOn(context: Context<CampaignParameters>, kind: StoreKind): Promise<void> {
   const { harness, findings, parameters } = context;
   const { rate, batchBytes, connections, warmupSeconds, seconds } = parameters.beside;
-  await using store = await harness.openStore(kind, RECORDED_CURVE);
+  await using store = await harness.stores.open(kind, RECORDED_CURVE);
   await using senders = await startSenders(harness, store, parameters.latencyMs);
   const { server } = senders;
   const measure = (name: string) =>

@@ -17,7 +17,7 @@ const Counts = Type.Object({ apns: Type.Integer(), fcm: Type.Integer() });
 /** Measures a campaign to all devices at full speed, against a simulator of both providers. */
 export async function measureLaunch(context: Context<CampaignParameters>): Promise<void> {
   const { harness, findings, parameters } = context;
-  await using store = await harness.openStore("files");
+  await using store = await harness.stores.open("files");
   await using senders = await startSenders(harness, store, parameters.latencyMs, UNBOUNDED);
   const { server, work, push } = senders;
   const uuid = await draft(server.url, parameters.devices);

@@ -12,7 +12,7 @@ type Search = { label: string; body: (nth: number) => object; limitMs: number };
 /** Measures searches for a page of devices and their total, one after another. */
 export async function measureSearch(context: Context<CampaignParameters>): Promise<void> {
   const { harness, findings, parameters } = context;
-  await using store = await harness.openStore("files");
+  await using store = await harness.stores.open("files");
   await using server = await harness.startFloodgate(store);
   const rows: string[][] = [];
   for (const { label, body, limitMs } of searches(parameters)) {

@@ -3,15 +3,9 @@ import { join } from "node:path";
 import { Type } from "typebox";
 import { Value } from "typebox/value";
 
-import {
-  type Harness,
-  OTHER_CORE,
-  SERVER_CORE,
-  SERVER_KEY,
-  type Store,
-  type Subject,
-} from "../harness.ts";
+import { type Harness, OTHER_CORE, SERVER_CORE, SERVER_KEY, type Subject } from "../harness.ts";
 import { BENCH_DIR, type Running } from "../processes.ts";
+import type { Store } from "../stores.ts";
 
 const POLL_MS = 100;
 const SENT = 2;

@@ -4,7 +4,7 @@ const MB = 1_000_000;
 const KIB = 1024;
 
 const FULL = {
-  rounds: 2,
+  rounds: 3,
   large: { bytes: 400 * MB },
   // Each sends more bytes than the memory it may use, so that buffering whole bodies would show.
   slow: { connections: 500, bytesPerSecond: 20 * KIB, seconds: 15 },

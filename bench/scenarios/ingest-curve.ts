@@ -8,7 +8,7 @@ import { batchWork, type Context, measureStage, measureStages } from "./measure.
 export async function measureCurve(context: Context<IngestParameters>): Promise<void> {
   const { harness, parameters } = context;
   const { factors, warmupSeconds, seconds } = parameters.curve;
-  await using store = await harness.openStore("files");
+  await using store = await harness.stores.open("files");
   await using subject = await harness.startFloodgate(store);
   const work = batchWork(subject, parameters.batchBytes);
   const common = { phase: "curve", subject, store, work };
@@ -79,8 +79,12 @@ function report(
     title: "CPU overload on files, per second",
     xLabel: "arrivals per second",
     series: [
-      { label: "acknowledged", points: points(rateOf) },
-      { label: "refused", points: points(({ refused, seconds }) => refused / seconds) },
+      { series: "files", label: "acknowledged", points: points(rateOf) },
+      {
+        series: "refused",
+        label: "refused",
+        points: points(({ refused, seconds }) => refused / seconds),
+      },
     ],
   });
 }

@@ -17,7 +17,7 @@ export async function measureOverload(context: Context<IngestParameters>): Promi
   const { overload, batchBytes } = parameters;
   const { warmupSeconds, seconds, factor, putsPerSecond, commitBytes, inflightBytesMax } = overload;
   // Always the simulator: a real server's limit cannot be set.
-  await using store = await harness.openSimulator({ p50Ms: 30, p99Ms: 30, putsPerSecond });
+  await using store = await harness.stores.openSimulator({ p50Ms: 30, p99Ms: 30, putsPerSecond });
   await using subject = await harness.startFloodgate(store, {
     COMMIT_BYTES: String(commitBytes),
     INFLIGHT_BYTES_MAX: String(inflightBytesMax),
@@ -73,7 +73,10 @@ function report(
     kind: "lines",
     title: "Store overload on the S3 simulator, acknowledged per second",
     xLabel: "second",
-    series: [perSecondOf("at capacity", peak), perSecondOf(`${factor} times the capacity`, over)],
+    series: [
+      { series: "s3", label: "at capacity", points: perSecondOf(peak) },
+      { series: "overload", label: `${factor} times the capacity`, points: perSecondOf(over) },
+    ],
   });
   const goodput = rateOf(over) / rateOf(peak);
   const rssLimit = RSS_BYTES_MAX + inflightBytesMax;
@@ -89,9 +92,9 @@ function report(
   findings.atMost("peak RSS in overload", over.usage.rssPeakBytes, rssLimit, mib);
 }
 
-/** Returns a line of acknowledgements in each second of the window. */
-function perSecondOf(label: string, { perSecond: counts }: StageResult) {
-  return { label, points: counts.map((y, x) => ({ x: x + 1, y })) };
+/** Returns the acknowledgements in each second of the window. */
+function perSecondOf({ perSecond: counts }: StageResult) {
+  return counts.map((y, x) => ({ x: x + 1, y }));
 }
 
 function row(name: string, result: StageResult): string[] {

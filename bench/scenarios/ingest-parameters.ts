@@ -3,15 +3,21 @@ import type { Options } from "../options.ts";
 const MIB = 2 ** 20;
 
 const FULL = {
-  rounds: 2,
+  rounds: 3,
   /** Also run measurements without a target. */
   extras: true,
   connections: 1024,
   batchBytes: 16_384,
   warmupSeconds: 2,
   seconds: 5,
+  /** Also run the servers that Floodgate is measured against. */
+  baselines: true,
   /** Limit of the simulator at saturation, like that of a real gateway; 0 is unlimited. */
   putsPerSecond: 0,
+  /** Numbers of connections of the phase with few. */
+  few: [64, 128, 256, 512],
+  noClients: { settleSeconds: 10, seconds: 30 },
+  soak: { minutes: 10, share: 0.8 },
   steady: {
     rate: 1000,
     /** Time at full load that uses up the burst of eager PUTs. */
@@ -43,6 +49,9 @@ const QUICK: IngestParameters = {
   connections: 256,
   warmupSeconds: 0.5,
   seconds: 1,
+  few: [64, 512],
+  noClients: { settleSeconds: 1, seconds: 2 },
+  soak: { minutes: 0.1, share: 0.8 },
   steady: { ...FULL.steady, spendSeconds: 1, seconds: 2 },
   idle: { ...FULL.idle, warmupSeconds: 0.5, seconds: 1.5 },
   overload: { ...FULL.overload, warmupSeconds: 1, seconds: 1.5 },
@@ -54,7 +63,10 @@ export function ingestParameters(options: Options): IngestParameters {
   return {
     ...base,
     rounds: options.rounds ?? base.rounds,
+    baselines: options.compared.length === 0,
     connections: options.connections ?? base.connections,
+    batchBytes: options.bytes ?? base.batchBytes,
+    soak: { ...base.soak, minutes: options.soak ?? base.soak.minutes },
     seconds: options.seconds ?? base.seconds,
     putsPerSecond: options.putsPerSecond ?? base.putsPerSecond,
   };

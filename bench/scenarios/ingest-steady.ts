@@ -1,7 +1,7 @@
-import { FIXED_CURVE, isSimulated, RECORDED_CURVE } from "../harness.ts";
 import type { Latency, StageResult } from "../load/plan.ts";
 import { count, microseconds, mib, ms, or, times } from "../report/units.ts";
 import { figuresOf, putsPerMillion } from "../stats.ts";
+import { FIXED_CURVE, isSimulated, RECORDED_CURVE } from "../stores.ts";
 import type { IngestParameters } from "./ingest-parameters.ts";
 import { batchWork, type Context, measureStage, measureStages } from "./measure.ts";
 import { probeS3, probeSimulator } from "./put-probe.ts";
@@ -16,7 +16,7 @@ const SEGMENT_BYTES = 4 * 2 ** 20;
 export async function measureSteady(context: Context<IngestParameters>): Promise<void> {
   const { harness, parameters } = context;
   const { rate, spendSeconds, seconds } = parameters.steady;
-  await using store = await harness.openStore("s3", RECORDED_CURVE);
+  await using store = await harness.stores.open("s3", RECORDED_CURVE);
   await using subject = await harness.startFloodgate(store);
   const probed = isSimulated(store) ? undefined : await probeS3(store, SEGMENT_BYTES);
   const [, steady] = await measureStages(context, {
@@ -68,16 +68,18 @@ function reportSteady(
   if (puts !== undefined)
     findings.atMost("PUTs per million batches, steady", puts, PUTS_PER_MILLION_MAX, count);
   const limitMs = COMMIT_INTERVAL_MS + 1.15 * (put?.p99Ms ?? Number.NaN) + 10;
-  findings.atMost("p99 under load: interval + 1.15 × PUT p99 + 10 ms", figures.p99Ms, limitMs, ms);
+  const what = "p99 under load: interval + 1.15 × PUT p99 + 10 ms";
+  const limit = findings.atMost(what, figures.p99Ms, limitMs, ms);
   findings.charts.push({
     kind: "bars",
-    title: `Latency at ${title}, ms`,
+    title: `Latency at ${title}`,
+    show: ms,
     bars: [
-      { label: "acknowledgement p50", value: steady.latency.p50Ms },
-      { label: "acknowledgement p99", value: steady.latency.p99Ms },
-      { label: "acknowledgement p99.9", value: steady.latency.p999Ms },
-      { label: "PUT p50", value: put?.p50Ms ?? 0 },
-      { label: "PUT p99", value: put?.p99Ms ?? 0 },
+      { series: "s3", label: "acknowledgement p50", value: steady.latency.p50Ms },
+      { series: "s3", label: "acknowledgement p99", value: steady.latency.p99Ms, limit },
+      { series: "s3", label: "acknowledgement p99.9", value: steady.latency.p999Ms },
+      { series: "storePut", label: "PUT p50", value: put?.p50Ms ?? 0 },
+      { series: "storePut", label: "PUT p99", value: put?.p99Ms ?? 0 },
     ],
   });
 }
@@ -85,7 +87,7 @@ function reportSteady(
 /** Measures occasional requests, which should take about one PUT, not a commit interval. */
 export async function measureIdle(context: Context<IngestParameters>): Promise<void> {
   const { harness, findings, parameters } = context;
-  await using store = await harness.openStore("s3", FIXED_CURVE);
+  await using store = await harness.stores.open("s3", FIXED_CURVE);
   const stage = { name: "idle", ...parameters.idle };
   const direct = isSimulated(store)
     ? await probeSimulator(context, store, parameters.batchBytes, stage)

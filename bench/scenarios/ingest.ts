@@ -2,9 +2,12 @@ import type { Harness } from "../harness.ts";
 import type { Options } from "../options.ts";
 import type { Findings } from "../report/findings.ts";
 import { measureCurve } from "./ingest-curve.ts";
+import { measureFew } from "./ingest-few.ts";
+import { measureNoClients } from "./ingest-no-clients.ts";
 import { measureOverload } from "./ingest-overload.ts";
 import { type IngestParameters, ingestParameters } from "./ingest-parameters.ts";
 import { measureSaturation } from "./ingest-saturation.ts";
+import { measureSoak } from "./ingest-soak.ts";
 import { measureIdle, measureSteady } from "./ingest-steady.ts";
 import { measureWorkers } from "./ingest-workers.ts";
 import type { Context } from "./measure.ts";
@@ -16,6 +19,9 @@ const PHASES: Record<string, (context: Context<IngestParameters>) => Promise<voi
   overload: measureOverload,
   curve: measureCurve,
   workers: measureWorkers,
+  few: measureFew,
+  "no-clients": measureNoClients,
+  soak: measureSoak,
 };
 
 export const ingestPhases = Object.keys(PHASES);

@@ -6,16 +6,17 @@ import type {
   PresenceWindow,
   Transport,
 } from "../load/plan.ts";
-import { type Context, watched } from "./measure.ts";
+import type { Series } from "../report/series.ts";
+import { alternating, type Context, watched } from "./measure.ts";
 
 /** One of the four cases that every phase measures. */
-export type Case = { label: string; transport: Transport; ours: boolean };
+export type Case = { series: Series; label: string; transport: Transport; ours: boolean };
 
 export const CASES: Case[] = [
-  { label: "Floodgate, WebSocket", transport: "websocket", ours: true },
-  { label: "bare Bun, WebSocket", transport: "websocket", ours: false },
-  { label: "Floodgate, SSE", transport: "sse", ours: true },
-  { label: "bare Bun, SSE", transport: "sse", ours: false },
+  { series: "webSocket", label: "Floodgate, WebSocket", transport: "websocket", ours: true },
+  { series: "bareWebSocket", label: "bare Bun, WebSocket", transport: "websocket", ours: false },
+  { series: "sse", label: "Floodgate, SSE", transport: "sse", ours: true },
+  { series: "bareSse", label: "bare Bun, SSE", transport: "sse", ours: false },
 ];
 
 export const TRANSPORTS = [
@@ -70,13 +71,12 @@ export async function measureInTurns(
   request: Request,
 ): Promise<Measured[]> {
   const measured = CASES.map((each) => ({ ...each, results: new Array<PresenceResult>() }));
-  for (let round = 1; round <= rounds; round++)
-    for (const each of round % 2 === 1 ? measured : measured.toReversed()) {
-      await using subject = await startCase(context, each);
-      each.results.push(
-        ...(await measurePresence(context, [{ each, subject }], { ...request, round })),
-      );
-    }
+  for (const [round, each] of alternating(rounds, measured)) {
+    await using subject = await startCase(context, each);
+    each.results.push(
+      ...(await measurePresence(context, [{ each, subject }], { ...request, round })),
+    );
+  }
   return measured;
 }
 
@@ -86,7 +86,7 @@ export async function startCase(
   apart = false,
 ): Promise<Subject> {
   if (!ours) return harness.startPresenceFloor();
-  return harness.startPresence(await harness.openStore("files"), { apart });
+  return harness.startPresence(await harness.stores.open("files"), { apart });
 }
 
 export function windowsOf({ results }: Measured, name: string): PresenceWindow[] {
@@ -107,13 +107,4 @@ export function pairOf<Each extends Case>(measured: Each[], transport: Transport
   const bare = measured.find((each) => each.transport === transport && !each.ours);
   if (ours === undefined || bare === undefined) throw new Error(`no measurements on ${transport}`);
   return [ours, bare];
-}
-
-export function barsOf<Each extends Case>(
-  title: string,
-  measured: Each[],
-  value: (each: Each) => number,
-) {
-  const bars = measured.map((each) => ({ label: each.label, value: value(each) }));
-  return { kind: "bars" as const, title, bars };
 }

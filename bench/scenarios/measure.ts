@@ -1,12 +1,22 @@
-import type { Harness, Store, Subject } from "../harness.ts";
+import type { Harness, Subject } from "../harness.ts";
 import type { Stage, StageResult, TransferResult, Work } from "../load/plan.ts";
 import type { Findings } from "../report/findings.ts";
+import type { Store } from "../stores.ts";
 
 export type Context<Parameters> = {
   harness: Harness;
   findings: Findings;
   parameters: Parameters;
 };
+
+/**
+ * Yields every item in each round. Reverses the order every second round, so that a machine that
+ * warms up favours none.
+ */
+export function* alternating<Item>(rounds: number, items: Item[]): Generator<[number, Item]> {
+  for (let round = 1; round <= rounds; round++)
+    for (const item of round % 2 === 1 ? items : items.toReversed()) yield [round, item];
+}
 
 /** Tables in which acknowledged requests are indexed. */
 const TABLES = { batch: "batches", image: "images", put: undefined, get: undefined } as const;
@@ -31,6 +41,7 @@ export async function measureStages(
   const results = await harness.load.stages(`${phase}: ${name}`, {
     kind: "stages",
     url: subject.url,
+    ...(subject.ca !== undefined && { ca: subject.ca }),
     connections,
     work,
     stages,
@@ -140,6 +151,7 @@ export function watched(subject: Subject) {
   return {
     server: subject.pid,
     ...(subject.postgres !== undefined && { postgres: subject.postgres }),
+    ...(subject.proxy !== undefined && { proxy: subject.proxy }),
   };
 }
 

@@ -1,9 +1,9 @@
 import type { PresenceWindow } from "../load/plan.ts";
+import { barsOf, type Limits, limitTimes } from "../report/findings.ts";
 import { count, microseconds, or, percent, perSecond, times } from "../report/units.ts";
 import { median } from "../stats.ts";
 import type { Context } from "./measure.ts";
 import {
-  barsOf,
   type Measured,
   measureInTurns,
   pairOf,
@@ -83,15 +83,17 @@ function report({ findings, parameters }: Context<PresenceParameters>, measured:
     "A ping is in flight until it is answered and eight subscribers, spread over all, have its event or a newer one.",
     "Arrived: events received to pings times subscribers; below 100 % if newer events replaced waiting ones.",
   );
+  const limits: Limits<Measured> = new Map();
   for (const { transport, name } of TRANSPORTS) {
-    const [ours, bare] = pairOf(measured, transport).map(figuresOf);
-    if (ours === undefined || bare === undefined) continue;
-    findings.atLeast(
+    const pair = pairOf(measured, transport);
+    const [ours, bare] = [figuresOf(pair[0]), figuresOf(pair[1])];
+    const limit = findings.atLeast(
       `deliveries to bare Bun, ${name}`,
       ours.rate / bare.rate,
       RATE_TIMES_MIN,
       times,
     );
+    limits.set(pair[0], limitTimes(limit, bare.rate, "bare Bun"));
     findings.atLeast(
       `deliveries per CPU second to bare Bun, ${name}`,
       bare.cpuMicroseconds / ours.cpuMicroseconds,
@@ -100,7 +102,12 @@ function report({ findings, parameters }: Context<PresenceParameters>, measured:
     );
   }
   findings.charts.push(
-    barsOf("Deliveries per second", measured, (each) => figuresOf(each).rate),
-    barsOf("Server CPU per delivery, µs", measured, (each) => figuresOf(each).cpuMicroseconds),
+    barsOf("Deliveries", perSecond, measured, (each) => figuresOf(each).rate, limits),
+    barsOf(
+      "Server CPU per delivery",
+      microseconds,
+      measured,
+      (each) => figuresOf(each).cpuMicroseconds,
+    ),
   );
 }

@@ -1,8 +1,8 @@
 import type { PresenceStep } from "../load/plan.ts";
+import { barsOf, type Limits } from "../report/findings.ts";
 import { fineKib, count, mib, microseconds, seconds } from "../report/units.ts";
 import type { Context } from "./measure.ts";
 import {
-  barsOf,
   CASES,
   type Measured,
   markOf,
@@ -109,24 +109,40 @@ function report(
     "CPU includes what the server uses without connections. RSS does not include the kernel memory of sockets.",
     `Users pinged: the same after every user was pinged once, so including its state; bus: ${harness.presenceBus}.`,
   );
+  const rss: Limits<(typeof measured)[number]> = new Map();
+  const cpu: Limits<(typeof measured)[number]> = new Map();
   for (const { transport, name } of TRANSPORTS) {
     const [ours] = pairOf(measured, transport);
     const figures = figuresOf(ours);
     const limit = RSS_BYTES_MAX[transport];
-    findings.atMost(`RSS per idle ${name}`, figures.perConnectionBytes, limit, fineKib);
-    findings.atMost(
-      `CPU per second of an idle ${name}`,
-      figures.cpuMicroseconds,
-      CPU_MICROSECONDS_MAX,
-      microseconds,
+    rss.set(
+      ours,
+      findings.atMost(`RSS per idle ${name}`, figures.perConnectionBytes, limit, fineKib),
+    );
+    cpu.set(
+      ours,
+      findings.atMost(
+        `CPU per second of an idle ${name}`,
+        figures.cpuMicroseconds,
+        CPU_MICROSECONDS_MAX,
+        microseconds,
+      ),
     );
   }
   findings.charts.push(
     barsOf(
-      "RSS per idle connection, KiB",
+      "RSS per idle connection",
+      fineKib,
       measured,
-      (each) => figuresOf(each).perConnectionBytes / KIB,
+      (each) => figuresOf(each).perConnectionBytes,
+      rss,
     ),
-    barsOf("CPU per idle connection, µs/s", measured, (each) => figuresOf(each).cpuMicroseconds),
+    barsOf(
+      "CPU per second of an idle connection",
+      microseconds,
+      measured,
+      (each) => figuresOf(each).cpuMicroseconds,
+      cpu,
+    ),
   );
 }

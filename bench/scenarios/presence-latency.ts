@@ -1,9 +1,9 @@
 import type { PresenceStep, PresenceWindow } from "../load/plan.ts";
+import { barsOf, type Limits } from "../report/findings.ts";
 import { microseconds, ms, percent, perSecond } from "../report/units.ts";
 import { median } from "../stats.ts";
 import type { Context } from "./measure.ts";
 import {
-  barsOf,
   CASES,
   type Measured,
   measureInTurns,
@@ -45,20 +45,16 @@ export async function measureLatency(context: Context<PresenceParameters>): Prom
     "Offered: subscribers of a user × pings per second. Skipped: replaced by a newer event, whose arrival counts.",
     "Generator late: p99 delay of the generator's own timer, which is part of all latencies. Worst: of all windows.",
   );
-  for (const load of loads)
+  for (const load of loads) {
+    const limits: Limits<Measured> = new Map();
+    const title = `p99 at ${nameOf(load)} deliveries`;
+    const p99Ms = (each: Measured) => figuresOf(each, load).p99Ms;
     for (const { transport, name } of TRANSPORTS) {
       const [ours] = pairOf(measured, transport);
-      const { p99Ms } = figuresOf(ours, load);
-      findings.atMost(`p99 at ${nameOf(load)} deliveries, ${name}`, p99Ms, P99_MS_MAX, ms);
+      limits.set(ours, findings.atMost(`${title}, ${name}`, p99Ms(ours), P99_MS_MAX, ms));
     }
-  for (const load of loads)
-    findings.charts.push(
-      barsOf(
-        `p99 at ${nameOf(load)} deliveries, ms`,
-        measured,
-        (each) => figuresOf(each, load).p99Ms,
-      ),
-    );
+    findings.charts.push(barsOf(title, ms, measured, p99Ms, limits));
+  }
 }
 
 function stepsOf(load: Load, { latency }: PresenceParameters): PresenceStep[] {

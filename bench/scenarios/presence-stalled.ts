@@ -1,9 +1,9 @@
 import type { Latency, PresenceResult, PresenceStep, PresenceWindow } from "../load/plan.ts";
+import { barsOf, type Limits } from "../report/findings.ts";
 import { count, fineKib, kib, mib, ms, or, times } from "../report/units.ts";
 import { median } from "../stats.ts";
 import type { Context } from "./measure.ts";
 import {
-  barsOf,
   CASES,
   type Measured,
   markOf,
@@ -171,14 +171,17 @@ function report({ findings, parameters }: Context<PresenceParameters>, runs: Run
     `windows in which the generator's own timer was ${LAG_MS_MAX} ms late are left out. With so few pings a window's p99 is its worst ping and varies by a quarter.`,
     "Stalled subscribers have receive buffers of 4 KiB and segments of 536 bytes, so the kernel buffers some 150 KiB for each before the server has to wait.",
   );
+  const limits: Limits<(typeof runs)[number]> = new Map();
   for (const { transport, name } of TRANSPORTS) {
-    const figures = figuresOf(pairOf(runs, transport)[0]);
-    findings.atMost(
+    const [ours] = pairOf(runs, transport);
+    const figures = figuresOf(ours);
+    const limit = findings.atMost(
       `RSS growth per stalled ${name}`,
       figures.growthBytes / stalled,
       GROWTH_BYTES_MAX,
       kib,
     );
+    limits.set(ours, limit);
     findings.atMost(
       `p99 beside stalled to without, ${name}`,
       figures.withMs / figures.withoutMs,
@@ -188,9 +191,11 @@ function report({ findings, parameters }: Context<PresenceParameters>, runs: Run
   }
   findings.charts.push(
     barsOf(
-      "RSS growth per stalled subscriber, KiB",
+      "RSS growth per stalled subscriber",
+      kib,
       runs,
-      (run) => figuresOf(run).growthBytes / stalled / 1024,
+      (run) => figuresOf(run).growthBytes / stalled,
+      limits,
     ),
   );
 }

@@ -1,8 +1,9 @@
 import { PutObjectCommand, S3Client } from "@aws-sdk/client-s3";
 
-import type { Running, Store } from "../harness.ts";
+import type { Running } from "../harness.ts";
 import { LatencyRecorder } from "../load/latency.ts";
 import type { Latency, Stage } from "../load/plan.ts";
+import type { Store } from "../stores.ts";
 import { type Context, measureStage } from "./measure.ts";
 
 const PUTS = 60;

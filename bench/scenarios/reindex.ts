@@ -49,9 +49,11 @@ export async function runReindex(
   const parameters = options.quick ? QUICK : FULL;
   const rows: string[][] = [];
   for (const phase of options.phases) {
-    await using store = await harness.openStore("files");
+    await using store = await harness.stores.open("files");
     const folder = store.env["DATA_DIR"];
     if (folder === undefined) throw new Error("the store has no folder");
+    // Also of the project's own segment, which is in another store.
+    await harness.emptyTables();
     const stored = new Stored(join(folder, "objects"), parameters);
     harness.progress.start(`${phase}: segments`);
     if (phase === "full") await stored.fill();

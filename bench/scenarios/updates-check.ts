@@ -1,5 +1,6 @@
 import type { Subject } from "../harness.ts";
 import type { Stage, StageResult } from "../load/plan.ts";
+import { limitTimes } from "../report/findings.ts";
 import { count, microseconds, ms, percent, perSecond, times } from "../report/units.ts";
 import { type Figures, figuresOf, median, rateOf } from "../stats.ts";
 import { measureStage } from "./measure.ts";
@@ -19,6 +20,8 @@ const LABELS: Record<Name, string> = {
   ours: "Floodgate",
   device: "Floodgate, by a device of a rollout",
 };
+
+const CHECK_SERIES = { floor: "floor", ours: "files", device: "checkOfDevice" } as const;
 
 type Results = Record<Name, StageResult[]>;
 
@@ -56,7 +59,7 @@ export async function measureCheck(context: UpdatesContext): Promise<void> {
     shown(steady).map((name) => steadyRow(LABELS[name], steady[name])),
     "Latency counts from the intended start, including the generator's own delay.",
   );
-  findings.atLeast(
+  const limit = findings.atLeast(
     "checks per second to the floor's",
     ours.rate / floor.rate,
     RATE_TIMES_MIN,
@@ -65,10 +68,13 @@ export async function measureCheck(context: UpdatesContext): Promise<void> {
   findings.atMost("p99 of a check under load", figuresOf(steady.ours).p99Ms, P99_MS_MAX, ms);
   findings.charts.push({
     kind: "bars",
-    title: "Checks answered per second at saturation",
+    title: "Checks answered at saturation",
+    show: perSecond,
     bars: shown(saturated).map((name) => ({
+      series: CHECK_SERIES[name],
       label: LABELS[name],
       value: figuresOf(saturated[name]).rate,
+      limit: name === "ours" ? limitTimes(limit, floor.rate, "the floor") : undefined,
     })),
   });
 }
@@ -81,7 +87,7 @@ async function measureRound(
 ): Promise<void> {
   const { harness, parameters } = context;
   const { connections, warmupSeconds, seconds, share, extras } = parameters.check;
-  await using store = await harness.openStore("files");
+  await using store = await harness.stores.open("files");
   await using server = await harness.startFloodgate(store);
   await insertBuilds(context);
   const answer = await untilOffered(server);

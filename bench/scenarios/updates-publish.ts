@@ -1,8 +1,10 @@
-import type { Store, StoreKind, Subject } from "../harness.ts";
+import type { Subject } from "../harness.ts";
 import { BUILD_ABI, BUILD_NAME } from "../load/build-form.ts";
 import type { TransferResult } from "../load/plan.ts";
+import { barsOf, type Limits } from "../report/findings.ts";
 import { count, mib, ms, percent } from "../report/units.ts";
 import { growthOf, median, peakOf } from "../stats.ts";
+import { STORE_KINDS, type Store, type StoreKind } from "../stores.ts";
 import { measureUploads } from "./measure.ts";
 import type { UpdatesContext } from "./updates-parameters.ts";
 
@@ -16,9 +18,10 @@ export const BUILD_PATH = `/source/${BUILD_ABI}/${VERSION}_01/${BUILD_NAME}`;
 export async function measurePublish(context: UpdatesContext): Promise<void> {
   const { harness, findings, parameters } = context;
   const { rounds } = parameters.publish;
-  const measured = (["files", "s3"] as const).map((kind) => ({
+  const measured = STORE_KINDS.map((kind) => ({
+    series: kind,
     kind,
-    label: harness.storeLabel(kind),
+    label: harness.stores.label(kind),
     results: new Array<TransferResult>(),
   }));
   for (let round = 1; round <= rounds; round++)
@@ -31,18 +34,20 @@ export async function measurePublish(context: UpdatesContext): Promise<void> {
     "RSS growth is the highest of all rounds: the peak during the upload minus the memory before it.",
     `MD5 and SHA-256 alone take ${ms(hashingMsPerMib())} of CPU per MiB.`,
   );
-  for (const { label, results } of measured)
-    findings.atMost(
-      `RSS growth, one huge build, ${label}`,
-      growthOf(results),
-      GROWTH_BYTES_MAX,
+  const limits: Limits<(typeof measured)[number]> = new Map();
+  for (const each of measured) {
+    const what = `RSS growth, one huge build, ${each.label}`;
+    limits.set(each, findings.atMost(what, growthOf(each.results), GROWTH_BYTES_MAX, mib));
+  }
+  findings.charts.push(
+    barsOf(
+      "RSS growth for one huge build",
       mib,
-    );
-  findings.charts.push({
-    kind: "bars",
-    title: "RSS growth for one huge build, MiB",
-    bars: measured.map(({ label, results }) => ({ label, value: growthOf(results) / MIB })),
-  });
+      measured,
+      ({ results }) => growthOf(results),
+      limits,
+    ),
+  );
 }
 
 async function measureOn(
@@ -51,7 +56,7 @@ async function measureOn(
   name: string,
   round: number,
 ): Promise<TransferResult> {
-  await using store = await context.harness.openStore(kind);
+  await using store = await context.harness.stores.open(kind);
   await using subject = await context.harness.startFloodgate(store);
   return await publishBuild(context, { phase: "publish", name, round, subject, store });
 }

@@ -19,7 +19,7 @@ const Offered = Type.Object({ Version: Type.String() });
 export async function measureSpread(context: UpdatesContext): Promise<void> {
   const { harness, findings, parameters, signature } = context;
   const { rounds } = parameters.spread;
-  await using store = await harness.openStore("files");
+  await using store = await harness.stores.open("files");
   await using here = await harness.startFloodgate(store);
   await using there = await harness.startFloodgate(store);
   // Ascends from run to run, so that the versions are the newest in a database of the caller's,

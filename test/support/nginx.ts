@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { needPrograms } from "./packages.ts";
 import { type Deployed, ProxyProcess, replaced } from "./proxy-process.ts";
 
-const DEPLOYED = join(import.meta.dir, "../../deploy/nginx.conf");
+export const DEPLOYED = join(import.meta.dir, "../../deploy/nginx.conf");
 const NEED = {
   programs: ["nginx"],
   packages: ["nginx"],
@@ -43,19 +43,27 @@ export const Nginx = {
 
   /** Starts nginx with deploy/nginx.conf. */
   async deployed({ upstreams, auth, edit = (text) => text }: Deployed): Promise<ProxyProcess> {
-    const text = await Bun.file(DEPLOYED).text();
+    const text = edit(await Bun.file(DEPLOYED).text());
     return await run((port) =>
-      replaced(edit(text), {
-        "server 127.0.0.1:8081 max_fails=0;": upstreams
-          .map(({ url }) => `server ${new URL(url).host} max_fails=0;`)
-          .join("\n"),
-        "server 127.0.0.1:8082 max_fails=0;": "",
-        "127.0.0.1:9000": new URL(auth.url).host,
-        "listen 80;": `listen 127.0.0.1:${port};`,
-      }),
+      deployedServers(text, { upstreams, auth, listen: `127.0.0.1:${port}` }),
     );
   },
 };
+
+/** Returns deploy/nginx.conf with these addresses. */
+export function deployedServers(
+  text: string,
+  { upstreams, auth, listen }: Omit<Deployed, "edit"> & { listen: string },
+): string {
+  return replaced(text, {
+    "server 127.0.0.1:8081 max_fails=0;": upstreams
+      .map(({ url }) => `server ${new URL(url).host} max_fails=0;`)
+      .join("\n"),
+    "server 127.0.0.1:8082 max_fails=0;": "",
+    "127.0.0.1:9000": new URL(auth.url).host,
+    "listen 80;": `listen ${listen};`,
+  });
+}
 
 async function run(servers: (port: number) => string): Promise<ProxyProcess> {
   await needNginx();
@@ -67,12 +75,14 @@ async function run(servers: (port: number) => string): Promise<ProxyProcess> {
   });
 }
 
-// One process in the foreground, so that no worker outlives it.
-const configuration = (folder: string, servers: string) => `
+/** Returns a configuration of one process in the foreground, so that no worker outlives it. */
+export const configuration = (folder: string, servers: string, connections = 512) => `
 daemon off;
 master_process off;
 pid ${folder}/pid;
-events {}
+events {
+  worker_connections ${connections};
+}
 http {
   access_log off;
   client_body_temp_path ${folder}/body;
