@@ -14,7 +14,7 @@ import { Semaphore } from "./semaphore.ts";
 import { type Sender } from "./sending.ts";
 import { type Filter } from "./targets.ts";
 
-const POLL_MS = 300;
+const POLL_MS = 500;
 // Larger than the number of campaigns that ever wait for a provider that is away.
 const CAMPAIGNS_MAX = 64;
 

@@ -1,7 +1,7 @@
 import { type Bus } from "../platform/bus/bus.ts";
 import { type Sql } from "../platform/database/database.ts";
 import { AppError } from "../platform/errors.ts";
-import { type Service } from "../platform/lifecycle.ts";
+import { type Service, repeat } from "../platform/lifecycle.ts";
 import { type Log } from "../platform/logger.ts";
 import { Snapshot } from "../platform/snapshot.ts";
 import { type Build, buildColumns } from "./build.ts";
@@ -10,8 +10,9 @@ import { DEFAULT_CHANNEL } from "./schema.ts";
 import { type ReadVersion, byVersion, isForced, isOlder, readVersion } from "./version.ts";
 
 const CHANNEL = "builds";
-// A change must be seen within a second even while the bus is down.
-const REFRESH_MS = 500;
+const REFRESH_MS = 2000;
+// A change must be seen within a second even while messages on the bus may be lost.
+const UNHEARD_MS = 500;
 const COUNTS_MS = 10_000;
 
 /**
@@ -57,6 +58,9 @@ export class Offers implements Service {
   async start(signal: AbortSignal): Promise<void> {
     await this.#published.start(signal);
     const refresh = () => this.#published.refresh();
+    repeat(UNHEARD_MS, signal, () => {
+      if (!this.#bus.hearsAll) refresh();
+    });
     this.#bus.subscribe([CHANNEL], { message: refresh, missed: refresh });
   }
 

@@ -50,6 +50,7 @@ export function openDatabase(url: string, options: DatabaseOptions = {}): Sql {
   const { statementMs = STATEMENT_MS } = options;
   const isBounded = options.unbounded !== true;
   const sockets = new Set<Socket>();
+  const silence = new SilenceWatch();
   const outage = new Outage({
     drop: () => {
       ways.forget();
@@ -76,7 +77,8 @@ export function openDatabase(url: string, options: DatabaseOptions = {}): Sql {
       if (socket.destroyed) throw new DialError("ECONNRESET", "the server closed the connection");
       sockets.add(socket);
       socket.once("close", () => sockets.delete(socket));
-      return isBounded ? watched(socket) : socket;
+      if (isBounded) silence.add(socket);
+      return socket;
     },
     onrefusal: (error: unknown) => {
       // Not an error of PostgreSQL: a proxy without a server, for example, closes connections before
@@ -112,18 +114,31 @@ function readUrl(url: string): PostgresUrl {
 }
 
 /**
- * Closes the socket when the server is silent for long: the driver would wait forever, and block
- * the pool. Does not use the socket's own timeout, which the driver renews by sending more.
+ * Closes sockets whose server is silent for long: the driver would wait forever, and block the pool.
+ * Does not use the sockets' own timeout, which the driver renews by sending more.
  */
-function watched(socket: Socket): Socket {
-  let heard = { bytes: 0, ms: performance.now() };
-  const watch = setInterval(() => {
-    if (socket.bytesRead !== heard.bytes)
-      heard = { bytes: socket.bytesRead, ms: performance.now() };
-    // Destroyed without an error, as above.
-    else if (performance.now() - heard.ms > SILENCE_MS) socket.destroy();
-  }, SILENCE_CHECK_MS);
-  watch.unref();
-  socket.once("close", () => clearInterval(watch));
-  return socket;
+class SilenceWatch {
+  readonly #heard = new Map<Socket, { bytes: number; ms: number }>();
+  #timer: NodeJS.Timeout | undefined;
+
+  add(socket: Socket): void {
+    this.#heard.set(socket, { bytes: socket.bytesRead, ms: performance.now() });
+    // One timer for all of them, so that an idle pool seldom wakes the process.
+    this.#timer ??= setInterval(() => this.#check(), SILENCE_CHECK_MS).unref();
+    socket.once("close", () => {
+      this.#heard.delete(socket);
+      if (this.#heard.size > 0) return;
+      clearInterval(this.#timer);
+      this.#timer = undefined;
+    });
+  }
+
+  #check(): void {
+    const ms = performance.now();
+    for (const [socket, heard] of this.#heard)
+      if (socket.bytesRead !== heard.bytes)
+        this.#heard.set(socket, { bytes: socket.bytesRead, ms });
+      // Destroyed without an error, as in an outage.
+      else if (ms - heard.ms > SILENCE_MS) socket.destroy();
+  }
 }

@@ -36,7 +36,7 @@ export class Health {
   constructor(deps: HealthDeps) {
     this.#deps = deps;
     const { metrics, clock } = deps;
-    metrics.watchDependencies(async () => await this.check(), deps.sql);
+    metrics.watchProcess(async () => await this.check(), deps.sql);
     metrics.watch(
       "clock_skew_seconds",
       "How far this machine's clock is ahead of the database's, whose time is used; negative when it is behind.",
