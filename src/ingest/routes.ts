@@ -35,6 +35,7 @@ export function ingestRoutes({ ingest, authorize }: IngestRoutesDeps) {
       credential: "session",
       errors: renderError,
       acknowledges: "batch",
+      bare: true,
     }),
   })
     .post("/v1/ios/append", ({ request }) => accept(request, false), {

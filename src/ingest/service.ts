@@ -56,46 +56,28 @@ export class Ingest {
     request: Request,
     late: boolean,
   ): Promise<PendingSegment | undefined> {
-    const { sessions, inflight } = this.#deps;
+    const { sessions, inflight, commitLog, metrics } = this.#deps;
     const bytesMax = sessions.beaconBytesMax(session.projectId) + INFLATED_SLACK_BYTES;
-    return await inflight.holding(session.projectId, async (hold) => {
-      const encoded = await readEncoded(request, bytesMax, hold);
-      try {
-        return await this.#appendBody({ sessionId, session, late }, encoded, hold);
-      } finally {
-        // They were copied into the segment, or nobody wants them.
-        release(encoded.sent);
-        release(encoded.content);
+    using held = inflight.holding(session.projectId);
+    const encoded = await readEncoded(request, bytesMax, held.reserve);
+    try {
+      const frames = await this.#walk(encoded.content);
+      if (!session.recorded) {
+        metrics.batches.inc({ outcome: "discarded" });
+        return undefined;
       }
-    });
-  }
-
-  async #appendBody(
-    { sessionId, session, late }: { sessionId: bigint; session: KnownSession; late: boolean },
-    { sent, codings, content }: Encoded,
-    hold: (bytes: number) => void,
-  ): Promise<PendingSegment | undefined> {
-    const { commitLog, metrics } = this.#deps;
-    if (content.length === 0) throw new AppError("invalid", "the batch is empty");
-    const frames = await this.#walk(content);
-    if (!session.recorded) {
-      metrics.batches.inc({ outcome: "discarded" });
-      return undefined;
+      metrics.batchBytes.inc(encoded.sent.length);
+      const { body, gzip } = storedForm(encoded);
+      if (body !== encoded.sent) held.reserve(body.length);
+      const flags = gzip | (late ? FLAG.late : 0) | (frames === undefined ? FLAG.quarantined : 0);
+      const head = { kind: "batch", flags, projectId: session.projectId, sessionId } as const;
+      const memory = await commitLog.memoryFor(body.length);
+      return commitLog.append(head, body, factsOf(encoded.content, frames), memory).segment;
+    } finally {
+      // They were copied into the segment, or nobody wants them.
+      release(encoded.sent);
+      release(encoded.content);
     }
-    metrics.batchBytes.inc(sent.length);
-    // Stored as sent if every reader of segments can decode it: without a content coding, or as
-    // gzip alone.
-    const isGzip = codings.length === 1 && codings[0] === "gzip";
-    const body = isGzip ? sent : content;
-    if (body !== sent) hold(body.length);
-    const flags =
-      (isGzip ? FLAG.gzip : 0) |
-      (late ? FLAG.late : 0) |
-      (frames === undefined ? FLAG.quarantined : 0);
-    const head = { kind: "batch", flags, projectId: session.projectId, sessionId } as const;
-    const facts = factsOf(content, frames);
-    const memory = await commitLog.memoryFor(body.length);
-    return commitLog.append(head, body, facts, memory).segment;
   }
 
   /**
@@ -103,19 +85,33 @@ export class Ingest {
    * client that is refused stops recording or sends it for ever. With strict framing throws 400
    * instead.
    */
-  async #walk(inflated: Uint8Array): Promise<Frames | undefined> {
+  #walk(inflated: Uint8Array): Frames | undefined | Promise<Frames | undefined> {
+    if (inflated.length === 0) throw new AppError("invalid", "the batch is empty");
+    // A promise only for large batches, because it costs as much as the walk of a small one.
+    if (inflated.length > WALKED_AT_ONCE_BYTES_MAX)
+      return walkManyFrames(inflated).catch((error: unknown) => this.#quarantine(error));
     try {
-      return inflated.length <= WALKED_AT_ONCE_BYTES_MAX
-        ? walkFrames(inflated)
-        : await walkManyFrames(inflated);
+      return walkFrames(inflated);
     } catch (error) {
-      if (!(error instanceof FrameError)) throw error;
-      this.#deps.metrics.framingErrors.inc({ reason: error.reason });
-      if (this.#options.strictFraming)
-        throw new AppError("invalid", error.message, { cause: error, reason: "framing" });
-      return undefined;
+      return this.#quarantine(error);
     }
   }
+
+  #quarantine(error: unknown): undefined {
+    if (!(error instanceof FrameError)) throw error;
+    this.#deps.metrics.framingErrors.inc({ reason: error.reason });
+    if (this.#options.strictFraming)
+      throw new AppError("invalid", error.message, { cause: error, reason: "framing" });
+  }
+}
+
+/**
+ * Returns the body as it is stored: as it was sent if every reader of segments can decode it, which
+ * is without a content coding or as gzip alone.
+ */
+function storedForm({ sent, codings, content }: Encoded): { body: Uint8Array; gzip: number } {
+  const isGzip = codings.length === 1 && codings[0] === "gzip";
+  return isGzip ? { body: sent, gzip: FLAG.gzip } : { body: content, gzip: 0 };
 }
 
 function factsOf(inflated: Uint8Array, frames: Frames | undefined): BatchFacts {

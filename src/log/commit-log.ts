@@ -76,9 +76,9 @@ export class CommitLog {
   }
 
   /** Allocates memory for `append`, without blocking, if the record needs a segment of its own. */
-  async memoryFor(bodyBytes: number): Promise<Uint8Array | undefined> {
+  memoryFor(bodyBytes: number): Promise<Uint8Array> | undefined {
     const bytes = SegmentWriter.bytesFor(bodyBytes);
-    return bytes > this.#options.bytes ? await readyMemory(bytes) : undefined;
+    return bytes > this.#options.bytes ? readyMemory(bytes) : undefined;
   }
 
   /** Copies a record into the open segment. Await `committed` to acknowledge. Throws 503 in outages. */

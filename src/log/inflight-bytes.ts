@@ -55,20 +55,9 @@ export class InflightBytes {
     if (this.bytes < this.#limit) this.#resume();
   }
 
-  /** Runs `work`, which reserves bytes with `hold`, and releases them all at the end. */
-  async holding<T>(
-    projectId: number,
-    work: (hold: (bytes: number) => void) => Promise<T>,
-  ): Promise<T> {
-    let held = 0;
-    try {
-      return await work((bytes) => {
-        this.reserve(projectId, bytes);
-        held += bytes;
-      });
-    } finally {
-      this.release(projectId, held);
-    }
+  /** Returns a hold of no bytes, which releases at the end what it has reserved. */
+  holding(projectId: number): Hold {
+    return new Hold(this, projectId);
   }
 
   /** Adds bytes without a check for room. */
@@ -143,6 +132,28 @@ export class InflightBytes {
       admit();
       return false;
     });
+  }
+}
+
+/** Bytes that one request holds while it is being read. */
+export class Hold implements Disposable {
+  readonly #inflight: InflightBytes;
+  readonly #projectId: number;
+  #bytes = 0;
+
+  constructor(inflight: InflightBytes, projectId: number) {
+    this.#inflight = inflight;
+    this.#projectId = projectId;
+  }
+
+  /** Reserves more bytes. Throws 503 if there is no room. */
+  readonly reserve = (bytes: number): void => {
+    this.#inflight.reserve(this.#projectId, bytes);
+    this.#bytes += bytes;
+  };
+
+  [Symbol.dispose](): void {
+    this.#inflight.release(this.#projectId, this.#bytes);
   }
 }
 

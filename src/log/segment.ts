@@ -131,7 +131,9 @@ export class SegmentWriter {
     const view = this.#view;
     const at = this.#used;
     const offset = at + RECORD_HEADER_BYTES;
-    const checksum = Bun.hash.xxHash3(body);
+    // The hash of a batch that is not compressed is known from its facts.
+    const known = (head.flags & FLAG.gzip) === 0 ? facts?.hash : undefined;
+    const checksum = known ?? Bun.hash.xxHash3(body);
     view.setUint32(at, body.length, true);
     view.setUint32(at + 4, head.projectId, true);
     view.setBigUint64(at + 8, head.sessionId, true);

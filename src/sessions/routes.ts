@@ -20,11 +20,11 @@ export type StartRoutesDeps = {
 };
 
 export function startRoutes({ sessions, clients, inflight, jsonBytesMax }: StartRoutesDeps) {
-  // Project 0: the project is unknown until the body is read.
-  const readStart = async (request: Request) =>
-    await inflight.holding(0, async (hold) =>
-      parseStartRequest(await readStartJson(request, jsonBytesMax, hold)),
-    );
+  const readStart = async (request: Request) => {
+    // Project 0: the project is unknown until the body is read.
+    using held = inflight.holding(0);
+    return parseStartRequest(await readStartJson(request, jsonBytesMax, held.reserve));
+  };
   const start = (rules: typeof IOS_RULES) => async (request: Request) => {
     const context = {
       address: clients.address(request),

@@ -44,9 +44,7 @@ export function installReportRoutes({
     "/api/v1/users",
     async ({ request }) => {
       await apiKeys.check(request, "client");
-      const install = await inflight.holding(0, async (hold) =>
-        parseInstall(await readInstallBody(request, hold)),
-      );
+      const install = await readInstall(request, inflight);
       const id = await installs.report(install, () => limit.take(clients.network(request)));
       return bareJson({ ...install, ID: id });
     },
@@ -74,12 +72,10 @@ export function installListRoutes({ installs, apiKeys }: InstallListDeps) {
 /**
  * Reads the body. Throws the same 400 for one that is cut short as for one that is not an install.
  */
-async function readInstallBody(
-  request: Request,
-  hold: (bytes: number) => void,
-): Promise<Uint8Array> {
+async function readInstall(request: Request, inflight: InflightBytes) {
+  using held = inflight.holding(0);
   try {
-    return await readContent(request, BODY_BYTES_MAX, hold);
+    return parseInstall(await readContent(request, BODY_BYTES_MAX, held.reserve));
   } catch (error) {
     throw error instanceof AppError && error.code === "invalid" ? invalidInstall(error) : error;
   }

@@ -39,7 +39,13 @@ export async function readBody(
   if (length === undefined || length > WHOLE_BYTES_MAX)
     return await collect(request, bytesMax, hold);
   hold(length);
-  return await withDeadline(request.bytes(), bodyDeadlineMs(length));
+  try {
+    return await inTime(bodyDeadlineMs(length), request.bytes(), () => {
+      throw stalled();
+    });
+  } catch (cause) {
+    throw cause instanceof AppError ? cause : cutShort(cause);
+  }
 }
 
 export function tooLarge(bytesMax: number, what = "body"): AppError {
@@ -64,15 +70,8 @@ async function collect(
   return whole;
 }
 
-async function withDeadline<T>(reading: Promise<T>, ms: number): Promise<T> {
-  try {
-    return await inTime(ms, reading, () => {
-      throw stalled();
-    });
-  } catch (cause) {
-    if (cause instanceof AppError) throw cause;
-    throw new AppError("invalid", "the body was cut short", { cause });
-  }
+function cutShort(cause: unknown): AppError {
+  return new AppError("invalid", "the body was cut short", { cause });
 }
 
 /** Returns a 408 that closes the connection: the rest would be read as the next request. */
@@ -100,8 +99,7 @@ export async function* bodyChunks(
       yield value;
     }
   } catch (cause) {
-    if (cause instanceof AppError) throw cause;
-    throw new AppError("invalid", "the body was cut short", { cause });
+    throw cause instanceof AppError ? cause : cutShort(cause);
   } finally {
     watchdog[Symbol.dispose]();
     // Not awaited, so that a refused body is answered at once.

@@ -22,6 +22,11 @@ export type Policy = {
   acknowledges?: "batch" | "images";
   /** Set if a trailing slash makes another path and HEAD is not answered. */
   exactPath?: boolean;
+  /**
+   * Set if the handlers use only the request, and no hook or schema of Elysia's: they are called
+   * without its pipeline, which takes as long as the rest of a small request.
+   */
+  bare?: boolean;
   /** Request headers that web pages may send in addition to those of the audience. */
   headers?: readonly string[];
   /** Error text for callers without a valid server key, instead of the usual ones. */

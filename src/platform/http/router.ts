@@ -52,7 +52,7 @@ export class Router {
         template: route.path,
         policy,
         isOpen: traitsOf(policy).isOpen,
-        answer: guarded(handlerOf(app, route), policy, serverKeys),
+        answer: guarded(handlerOf(app, route, policy), policy, serverKeys),
       });
     }
     for (const [path, known] of pathsOf(app.routes)) this.#paths.add("", path, known);
@@ -114,7 +114,8 @@ function rootOf(slices: AnyElysia[]): AnyElysia {
 }
 
 /** Returns Elysia's handler of one route, without Elysia's own routing. */
-function handlerOf(app: AnyElysia, route: InternalRoute): Handler {
+function handlerOf(app: AnyElysia, route: InternalRoute, { bare }: Policy): Handler {
+  if (bare === true) return bareHandlerOf(route);
   const handle: (request: Request) => Response | Promise<Response> = createBunRouteHandler(
     app,
     route,
@@ -122,6 +123,13 @@ function handlerOf(app: AnyElysia, route: InternalRoute): Handler {
   return route.path.includes(":")
     ? (request, params) => handle(Object.assign(request, { params }))
     : handle;
+}
+
+function bareHandlerOf({ method, path, handler, hooks }: InternalRoute): Handler {
+  for (const name of ["params", "query", "headers", "body", "beforeHandle", "afterHandle"] as const)
+    if (hooks[name] !== undefined)
+      throw new Error(`${method} ${path} is bare, so its ${name} would be ignored`);
+  return (request) => Reflect.apply(handler, undefined, [{ request }]);
 }
 
 /** Adds the check of the server key for routes that need one. */
