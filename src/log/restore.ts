@@ -124,10 +124,10 @@ export async function restoreBatches(
   const { count } = await sql`
     insert into batches (session_id, segment_id, "offset", length, bytes, hash, flags, messages, first_at, last_at, received_at)
     select distinct on (session_id, hash) session_id, (${segments.map(({ id }) => id)}::uuid[])[segment], "offset", length, bytes, hash,
-      flags, messages, to_timestamp(first_ms / 1000.0), to_timestamp(last_ms / 1000.0), to_timestamp(received_ms / 1000.0)
+      flags, messages, to_timestamp(first_ms / 1000), to_timestamp(last_ms / 1000), to_timestamp(received_ms / 1000)
     from unnest(${b.segment}::text::integer[], ${b.sessionId}::text::bigint[], ${b.offset}::text::integer[], ${b.length}::text::integer[],
       ${b.bytes}::text::integer[], ${b.hash}::text::bigint[], ${b.flags}::text::smallint[], ${b.messages}::text::integer[],
-      ${b.firstAt}::text::bigint[], ${b.lastAt}::text::bigint[], ${b.receivedAt}::text::bigint[])
+      ${b.firstAt}::text::float8[], ${b.lastAt}::text::float8[], ${b.receivedAt}::text::float8[])
       as batch (segment, session_id, "offset", length, bytes, hash, flags, messages, first_ms, last_ms, received_ms)
     order by session_id, hash, segment, "offset"
     on conflict (session_id, hash) ${replaceBatch(sql, precedenceOf(options))}`;

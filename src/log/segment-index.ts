@@ -60,10 +60,10 @@ async function insertSegment(sql: Queryable, segment: Segment): Promise<Indexed>
       insert into batches (session_id, segment_id, "offset", length, bytes, hash, flags, messages, first_at, last_at, received_at)
       -- Each batch once, because a statement can update a row only once.
       select distinct on (session_id, hash) session_id, ${segment.id}::uuid, "offset", length, bytes, hash, flags, messages,
-        to_timestamp(first_ms / 1000.0), to_timestamp(last_ms / 1000.0), to_timestamp(received_ms / 1000.0)
+        to_timestamp(first_ms / 1000), to_timestamp(last_ms / 1000), to_timestamp(received_ms / 1000)
       from unnest(${b.sessionId}::text::bigint[], ${b.offset}::text::integer[], ${b.length}::text::integer[],
         ${b.bytes}::text::integer[], ${b.hash}::text::bigint[], ${b.flags}::text::smallint[], ${b.messages}::text::integer[],
-        ${b.firstAt}::text::bigint[], ${b.lastAt}::text::bigint[], ${b.receivedAt}::text::bigint[])
+        ${b.firstAt}::text::float8[], ${b.lastAt}::text::float8[], ${b.receivedAt}::text::float8[])
         as batch (session_id, "offset", length, bytes, hash, flags, messages, first_ms, last_ms, received_ms)
       order by session_id, hash, "offset"
       on conflict (session_id, hash) ${replaceBatch(sql, "stays")}
