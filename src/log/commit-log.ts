@@ -68,11 +68,17 @@ export class CommitLog {
   #appendedMs = 0;
   #quietTimer: NodeJS.Timeout | undefined;
   #checkScheduled = false;
+  /**
+   * Age at which an open segment closes even while every PUT slot is taken, because its records
+   * share the deadline of the first one. Slots become free at this rate or faster.
+   */
+  readonly #openMsMax: number;
 
   constructor(deps: CommitLogDeps, options: CommitLogOptions) {
     this.#deps = deps;
     this.#options = options;
     this.#buffers = new BufferPool(options.bytes);
+    this.#openMsMax = options.deadlineMs / PUTS_MAX;
   }
 
   /** Allocates memory for `append`, without blocking, if the record needs a segment of its own. */
@@ -151,7 +157,7 @@ export class CommitLog {
     this.#carried.appendTo(segment.writer);
     this.#open = undefined;
     this.#due = false;
-    clearTimeout(segment.timer);
+    clearInterval(segment.timer);
     segment.waitsFor = "slot";
     this.#eager.take(1);
     // Assigned on closing, not on opening, so that ids rise in the order in which one client's batches
@@ -180,9 +186,10 @@ export class CommitLog {
 
   #openSegment(bodyBytes: number, memory?: Uint8Array): OpenSegment {
     const bytes = Math.max(this.#options.bytes, SegmentWriter.bytesFor(bodyBytes));
-    const timer = setTimeout(() => {
+    const timer = setInterval(() => {
       this.#due = true;
-      this.#closeIfDue();
+      if (performance.now() - segment.openedMs >= this.#openMsMax) this.close();
+      else this.#closeIfDue();
     }, this.#options.intervalMs);
     const isPooled = bytes === this.#options.bytes;
     const own = memory?.length === bytes ? memory : undefined;

@@ -9,8 +9,8 @@ const RESERVE = 1 / 4;
  * Counts the bytes that this process holds for waiting clients: bodies being read and records not
  * yet durable. Above the limit new requests are refused at once, except those of projects that hold
  * less than their share of it: they have a reserve, so that a project that fills the limit does not
- * keep the others out. The limit follows the store: it falls when records wait too long and grows
- * back with each commit in time.
+ * keep the others out. The limit follows the store and the database: it falls when records wait too
+ * long for them and grows back with each commit in time.
  */
 export class InflightBytes {
   readonly #max: number;

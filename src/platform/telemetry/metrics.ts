@@ -159,7 +159,7 @@ export class Metrics extends ProcessMetrics {
     );
     this.watch(
       "inflight_limit_bytes",
-      "Limit of inflight bytes, above which requests are refused; falls below INFLIGHT_BYTES_MAX while the store is slow.",
+      "Limit of inflight bytes, above which requests are refused; falls below INFLIGHT_BYTES_MAX while the store or the database is slow or away.",
       () => inflight.limit,
     );
     this.watch(
