@@ -69,10 +69,11 @@ export class InflightBytes {
 
   /** Removes the bytes, by project, of records settled after `delayMs`, and adapts the limit. */
   remove(held: ReadonlyMap<number, number>, delayMs: number): void {
-    this.#limit =
+    const limit =
       delayMs > DELAY_TARGET_MS
         ? Math.max(2 * this.#step, (this.bytes * DELAY_TARGET_MS) / delayMs)
-        : Math.min(this.#max, this.#limit + this.#step);
+        : this.#limit + this.#step;
+    this.#limit = Math.min(this.#max, limit);
     for (const [projectId, bytes] of held) this.#give(projectId, bytes);
     this.#resume();
   }

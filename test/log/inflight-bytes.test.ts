@@ -44,6 +44,12 @@ test("however slow the store is, two segments stay allowed", () => {
   expect(() => inflight.reserve(ONE, 1)).toThrow();
 });
 
+test("a limit of less than two segments does not rise when the store is slow", () => {
+  const inflight = new InflightBytes(15, STEP);
+  inflight.remove(new Map(), 1_000_000);
+  expect(inflight.limit).toBe(15);
+});
+
 test("a project that fills the limit leaves room for another, up to a quarter beyond the limit", () => {
   const inflight = new InflightBytes(800, STEP);
   inflight.reserve(NOISY, 800);
