@@ -3,11 +3,11 @@ import { type Log } from "../logger.ts";
 import { type Metrics } from "../telemetry/metrics.ts";
 import { type Clients } from "./clients.ts";
 import { type Cors } from "./cors.ts";
-import { type Policy, traitsOf } from "./policy.ts";
+import { traitsOf } from "./policy.ts";
 import { type RateLimit, networkOf } from "./rate-limits.ts";
 import { checkHead } from "./request-head.ts";
 import { RequestLog } from "./request-log.ts";
-import { type Match, type Route, type Router } from "./router.ts";
+import { type Match, NOWHERE, type Route, type Router } from "./router.ts";
 
 // Path prefix in the base URL that SDKs are configured with.
 const SDK_PREFIX = "/ingest";
@@ -25,6 +25,14 @@ export type EdgeDeps = {
    * some 10 KiB, however small its body is.
    */
   requestsMax?: number | undefined;
+};
+
+/** Request, and what is known of it so far. */
+type Exchange = {
+  request: Request;
+  startedMs: number;
+  path: string;
+  route: Pick<Route, "template" | "policy">;
 };
 
 /**
@@ -48,35 +56,29 @@ export class Edge {
     return this.#active;
   }
 
-  /** Answers a request. Never rejects. */
+  /** Answers a request. Renders whatever was thrown on the way, and finishes that response, too. */
   async fetch(request: Request): Promise<Response> {
     this.#active++;
-    const startedMs = performance.now();
-    const path = this.#pathOf(request.url);
-    const match = this.#deps.router.match(request, path);
-    const route = match.store;
-    let response: Response;
+    const exchange: Exchange = { request, startedMs: performance.now(), path: "", route: NOWHERE };
     try {
-      response = await this.#answer(request, match);
+      exchange.path = this.#pathOf(request.url);
+      const match = this.#deps.router.match(request, exchange.path);
+      exchange.route = match.store;
+      return this.#finish(await this.#answer(request, match), exchange);
     } catch (error) {
-      response = this.#renderError(error, { request, path, policy: route.policy });
+      return this.#finish(this.#renderError(error, exchange), exchange);
     } finally {
       this.#active--;
     }
-    this.#finish(request, path, response, startedMs, route);
-    return response;
   }
 
   /** Renders an error as the policy says. Logs it in full unless it is an AppError. */
-  #renderError(
-    error: unknown,
-    { request, path, policy }: { request: Request; path: string; policy: Policy },
-  ): Response {
+  #renderError(error: unknown, { request, path, route }: Exchange): Response {
     this.#deps.metrics.refusals.inc({
       reason: error instanceof AppError ? error.reason : "internal",
     });
     if (!(error instanceof AppError)) this.#log.fault(error, request, path);
-    return policy.errors(error);
+    return route.policy.errors(error);
   }
 
   /** Calls the route. Throws the error to render. */
@@ -99,13 +101,9 @@ export class Edge {
     rateLimit?.take(networkOf(clients.address(request)));
   }
 
-  #finish(
-    request: Request,
-    path: string,
-    response: Response,
-    startedMs: number,
-    { template, policy }: Route,
-  ): void {
+  /** Adds the headers that every response has, counts it and logs it. */
+  #finish(response: Response, { request, startedMs, path, route }: Exchange): Response {
+    const { template, policy } = route;
     const { cors, metrics, clients } = this.#deps;
     const { method } = request;
     const { status } = response;
@@ -127,6 +125,7 @@ export class Edge {
       }),
       { isKeyed: traitsOf(policy).isKeyed, status },
     );
+    return response;
   }
 
   /**

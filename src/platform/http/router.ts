@@ -31,8 +31,11 @@ type Path = {
   below: Policy;
 };
 
-/** Policy of paths that do not share even their first segment with a route. */
-const NOWHERE: Policy = { audience: "operator", tag: "Unknown", errors: renderError };
+/** Label of unknown paths, and the policy of those that share not even their first segment with a route. */
+export const NOWHERE: Pick<Route, "template" | "policy"> = {
+  template: "unknown",
+  policy: { audience: "operator", tag: "Unknown", errors: renderError },
+};
 
 /**
  * Finds the route of a request. For unknown paths and methods, finds the policy by which to refuse
@@ -69,7 +72,7 @@ export class Router {
 
   /** Returns the policy of the longest prefix that the path shares with a route. */
   policyNear(path: string): Policy {
-    return this.#paths.find("", path)?.store.below ?? NOWHERE;
+    return this.#paths.find("", path)?.store.below ?? NOWHERE.policy;
   }
 
   /** Makes the answer to a preflight, a wrong method (405) or an unknown path (404). */
@@ -77,8 +80,8 @@ export class Router {
     const known = this.#paths.find("", path)?.store;
     if (known === undefined || known.methods.size === 0)
       return {
-        template: "unknown",
-        policy: known?.below ?? NOWHERE,
+        template: NOWHERE.template,
+        policy: known?.below ?? NOWHERE.policy,
         isOpen: false,
         answer: () => {
           throw new AppError("no_route", "no such route");
