@@ -120,10 +120,9 @@ export class Scrapes {
     // Process managers open an IPC channel, too, but ask for nothing on it.
     if (!this.#isAlone)
       this.#isAlone = !(await doneWithin(CONTACT_MS_MAX, this.#contacted.promise));
-    // Read metrics as JSON in both cases: hot metrics report their values only there.
-    if (this.#isAlone) return await textOf([await this.#registry.getMetricsAsJSON()]);
+    if (this.#isAlone) return await this.#registry.metrics();
     this.#asked ??= this.#ask().finally(() => (this.#asked = undefined));
-    return await textOf(await this.#asked);
+    return await AggregatorRegistry.aggregate(await this.#asked).metrics();
   }
 
   async #ask(): Promise<Part[]> {
@@ -147,10 +146,6 @@ export class Scrapes {
 /** Returns the metrics without gauges, which describe a running process only. */
 function countsOf(part: Part): Part {
   return part.filter(({ type }) => type !== "gauge");
-}
-
-async function textOf(parts: Part[]): Promise<string> {
-  return await AggregatorRegistry.aggregate(parts).metrics();
 }
 
 async function merge(parts: Part[]): Promise<Part> {

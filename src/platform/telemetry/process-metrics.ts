@@ -1,9 +1,9 @@
-import { type Aggregator, Gauge, Registry, collectDefaultMetrics } from "prom-client";
+import { type Aggregator, Gauge, collectDefaultMetrics } from "prom-client";
 
 import { version } from "../../../package.json" with { type: "json" };
 import { type Sql } from "../database/database.ts";
 import { inTime } from "../time-limit.ts";
-import { HotCounter, HotHistogram } from "./hot-metrics.ts";
+import { HotCounter, HotHistogram, HotRegistry } from "./hot-metrics.ts";
 
 // Longest wait for a value: a dependency that is down must not delay the scrape. Readiness checks end
 // sooner.
@@ -26,7 +26,7 @@ type WatchOptions = {
 
 /** Metrics of one process. Labels have few values and never ids; names carry their unit. */
 export class ProcessMetrics {
-  readonly registry = new Registry();
+  readonly registry = new HotRegistry();
 
   readonly #command: string;
 

@@ -3,7 +3,6 @@ import { expect, spyOn, test } from "bun:test";
 import { Cors } from "../../../src/platform/http/cors.ts";
 import { Router } from "../../../src/platform/http/router.ts";
 import { Metrics } from "../../../src/platform/telemetry/metrics.ts";
-import { Scrapes } from "../../../src/platform/telemetry/metrics-relay.ts";
 import { MadeUpRoutes, ORIGIN } from "../../support/made-up-routes.ts";
 import { Scrape } from "../../support/scrape.ts";
 
@@ -53,7 +52,7 @@ async function expectFault(
     { msg: "request failed", err: { message: "a fault" } },
     { msg: "request", id, status: 500 },
   ]);
-  const scrape = new Scrape(await new Scrapes(routes.metrics.registry).text());
+  const scrape = new Scrape(await routes.metrics.registry.metrics());
   const labels = `{route="${route}",method="GET",status="500"}`;
   expect(scrape.value(`floodgate_http_requests_total${labels}`)).toBe(1);
 }

@@ -1,7 +1,6 @@
 import { describe, expect, test } from "bun:test";
 
 import { type Audience } from "../../../src/platform/http/policy.ts";
-import { Scrapes } from "../../../src/platform/telemetry/metrics-relay.ts";
 import { objectOf, refusalOf } from "../../support/answers.ts";
 import { FORMAT, MadeUpRoutes, ORIGIN } from "../../support/made-up-routes.ts";
 import { Scrape } from "../../support/scrape.ts";
@@ -44,7 +43,7 @@ async function statuses(routes: MadeUpRoutes, many: number): Promise<number[]> {
 }
 
 async function acknowledged({ metrics }: MadeUpRoutes): Promise<number> {
-  return new Scrape(await new Scrapes(metrics.registry).text()).value(ACKNOWLEDGED);
+  return new Scrape(await metrics.registry.metrics()).value(ACKNOWLEDGED);
 }
 
 describe.each(EXPECTED)("a route that is mounted for $audience", (expected) => {
