@@ -1,8 +1,11 @@
-import { existsSync } from "node:fs";
+import { existsSync, mkdtempSync } from "node:fs";
 import { readdir, readFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 
 import { describe, expect, test } from "bun:test";
 
+import { endIn } from "./support/end-run.ts";
 import { eventually } from "./support/eventually.ts";
 import { pureTests } from "./support/pure-tests.ts";
 import { readSources } from "./support/tidy.ts";
@@ -25,6 +28,17 @@ describe("a run of tests", () => {
     child.kill("SIGKILL");
     await eventually("all is gone", async () => !existsSync(folder));
     expect(await commandsIn(folder)).toEqual([]);
+  });
+
+  test("ends what a test has left running in a folder, also without its parent, and nothing else", async () => {
+    const [folder, other] = [temporaryFolder(), temporaryFolder()];
+    for (const TMPDIR of [folder, other])
+      await Bun.spawn(["sh", "-c", "sleep 100 &"], { env: { ...process.env, TMPDIR } }).exited;
+    expect(await commandsIn(folder)).toEqual(["sleep"]);
+    await endIn(folder);
+    expect([await commandsIn(folder), await commandsIn(other)]).toEqual([[], ["sleep"]]);
+    expect([existsSync(folder), existsSync(other)]).toEqual([false, true]);
+    await endIn(other);
   });
 });
 
@@ -59,6 +73,10 @@ describe("a test is pure", () => {
     expect(names).not.toContain("test/ingest/batches.test.ts");
   });
 });
+
+function temporaryFolder(): string {
+  return mkdtempSync(join(tmpdir(), "floodgate-run-"));
+}
 
 async function firstLine(stream: ReadableStream<Uint8Array<ArrayBuffer>>): Promise<string> {
   let text = "";

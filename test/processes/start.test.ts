@@ -1,44 +1,55 @@
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-import { afterAll, beforeAll, expect, test } from "bun:test";
+import { afterEach, beforeAll, beforeEach, expect, test } from "bun:test";
 
 import { FOREIGN, bareEnv, runCommand } from "../support/command.ts";
+import { endIn } from "../support/end-run.ts";
 import { freshDatabase } from "../support/postgres.ts";
 
 const MAIN = join(import.meta.dir, "../../src/main.ts");
 const TIMEOUT_MS = 60_000;
 
 let databaseUrl = "";
-let dataDir = "";
+/** TMPDIR of all programs that a test starts. */
+let folder = "";
 
 beforeAll(async () => {
   databaseUrl = await freshDatabase();
-  dataDir = mkdtempSync(join(tmpdir(), "floodgate-start-"));
 });
-afterAll(() => rmSync(dataDir, { recursive: true, force: true }));
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), "floodgate-start-"));
+});
+// Also ends what a test that failed has left running.
+afterEach(async () => await endIn(folder));
+
+/** Starts the program, which runs until it is told to end. */
+function begin<Err extends "inherit" | "pipe">(
+  args: string[],
+  env: Record<string, string>,
+  stderr: Err,
+) {
+  return Bun.spawn([process.execPath, MAIN, ...args], {
+    env: { ...bareEnv(), TMPDIR: folder, HOST: "127.0.0.1", PORT: "0", WORKERS: "2", ...env },
+    stdout: "pipe",
+    stderr,
+  });
+}
+
+async function run(args: string[], env: Record<string, string>) {
+  return await runCommand(args, { TMPDIR: folder, ...env });
+}
 
 test(
   "start serves from nothing, shares its folder with the command line but not with a second start, and ends with SIGTERM",
   async () => {
-    const env = {
-      DATA_DIR: join(dataDir, "start"),
-      HOST: "127.0.0.1",
-      LOG_LEVEL: "error",
-      ...FOREIGN,
-    };
-    const begin = () =>
-      Bun.spawn([process.execPath, MAIN, "start"], {
-        env: { ...bareEnv(), PORT: "0", WORKERS: "2", ...env },
-        stdout: "pipe",
-        stderr: "inherit",
-      });
-    expect(await runCommand(["key", "show"], env)).toMatchObject({
+    const env = { DATA_DIR: join(folder, "start"), LOG_LEVEL: "error", ...FOREIGN };
+    expect(await run(["key", "show"], env)).toMatchObject({
       code: 2,
       err: expect.stringContaining("no server key in "),
     });
-    const server = begin();
+    const server = begin(["start"], env, "inherit");
     const greeting = await readUntil(server.stdout, "trackerVersion");
     const [, curl = ""] = greeting.match(/^ {2}(curl .*)$/m) ?? [];
     const answer = await runShell(curl);
@@ -52,28 +63,24 @@ test(
         (await fetch(sessions, { headers, keepalive: false })).status;
       expect([await read({}), await read({ "x-server-key": serverKey })]).toEqual([403, 200]);
     }
-    expect(await runCommand(["key", "show"], env)).toMatchObject({ out: `${serverKey}\n` });
-    const json = await runCommand(["key", "show", "--json"], env);
+    expect(await run(["key", "show"], env)).toMatchObject({ out: `${serverKey}\n` });
+    const json = await run(["key", "show", "--json"], env);
     expect(JSON.parse(json.out)).toEqual({ serverKey });
-    expect(await runCommand(["key", "show"], { ...env, SERVER_KEYS: "own" })).toMatchObject({
+    expect(await run(["key", "show"], { ...env, SERVER_KEYS: "own" })).toMatchObject({
       code: 2,
       err: expect.stringContaining("those in SERVER_KEYS"),
     });
 
-    expect((await runCommand(["project", "list"], env)).out).toContain("demo");
-    const second = await runCommand(["start"], { ...env, PORT: "0" });
+    expect((await run(["project", "list"], env)).out).toContain("demo");
+    const second = await run(["start"], { ...env, PORT: "0" });
     expect(second).toMatchObject({
       code: 2,
       err: expect.stringContaining("in use by another Floodgate"),
     });
 
     const [, port = ""] = greeting.match(/:(\d+)/) ?? [];
-    const taken = await runCommand(["start"], {
-      DATA_DIR: join(dataDir, "other"),
-      HOST: "127.0.0.1",
-      PORT: port,
-      LOG_LEVEL: "error",
-    });
+    const other = { DATA_DIR: join(folder, "other"), HOST: "127.0.0.1", PORT: port };
+    const taken = await run(["start"], other);
     expect(taken).toMatchObject({
       code: 2,
       err: expect.stringContaining(`cannot listen on 127.0.0.1:${port}`),
@@ -82,14 +89,14 @@ test(
     server.kill("SIGTERM");
     expect(await server.exited).toBe(0);
     // The embedded database stopped with the server; the command line starts it for itself.
-    expect((await runCommand(["project", "list"], env)).out).toContain("demo");
+    expect((await run(["project", "list"], env)).out).toContain("demo");
 
     // A second start keeps the key and does not show it.
-    const later = begin();
+    const later = begin(["start"], env, "inherit");
     const text = await readUntil(later.stdout, "trackerVersion");
     expect(text).toContain("`floodgate key show` prints it");
     expect(text).not.toContain(serverKey);
-    expect(await runCommand(["key", "show"], env)).toMatchObject({ out: `${serverKey}\n` });
+    expect(await run(["key", "show"], env)).toMatchObject({ out: `${serverKey}\n` });
     later.kill("SIGTERM");
     expect(await later.exited).toBe(0);
   },
@@ -99,19 +106,8 @@ test(
 test.each([[["serve"]], [["start"]]])(
   "%j with DATABASE_URL makes no key: it warns once, and management answers 403",
   async (args) => {
-    const folder = join(dataDir, `keyless-${args.join()}`);
-    const child = Bun.spawn([process.execPath, MAIN, ...args], {
-      env: {
-        ...bareEnv(),
-        DATABASE_URL: databaseUrl,
-        TOKEN_SECRET: "secret",
-        DATA_DIR: folder,
-        PORT: "0",
-        HOST: "127.0.0.1",
-        WORKERS: "2",
-      },
-      stderr: "pipe",
-    });
+    const env = { DATA_DIR: folder, DATABASE_URL: databaseUrl, TOKEN_SECRET: "secret" };
+    const child = begin(args, env, "pipe");
     const log = await readUntil(child.stderr, args[0] === "start" ? '"started"' : '"listening"');
     expect(log.match(/SERVER_KEYS/g)).toHaveLength(1);
     const [, url = ""] = log.match(/"url":"([^"]+)"/) ?? [];
@@ -123,13 +119,7 @@ test.each([[["serve"]], [["start"]]])(
     }
     child.kill("SIGTERM");
     expect(await child.exited).toBe(0);
-    expect(
-      await runCommand(["key", "show"], {
-        DATA_DIR: folder,
-        DATABASE_URL: databaseUrl,
-        TOKEN_SECRET: "x",
-      }),
-    ).toMatchObject({
+    expect(await run(["key", "show"], env)).toMatchObject({
       code: 2,
       err: expect.stringContaining("set SERVER_KEYS"),
     });
@@ -145,7 +135,7 @@ test.each([
 ])("a HOST %s that nothing can listen on is called that", async (HOST, commands) => {
   for (const command of commands) {
     const env = { HOST, PORT: "0", DATABASE_URL: databaseUrl, TOKEN_SECRET: "secret" };
-    const { err, code } = await runCommand([command], env);
+    const { err, code } = await run([command], env);
     expect({ err, code }).toEqual({
       code: 2,
       err: `floodgate: cannot listen on HOST "${HOST}": it is neither an address nor a name of this machine (unset it, or set 0.0.0.0 for all of its addresses)\n`,
@@ -154,7 +144,7 @@ test.each([
 });
 
 test("a data folder that cannot be made is called that", async () => {
-  const { err, code } = await runCommand(["start"], { DATA_DIR: "/proc/nowhere", PORT: "0" });
+  const { err, code } = await run(["start"], { DATA_DIR: "/proc/nowhere", PORT: "0" });
   expect({ err, code }).toMatchObject({
     code: 2,
     err: expect.stringContaining("cannot use the data folder /proc/nowhere (DATA_DIR): "),

@@ -76,8 +76,8 @@ test.each([
   "start and the reader of its log killed at once, %s begun %p ms before, leave nothing behind",
   async (command, ms) => {
     const pipe = openPipe();
-    const reader = Bun.spawn(["cat"], { stdio: [pipe.reader, "ignore", "ignore"] });
-    const started = Bun.spawn([process.execPath, MAIN, "start"], {
+    await using reader = Bun.spawn(["cat"], { stdio: [pipe.reader, "ignore", "ignore"] });
+    await using started = Bun.spawn([process.execPath, MAIN, "start"], {
       env: { ...process.env, ...envOf(app), WORKERS: "1", LOG_LEVEL: "info" },
       stdio: ["ignore", pipe.writer, pipe.writer],
     });

@@ -11,8 +11,14 @@ if (import.meta.main) {
   await endRun(folder, Number(pid));
 }
 
-/** Kills the processes whose TMPDIR is in `folder`, removes it, and gives up the S3 server of `pid`. */
+/** Ends all that runs in `folder`, and gives up the S3 server of `pid`. */
 export async function endRun(folder: string, pid: number): Promise<void> {
+  await endIn(folder);
+  await releaseS3Server(pid);
+}
+
+/** Kills the processes whose TMPDIR is in `folder`, and removes it. */
+export async function endIn(folder: string): Promise<void> {
   for (let ms = 0; ; ms += STEP_MS) {
     const left = await processesOf(folder);
     if (left.length === 0) break;
@@ -21,7 +27,6 @@ export async function endRun(folder: string, pid: number): Promise<void> {
   }
   // File systems that are mounted there stay.
   await rm(folder, { recursive: true, force: true, maxRetries: 10 }).catch(() => {});
-  await releaseS3Server(pid);
 }
 
 type Process = { pid: number; isPostgres: boolean };
