@@ -161,12 +161,6 @@ export class SegmentWriter {
   }
 }
 
-/** Reads the footer of a whole segment. Throws SegmentError if the bytes are not a segment. */
-export function readSegment(bytes: Uint8Array): Segment {
-  checkMagic(bytes);
-  return { ...readFooter(bytes), bytes };
-}
-
 /** Returns how many of a segment's last bytes `readFooter` needs. Throws SegmentError. */
 export function footerBytes(tail: Uint8Array): number {
   const trailer = tail.length - TRAILER_BYTES;

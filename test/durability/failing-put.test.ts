@@ -1,7 +1,7 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { randomBytes } from "node:crypto";
 
-import { readSegment } from "../../src/log/segment.ts";
+import { readFooter } from "../../src/log/segment.ts";
 import { metric } from "../support/answers.ts";
 import { type TestSession, TestApp } from "../support/app.ts";
 import { aBatch } from "../support/batches.ts";
@@ -97,7 +97,7 @@ test("all requests that wait for one segment get one outcome", async () => {
     expect(await statuses(busy)).toEqual(busy.map(() => 200));
     expect(await statuses(shared)).toEqual(shared.map(() => outcome));
     expect(new Set(t.objects.puts.map(({ key }) => key)).size).toBe(1);
-    expect(readSegment(t.objects.puts[0]?.body ?? new Uint8Array()).entries).toHaveLength(60);
+    expect(readFooter(t.objects.puts[0]?.body ?? new Uint8Array()).entries).toHaveLength(60);
   }
   expect(await state(t)).toMatchObject({ batches: 60 + 2 * PUTS_AT_ONCE, missing: [] });
 });

@@ -8,6 +8,7 @@ import { objectOf, refusalOf } from "../support/answers.ts";
 import { KEYED, TestApp, type TestSession } from "../support/app.ts";
 import { expectNow } from "../support/now.ts";
 import { aBatch, encodeBatch, encodeFrame, encodeMessage } from "../support/batches.ts";
+import { FaultyObjects } from "../support/faulty-objects.ts";
 import { failure } from "../support/failure.ts";
 import { RawConnection } from "../support/raw-connection.ts";
 
@@ -205,25 +206,9 @@ describe.each(["files", "s3"] as const)("with objects in %s", (store) => {
 
   test("nothing more is read from the store than the client takes", async () => {
     let reads = 0;
-    await using own = await TestApp.start({
-      store,
-      wrapObjects: (objects) => ({
-        name: objects.name,
-        freePuts: objects.freePuts,
-        put: (...args) => objects.put(...args),
-        read: (...args) => {
-          reads++;
-          return objects.read(...args);
-        },
-        upload: (...args) => objects.upload(...args),
-        body: (...args) => objects.body(...args),
-        remove: (key) => objects.remove(key),
-        list: (prefix) => objects.list(prefix),
-        ping: (signal) => objects.ping(signal),
-        probe: (signal) => objects.probe(signal),
-        [Symbol.asyncDispose]: () => objects[Symbol.asyncDispose](),
-      }),
-    });
+    const objects = new FaultyObjects();
+    objects.beforeRead = () => void reads++;
+    await using own = await TestApp.start({ store, wrapObjects: objects.wrap });
     const one = await own.aSession();
     for (let n = 0; n < 24; n++)
       await own.append(one, aBatch({ messages: 1, bytes: 900_000, salt: `${n}` }));

@@ -102,13 +102,13 @@ describe.each(["older", "younger"] as const)(
 /** Does it, and restores what the store has after it has looked and before it has stored anything. */
 async function whileRestored<T>(app: TestApp, work: (projects: Projects) => Promise<T>) {
   const objects = new FaultyObjects();
-  objects.wrap(app.objects);
   objects.next.push(async (_put, store) => {
     await reindex(app);
     await store();
   });
   const { config, sql } = app;
-  const { projects, commitLog } = buildWrite({ config, sql, objects, log: LOG });
+  const wrapped = objects.wrap(app.objects);
+  const { projects, commitLog } = buildWrite({ config, sql, objects: wrapped, log: LOG });
   try {
     return await work(projects);
   } finally {

@@ -135,14 +135,13 @@ describe("neither damaged nor missing is", () => {
     await harm(app.objects, keys[0] ?? "", gone);
     await harm(app.objects, keys[1] ?? "", flipped(50));
     const objects = new FaultyObjects();
-    objects.wrap(app.objects);
     let at = 0;
     const meanwhile: Promise<unknown>[] = [];
     objects.beforeRead = () => {
       // A segment that is stored after the list was made, and gets its row.
       if (at++ % 2 === 0) meanwhile.push(app.append(session, batch(100 + at)));
     };
-    const done = await reindex({ sql: app.sql, objects });
+    const done = await reindex({ sql: app.sql, objects: objects.wrap(app.objects) });
     await Promise.all(meanwhile);
     expect(meanwhile.length).toBeGreaterThan(3);
     expect(done).toMatchObject({ damaged: 0, missing: 0, problems: [] });
@@ -153,9 +152,8 @@ describe("neither damaged nor missing is", () => {
     const { keys } = await aRecorded(app);
     const [key = ""] = keys;
     const objects = new FaultyObjects();
-    objects.wrap(app.objects);
     let collecting: Promise<void> | undefined;
-    objects.waitBeforeRead = async (read) => {
+    objects.beforeRead = async (read) => {
       if (read !== key) return;
       collecting ??= (async () => {
         await app.sql`update segments set deleted = true where id = ${key.slice(-36)}`;
@@ -163,7 +161,10 @@ describe("neither damaged nor missing is", () => {
       })();
       await collecting;
     };
-    expect(await reindex({ sql: app.sql, objects })).toMatchObject({ damaged: 0, missing: 0 });
+    expect(await reindex({ sql: app.sql, objects: objects.wrap(app.objects) })).toMatchObject({
+      damaged: 0,
+      missing: 0,
+    });
   });
 });
 

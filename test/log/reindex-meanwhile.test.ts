@@ -71,7 +71,6 @@ test("it goes on when its connections to PostgreSQL are lost", async () => {
   await emptyTables(app.sql);
   const sql = openDatabase(app.databaseUrl, { connections: 2 });
   const objects = new FaultyObjects();
-  objects.wrap(app.objects);
   let reads = 0;
   const cut = async () => {
     await app.sql`
@@ -81,7 +80,11 @@ test("it goes on when its connections to PostgreSQL are lost", async () => {
   objects.beforeRead = () => {
     if (++reads === 20) cutting = cut();
   };
-  const { segments } = await new Reindex({ sql, objects, log: LOG }).run();
+  const { segments } = await new Reindex({
+    sql,
+    objects: objects.wrap(app.objects),
+    log: LOG,
+  }).run();
   await cutting;
   await sql.end({ timeout: 1 });
   expect(cutting).toBeDefined();

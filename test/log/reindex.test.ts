@@ -78,10 +78,9 @@ describe.each(["files", "s3"] as const)("of real traffic, with objects in %s", (
     const { sql, objects } = app;
     let reads = 0;
     const stopping = new FaultyObjects();
-    stopping.wrap(objects);
     stopping.beforeRead = () => (++reads > 15 ? ends() : undefined);
     stopping.beforePing = ends;
-    const broken = new Reindex({ sql, objects: stopping, log: LOG }).run();
+    const broken = new Reindex({ sql, objects: stopping.wrap(objects), log: LOG }).run();
     const [, outcome] = await Promise.allSettled([reindex(app), broken]);
     expect(outcome.status).toBe("rejected");
     await reindex(app);

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { Type } from "typebox";
 import { Value } from "typebox/value";
 
-import { readSegment } from "../../src/log/segment.ts";
+import { readFooter } from "../../src/log/segment.ts";
 import { objectOf, refusalOf, sessionRow } from "../support/answers.ts";
 import { TestApp } from "../support/app.ts";
 import { aProject } from "../support/projects.ts";
@@ -74,7 +74,7 @@ describe.each(["files", "s3"] as const)("with objects in %s", (store) => {
     });
     const stored: bigint[] = [];
     for await (const { key, bytes } of own.objects.list("segments/")) {
-      const { entries } = readSegment(await own.objects.read(key, 0, bytes));
+      const { entries } = readFooter(await own.objects.read(key, 0, bytes));
       for (const entry of entries) if (entry.kind === "session") stored.push(entry.sessionId);
     }
     expect(stored).toEqual([BigInt(sessionID)]);

@@ -1,4 +1,5 @@
 import { ObjectConflict, type ObjectStore } from "../../src/platform/objects/objects.ts";
+import { WrappedObjects } from "../../src/platform/objects/wrapped-objects.ts";
 
 /** Script for one PUT; `store` performs it in the real store. */
 export type PutScript = (
@@ -39,86 +40,57 @@ export const waitsFor =
     await then(put, store, objects);
   };
 
-/** Wraps a real store with faults: PUTs run the scripts of `next` in order, then `otherwise`. */
-export class FaultyObjects implements ObjectStore {
+/** Faults of the stores that `wrap` returns: PUTs run the scripts of `next` in order, then `otherwise`. */
+export class FaultyObjects {
   readonly next: PutScript[] = [];
   otherwise: PutScript = succeeds;
-  /** Called before a read, which fails if this throws. */
-  beforeRead: (key: string) => void = () => undefined;
-  /** Called and awaited before each read. */
-  waitBeforeRead: (key: string) => Promise<void> = async () => undefined;
+  /** Called and awaited before each read, which fails if this does. */
+  beforeRead: (key: string) => void | Promise<void> = () => undefined;
   /** Changes the bytes that a read returns. */
   changeRead: (bytes: Uint8Array, key: string) => Uint8Array = (bytes) => bytes;
-  beforePing: () => void = () => undefined;
+  beforePing: () => void | Promise<void> = () => undefined;
   /** All PUTs that were begun. */
   readonly puts: { key: string; body: Uint8Array }[] = [];
-  #inner: ObjectStore | undefined;
 
   /** Function for the option `wrapObjects`. */
-  readonly wrap = (inner: ObjectStore): ObjectStore => {
-    this.#inner = inner;
-    return this;
-  };
+  readonly wrap = (inner: ObjectStore): ObjectStore => new Faulty(inner, this);
+}
 
-  get inner(): ObjectStore {
-    if (this.#inner === undefined) throw new Error("nothing is wrapped yet");
-    return this.#inner;
+class Faulty extends WrappedObjects {
+  readonly #faults: FaultyObjects;
+
+  constructor(inner: ObjectStore, faults: FaultyObjects) {
+    super(inner);
+    this.#faults = faults;
   }
 
-  get name(): string {
-    return this.inner.name;
-  }
-
-  get freePuts(): boolean {
-    return this.inner.freePuts;
-  }
-
-  async put(key: string, body: Uint8Array, signal?: AbortSignal): Promise<void> {
-    this.puts.push({ key, body });
-    const script = this.next.shift() ?? this.otherwise;
-    const store = async (bytes = body) => await this.inner.put(key, bytes, signal);
+  override async put(key: string, body: Uint8Array, signal?: AbortSignal): Promise<void> {
+    const { puts, next, otherwise } = this.#faults;
+    puts.push({ key, body });
+    const script = next.shift() ?? otherwise;
+    const store = async (bytes = body) => await super.put(key, bytes, signal);
     await script({ key, body, signal }, store, this.inner);
   }
 
-  async read(key: string, start: number, end: number, signal?: AbortSignal): Promise<Uint8Array> {
-    this.beforeRead(key);
-    await this.waitBeforeRead(key);
-    return this.changeRead(await this.inner.read(key, start, end, signal), key);
+  override async read(key: string, start: number, end: number, signal?: AbortSignal) {
+    await this.#faults.beforeRead(key);
+    return this.#faults.changeRead(await super.read(key, start, end, signal), key);
   }
 
-  async upload(
-    key: string,
-    chunks: AsyncIterable<Uint8Array>,
-    signal?: AbortSignal,
-  ): Promise<void> {
-    await this.inner.upload(key, chunks, signal);
+  override async body(key: string, start: number, end: number) {
+    await this.#faults.beforeRead(key);
+    return await super.body(key, start, end);
   }
 
-  async body(key: string, start: number, end: number) {
-    this.beforeRead(key);
-    return await this.inner.body(key, start, end);
-  }
-
-  async remove(key: string): Promise<void> {
-    await this.inner.remove(key);
-  }
-
-  list(prefix: string, after?: string): AsyncIterable<{ key: string; bytes: number }> {
-    return this.inner.list(prefix, after);
-  }
-
-  async ping(signal?: AbortSignal): Promise<void> {
-    this.beforePing();
-    await this.inner.ping(signal);
+  override async ping(signal?: AbortSignal): Promise<void> {
+    await this.#faults.beforePing();
+    await super.ping(signal);
   }
 
   /** Fails like PUTs, without being counted or scripted as one. */
-  async probe(signal?: AbortSignal): Promise<void> {
-    const store = async () => await this.inner.probe(signal);
-    await this.otherwise({ key: "probe", body: new Uint8Array(1), signal }, store, this.inner);
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.inner[Symbol.asyncDispose]();
+  override async probe(signal?: AbortSignal): Promise<void> {
+    const store = async () => await super.probe(signal);
+    const put = { key: "probe", body: new Uint8Array(1), signal };
+    await this.#faults.otherwise(put, store, this.inner);
   }
 }

@@ -55,12 +55,8 @@ test("a lost store folder is named while it is gone", async () => {
 
 test("a store that does not answer is named within seconds", async () => {
   const objects = new FaultyObjects();
-  await using own = await TestApp.start({
-    wrapObjects: (inner) => {
-      objects.wrap(inner);
-      return Object.assign(objects, { ping: async () => await new Promise<void>(() => undefined) });
-    },
-  });
+  objects.beforePing = async () => await new Promise<void>(() => undefined);
+  await using own = await TestApp.start({ wrapObjects: objects.wrap });
   const startedMs = undelayedMs();
   const down = { status: "unavailable", postgres: "ok", objects: "down" };
   expect(await ready(own.url)).toEqual([503, down]);

@@ -98,9 +98,8 @@ describe.each([
     await fixture.store.put(KEY, BYTES);
     let attempts = 0;
     const faulty = new FaultyObjects();
-    faulty.wrap(fixture.store);
     faulty.beforeRead = () => void attempts++;
-    const store = new RetryingObjects(faulty);
+    const store = new RetryingObjects(faulty.wrap(fixture.store));
     for (const read of [
       async () => store.read("builds/two", 0, 1),
       async () => store.body("builds/two", 0, BYTES.length),
@@ -190,9 +189,7 @@ test("an aborted read is not tried again", async () => {
 
 /** Returns the store with some of its methods replaced. */
 function replaced(store: ObjectStore, methods: Partial<ObjectStore>): ObjectStore {
-  const faulty = new FaultyObjects();
-  faulty.wrap(store);
-  return Object.assign(faulty, methods);
+  return Object.assign(new FaultyObjects().wrap(store), methods);
 }
 
 async function behindProxy(options: Partial<RetryingOptions> = {}) {
