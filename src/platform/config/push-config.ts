@@ -33,11 +33,7 @@ type ProviderEntry<Settings> = {
 
 const { android, ios, web } = DEVICE_PLATFORM;
 
-/**
- * Push providers by the name that metrics and log lines show. To add one, add its entry and its
- * variables here, its opener to `src/push/open-sender.ts`, and its number to the check of
- * `devices.send_platform`.
- */
+/** Push providers by the name that metrics and log lines show. CONTRIBUTING.md says how to add one. */
 export const PROVIDERS: {
   fcm: ProviderEntry<ReturnType<typeof fcmSettings>>;
   apns: ProviderEntry<ReturnType<typeof apnsSettings>>;
