@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { pino } from "pino";
 
 import { UsageError } from "../../src/platform/errors.ts";
@@ -15,16 +15,11 @@ setDefaultTimeout(60_000);
 
 const REVOKED_MS_MAX = 5000;
 
-let app: TestApp;
+const app = TestApp.forTests();
 let apiKeys: ApiKeys;
 
 beforeAll(async () => {
-  app = await TestApp.start();
   apiKeys = new ApiKeys({ sql: app.sql, log: pino({ level: "silent" }) });
-});
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
 });
 
 /** How often the database has read the signatures, as of a second ago. */

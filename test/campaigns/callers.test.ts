@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 
 import { TestApp } from "../support/app.ts";
 import { PushApi, resultOf } from "../support/push-api.ts";
@@ -24,17 +24,8 @@ const INTERNAL: [method: string, path: string][] = [
 ];
 
 describe("with server keys", () => {
-  let app: TestApp;
-  let api: PushApi;
-
-  beforeAll(async () => {
-    app = await TestApp.start({ env: { SERVER_KEYS: "k1,k2", CORS_ORIGINS: ADMIN } });
-    api = new PushApi(app);
-  });
-
-  afterAll(async () => {
-    await app[Symbol.asyncDispose]();
-  });
+  const app = TestApp.forTests({ env: { SERVER_KEYS: "k1,k2", CORS_ORIGINS: ADMIN } });
+  const api = new PushApi(app);
 
   test.each(ROUTES)("%s %s needs one of them, whatever else is wrong", async (method, path) => {
     const bodies = method === "GET" ? [undefined] : [undefined, "{", {}, "x".repeat(2 ** 20 + 1)];
@@ -109,17 +100,8 @@ describe("with server keys", () => {
 });
 
 describe("without server keys", () => {
-  let app: TestApp;
-  let api: PushApi;
-
-  beforeAll(async () => {
-    app = await TestApp.start({ env: { SERVER_KEYS: "" } });
-    api = new PushApi(app);
-  });
-
-  afterAll(async () => {
-    await app[Symbol.asyncDispose]();
-  });
+  const app = TestApp.forTests({ env: { SERVER_KEYS: "" } });
+  const api = new PushApi(app);
 
   test.each<[string, Record<string, string>]>([
     ["a program on this machine", {}],

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { beforeAll, describe, expect, test } from "bun:test";
 
 import { DEVICE_EVENT, type DeviceEventName } from "../../src/campaigns/enums.ts";
 import { TestApp } from "../support/app.ts";
@@ -20,23 +20,17 @@ const LOG: [event: DeviceEventName, minute: number][] = [
   ["failed", 8],
 ];
 
-let app: TestApp;
-let api: PushApi;
+const app = TestApp.forTests();
+const api = new PushApi(app);
 let notification: Notification;
 
 beforeAll(async () => {
-  app = await TestApp.start();
-  api = new PushApi(app);
   notification = await api.draft({ conditions: { key: "a", operator: "int_eq", value: "1" } });
   const { id } = await api.putDevice({ external_id: "ann" });
   const other = await api.putDevice({ external_id: "bob" });
   await happened(other.id, "sent", 0);
   for (const [event, minute] of LOG) await happened(id, event, minute);
   await happened(other.id, "failed", 9);
-});
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
 });
 
 async function happened(deviceId: number, event: DeviceEventName, minute: number): Promise<void> {

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
+import { beforeAll, beforeEach, describe, expect, test } from "bun:test";
 
 import { STATUS } from "../../src/campaigns/enums.ts";
 import { TestApp } from "../support/app.ts";
@@ -21,12 +21,10 @@ const WRONG: [string, unknown][] = [
 ];
 
 describe("requests", () => {
-  let app: TestApp;
-  let api: PushApi;
+  const app = TestApp.forTests();
+  const api = new PushApi(app);
 
   beforeAll(async () => {
-    app = await TestApp.start();
-    api = new PushApi(app);
     for (const [id, plan] of [
       ["a", "pro"],
       ["b", "pro"],
@@ -35,10 +33,6 @@ describe("requests", () => {
       await api.putDevice({ external_id: id });
       await api.setProperties(id ?? "", [{ key: "plan", value: plan }]);
     }
-  });
-
-  afterAll(async () => {
-    await app[Symbol.asyncDispose]();
   });
 
   async function estimated(body: object): Promise<unknown> {
@@ -102,18 +96,9 @@ describe("requests", () => {
 });
 
 describe("a campaign", () => {
-  let all: CampaignDatabase;
-
-  beforeAll(async () => {
-    all = await CampaignDatabase.open();
-  });
-
-  afterAll(async () => {
-    await all[Symbol.asyncDispose]();
-  });
+  const all = CampaignDatabase.forTests();
 
   beforeEach(async () => {
-    await all.empty();
     await all.sql`
       insert into devices (external_id, push_token, send_platform, device_platform, properties)
       select 'd' || nth, 'token-' || nth, 1, 1, jsonb_build_object('plan', case when nth % 2 = 0 then 'pro' else 'free' end)

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { beforeAll, describe, expect, test } from "bun:test";
 
 import { TestApp } from "../support/app.ts";
 import { type Device, type Notification, PushApi } from "../support/push-api.ts";
@@ -8,19 +8,13 @@ const KEY = { "x-server-key": "k1" };
 const UNKNOWN = "5f0c0f0e-3a51-4a57-9d4b-6f4d6d1c1b1a";
 const REFUSED: [number, string] = [403, "api server key validating failed"];
 
-let app: TestApp;
-let api: PushApi;
+const app = TestApp.forTests({ env: { SERVER_KEYS: "k1, k2,," } });
+const api = new PushApi(app, KEY);
 /** The same without the key. */
 let stranger: PushApi;
 
 beforeAll(async () => {
-  app = await TestApp.start({ env: { SERVER_KEYS: "k1, k2,," } });
-  api = new PushApi(app, KEY);
   stranger = new PushApi(app);
-});
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
 });
 
 function increasePath(uuid: string): string {

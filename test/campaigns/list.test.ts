@@ -1,15 +1,13 @@
-import { afterAll, beforeAll, expect, test } from "bun:test";
+import { beforeAll, expect, test } from "bun:test";
 
 import { TestApp } from "../support/app.ts";
 import { type Notification, PushApi } from "../support/push-api.ts";
 
-let app: TestApp;
-let api: PushApi;
+const app = TestApp.forTests();
+const api = new PushApi(app);
 let drafts: Notification[];
 
 beforeAll(async () => {
-  app = await TestApp.start();
-  api = new PushApi(app);
   drafts = [];
   for (let nth = 0; nth < 13; nth++) {
     // Two share a schedule, so that the id decides.
@@ -18,10 +16,6 @@ beforeAll(async () => {
     drafts.push(draft);
   }
   for (const nth of [5, 2, 9]) drafts[nth] = await api.setStatus(String(drafts[nth]?.uuid), 4);
-});
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
 });
 
 function titles(found: Notification[]): number[] {

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { beforeAll, describe, expect, test } from "bun:test";
 
 import { TestApp } from "../support/app.ts";
 import { PushApi } from "../support/push-api.ts";
@@ -9,19 +9,13 @@ const SEARCH = "/devices/-/:search";
 const ESTIMATE = "/notifications/-/:estimate";
 const LOGS = "/internal/devices/logs/notification:add";
 
-let app: TestApp;
-let api: PushApi;
+const app = TestApp.forTests({ env: { SERVER_KEYS: "k1" } });
+const api = new PushApi(app, { "x-server-key": "k1" });
 let uuid: string;
 
 beforeAll(async () => {
-  app = await TestApp.start({ env: { SERVER_KEYS: "k1" } });
-  api = new PushApi(app, { "x-server-key": "k1" });
   await api.putDevice(DEVICE);
   uuid = (await api.draft()).uuid;
-});
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
 });
 
 function filled(path: string): string {

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { beforeAll, describe, expect, test } from "bun:test";
 
 import { TestApp } from "../support/app.ts";
 import { PushApi, refusalOf, resultOf } from "../support/push-api.ts";
@@ -15,20 +15,14 @@ const LITERAL = {
   increase: ["/internal/notifications/{uuid}/sent", "increase", { ios: 0, android: 0 }],
 } as const;
 
-let app: TestApp;
-let api: PushApi;
+const app = TestApp.forTests({ env: { SERVER_KEYS: "k" } });
+const api = new PushApi(app, KEY);
 let uuid: string;
 let id: number;
 
 beforeAll(async () => {
-  app = await TestApp.start({ env: { SERVER_KEYS: "k" } });
-  api = new PushApi(app, KEY);
   await api.putDevice({ external_id: "ann" });
   ({ uuid, id } = await api.draft());
-});
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
 });
 
 function filled(path: string): string {

@@ -1,4 +1,4 @@
-import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test";
+import { afterEach, describe, expect, test } from "bun:test";
 
 import { TestApp } from "../support/app.ts";
 import { PushApi, node } from "../support/push-api.ts";
@@ -7,17 +7,8 @@ const UNKNOWN = "5f0c0f0e-3a51-4a57-9d4b-6f4d6d1c1b1a";
 const PRO = { key: "plan", operator: "str_eq", value: "pro" };
 const PAST: [number, string] = [400, "scheduled_at should later than current time"];
 
-let app: TestApp;
-let api: PushApi;
-
-beforeAll(async () => {
-  app = await TestApp.start();
-  api = new PushApi(app);
-});
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
-});
+const app = TestApp.forTests();
+const api = new PushApi(app);
 
 async function refusedDraft(fields: object): Promise<[number, string]> {
   const body = { title: "Hello", body: "News", conditions: {}, ...fields };

@@ -1,27 +1,21 @@
-import { afterAll, beforeAll, beforeEach, expect, test } from "bun:test";
+import { expect, test } from "bun:test";
 
 import { STATUS } from "../../src/campaigns/enums.ts";
 import { openDatabase } from "../../src/platform/database/database.ts";
 import { type Outcome } from "../../src/push/outcome.ts";
-import { ANDROID, CampaignDatabase, FakeProvider, IPHONE } from "../support/campaigns.ts";
+import {
+  ANDROID,
+  CampaignDatabase,
+  FakeProvider,
+  IPHONE,
+  sentAfter,
+} from "../support/campaigns.ts";
 import { eventually } from "../support/eventually.ts";
 import { TcpProxy } from "../support/tcp-proxy.ts";
 
 // Every audience here is larger than what a worker sends at a time.
 
-let all: CampaignDatabase;
-
-beforeAll(async () => {
-  all = await CampaignDatabase.open();
-});
-
-afterAll(async () => {
-  await all[Symbol.asyncDispose]();
-});
-
-beforeEach(async () => {
-  await all.empty();
-});
+const all = CampaignDatabase.forTests();
 
 /** As a sender does that tries again and again until it is told to stop. */
 async function away(signal: AbortSignal): Promise<Outcome> {
@@ -161,10 +155,7 @@ test("connections to the database that are cut while outcomes are recorded repea
 test("what is under way when a campaign is stopped and launched again is not sent twice", async () => {
   await all.devices(200);
   const provider = new FakeProvider();
-  provider.answer = async () => {
-    await Bun.sleep(5000);
-    return { kind: "sent" };
-  };
+  provider.answer = sentAfter(5000);
   const id = await all.launch();
   await using _ = all.working(provider);
   await eventually("the slots are taken", () => provider.sent.length === 25);
@@ -187,10 +178,7 @@ test("a database that is away for seconds delays a campaign, and no more is repe
   await using proxy = await TcpProxy.open(all.databaseUrl);
   const sql = openDatabase(proxy.urlOf(all.databaseUrl), { connections: 4 });
   const provider = new FakeProvider();
-  provider.answer = async () => {
-    await Bun.sleep(20);
-    return { kind: "sent" };
-  };
+  provider.answer = sentAfter(20);
   const id = await all.launch();
   {
     await using _ = all.working(provider, sql);
@@ -208,10 +196,7 @@ test("a database that is away for seconds delays a campaign, and no more is repe
 test("a worker that loses its lease for a moment repeats no more than was under way", async () => {
   await all.devices(3000);
   const provider = new FakeProvider();
-  provider.answer = async () => {
-    await Bun.sleep(10);
-    return { kind: "sent" };
-  };
+  provider.answer = sentAfter(10);
   const id = await all.launch();
   await using _ = all.working(provider);
   await eventually("some are sent", () => provider.sent.length > 200);

@@ -228,17 +228,8 @@ describe("with credentials", () => {
 });
 
 describe("PUT status", () => {
-  let app: TestApp;
-  let api: PushApi;
-
-  beforeAll(async () => {
-    app = await TestApp.start();
-    api = new PushApi(app);
-  });
-
-  afterAll(async () => {
-    await app[Symbol.asyncDispose]();
-  });
+  const app = TestApp.forTests();
+  const api = new PushApi(app);
 
   test("takes every status from every status, and tells when", async () => {
     for (const from of ALL)

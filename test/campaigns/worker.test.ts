@@ -1,23 +1,17 @@
-import { afterAll, beforeAll, beforeEach, expect, test } from "bun:test";
+import { expect, test } from "bun:test";
 
 import { messageId } from "../../src/campaigns/message-id.ts";
 import { STATUS } from "../../src/campaigns/enums.ts";
-import { ANDROID, CampaignDatabase, FakeProvider, IPHONE } from "../support/campaigns.ts";
+import {
+  ANDROID,
+  CampaignDatabase,
+  FakeProvider,
+  IPHONE,
+  sentAfter,
+} from "../support/campaigns.ts";
 import { eventually } from "../support/eventually.ts";
 
-let all: CampaignDatabase;
-
-beforeAll(async () => {
-  all = await CampaignDatabase.open();
-});
-
-afterAll(async () => {
-  await all[Symbol.asyncDispose]();
-});
-
-beforeEach(async () => {
-  await all.empty();
-});
+const all = CampaignDatabase.forTests();
 
 test("a campaign reaches every device that meets its conditions, and no other", async () => {
   await all.devices(30, ANDROID, { plan: "pro", age: 30 });
@@ -138,10 +132,7 @@ test("refused credentials end the campaign with their reason; launched again it 
 test("a deleted campaign stops within a second or two", async () => {
   await all.devices(5000);
   const provider = new FakeProvider();
-  provider.answer = async () => {
-    await Bun.sleep(20);
-    return { kind: "sent" };
-  };
+  provider.answer = sentAfter(20);
   const id = await all.launch();
   await using _ = all.working(provider);
   await eventually("some are sent", () => provider.sent.length > 100);
@@ -157,10 +148,7 @@ test("a deleted campaign stops within a second or two", async () => {
 test("a worker that stops gives the rest to another one, and nobody is sent to twice", async () => {
   await all.devices(2000, IPHONE);
   const provider = new FakeProvider();
-  provider.answer = async () => {
-    await Bun.sleep(10);
-    return { kind: "sent" };
-  };
+  provider.answer = sentAfter(10);
   const id = await all.launch();
   {
     await using _ = all.working(provider);

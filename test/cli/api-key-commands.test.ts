@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { Type } from "typebox";
 import { Value } from "typebox/value";
 
@@ -24,15 +24,7 @@ const Listed = Type.Object(
 );
 const List = Type.Object({ signatures: Type.Array(Listed) });
 
-let app: TestApp;
-
-beforeAll(async () => {
-  app = await TestApp.start();
-});
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
-});
+const app = TestApp.forTests();
 
 /** Runs the program beside the server. */
 async function run(...args: string[]) {

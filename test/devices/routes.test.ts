@@ -1,19 +1,10 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 
 import { TestApp } from "../support/app.ts";
 import { PushApi, devicePath } from "../support/push-api.ts";
 
-let app: TestApp;
-let api: PushApi;
-
-beforeAll(async () => {
-  app = await TestApp.start();
-  api = new PushApi(app);
-});
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
-});
+const app = TestApp.forTests();
+const api = new PushApi(app);
 
 describe("PUT /devices", () => {
   test("makes a device, which is then found", async () => {

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { beforeAll, describe, expect, test } from "bun:test";
 
 import { TestApp } from "../support/app.ts";
 import { type Device, PushApi } from "../support/push-api.ts";
@@ -9,13 +9,11 @@ const ESTIMATE = "/notifications/-/:estimate";
 /** The ages of the fourteen devices d00 to d13, of which every third is a VIP. */
 const AGES = [30, 20, 10, 18, 17, 19, 18, 5.5, "18", [1, 40], ["18", 18], true, [], 65];
 
-let app: TestApp;
-let api: PushApi;
+const app = TestApp.forTests();
+const api = new PushApi(app);
 let devices: Device[];
 
 beforeAll(async () => {
-  app = await TestApp.start();
-  api = new PushApi(app);
   devices = [];
   for (const [nth, age] of AGES.entries()) {
     const externalId = `d${String(nth).padStart(2, "0")}`;
@@ -30,10 +28,6 @@ beforeAll(async () => {
     ];
     devices.push(await api.setProperties(externalId, properties));
   }
-});
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
 });
 
 function names(page: Device[]): string[] {

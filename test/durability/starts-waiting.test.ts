@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 
 import { metric, refusalOf } from "../support/answers.ts";
 import { TestApp } from "../support/app.ts";
@@ -17,18 +17,11 @@ const OVERLOAD = "too much is being stored at the moment, send it again";
 // As much data as a start can store in its row.
 const PERFORMANCE = { note: "x".repeat(15_000) };
 
-let app: TestApp;
 let gate: PromiseWithResolvers<void>;
 const objects = new FaultyObjects();
+const app = TestApp.forTests({ wrapObjects: objects.wrap, env: ENV, commitDeadlineMs: 60_000 });
 const inflight = async () => await metric(app, "floodgate_inflight_bytes");
 const start = async () => await app.start({ performance: PERFORMANCE });
-
-beforeAll(async () => {
-  app = await TestApp.start({ wrapObjects: objects.wrap, env: ENV, commitDeadlineMs: 60_000 });
-});
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
-});
 
 describe("while the store stands still", () => {
   let held: Promise<number | "no answer">[] = [];

@@ -1,5 +1,5 @@
 import { gzipSync } from "node:zlib";
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { beforeAll, describe, expect, test } from "bun:test";
 import { pack as tar } from "tar-stream";
 
 import { objectOf, refusalOf } from "../support/answers.ts";
@@ -17,17 +17,13 @@ const UNPACKED_BYTES_MAX = 4 * FILE_BYTES_MAX;
 const IS_FRAMES: FormPart = { field: "type", value: "frames" };
 const DAMAGED = "the archive is damaged or too large";
 
-let app: TestApp;
+const app = TestApp.forTests({
+  env: { FILE_SIZE_LIMIT: String(FILE_BYTES_MAX), TRUSTED_PROXIES: "127.0.0.0/8" },
+});
 let session: TestSession;
 
 beforeAll(async () => {
-  const env = { FILE_SIZE_LIMIT: String(FILE_BYTES_MAX), TRUSTED_PROXIES: "127.0.0.0/8" };
-  app = await TestApp.start({ env });
   session = await app.aSession();
-});
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
 });
 
 /** Screenshots as the iOS SDK packs them. */

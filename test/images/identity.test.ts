@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 import { gzipSync } from "node:zlib";
 
 import { objectOf, refusalOf } from "../support/answers.ts";
@@ -11,15 +11,7 @@ import { aProject } from "../support/projects.ts";
 
 const IS_FRAMES: FormPart = { field: "type", value: "frames" };
 
-let app: TestApp;
-
-beforeAll(async () => {
-  app = await TestApp.start();
-});
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
-});
+const app = TestApp.forTests();
 
 async function send(session: TestSession, ...parts: FormPart[]): Promise<void> {
   expect((await upload(app, session, parts)).status).toBe(200);

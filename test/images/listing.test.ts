@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 import { pino } from "pino";
 import { Type } from "typebox";
 import { Value } from "typebox/value";
@@ -21,15 +21,7 @@ const Page = Type.Object(
   { additionalProperties: false },
 );
 
-let app: TestApp;
-
-beforeAll(async () => {
-  app = await TestApp.start({ env: { TRUSTED_PROXIES: "127.0.0.0/8" } });
-});
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
-});
+const app = TestApp.forTests({ env: { TRUSTED_PROXIES: "127.0.0.0/8" } });
 
 /** Makes a new project, and functions that send files from its sessions. */
 async function aSender() {

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { beforeAll, describe, expect, test } from "bun:test";
 
 import { SessionIds } from "../../src/sessions/session-id.ts";
 import { Tokens } from "../../src/sessions/token.ts";
@@ -15,20 +15,15 @@ const PATHS = ["/v1/ios/images", "/v1/mobile/images"];
 const NAME_REFUSED = "the file name must be a plain name of up to 255 bytes";
 const MALFORMED = "the form is malformed";
 
-let app: TestApp;
+const app = TestApp.forTests();
 let other: TestProject;
 let inactive: TestProject;
 let session: TestSession;
 
 beforeAll(async () => {
-  app = await TestApp.start();
   other = await aProject(app);
   inactive = await aProject(app, { active: false });
   session = await app.aSession();
-});
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
 });
 
 function tokenOf(sessionId: bigint, expiresInMs: number): string {

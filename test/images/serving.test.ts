@@ -1,5 +1,5 @@
 import * as fc from "fast-check";
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { beforeAll, describe, expect, test } from "bun:test";
 
 import { refusalOf } from "../support/answers.ts";
 import { KEYED, TestApp } from "../support/app.ts";
@@ -12,18 +12,13 @@ const LARGE = new Random(4).bytes(2_500_000);
 const MEDIUM = LARGE.subarray(0, 300_000);
 
 describe.each(["files", "s3"] as const)("an image in %s", (store) => {
-  let app: TestApp;
+  const app = TestApp.forTests({ store, env: { COMMIT_BYTES: "65536" } });
 
   beforeAll(async () => {
-    app = await TestApp.start({ store, env: { COMMIT_BYTES: "65536" } });
     const session = await app.aSession();
     const parts = [aFile("digits", DIGITS), aFile("medium", MEDIUM), aFile("large", LARGE)];
     const answer = await upload(app, session, [...parts, aFile("empty", "")]);
     expect(answer.status).toBe(200);
-  });
-
-  afterAll(async () => {
-    await app[Symbol.asyncDispose]();
   });
 
   function get(name: string, headers: Record<string, string> = {}, method = "GET") {

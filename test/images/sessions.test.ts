@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 
 import { SessionIds } from "../../src/sessions/session-id.ts";
 import { Tokens } from "../../src/sessions/token.ts";
@@ -11,15 +11,7 @@ const PATHS = ["/v1/ios/images", "/v1/mobile/images"];
 // No server of these tests is this worker.
 const strangers = new SessionIds(() => 65_000);
 
-let app: TestApp;
-
-beforeAll(async () => {
-  app = await TestApp.start();
-});
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
-});
+const app = TestApp.forTests();
 
 describe.each(PATHS)("at %s", (path) => {
   test("files of a session that is not to be recorded are answered 200, counted and not stored", async () => {

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { beforeAll, describe, expect, test } from "bun:test";
 
 import { metric, refusalOf } from "../support/answers.ts";
 import { TestApp } from "../support/app.ts";
@@ -26,17 +26,12 @@ function outcome(name: string): string {
 }
 
 describe.each(["files", "s3"] as const)("with small segments and objects in %s", (store) => {
-  let app: TestApp;
+  const env = { COMMIT_BYTES: String(COMMIT_BYTES), FILE_SIZE_LIMIT: String(FILE_BYTES_MAX) };
+  const app = TestApp.forTests({ store, env });
   let other: TestProject;
 
   beforeAll(async () => {
-    const env = { COMMIT_BYTES: String(COMMIT_BYTES), FILE_SIZE_LIMIT: String(FILE_BYTES_MAX) };
-    app = await TestApp.start({ store, env });
     other = await aProject(app);
-  });
-
-  afterAll(async () => {
-    await app[Symbol.asyncDispose]();
   });
 
   test("a file larger than a segment is read back whole from many", async () => {

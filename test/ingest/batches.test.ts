@@ -1,7 +1,7 @@
 import { readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { beforeAll, describe, expect, test } from "bun:test";
 import { unpackMultiple } from "msgpackr";
 
 import { objectOf, refusalOf } from "../support/answers.ts";
@@ -25,19 +25,14 @@ const CLICKS = encodeBatch(
 const LOGS = aBatch({ messages: 2, salt: "logs" });
 const MALFORMED = new TextEncoder().encode("not a batch");
 
-let app: TestApp;
+const app = TestApp.forTests();
 let session: TestSession;
 
 beforeAll(async () => {
-  app = await TestApp.start();
   session = await app.aSession();
   await app.append(session, CLICKS);
   await app.append(session, MALFORMED);
   await app.append(session, gzipSync(LOGS), "/v1/ios/late", GZIP);
-});
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
 });
 
 async function read(accept: string, query = "", { sessionID } = session): Promise<Response> {

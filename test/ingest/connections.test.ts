@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { beforeAll, describe, expect, test } from "bun:test";
 
 import { metric } from "../support/answers.ts";
 import { TestApp, type TestSession } from "../support/app.ts";
@@ -10,18 +10,13 @@ const OVER_BYTES = 2_000_000;
 const BATCH = aBatch({ messages: 3, bytes: 300 });
 const APPEND = "POST /v1/ios/append";
 
-let app: TestApp;
+const app = TestApp.forTests();
 let session: TestSession;
 let authorization: string;
 
 beforeAll(async () => {
-  app = await TestApp.start();
   session = await app.aSession();
   authorization = `Bearer ${session.token}`;
-});
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
 });
 
 function chunk(bytes: Uint8Array | string): (string | Uint8Array)[] {

@@ -1,5 +1,5 @@
 import { gzipSync } from "node:zlib";
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { beforeAll, describe, expect, test } from "bun:test";
 
 import { metric, refusalOf } from "../support/answers.ts";
 import { TestApp, type TestSession } from "../support/app.ts";
@@ -15,16 +15,11 @@ const PATHS = ["/v1/ios/append", "/v1/ios/late", "/v1/mobile/i"];
 const GZIP = { "content-encoding": "gzip" };
 const MIB = 2 ** 20;
 
-let app: TestApp;
+const app = TestApp.forTests();
 let small: TestProject;
 
 beforeAll(async () => {
-  app = await TestApp.start();
   small = await aProject(app, { beaconBytesMax: SMALL_BEACON_BYTES });
-});
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
 });
 
 /** A valid batch of one message with exactly so many bytes in all, which compress as well as the filler does. */

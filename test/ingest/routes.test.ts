@@ -1,5 +1,5 @@
 import { brotliCompressSync, gzipSync } from "node:zlib";
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 
 import { metric, objectOf, refusalOf, sessionRow } from "../support/answers.ts";
 import { TestApp } from "../support/app.ts";
@@ -24,15 +24,7 @@ const PATHS = [
 ] as const;
 const GZIP = { "content-encoding": "gzip" };
 
-let app: TestApp;
-
-beforeAll(async () => {
-  app = await TestApp.start();
-});
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
-});
+const app = TestApp.forTests();
 
 describe.each(["files", "s3"] as const)("with objects in %s", (store) => {
   test("a batch is read back byte for byte", async () => {

@@ -1,4 +1,4 @@
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, jest, test } from "bun:test";
+import { afterEach, beforeAll, beforeEach, describe, expect, jest, test } from "bun:test";
 
 import { bodyChunks, bodyDeadlineMs, readBody } from "../../src/platform/bodies/body.ts";
 import { AppError } from "../../src/platform/errors.ts";
@@ -24,18 +24,13 @@ async function settle(app: TestApp): Promise<void> {
 }
 
 describe("a client that stalls amid the body is answered 408, and its connection ends", () => {
-  let app: TestApp;
+  const app = TestApp.forTests();
   let session: TestSession;
   let authorization: string;
 
   beforeAll(async () => {
-    app = await TestApp.start();
     session = await app.aSession();
     authorization = `Bearer ${session.token}`;
-  });
-
-  afterAll(async () => {
-    await app[Symbol.asyncDispose]();
   });
 
   async function stalled(connection: RawConnection): Promise<void> {

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 
 import { SessionIds, timeOf } from "../../src/sessions/session-id.ts";
 import { Tokens } from "../../src/sessions/token.ts";
@@ -17,15 +17,7 @@ const strangers = new SessionIds(
   () => Date.now() - DAY_MS,
 );
 
-let app: TestApp;
-
-beforeAll(async () => {
-  app = await TestApp.start();
-});
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
-});
+const app = TestApp.forTests();
 
 function tokenOf(
   sessionId: bigint,

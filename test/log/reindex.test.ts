@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { gzipSync } from "node:zlib";
 import { pino } from "pino";
 
@@ -29,13 +29,12 @@ const NAMES = ["small-0", "small-1", "empty", "large", "1-1.gz", "shot"];
 type Tables = Awaited<ReturnType<typeof ingestTables>>;
 
 describe.each(["files", "s3"] as const)("of real traffic, with objects in %s", (store) => {
-  let app: TestApp;
+  const app = TestApp.forTests({ store, env: SMALL_SEGMENTS });
   let sessions: TestSession[];
   let before: Tables;
   let readBefore: Awaited<ReturnType<typeof readBack>>;
 
   beforeAll(async () => {
-    app = await TestApp.start({ store, env: SMALL_SEGMENTS });
     sessions = await sendTraffic(app);
     // The refused form's chunks are nobody's, and nobody waited for them.
     await eventually(
@@ -44,10 +43,6 @@ describe.each(["files", "s3"] as const)("of real traffic, with objects in %s", (
     );
     before = await ingestTables(app.sql);
     readBefore = await readBack(app, sessions);
-  });
-
-  afterAll(async () => {
-    await app[Symbol.asyncDispose]();
   });
 
   test("an emptied database gets every row back as it was, and the same bytes are read", async () => {

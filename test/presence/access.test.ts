@@ -16,15 +16,7 @@ const SECRETS = { TOKEN_SECRET: "new-secret,old-secret" };
 
 const clock = new FakeClock();
 /** From here every caller is a stranger. */
-let app: TestApp;
-
-beforeAll(async () => {
-  app = await TestApp.start({ clock, env: { ...NOBODY_TRUSTED, ...SECRETS } });
-});
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
-});
+const app = TestApp.forTests({ clock, env: { ...NOBODY_TRUSTED, ...SECRETS } });
 
 type Forgery = { secret?: string; audience?: string; expiresInS?: number; alg?: string };
 

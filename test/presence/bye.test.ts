@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 
 import { TestApp } from "../support/app.ts";
 import { FakeClock } from "../support/fake-clock.ts";
@@ -7,15 +7,7 @@ import { PresenceSocket } from "../support/presence-socket.ts";
 import { WatchedUser } from "../support/watched-user.ts";
 
 const clock = new FakeClock();
-let app: TestApp;
-
-beforeAll(async () => {
-  app = await TestApp.start({ clock });
-});
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
-});
+const app = TestApp.forTests({ clock });
 
 describe("bye", () => {
   test("takes the device away at once, and the user with the last one", async () => {

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 
 import { TestApp } from "../support/app.ts";
 import { EventStream } from "../support/event-stream.ts";
@@ -17,15 +17,7 @@ const BY_PRIORITY: [string, string][] = [
 ];
 
 const clock = new FakeClock();
-let app: TestApp;
-
-beforeAll(async () => {
-  app = await TestApp.start({ clock });
-});
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
-});
+const app = TestApp.forTests({ clock });
 
 describe("a user with several devices", () => {
   test.each(BY_PRIORITY)("is %p, not %p, whichever comes first", async (high, low) => {

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 
 import { TestApp } from "../support/app.ts";
 import { EventStream } from "../support/event-stream.ts";
@@ -7,15 +7,7 @@ import { aUser, ping, snapshot, watching } from "../support/presence.ts";
 import { WatchedUser } from "../support/watched-user.ts";
 
 const clock = new FakeClock();
-let app: TestApp;
-
-beforeAll(async () => {
-  app = await TestApp.start({ clock });
-});
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
-});
+const app = TestApp.forTests({ clock });
 
 describe("expiry", () => {
   test("of one device leaves the status of the others", async () => {

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 
 import { TestApp } from "../support/app.ts";
 import { EventStream } from "../support/event-stream.ts";
@@ -11,15 +11,7 @@ const INVISIBLE = "3";
 const NEVER_SEEN = { time: null, status: null, online: false };
 
 const clock = new FakeClock();
-let app: TestApp;
-
-beforeAll(async () => {
-  app = await TestApp.start({ clock });
-});
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
-});
+const app = TestApp.forTests({ clock });
 
 describe("to others an invisible user", () => {
   test("goes offline like any other, with the time of its last visible ping", async () => {

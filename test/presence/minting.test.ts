@@ -1,5 +1,5 @@
 import { decodeJwt, decodeProtectedHeader } from "jose";
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 
 import { refusalOf } from "../support/answers.ts";
 import { TestApp } from "../support/app.ts";
@@ -9,15 +9,7 @@ import { aUser, bearerOf, claim, mint, ping } from "../support/presence.ts";
 const AUDIENCE = "floodgate:presence";
 
 const clock = new FakeClock();
-let app: TestApp;
-
-beforeAll(async () => {
-  app = await TestApp.start({ clock });
-});
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
-});
+const app = TestApp.forTests({ clock });
 
 describe("minting", () => {
   test("makes an HS256 JWT of the user and the client for as long as is asked", async () => {

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, expect, test } from "bun:test";
+import { expect, test } from "bun:test";
 
 import { TestApp } from "../support/app.ts";
 import { EventStream } from "../support/event-stream.ts";
@@ -9,15 +9,7 @@ import { aUser, claim, fat, flood, ping, pingAnswer } from "../support/presence.
 // What the service that this one replaces got wrong, by the numbers of the contract. No. 6, fan-out over processes, is among the tests with several.
 
 const clock = new FakeClock();
-let app: TestApp;
-
-beforeAll(async () => {
-  app = await TestApp.start({ clock });
-});
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
-});
+const app = TestApp.forTests({ clock });
 
 test("1: the cached ping is sent to who subscribes later", async () => {
   const userid = aUser();

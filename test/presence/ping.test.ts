@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 
 import { metric, refusalOf } from "../support/answers.ts";
 import { TestApp } from "../support/app.ts";
@@ -11,15 +11,7 @@ import { serverBeside } from "../support/requests.ts";
 const DAY_MS = 86_400_000;
 
 const clock = new FakeClock();
-let app: TestApp;
-
-beforeAll(async () => {
-  app = await TestApp.start({ clock });
-});
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
-});
+const app = TestApp.forTests({ clock });
 
 async function post(
   body: Bun.BodyInit,

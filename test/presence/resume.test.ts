@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 
 import { TestApp } from "../support/app.ts";
 import { EventStream, type Presence } from "../support/event-stream.ts";
@@ -11,15 +11,7 @@ const MINUTE_MS = 60_000;
 const TICK_MS = 350;
 
 const clock = new FakeClock();
-let app: TestApp;
-
-beforeAll(async () => {
-  app = await TestApp.start({ clock });
-});
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
-});
+const app = TestApp.forTests({ clock });
 
 /** The id of the event that a ping makes; the stream it was seen on is gone. */
 async function seen(userid: string, status = "0"): Promise<string> {

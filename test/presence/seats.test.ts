@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 
 import { metric, refusalOf } from "../support/answers.ts";
 import { TestApp } from "../support/app.ts";
@@ -35,16 +35,9 @@ const refusedSocket = async (app: TestApp, headers: Headers) =>
 
 describe("connections of one user", () => {
   const MAX = 4;
-  let app: TestApp;
-  beforeAll(async () => {
-    app = await TestApp.start({
-      env: { ...BEHIND_PROXY, PRESENCE_CONNECTIONS_USER: String(MAX) },
-    });
+  const app = TestApp.forTests({
+    env: { ...BEHIND_PROXY, PRESENCE_CONNECTIONS_USER: String(MAX) },
   });
-  afterAll(async () => {
-    await app[Symbol.asyncDispose]();
-  });
-
   test("are bounded, streams and sockets together, and come back when others have gone", async () => {
     const { token } = await mint(app, { userid: aUser() });
     const headers = bearerOf(token);
@@ -126,20 +119,13 @@ test("connections of a process are bounded, whoever they are", async () => {
 describe("users that are watched", () => {
   const BY_USER = 10;
   const IN_ALL = 15;
-  let app: TestApp;
-  beforeAll(async () => {
-    app = await TestApp.start({
-      env: {
-        ...BEHIND_PROXY,
-        PRESENCE_WATCHED_USER: String(BY_USER),
-        PRESENCE_WATCHED: String(IN_ALL),
-      },
-    });
+  const app = TestApp.forTests({
+    env: {
+      ...BEHIND_PROXY,
+      PRESENCE_WATCHED_USER: String(BY_USER),
+      PRESENCE_WATCHED: String(IN_ALL),
+    },
   });
-  afterAll(async () => {
-    await app[Symbol.asyncDispose]();
-  });
-
   test("are bounded for a user over all connections, and for the process over all users", async () => {
     using all = new DisposableStack();
     const headers = claim(aUser());

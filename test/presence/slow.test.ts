@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, expect, test } from "bun:test";
+import { expect, test } from "bun:test";
 
 import { metric } from "../support/answers.ts";
 import { TestApp } from "../support/app.ts";
@@ -19,15 +19,7 @@ const LAST = "the last";
 const CLIENT = fat(128);
 
 const clock = new FakeClock();
-let app: TestApp;
-
-beforeAll(async () => {
-  app = await TestApp.start({ clock });
-});
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
-});
+const app = TestApp.forTests({ clock });
 
 async function dropped(reason: "slow" | "stalled"): Promise<number> {
   return await metric(app, `floodgate_presence_dropped_total{reason="${reason}"}`);

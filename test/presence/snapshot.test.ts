@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 
 import { refusalOf } from "../support/answers.ts";
 import { TestApp } from "../support/app.ts";
@@ -8,15 +8,7 @@ import { aUser, ping, snapshot } from "../support/presence.ts";
 const NEVER_SEEN = { time: null, status: null, online: false };
 
 const clock = new FakeClock();
-let app: TestApp;
-
-beforeAll(async () => {
-  app = await TestApp.start({ clock });
-});
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
-});
+const app = TestApp.forTests({ clock });
 
 describe("the snapshot", () => {
   test("has the state of each user, and nothing of who was never seen", async () => {

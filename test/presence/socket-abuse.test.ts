@@ -1,5 +1,5 @@
 import { Packr, pack } from "msgpackr";
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 
 import { metric } from "../support/answers.ts";
 import { TestApp } from "../support/app.ts";
@@ -16,15 +16,7 @@ const MIB = 2 ** 20;
 const BURST = 100;
 
 const clock = new FakeClock();
-let app: TestApp;
-
-beforeAll(async () => {
-  app = await TestApp.start({ clock });
-});
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
-});
+const app = TestApp.forTests({ clock });
 
 /** A frame that is right and is not answered. */
 const SILENT = { type: "unsubscribe", users: ["nobody"] };

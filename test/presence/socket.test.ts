@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 
 import { metric } from "../support/answers.ts";
 import { TestApp } from "../support/app.ts";
@@ -12,15 +12,7 @@ import { RawSocket } from "../support/raw-socket.ts";
 const SOCKETS = 'floodgate_presence_connections{transport="websocket"}';
 
 const clock = new FakeClock();
-let app: TestApp;
-
-beforeAll(async () => {
-  app = await TestApp.start({ clock });
-});
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
-});
+const app = TestApp.forTests({ clock });
 
 describe.each([
   ["JSON", false],

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 
 import { TestApp } from "../support/app.ts";
 import { pidsOf } from "../support/children.ts";
@@ -9,15 +9,7 @@ import { ServerProcess, envOf } from "../support/server-process.ts";
 const REPLACED_MS_MAX = 60_000;
 
 describe.skipIf(!process.env["TEST_LONG"])("a process that is frozen", () => {
-  let app: TestApp;
-
-  beforeAll(async () => {
-    app = await TestApp.start();
-  });
-
-  afterAll(async () => {
-    await app[Symbol.asyncDispose]();
-  });
+  const app = TestApp.forTests();
 
   test.each(["serve", "work"])(
     "%s is replaced, and metrics are told meanwhile",

@@ -3,7 +3,7 @@ import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-import { afterAll, beforeAll, expect, test } from "bun:test";
+import { expect, test } from "bun:test";
 
 import { TestApp } from "../support/app.ts";
 import { childrenOf, pidsOf } from "../support/children.ts";
@@ -16,15 +16,7 @@ import { TcpProxy } from "../support/tcp-proxy.ts";
 
 const MAIN = join(import.meta.dir, "../../src/main.ts");
 
-let app: TestApp;
-
-beforeAll(async () => {
-  app = await TestApp.start();
-});
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
-});
+const app = TestApp.forTests();
 
 const start = async (workers: number, env = envOf(app)) =>
   await ServerProcess.start({ ...env, WORKERS: String(workers) }, ["src/main.ts", "start"]);

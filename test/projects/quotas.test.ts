@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 
 import { metric, refusalOf } from "../support/answers.ts";
 import { TestApp, type TestSession } from "../support/app.ts";
@@ -54,17 +54,13 @@ async function aCountedSession(app: TestApp): Promise<{ session: TestSession; ba
 }
 
 describe("a project that has used up its quota", () => {
-  let app: TestApp;
+  const app = TestApp.forTests({ env: ENV });
   let session: TestSession;
   let base: number;
 
   beforeAll(async () => {
-    app = await TestApp.start({ env: ENV });
     ({ session, base } = await aCountedSession(app));
     await fill(app, session);
-  });
-  afterAll(async () => {
-    await app[Symbol.asyncDispose]();
   });
 
   test("has stored all of it and at most one batch more", async () => {

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, expect, test } from "bun:test";
+import { expect, test } from "bun:test";
 import { pino } from "pino";
 
 import { startServer } from "../../src/processes/server.ts";
@@ -7,15 +7,7 @@ import { TestApp } from "../support/app.ts";
 import { aBatch } from "../support/batches.ts";
 import { indexState } from "../support/index-state.ts";
 
-let app: TestApp;
-
-beforeAll(async () => {
-  app = await TestApp.start();
-});
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
-});
+const app = TestApp.forTests();
 
 test("a session that is not to be recorded has a row that says so", async () => {
   const session = await app.aSession({ doNotRecord: true, userID: "shy" });

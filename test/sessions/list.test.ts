@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 import { Type } from "typebox";
 import { Value } from "typebox/value";
 
@@ -19,15 +19,7 @@ type Page = Type.Static<typeof Page>;
 const NOON = Date.UTC(2026, 0, 15, 12);
 const USER = "5f0c0f0e-3a51-4a57-9d4b-6f4d6d1c1b1a";
 
-let app: TestApp;
-
-beforeAll(async () => {
-  app = await TestApp.start();
-});
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
-});
+const app = TestApp.forTests();
 
 async function page(query: string): Promise<Page> {
   return Value.Parse(Page, await objectOf(app.fetch(`/v1/sessions?${query}`)));

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { beforeAll, describe, expect, test } from "bun:test";
 import { pino } from "pino";
 
 import { Tokens } from "../../src/sessions/token.ts";
@@ -11,20 +11,15 @@ const PATHS = ["/v1/ios/start", "/v1/mobile/start"];
 const TOKENS = new Tokens(["test-secret"]);
 const CRAWLER = { "user-agent": "Mozilla/5.0 (compatible; Googlebot/2.1)" };
 
-let app: TestApp;
+const app = TestApp.forTests();
 let other: TestProject;
 let unsampled: TestProject;
 let half: TestProject;
 
 beforeAll(async () => {
-  app = await TestApp.start();
   other = await aProject(app, { platform: "android" });
   unsampled = await aProject(app, { sampleRate: 0 });
   half = await aProject(app, { sampleRate: 50 });
-});
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
 });
 
 async function sessionCount(): Promise<number> {

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 
 import { metric, objectOf, sessionRow } from "../support/answers.ts";
 import { TestApp } from "../support/app.ts";
@@ -9,15 +9,7 @@ const DAY_MS = 24 * HOUR_MS;
 const MOBILE_AGENT = { "user-agent": "okhttp/4" };
 const UUID = "5f0c0f0e-3a51-4a57-9d4b-6f4d6d1c1b1a";
 
-let app: TestApp;
-
-beforeAll(async () => {
-  app = await TestApp.start();
-});
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
-});
+const app = TestApp.forTests();
 
 /** The row of a session that was started with these fields. */
 async function rowOf(

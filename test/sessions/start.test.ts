@@ -1,5 +1,5 @@
 import { gzipSync } from "node:zlib";
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { beforeAll, describe, expect, test } from "bun:test";
 
 import { encodeProjectID } from "../../src/projects/codec.ts";
 import { timeOf } from "../../src/sessions/session-id.ts";
@@ -15,22 +15,17 @@ const USER = "5f0c0f0e-3a51-4a57-9d4b-6f4d6d1c1b1a";
 const JSON_BYTES_MAX = 131_072;
 const PATHS = ["/v1/ios/start", "/v1/mobile/start"];
 
-let app: TestApp;
+const app = TestApp.forTests();
 let web: TestProject;
 let inactive: TestProject;
 let unsampled: TestProject;
 let limited: TestProject;
 
 beforeAll(async () => {
-  app = await TestApp.start();
   web = await aProject(app, { platform: "web" });
   inactive = await aProject(app, { active: false });
   unsampled = await aProject(app, { sampleRate: 0 });
   limited = await aProject(app, { beaconBytesMax: 4096, platform: "android" });
-});
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
 });
 
 /** A start without the defaults of `app.start`. */

@@ -1,6 +1,7 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { afterAll, beforeAll } from "bun:test";
 import { pino } from "pino";
 import { Type } from "typebox";
 import { Value } from "typebox/value";
@@ -45,52 +46,50 @@ export type AppOptions = Pick<
  * A whole server on a free port with a database schema, an object store and a project of its own.
  */
 export class TestApp implements AsyncDisposable {
-  readonly url: string;
-  readonly config: Config;
-  readonly databaseUrl: string;
-  readonly sql: Sql;
-  readonly objects: ObjectStore;
-  readonly project: Project;
+  url = "";
+  config!: Config;
+  databaseUrl = "";
+  sql!: Sql;
+  objects!: ObjectStore;
+  project!: Project;
   /** Stops the server like SIGTERM. */
-  readonly stop: () => Promise<void>;
+  stop!: () => Promise<void>;
+  readonly #owned = new AsyncDisposableStack();
 
-  private constructor(
-    parts: Pick<TestApp, "url" | "config" | "databaseUrl" | "sql" | "objects" | "project" | "stop">,
-  ) {
-    this.url = parts.url;
-    this.config = parts.config;
-    this.databaseUrl = parts.databaseUrl;
-    this.sql = parts.sql;
-    this.objects = parts.objects;
-    this.project = parts.project;
-    this.stop = parts.stop;
+  static async start(options: AppOptions = {}): Promise<TestApp> {
+    const app = new TestApp();
+    await app.#start(options);
+    return app;
   }
 
-  static async start({
+  /** Returns the app of the tests of a file or `describe`, which is started before them and ends after them. */
+  static forTests(options: AppOptions = {}): TestApp {
+    const app = new TestApp();
+    beforeAll(async () => await app.#start(options));
+    afterAll(async () => await app[Symbol.asyncDispose]());
+    return app;
+  }
+
+  async #start({
     store = "files",
     redis = false,
     env = {},
     ...options
-  }: AppOptions = {}): Promise<TestApp> {
-    const databaseUrl = await freshDatabase();
-    const config = readConfig({
-      ...(await testEnv(store, databaseUrl)),
+  }: AppOptions): Promise<void> {
+    this.databaseUrl = await freshDatabase();
+    this.config = readConfig({
+      ...(await testEnv(store, this.databaseUrl)),
       ...(redis && (await redisEnv())),
       ...env,
     });
-    const sql = openDatabase(databaseUrl, { connections: 2 });
-    const objects = await openObjects(config);
-    const project = await withProject({ config, sql, objects });
-    const server = await startServer(config, databaseUrl, { log: LOG, ...options });
-    return new TestApp({
-      url: server.url.replace(/\/$/, ""),
-      config,
-      databaseUrl,
-      sql,
-      objects,
-      project,
-      stop: async () => await server[Symbol.asyncDispose](),
-    });
+    this.#owned.defer(() => rmSync(this.config.dataDir, { recursive: true, force: true }));
+    this.sql = this.#owned.use(openDatabase(this.databaseUrl, { connections: 2 }));
+    this.objects = this.#owned.use(await openObjects(this.config));
+    this.project = await withProject(this);
+    const server = await startServer(this.config, this.databaseUrl, { log: LOG, ...options });
+    this.url = server.url.replace(/\/$/, "");
+    this.stop = async () => await server[Symbol.asyncDispose]();
+    this.#owned.defer(this.stop);
   }
 
   get projectID(): number {
@@ -149,10 +148,7 @@ export class TestApp implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.stop();
-    await this.objects[Symbol.asyncDispose]();
-    await this.sql.end();
-    rmSync(this.config.dataDir, { recursive: true, force: true });
+    await this.#owned.disposeAsync();
   }
 }
 

@@ -1,3 +1,4 @@
+import { afterAll, beforeAll, beforeEach } from "bun:test";
 import { pino } from "pino";
 
 import { markInvalidSql } from "../../src/devices/invalid-tokens.ts";
@@ -46,26 +47,36 @@ export class FakeProvider implements Sender<CampaignMessage> {
   }
 }
 
+/** Answer of a provider that takes that long. */
+export function sentAfter(ms: number): () => Promise<Outcome> {
+  return async () => {
+    await Bun.sleep(ms);
+    return { kind: "sent" };
+  };
+}
+
 export type Kind = { send: number; device: number; invalid?: boolean };
 export const ANDROID: Kind = { send: 1, device: 1 };
 export const IPHONE: Kind = { send: 2, device: 2 };
 
 /** Database with devices and campaigns, and workers on it. */
-export class CampaignDatabase implements AsyncDisposable {
-  readonly sql: Sql;
-  readonly databaseUrl: string;
+export class CampaignDatabase {
+  sql!: Sql;
+  databaseUrl = "";
 
-  private constructor(databaseUrl: string) {
-    this.databaseUrl = databaseUrl;
-    this.sql = openDatabase(databaseUrl, { connections: 4 });
-  }
-
-  static async open(): Promise<CampaignDatabase> {
-    return new CampaignDatabase(await freshDatabase());
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.sql.end();
+  /**
+   * Returns the database of the tests of a file or `describe`, which is opened before them and empty
+   * before each.
+   */
+  static forTests(): CampaignDatabase {
+    const database = new CampaignDatabase();
+    beforeAll(async () => {
+      database.databaseUrl = await freshDatabase();
+      database.sql = openDatabase(database.databaseUrl, { connections: 4 });
+    });
+    beforeEach(async () => await database.empty());
+    afterAll(async () => await database.sql.end());
+    return database;
   }
 
   async empty(): Promise<void> {

@@ -2,6 +2,7 @@ import { createHash } from "node:crypto";
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 
+import { beforeAll } from "bun:test";
 import { Type } from "typebox";
 import { Value } from "typebox/value";
 
@@ -78,17 +79,28 @@ export function formParts({
 
 /** Client for the update routes, as used by publishers and apps. */
 export class UpdateApi {
-  readonly url: string;
+  readonly #server: { url: string };
   readonly signature: string;
 
-  constructor({ url }: { url: string }, signature: string) {
-    this.url = url;
+  constructor(server: { url: string }, signature: string) {
+    this.#server = server;
     this.signature = signature;
   }
 
   /** Returns a client with a new `service` signature. */
   static async of(app: TestApp): Promise<UpdateApi> {
     return new UpdateApi(app, await aSignature(app, "service"));
+  }
+
+  /** Returns a client with a new `service` signature for the app of `TestApp.forTests`. */
+  static forTests(app: TestApp): UpdateApi {
+    const signature = crypto.randomUUID();
+    beforeAll(async () => void (await aSignature(app, "service", signature)));
+    return new UpdateApi(app, signature);
+  }
+
+  get url(): string {
+    return this.#server.url;
   }
 
   /** Returns a client with the same signature for another server. */

@@ -1,3 +1,5 @@
+import { beforeAll } from "bun:test";
+
 import { stringifyExact } from "../../src/wire/exact-json.ts";
 import { type Install } from "../../src/updates/install-schema.ts";
 import { type TestApp } from "./app.ts";
@@ -20,18 +22,35 @@ export const USER: Install = {
 
 /** Client for the routes of installs (`/api/v1/users`). */
 export class UserApi {
-  readonly url: string;
-  readonly client: string;
-  readonly service: string;
+  readonly #app: TestApp;
+  readonly client = crypto.randomUUID();
+  readonly service = crypto.randomUUID();
 
-  private constructor(url: string, client: string, service: string) {
-    this.url = url;
-    this.client = client;
-    this.service = service;
+  private constructor(app: TestApp) {
+    this.#app = app;
   }
 
+  /** Returns a client with new signatures. */
   static async of(app: TestApp): Promise<UserApi> {
-    return new UserApi(app.url, await aSignature(app, "client"), await aSignature(app, "service"));
+    const api = new UserApi(app);
+    await api.#sign();
+    return api;
+  }
+
+  /** Returns a client with new signatures for the app of `TestApp.forTests`. */
+  static forTests(app: TestApp): UserApi {
+    const api = new UserApi(app);
+    beforeAll(async () => await api.#sign());
+    return api;
+  }
+
+  async #sign(): Promise<void> {
+    await aSignature(this.#app, "client", this.client);
+    await aSignature(this.#app, "service", this.service);
+  }
+
+  get url(): string {
+    return this.#app.url;
   }
 
   async post(

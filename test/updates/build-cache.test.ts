@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, expect, test } from "bun:test";
+import { expect, test } from "bun:test";
 
 import { TestApp } from "../support/app.ts";
 import { Random } from "../support/random.ts";
@@ -7,32 +7,23 @@ import { type Update, UpdateApi, hashesOf } from "../support/updates.ts";
 const CACHE_BYTES = 12_000_000;
 const random = new Random(23);
 
-let app: TestApp;
-let api: UpdateApi;
 let reads = 0;
 let failing = 0;
-
-beforeAll(async () => {
-  app = await TestApp.start({
-    store: "s3",
-    env: { DOWNLOAD_CACHE_BYTES: String(CACHE_BYTES) },
-    wrapObjects: (objects) => {
-      const read = objects.read.bind(objects);
-      return Object.assign(objects, {
-        read: async (...args: Parameters<typeof read>) => {
-          reads++;
-          if (failing-- > 0) throw new Error("the store is away");
-          return await read(...args);
-        },
-      });
-    },
-  });
-  api = await UpdateApi.of(app);
+const app = TestApp.forTests({
+  store: "s3",
+  env: { DOWNLOAD_CACHE_BYTES: String(CACHE_BYTES) },
+  wrapObjects: (objects) => {
+    const read = objects.read.bind(objects);
+    return Object.assign(objects, {
+      read: async (...args: Parameters<typeof read>) => {
+        reads++;
+        if (failing-- > 0) throw new Error("the store is away");
+        return await read(...args);
+      },
+    });
+  },
 });
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
-});
+const api = UpdateApi.forTests(app);
 
 let version = 4000;
 

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 
 import { TestApp } from "../support/app.ts";
 import { UpdateApi, aVersion, plainOf } from "../support/updates.ts";
@@ -6,18 +6,9 @@ import { UpdateApi, aVersion, plainOf } from "../support/updates.ts";
 const NOTHING: [number, string] = [404, "record not found\n"];
 const NO_BUILD: [number, string] = [404, "no such build\n"];
 
-let app: TestApp;
-let api: UpdateApi;
+const app = TestApp.forTests();
+const api = UpdateApi.forTests(app);
 let channels = 0;
-
-beforeAll(async () => {
-  app = await TestApp.start();
-  api = await UpdateApi.of(app);
-});
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
-});
 
 /** Keeps a build out of the default channel, which clients of every other channel fall back to. */
 const ELSEWHERE = { fields: { channel: "elsewhere" } };

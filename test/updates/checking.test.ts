@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { beforeAll, describe, expect, test } from "bun:test";
 
 import { TestApp } from "../support/app.ts";
 import { RawConnection } from "../support/raw-connection.ts";
@@ -7,31 +7,30 @@ import { UPDATE_FIELDS, UpdateApi, plainOf } from "../support/updates.ts";
 const NOTHING: [number, string] = [404, "record not found\n"];
 const NO_PAGE: [number, string] = [404, "404 page not found\n"];
 
-async function startWith(
-  builds: [version: string, abi: string][],
-  env: Record<string, string> = {},
-): Promise<{ app: TestApp; api: UpdateApi }> {
-  const app = await TestApp.start({ env });
-  const api = await UpdateApi.of(app);
+type Builds = [version: string, abi: string][];
+
+async function publishAll(api: UpdateApi, builds: Builds): Promise<void> {
   for (const [version, abi] of builds)
     await api.published({ version, abi, name: `${version}-${abi}.apk` });
+}
+
+async function startWith(builds: Builds): Promise<{ app: TestApp; api: UpdateApi }> {
+  const app = await TestApp.start();
+  const api = await UpdateApi.of(app);
+  await publishAll(api, builds);
   return { app, api };
 }
 
 describe("with the floor 2264_00 and the newest build 2267_03", () => {
-  let app: TestApp;
-  let api: UpdateApi;
+  const app = TestApp.forTests();
+  const api = UpdateApi.forTests(app);
 
   beforeAll(async () => {
-    ({ app, api } = await startWith([
+    await publishAll(api, [
       ["2264_00", "arm"],
       ["2267_01", "arm"],
       ["2267_03", "arm64"],
-    ]));
-  });
-
-  afterAll(async () => {
-    await app[Symbol.asyncDispose]();
+    ]);
   });
 
   test.each([
@@ -166,20 +165,16 @@ test("a newest build that is forced itself forces all but those above it", async
 });
 
 describe("with 2265_00 published after 2270_00", () => {
-  let app: TestApp;
-  let api: UpdateApi;
+  const app = TestApp.forTests();
+  const api = UpdateApi.forTests(app);
 
   beforeAll(async () => {
-    ({ app, api } = await startWith([
+    await publishAll(api, [
       ["2270_00", "arm64"],
       ["2269_01", "arm"],
       ["2265_00", "arm64"],
       ["2265_00", "arm"],
-    ]));
-  });
-
-  afterAll(async () => {
-    await app[Symbol.asyncDispose]();
+    ]);
   });
 
   test.each([

@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import * as fc from "fast-check";
-import { afterAll, beforeAll, expect, test } from "bun:test";
+import { expect, test } from "bun:test";
 
 import { TestApp } from "../support/app.ts";
 import { UpdateApi } from "../support/updates.ts";
@@ -33,17 +33,8 @@ const client = fc.record({
 });
 type Client = typeof client extends fc.Arbitrary<infer T> ? T : never;
 
-let app: TestApp;
-let api: UpdateApi;
-
-beforeAll(async () => {
-  app = await TestApp.start();
-  api = await UpdateApi.of(app);
-});
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
-});
+const app = TestApp.forTests();
+const api = UpdateApi.forTests(app);
 
 test("any client of any set of builds is offered what a plain reading of the rules says", async () => {
   const builds = fc.uniqueArray(build, {

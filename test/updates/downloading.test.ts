@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { beforeAll, describe, expect, test } from "bun:test";
 
 import { TestApp } from "../support/app.ts";
 import { Random } from "../support/random.ts";
@@ -22,20 +22,14 @@ const NAMES = [
 ];
 
 describe.each(["files", "s3"] as const)("a build in %s", (store) => {
-  let app: TestApp;
-  let api: UpdateApi;
+  const app = TestApp.forTests({ store });
+  const api = UpdateApi.forTests(app);
   let digits: Update;
   let large: Update;
 
   beforeAll(async () => {
-    app = await TestApp.start({ store });
-    api = await UpdateApi.of(app);
     digits = await api.published({ name: "digits.apk", bytes: Buffer.from(DIGITS) });
     large = await api.published({ name: "large.apk", bytes: LARGE });
-  });
-
-  afterAll(async () => {
-    await app[Symbol.asyncDispose]();
   });
 
   const PATHS: [string, (update: Update) => string][] = [
@@ -176,17 +170,8 @@ describe.each(["files", "s3"] as const)("a build in %s", (store) => {
 });
 
 describe("the name of a build", () => {
-  let app: TestApp;
-  let api: UpdateApi;
-
-  beforeAll(async () => {
-    app = await TestApp.start();
-    api = await UpdateApi.of(app);
-  });
-
-  afterAll(async () => {
-    await app[Symbol.asyncDispose]();
-  });
+  const app = TestApp.forTests();
+  const api = UpdateApi.forTests(app);
 
   test.each(NAMES)("may be %s", async (name) => {
     const bytes = Buffer.from(`the build ${name}`);

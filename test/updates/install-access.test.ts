@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 
 import { TestApp } from "../support/app.ts";
 import { RawConnection } from "../support/raw-connection.ts";
@@ -8,17 +8,8 @@ import { UserApi } from "../support/users.ts";
 const INVALID = "CreateConfigHandler read invalid params\n";
 const BODY_BYTES_MAX = 64 * 1024;
 
-let app: TestApp;
-let api: UserApi;
-
-beforeAll(async () => {
-  app = await TestApp.start();
-  api = await UserApi.of(app);
-});
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
-});
+const app = TestApp.forTests();
+const api = UserApi.forTests(app);
 
 describe("who has no valid signature", () => {
   test.each([

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
+import { beforeEach, describe, expect, test } from "bun:test";
 import { Type } from "typebox";
 import { Value } from "typebox/value";
 
@@ -11,17 +11,8 @@ import { USER, UserApi } from "../support/users.ts";
 
 const Ids = Type.Array(Type.Object({ ID: Type.Integer() }));
 
-let app: TestApp;
-let api: UserApi;
-
-beforeAll(async () => {
-  app = await TestApp.start();
-  api = await UserApi.of(app);
-});
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
-});
+const app = TestApp.forTests();
+const api = UserApi.forTests(app);
 
 beforeEach(async () => {
   await app.sql`truncate users restart identity`;

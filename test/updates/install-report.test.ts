@@ -1,22 +1,13 @@
 import * as fc from "fast-check";
-import { afterAll, beforeAll, beforeEach, expect, test } from "bun:test";
+import { beforeEach, expect, test } from "bun:test";
 
 import { stringifyExact } from "../../src/wire/exact-json.ts";
 import { TestApp } from "../support/app.ts";
 import { serverBeside } from "../support/requests.ts";
 import { USER, UserApi, aBuild, uploads } from "../support/users.ts";
 
-let app: TestApp;
-let api: UserApi;
-
-beforeAll(async () => {
-  app = await TestApp.start();
-  api = await UserApi.of(app);
-});
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
-});
+const app = TestApp.forTests();
+const api = UserApi.forTests(app);
 
 beforeEach(async () => {
   await app.sql`truncate users, builds`;

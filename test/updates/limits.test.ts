@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { beforeAll, describe, expect, test } from "bun:test";
 
 import { TestApp } from "../support/app.ts";
 import { encodeForm } from "../support/forms.ts";
@@ -11,18 +11,13 @@ const LIMIT = 10_000_000;
 const GZIP = { headers: { "content-encoding": "gzip" } };
 
 describe.each(["files", "s3"] as const)("a build in %s", (store) => {
-  let app: TestApp;
+  const app = TestApp.forTests({ store, env: { UPDATE_SIZE_LIMIT: String(LIMIT) } });
   let before: PublishedBefore;
   let api: UpdateApi;
 
   beforeAll(async () => {
-    app = await TestApp.start({ store, env: { UPDATE_SIZE_LIMIT: String(LIMIT) } });
     before = await PublishedBefore.in(app);
     ({ api } = before);
-  });
-
-  afterAll(async () => {
-    await app[Symbol.asyncDispose]();
   });
 
   function formOf(length: number): Uint8Array<ArrayBuffer> {

@@ -4,17 +4,6 @@ import { TestApp } from "../support/app.ts";
 import { RawConnection } from "../support/raw-connection.ts";
 import { UpdateApi } from "../support/updates.ts";
 
-async function startWith(
-  builds: [version: string, abi: string][],
-  env: Record<string, string> = {},
-): Promise<{ app: TestApp; api: UpdateApi }> {
-  const app = await TestApp.start({ env });
-  const api = await UpdateApi.of(app);
-  for (const [version, abi] of builds)
-    await api.published({ version, abi, name: `${version}-${abi}.apk` });
-  return { app, api };
-}
-
 describe("links", () => {
   const MIRROR = "https://mirror.example/wemesse/source";
   const OWN = "https://own.example/source";
@@ -47,8 +36,8 @@ describe("links", () => {
   });
 
   test("are taken by curl and by the strictest parsers", async () => {
-    const { app, api } = await startWith([]);
-    await using _ = app;
+    await using app = await TestApp.start();
+    const api = await UpdateApi.of(app);
     const names = [
       "My App 1.0+ü#?%.apk",
       "a'b(c)*!~@:$,[x]{y}|^`;z=1&2.apk",
@@ -65,9 +54,10 @@ describe("links", () => {
   });
 
   test("lead to this server, as the client named it, where nothing is configured", async () => {
-    const { app, api } = await startWith([["2267_01", "arm64"]]);
-    await using _ = app;
-    const path = "/source/arm64/2267_01/2267_01-arm64.apk";
+    await using app = await TestApp.start();
+    const api = await UpdateApi.of(app);
+    await api.published({ version: "2267_01" });
+    const path = "/source/arm64/2267_01/app.apk";
     const [listed] = await api.list();
     for (const URI of [(await api.offered("2263_05")).URI, listed?.URI ?? ""]) {
       expect(URI).toBe(app.url + path);
@@ -80,8 +70,8 @@ describe("links", () => {
   });
 
   test("of an offer lead to the build of the ABI, also when all builds have one name", async () => {
-    const { app, api } = await startWith([]);
-    await using _ = app;
+    await using app = await TestApp.start();
+    const api = await UpdateApi.of(app);
     for (const [version, abi] of [
       ["2267_01", "arm64"],
       ["2267_01", "arm"],
@@ -101,11 +91,12 @@ describe("links", () => {
   test("follow what a trusted proxy says of scheme and host, and nobody else", async () => {
     const forwarded = { "x-forwarded-proto": "https", "x-forwarded-host": "builds.example" };
     for (const proxies of ["127.0.0.0/8", "10.0.0.0/8"]) {
-      const { app, api } = await startWith([["2267_01", "arm64"]], { TRUSTED_PROXIES: proxies });
-      await using _ = app;
+      await using app = await TestApp.start({ env: { TRUSTED_PROXIES: proxies } });
+      const api = await UpdateApi.of(app);
+      await api.published({ version: "2267_01" });
       const base = proxies.startsWith("127") ? "https://builds.example" : app.url;
       const { URI } = await api.offered("2263_05", "", forwarded);
-      expect(URI).toBe(`${base}/source/arm64/2267_01/2267_01-arm64.apk`);
+      expect(URI).toBe(`${base}/source/arm64/2267_01/app.apk`);
     }
   });
 });

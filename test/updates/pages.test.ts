@@ -11,19 +11,13 @@ const ADMIN = "https://admin.example";
 const WEBVIEWS = ["https://localhost", "capacitor://localhost", "ionic://localhost", "null"];
 const BUILD = { version: "2267_01", name: "My App 1.0.apk" };
 
-let app: TestApp;
-let api: UpdateApi;
+const app = TestApp.forTests({ env: { CORS_ORIGINS: `${ADMIN}/`, RATE_LIMIT_ADDRESS: "1000" } });
+const api = UpdateApi.forTests(app);
 let client: string;
 
 beforeAll(async () => {
-  app = await TestApp.start({ env: { CORS_ORIGINS: `${ADMIN}/`, RATE_LIMIT_ADDRESS: "1000" } });
-  api = await UpdateApi.of(app);
   client = await aSignature(app, "client");
   await api.published(BUILD);
-});
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
 });
 
 /** A route, the request headers of its callers, and what a page may do with the response. */

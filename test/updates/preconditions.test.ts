@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { beforeAll, describe, expect, test } from "bun:test";
 
 import { TestApp } from "../support/app.ts";
 import {
@@ -21,20 +21,14 @@ const LINKS: [string, (update: Update) => string][] = [
 ];
 
 describe.each(LINKS)("a build under %s", (_which, linkOf) => {
-  let app: TestApp;
-  let api: UpdateApi;
+  const app = TestApp.forTests();
+  const api = UpdateApi.forTests(app);
   let link: string;
   let known: Known;
 
   beforeAll(async () => {
-    app = await TestApp.start();
-    api = await UpdateApi.of(app);
     link = linkOf(await api.published({ bytes: Buffer.from(DIGITS) }));
     known = await knownOf(link);
-  });
-
-  afterAll(async () => {
-    await app[Symbol.asyncDispose]();
   });
 
   test("tells the second of its publication, on every answer and process", async () => {

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 
 import { TestApp } from "../support/app.ts";
 import { encodeForm } from "../support/forms.ts";
@@ -22,17 +22,8 @@ const LARGE = new Random(5).bytes(9 * 2 ** 20 + 1);
 const MANY = 9_007_199_254_740_993n;
 
 describe.each(["files", "s3"] as const)("a build in %s", (store) => {
-  let app: TestApp;
-  let api: UpdateApi;
-
-  beforeAll(async () => {
-    app = await TestApp.start({ store });
-    api = await UpdateApi.of(app);
-  });
-
-  afterAll(async () => {
-    await app[Symbol.asyncDispose]();
-  });
+  const app = TestApp.forTests({ store });
+  const api = UpdateApi.forTests(app);
 
   test("is described by the answer, and lies in the store under a key of its own", async () => {
     const bytes = new Random(1).bytes(70_000);
@@ -110,17 +101,8 @@ describe.each(["files", "s3"] as const)("a build in %s", (store) => {
 });
 
 describe("publishing", () => {
-  let app: TestApp;
-  let api: UpdateApi;
-
-  beforeAll(async () => {
-    app = await TestApp.start();
-    api = await UpdateApi.of(app);
-  });
-
-  afterAll(async () => {
-    await app[Symbol.asyncDispose]();
-  });
+  const app = TestApp.forTests();
+  const api = UpdateApi.forTests(app);
 
   test.each([
     ["00", false],

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 
 import { TestApp } from "../support/app.ts";
 import { OTHER_TAG, headOf, shifted } from "../support/downloads.ts";
@@ -8,17 +8,8 @@ const DIGITS = "0123456789";
 const SECOND_MS = 1000;
 
 describe("redirected downloads", () => {
-  let app: TestApp;
-  let api: UpdateApi;
-
-  beforeAll(async () => {
-    app = await TestApp.start({ store: "s3", env: { DOWNLOAD_REDIRECT: "true" } });
-    api = await UpdateApi.of(app);
-  });
-
-  afterAll(async () => {
-    await app[Symbol.asyncDispose]();
-  });
+  const app = TestApp.forTests({ store: "s3", env: { DOWNLOAD_REDIRECT: "true" } });
+  const api = UpdateApi.forTests(app);
 
   test("are refused, or not sent again, before the redirect", async () => {
     const { URI } = await api.published({ bytes: Buffer.from(DIGITS) });

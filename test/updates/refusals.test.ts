@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { beforeAll, describe, expect, test } from "bun:test";
 
 import { TestApp } from "../support/app.ts";
 import { type FormPart, encodeForm } from "../support/forms.ts";
@@ -19,18 +19,13 @@ const FORBIDDEN: [number, string] = [403, "forbidden\n"];
 const NO_FILE: [number, string] = [400, "http: no such file\n"];
 const NO_FORM: [number, string] = [400, "request Content-Type isn't multipart/form-data\n"];
 
-let app: TestApp;
+const app = TestApp.forTests();
 let api: UpdateApi;
 let before: PublishedBefore;
 
 beforeAll(async () => {
-  app = await TestApp.start();
   before = await PublishedBefore.in(app);
   ({ api } = before);
-});
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
 });
 
 describe("a signature", () => {

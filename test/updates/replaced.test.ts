@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 
 import { TestApp } from "../support/app.ts";
 import { RESUMING, expectRefused, headOf, knownOf } from "../support/downloads.ts";
@@ -6,17 +6,8 @@ import { eventually } from "../support/eventually.ts";
 import { UpdateApi, aVersion } from "../support/updates.ts";
 
 describe.each(["files", "s3"] as const)("a download from %s does not go on", (store) => {
-  let app: TestApp;
-  let api: UpdateApi;
-
-  beforeAll(async () => {
-    app = await TestApp.start({ store });
-    api = await UpdateApi.of(app);
-  });
-
-  afterAll(async () => {
-    await app[Symbol.asyncDispose]();
-  });
+  const app = TestApp.forTests({ store });
+  const api = UpdateApi.forTests(app);
 
   // Publish at once, that is within the same second, which dates cannot tell apart.
   test("with a build that was published again under the same name", async () => {

@@ -89,17 +89,8 @@ describe.each([
 });
 
 describe("a redirect", () => {
-  let app: TestApp;
-  let api: UpdateApi;
-
-  beforeAll(async () => {
-    app = await TestApp.start({ store: "s3", env: { DOWNLOAD_REDIRECT: "true" } });
-    api = await UpdateApi.of(app);
-  });
-
-  afterAll(async () => {
-    await app[Symbol.asyncDispose]();
-  });
+  const app = TestApp.forTests({ store: "s3", env: { DOWNLOAD_REDIRECT: "true" } });
+  const api = UpdateApi.forTests(app);
 
   test("leads to the store for a while, with the build's name and hash", async () => {
     const bytes = Buffer.from("a build elsewhere");

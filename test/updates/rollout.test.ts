@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 
 import { isIn } from "../../src/updates/rollout.ts";
 import { TestApp } from "../support/app.ts";
@@ -50,17 +50,8 @@ describe("a million devices", () => {
 });
 
 describe("a build for some", () => {
-  let app: TestApp;
-  let api: UpdateApi;
-
-  beforeAll(async () => {
-    app = await TestApp.start();
-    api = await UpdateApi.of(app);
-  });
-
-  afterAll(async () => {
-    await app[Symbol.asyncDispose]();
-  });
+  const app = TestApp.forTests();
+  const api = UpdateApi.forTests(app);
 
   /** Which of the devices are offered the build, in a channel where it is the only one. */
   async function offeredTo(channel: string, devices: string[]): Promise<string[]> {

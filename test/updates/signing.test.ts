@@ -1,5 +1,5 @@
 import { createHash, generateKeyPairSync, sign } from "node:crypto";
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 
 import { TestApp } from "../support/app.ts";
 import { PublishedBefore } from "../support/published-before.ts";
@@ -18,17 +18,8 @@ function signatureOf(bytes: Uint8Array, { privateKey } = OWNER): string {
 }
 
 describe("where a public key is configured", () => {
-  let app: TestApp;
-  let api: UpdateApi;
-
-  beforeAll(async () => {
-    app = await TestApp.start({ env: SIGNED });
-    api = await UpdateApi.of(app);
-  });
-
-  afterAll(async () => {
-    await app[Symbol.asyncDispose]();
-  });
+  const app = TestApp.forTests({ env: SIGNED });
+  const api = UpdateApi.forTests(app);
 
   test("a build that its owner has signed is published, and says so everywhere", async () => {
     const signature = signatureOf(BYTES);
@@ -107,17 +98,8 @@ describe("where a public key is configured", () => {
 });
 
 describe("where none is configured", () => {
-  let app: TestApp;
-  let api: UpdateApi;
-
-  beforeAll(async () => {
-    app = await TestApp.start();
-    api = await UpdateApi.of(app);
-  });
-
-  afterAll(async () => {
-    await app[Symbol.asyncDispose]();
-  });
+  const app = TestApp.forTests();
+  const api = UpdateApi.forTests(app);
 
   test("any signature of 64 bytes is kept, for clients to judge", async () => {
     const signature = signatureOf(BYTES, STRANGER);

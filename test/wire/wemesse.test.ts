@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 
 import { AppError, unavailable } from "../../src/platform/errors.ts";
 import { bareJson, renderPlainText } from "../../src/wire/wemesse.ts";
@@ -6,15 +6,7 @@ import { TestApp } from "../support/app.ts";
 import { RawConnection } from "../support/raw-connection.ts";
 import { plainOf } from "../support/updates.ts";
 
-let app: TestApp;
-
-beforeAll(async () => {
-  app = await TestApp.start();
-});
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
-});
+const app = TestApp.forTests();
 
 test("a success is bare JSON with every digit", async () => {
   const answer = bareJson([{ ID: 2n ** 63n - 1n, Name: "a" }]);

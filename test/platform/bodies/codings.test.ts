@@ -1,6 +1,6 @@
 import { Type } from "typebox";
 import { Value } from "typebox/value";
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { beforeAll, describe, expect, test } from "bun:test";
 
 import { objectOf } from "../../support/answers.ts";
 import { TestApp } from "../../support/app.ts";
@@ -24,12 +24,11 @@ const Drafted = Type.Object({ result: Type.Object({ uuid: Type.String() }) });
 
 type Route = { method: string; path: string; example: unknown };
 
-let app: TestApp;
+const app = TestApp.forTests({ env: { SERVER_KEYS: SERVER_KEY } });
 let routes: Route[];
 let headers: (path: string) => Record<string, string>;
 
 beforeAll(async () => {
-  app = await TestApp.start({ env: { SERVER_KEYS: SERVER_KEY } });
   const key = { "x-server-key": SERVER_KEY };
   const { token } = await app.aSession();
   const minted = app.post("/presence/tokens", '{"userid":"ann","clientid":"phone"}', key);
@@ -73,10 +72,6 @@ beforeAll(async () => {
         example: requestBody?.content["application/json"]?.example,
       })),
   );
-});
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
 });
 
 async function answer(

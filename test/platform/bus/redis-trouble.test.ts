@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 
 import { type Config } from "../../../src/platform/config/config.ts";
 import { openBus } from "../../../src/platform/bus/open-bus.ts";
@@ -24,14 +24,7 @@ const OWN = ["resetkeys", "resetchannels", `~${PREFIX}*`, `&${PREFIX}*`, "-@all"
 const COMMANDS = ["hset", "hgetall", "hlen", "hdel", "pexpire", "publish", "subscribe", "ping"];
 const LIMIT_COMMANDS = ["eval", "evalsha", "set", "incrby", "pttl", "expire"];
 
-let app: TestApp;
-beforeAll(async () => {
-  app = await TestApp.start();
-});
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
-});
-
+const app = TestApp.forTests();
 /** Starts a server that uses the Redis at that address, and collects its log. */
 async function aServer(url: string, rateLimits: Config["rateLimits"] = NO_LIMITS) {
   const lines = new LogLines();

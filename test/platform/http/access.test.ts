@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { beforeAll, describe, expect, test } from "bun:test";
 import { Type } from "typebox";
 import { Value } from "typebox/value";
 
@@ -22,16 +22,11 @@ async function managementPaths(app: TestApp): Promise<string[]> {
 }
 
 describe("with server keys", () => {
-  let app: TestApp;
+  const app = TestApp.forTests({ env: { SERVER_KEYS: "alpha, beta-2" } });
   let paths: string[];
 
   beforeAll(async () => {
-    app = await TestApp.start({ env: { SERVER_KEYS: "alpha, beta-2" } });
     paths = await managementPaths(app);
-  });
-
-  afterAll(async () => {
-    await app[Symbol.asyncDispose]();
   });
 
   test("there are management routes, and each refuses who has no key before it looks at anything else", async () => {
@@ -95,16 +90,11 @@ describe("with server keys", () => {
 });
 
 describe("without server keys", () => {
-  let app: TestApp;
+  const app = TestApp.forTests({ env: { SERVER_KEYS: "" } });
   let paths: string[];
 
   beforeAll(async () => {
-    app = await TestApp.start({ env: { SERVER_KEYS: "" } });
     paths = await managementPaths(app);
-  });
-
-  afterAll(async () => {
-    await app[Symbol.asyncDispose]();
   });
 
   test.each<[string, (port: string) => Record<string, string>]>([

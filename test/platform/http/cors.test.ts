@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { beforeAll, describe, expect, test } from "bun:test";
 
 import { Tokens } from "../../../src/sessions/token.ts";
 import { TestApp, type TestSession } from "../../support/app.ts";
@@ -19,18 +19,13 @@ const SDK_HEADERS = [
 ];
 const READING = ["/v1/sessions", "/v1/sessions/1", "/v1/sessions/1/batches", "/v1/images/1/a"];
 
-let app: TestApp;
+const app = TestApp.forTests({
+  env: { CORS_ORIGINS: `${ADMIN}, https://b.example:8443`, SERVER_KEYS: "k" },
+});
 let session: TestSession;
 
 beforeAll(async () => {
-  app = await TestApp.start({
-    env: { CORS_ORIGINS: `${ADMIN}, https://b.example:8443`, SERVER_KEYS: "k" },
-  });
   session = await app.aSession();
-});
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
 });
 
 function expectOpen(answer: Response, status: number): void {

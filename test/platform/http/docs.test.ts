@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { beforeAll, describe, expect, test } from "bun:test";
 import { Type } from "typebox";
 import { Value } from "typebox/value";
 
@@ -101,12 +101,11 @@ function keysOf(route: string, tags: string[]): string[] {
   return DATA.test(route) ? ["session"] : [];
 }
 
-let app: TestApp;
+const app = TestApp.forTests();
 let operations: Map<string, Operation>;
 let schemes: string[];
 
 beforeAll(async () => {
-  app = await TestApp.start();
   const document = Value.Parse(Documents, await objectOf(app.fetch("/docs/json")));
   schemes = Object.keys(document.components.securitySchemes);
   operations = new Map(
@@ -116,10 +115,6 @@ beforeAll(async () => {
       ),
     ),
   );
-});
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
 });
 
 function operationOf(route: string): Operation {

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 
 import { TestApp } from "../../support/app.ts";
 import { RawConnection } from "../../support/raw-connection.ts";
@@ -7,17 +7,8 @@ import { UpdateApi } from "../../support/updates.ts";
 
 const LARGE = 3_000_000;
 
-let app: TestApp;
-let api: UpdateApi;
-
-beforeAll(async () => {
-  app = await TestApp.start({ env: { BEACON_SIZE_LIMIT: "100000" } });
-  api = await UpdateApi.of(app);
-});
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
-});
+const app = TestApp.forTests({ env: { BEACON_SIZE_LIMIT: "100000" } });
+const api = UpdateApi.forTests(app);
 
 /** A large form that says at its beginning what is wrong with it. */
 function badForm(): FormData {

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 
 import { refusalOf } from "../../support/answers.ts";
 import { KEYED, TestApp } from "../../support/app.ts";
@@ -27,15 +27,7 @@ const ROUTES: [path: string, methods: string[]][] = [
   ["/v1/images/1/a", ["GET"]],
 ];
 
-let app: TestApp;
-
-beforeAll(async () => {
-  app = await TestApp.start();
-});
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
-});
+const app = TestApp.forTests();
 
 describe("a known path", () => {
   test.each(ROUTES)("%s names its methods to who uses another", async (path, methods) => {

@@ -1,7 +1,7 @@
 import { rename } from "node:fs/promises";
 import { join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 import { pino } from "pino";
 
 import { startServer } from "../../../src/processes/server.ts";
@@ -13,15 +13,7 @@ import { TcpProxy } from "../../support/tcp-proxy.ts";
 const NOTICED_MS = 5000;
 const READY = { status: "ok", postgres: "ok", objects: "ok" };
 
-let app: TestApp;
-
-beforeAll(async () => {
-  app = await TestApp.start();
-});
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
-});
+const app = TestApp.forTests();
 
 async function ready(url: string): Promise<[number, unknown]> {
   const answer = await fetch(new URL("/readyz", url));

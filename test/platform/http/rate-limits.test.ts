@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 
 import { metric, refusalOf } from "../../support/answers.ts";
 import { TestApp, type TestSession } from "../../support/app.ts";
@@ -47,14 +47,7 @@ const anAddress = () => `192.0.2.${++addresses}`;
 const from = (address: string) => ({ "x-forwarded-for": address });
 
 describe("a session's limit", () => {
-  let app: TestApp;
-  beforeAll(async () => {
-    app = await TestApp.start({ env: { RATE_LIMIT_SESSION: "1" } });
-  });
-  afterAll(async () => {
-    await app[Symbol.asyncDispose]();
-  });
-
+  const app = TestApp.forTests({ env: { RATE_LIMIT_SESSION: "1" } });
   test("lets five seconds' worth in at once, then nothing until Retry-After", async () => {
     const session = await app.aSession();
     expect(await batches([app], session, TOO_MANY)).toEqual([
@@ -124,14 +117,7 @@ test("a project's limit counts its starts and all its sessions, and leaves other
 });
 
 describe("an address's limit", () => {
-  let app: TestApp;
-  beforeAll(async () => {
-    app = await TestApp.start({ env: { RATE_LIMIT_ADDRESS: "1" } });
-  });
-  afterAll(async () => {
-    await app[Symbol.asyncDispose]();
-  });
-
+  const app = TestApp.forTests({ env: { RATE_LIMIT_ADDRESS: "1" } });
   test.each<[string, string, { method?: string; body?: string }, number]>([
     ["guessing signatures", "/api/v1/users", { method: "POST" }, 401],
     ["guessing signatures to list", "/api/v1/updates", {}, 401],

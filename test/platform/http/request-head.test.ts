@@ -1,19 +1,11 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 
 import { metric } from "../../support/answers.ts";
 import { TestApp } from "../../support/app.ts";
 import { aBatch } from "../../support/batches.ts";
 import { RawConnection, type RawResponse } from "../../support/raw-connection.ts";
 
-let app: TestApp;
-
-beforeAll(async () => {
-  app = await TestApp.start();
-});
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
-});
+const app = TestApp.forTests();
 
 async function answerTo(head: string, body: string | Uint8Array = ""): Promise<RawResponse> {
   using connection = await RawConnection.open(app.url);

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 import { pino } from "pino";
 
 import { RequestLog } from "../../../src/platform/http/request-log.ts";
@@ -25,15 +25,7 @@ const REFUSED: [path: string, method: string][] = [
   ["/livez", "POST"],
 ];
 
-let app: TestApp;
-
-beforeAll(async () => {
-  app = await TestApp.start({ env: { SERVER_KEYS: SERVER_KEY } });
-});
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
-});
+const app = TestApp.forTests({ env: { SERVER_KEYS: SERVER_KEY } });
 
 type Line = Record<string, unknown>;
 

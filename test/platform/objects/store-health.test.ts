@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 
 import { TestApp } from "../../support/app.ts";
 import { aBatch } from "../../support/batches.ts";
@@ -15,14 +15,7 @@ const hangs: S3Script = async () => await new Promise(() => undefined);
 
 const isProbe = (path: string) => path.includes("/health/probe");
 
-let app: TestApp;
-beforeAll(async () => {
-  app = await TestApp.start({ store: "s3" });
-});
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
-});
-
+const app = TestApp.forTests({ store: "s3" });
 /** Starts a server whose object store is behind a proxy. */
 async function behindProxy(commitDeadlineMs = DEADLINE_MS) {
   const { s3 } = app.config;

@@ -1,5 +1,5 @@
 import { gzipSync } from "node:zlib";
-import { afterAll, beforeAll, expect, test } from "bun:test";
+import { expect, test } from "bun:test";
 
 import { metric } from "../../support/answers.ts";
 import { TestApp } from "../../support/app.ts";
@@ -14,15 +14,7 @@ import { Scrape } from "../../support/scrape.ts";
 import { TcpProxy } from "../../support/tcp-proxy.ts";
 import { UpdateApi } from "../../support/updates.ts";
 
-let app: TestApp;
-
-beforeAll(async () => {
-  app = await TestApp.start();
-});
-
-afterAll(async () => {
-  await app[Symbol.asyncDispose]();
-});
+const app = TestApp.forTests();
 
 const waiting = (what: string) => `floodgate_segments_waiting{for="${what}"}`;
 const up = (name: string) => `floodgate_dependency_up{dependency="${name}"}`;
