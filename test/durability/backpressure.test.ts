@@ -5,15 +5,17 @@ import { TestApp, type TestSession } from "../support/app.ts";
 import { aBatch } from "../support/batches.ts";
 import { eventually, timed } from "../support/eventually.ts";
 import { FaultyObjects, fails, succeeds, waitsFor } from "../support/faulty-objects.ts";
+import { MULTIPART, encodeForm } from "../support/forms.ts";
 import { Random } from "../support/random.ts";
 import { RawConnection } from "../support/raw-connection.ts";
-import { uploadImage } from "../support/images.ts";
+import { aFile, projectField } from "../support/images.ts";
 import { statusOf } from "../support/requests.ts";
 
 setDefaultTimeout(60_000);
 
 const INFLIGHT_BYTES_MAX = 2 ** 20;
 const REFUSED_MS_MAX = 50;
+const BEGUN_BYTES = 50_000;
 const SMALL = {
   INFLIGHT_BYTES_MAX: String(INFLIGHT_BYTES_MAX),
   COMMIT_BYTES: String(64 * 1024),
@@ -56,10 +58,24 @@ test("an upload that has begun waits for room, in bounded memory, and is stored 
   const gate = Promise.withResolvers<void>();
   t.objects.otherwise = waitsFor(gate.promise);
   const images = Array.from({ length: 4 }, (_, i) => new Random(i).bytes(3_000_000));
-  const target = { url: t.app.url, projectID: t.app.projectID };
-  const uploads = images.map((image, i) =>
-    statusOf(uploadImage(target, t.session, `image${i}`, image)),
+  using opened = new DisposableStack();
+  const uploads = await Promise.all(
+    images.map(async (image, i) => {
+      const form = encodeForm([projectField(t.app), aFile(`image${i}`, image)]);
+      const connection = opened.use(await RawConnection.open(t.app.url));
+      connection.head("POST /v1/ios/images", {
+        ...MULTIPART,
+        authorization: `Bearer ${t.session.token}`,
+        "content-length": form.length,
+      });
+      connection.write(form.subarray(0, BEGUN_BYTES));
+      return { connection, rest: form.subarray(BEGUN_BYTES) };
+    }),
   );
+  // One that arrives only after the others have filled the memory would be refused.
+  const begun = uploads.length * (BEGUN_BYTES - 1000);
+  await eventually("all have begun", async () => (await inflight(t)) >= begun);
+  for (const { connection, rest } of uploads) connection.write(rest);
   await eventually("the limit is reached", async () => (await inflight(t)) >= INFLIGHT_BYTES_MAX);
   await Bun.sleep(500);
   // One network chunk of each may go over it.
@@ -67,7 +83,7 @@ test("an upload that has begun waits for room, in bounded memory, and is stored 
   expect((await t.app.append(t.session, aBatch())).status).toBe(503);
 
   gate.resolve();
-  expect(await Promise.all(uploads)).toEqual([200, 200, 200, 200]);
+  for (const { connection } of uploads) expect((await connection.response()).status).toBe(200);
   for (const [i, image] of images.entries()) {
     const stored = await t.app.fetch(`/v1/images/${t.app.project.id}/image${i}`);
     expect(Buffer.from(await stored.bytes()).equals(image)).toBe(true);

@@ -5,7 +5,7 @@ import { Tokens } from "../../src/sessions/token.ts";
 import { metric, refusalOf, sessionRow } from "../support/answers.ts";
 import { TestApp, type TestSession } from "../support/app.ts";
 import { eventually } from "../support/eventually.ts";
-import { BOUNDARY, type FormPart, encodeForm } from "../support/forms.ts";
+import { BOUNDARY, type FormPart, MULTIPART, encodeForm } from "../support/forms.ts";
 import { aFile, imageOf, imagesOf, projectField, upload } from "../support/images.ts";
 import { type TestProject, aProject } from "../support/projects.ts";
 import { Random } from "../support/random.ts";
@@ -134,7 +134,7 @@ describe.each(PATHS)("a form at %s", (path) => {
   test("without a body is refused", async () => {
     const headers = {
       authorization: `Bearer ${session.token}`,
-      "content-type": `multipart/form-data; boundary=${BOUNDARY}`,
+      ...MULTIPART,
     };
     const answer = app.fetch(path, { method: "POST", headers });
     expect(await refusalOf(answer)).toEqual([400, "the form was cut short"]);
@@ -211,7 +211,7 @@ describe("a file name is stored as it is or refused, never changed", () => {
     form[form.indexOf("k#se") + 1] = 0xe4;
     const answer = app.post("/v1/ios/images", form, {
       authorization: `Bearer ${session.token}`,
-      "content-type": `multipart/form-data; boundary=${BOUNDARY}`,
+      ...MULTIPART,
     });
     expect(await refusalOf(answer)).toEqual([400, NAME_REFUSED]);
   });
@@ -254,7 +254,7 @@ describe("a form that is cut short stores nothing", () => {
     const body = form.subarray(0, cut(form));
     const headers = {
       authorization: `Bearer ${own.token}`,
-      "content-type": `multipart/form-data; boundary=${BOUNDARY}`,
+      ...MULTIPART,
     };
     expect(await refusalOf(app.post("/v1/ios/images", body, headers))).toEqual([
       400,

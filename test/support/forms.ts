@@ -5,6 +5,8 @@ export type FormPart =
   | { file: string; bytes: Uint8Array; type?: string; part?: string };
 
 export const BOUNDARY = "----form-4711";
+/** Header of a request whose body is such a form. */
+export const MULTIPART = { "content-type": `multipart/form-data; boundary=${BOUNDARY}` };
 
 /** Encodes a multipart form without escaping names. */
 export function encodeForm(parts: FormPart[], end = `--${BOUNDARY}--\r\n`): Uint8Array {

@@ -1,6 +1,6 @@
 import { type TestApp, type TestSession } from "./app.ts";
 import { objectOf } from "./answers.ts";
-import { BOUNDARY, type FormPart, encodeForm } from "./forms.ts";
+import { type FormPart, MULTIPART, encodeForm } from "./forms.ts";
 
 export type UploadOptions = {
   path?: string;
@@ -24,7 +24,7 @@ export async function upload(
     body: encodeForm([...fields, ...parts]),
     headers: {
       authorization: `Bearer ${token}`,
-      "content-type": `multipart/form-data; boundary=${BOUNDARY}`,
+      ...MULTIPART,
       ...headers,
     },
   });

@@ -8,10 +8,8 @@ import { Value } from "typebox/value";
 
 import { type TestApp } from "./app.ts";
 import { eventually } from "./eventually.ts";
-import { BOUNDARY, type FormPart, encodeForm } from "./forms.ts";
+import { type FormPart, MULTIPART, encodeForm } from "./forms.ts";
 import { RawConnection } from "./raw-connection.ts";
-
-export const MULTIPART = { "content-type": `multipart/form-data; boundary=${BOUNDARY}` };
 
 /** A build as every route describes it, with the fields in the order of the answer. */
 const Update = Type.Object(

@@ -4,8 +4,8 @@ import { type Browser } from "playwright-core";
 
 import { TestApp } from "../support/app.ts";
 import { openBrowser } from "../support/browser.ts";
-import { encodeForm } from "../support/forms.ts";
-import { MULTIPART, UpdateApi, aSignature, formParts } from "../support/updates.ts";
+import { MULTIPART, encodeForm } from "../support/forms.ts";
+import { UpdateApi, aSignature, formParts } from "../support/updates.ts";
 
 const ADMIN = "https://admin.example";
 const WEBVIEWS = ["https://localhost", "capacitor://localhost", "ionic://localhost", "null"];

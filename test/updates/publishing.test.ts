@@ -1,11 +1,10 @@
 import { describe, expect, test } from "bun:test";
 
 import { TestApp } from "../support/app.ts";
-import { encodeForm } from "../support/forms.ts";
+import { MULTIPART, encodeForm } from "../support/forms.ts";
 import { Random } from "../support/random.ts";
 import { RawConnection } from "../support/raw-connection.ts";
 import {
-  MULTIPART,
   UPDATE_FIELDS,
   UpdateApi,
   aVersion,

@@ -2,17 +2,10 @@ import { createHash } from "node:crypto";
 import { beforeAll, describe, expect, test } from "bun:test";
 
 import { TestApp } from "../support/app.ts";
-import { type FormPart, encodeForm } from "../support/forms.ts";
+import { type FormPart, MULTIPART, encodeForm } from "../support/forms.ts";
 import { PublishedBefore } from "../support/published-before.ts";
 import { RawConnection } from "../support/raw-connection.ts";
-import {
-  type Build,
-  MULTIPART,
-  UpdateApi,
-  aSignature,
-  formParts,
-  plainOf,
-} from "../support/updates.ts";
+import { type Build, UpdateApi, aSignature, formParts, plainOf } from "../support/updates.ts";
 
 const UNKNOWN: [number, string] = [401, "record not found\n"];
 const FORBIDDEN: [number, string] = [403, "forbidden\n"];
