@@ -1,3 +1,4 @@
+import { isOutage } from "../database/postgres-errors.ts";
 import { AppError, unavailable } from "../errors.ts";
 import { type Log } from "../logger.ts";
 import { type Metrics } from "../telemetry/metrics.ts";
@@ -73,7 +74,8 @@ export class Edge {
   }
 
   /** Renders an error as the policy says. Logs it in full unless it is an AppError. */
-  #renderError(error: unknown, { request, path, route }: Exchange): Response {
+  #renderError(thrown: unknown, { request, path, route }: Exchange): Response {
+    const error = asUnavailable(thrown);
     this.#deps.metrics.refusals.inc({
       reason: error instanceof AppError ? error.reason : "internal",
     });
@@ -142,6 +144,12 @@ export class Edge {
     if (path.length === 1 || !path.endsWith("/")) return path;
     return this.#deps.router.policyNear(path).exactPath === true ? path : path.slice(0, -1);
   }
+}
+
+/** Returns a 503 for the error of a statement that the database did not take; others unchanged. */
+function asUnavailable(cause: unknown): unknown {
+  if (!isOutage(cause)) return cause;
+  return unavailable("the database is away, send it again", 2, { cause, reason: "database" });
 }
 
 function requestId(request: Request): string {

@@ -1,13 +1,10 @@
 import { ValidationError } from "elysia";
 
-import { isOutage } from "../database/postgres-errors.ts";
-import { AppError, unavailable } from "../errors.ts";
+import { AppError } from "../errors.ts";
 
-/** Translates errors of Elysia and of an unavailable database; returns others unchanged. */
+/** Translates errors of Elysia; returns others unchanged. */
 export function toAppError(code: string | number, cause: unknown): unknown {
   if (code === "VALIDATION") return new AppError("invalid", validationMessage(cause), { cause });
-  if (isOutage(cause))
-    return unavailable("the database is away, send it again", 2, { cause, reason: "database" });
   return code === "NOT_FOUND" ? new AppError("no_route", "no such route") : cause;
 }
 
