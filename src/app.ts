@@ -1,6 +1,12 @@
 import { type KeyObject } from "node:crypto";
 
-import { type Recipients, parseRecipients, storeRecipients } from "./devices/recipients.ts";
+import {
+  EstimateBody,
+  RECIPIENTS,
+  type Recipients,
+  parseRecipients,
+  storeRecipients,
+} from "./devices/recipients.ts";
 import { deviceRoutes } from "./devices/routes.ts";
 import { Devices } from "./devices/service.ts";
 import { countImages } from "./images/reading.ts";
@@ -256,16 +262,11 @@ function buildPush({ config, sql, clock = SYSTEM_CLOCK }: Platform) {
   };
   const canSend = perProvider((name) => config.push[name] !== undefined);
   const campaigns = new Campaigns({ sql, audience, canSend });
-  const estimate = async ({
-    conditions = {},
-    external_ids,
-  }: {
-    conditions: unknown;
-    external_ids: unknown;
-  }) => await devices.count(parseRecipients({ conditions, external_ids }));
+  const count = async (recipients: Recipients) => await devices.count(recipients);
+  const estimate = { body: EstimateBody, count };
   return [
     deviceRoutes(devices),
-    campaignRoutes({ campaigns, estimate, clock }),
+    campaignRoutes({ campaigns, recipients: RECIPIENTS, estimate, clock }),
     eventRoutes({ campaigns }),
     internalRoutes({ campaigns }),
   ];

@@ -3,16 +3,18 @@ import { Elysia } from "elysia";
 import { type Clock } from "../platform/clock.ts";
 import { jsonBody } from "../platform/http/docs.ts";
 import { type Policy, mount } from "../platform/http/policy.ts";
-import { detail, envelope, fieldsOf, literal, readJson, renderEnvelope } from "../wire/jraze.ts";
+import { type EstimateBody, type RecipientFields, type Recipients } from "../devices/recipients.ts";
+import { detail, envelope, literal, readJson, renderEnvelope } from "../wire/jraze.ts";
 import { isRecord } from "../platform/json.ts";
 import { STATUS } from "./enums.ts";
 import {
   EventsQuery,
+  Launch,
   ListQuery,
-  parseIncrease,
-  parseLog,
-  parseCampaign,
-  parseStatusChange,
+  SentIncrease,
+  StatusChange,
+  TargetLog,
+  draftBody,
 } from "./schema.ts";
 import { type Campaigns } from "./service.ts";
 
@@ -20,13 +22,16 @@ const POLICY: Policy = { audience: "backend", tag: "Push", errors: renderEnvelop
 
 export type CampaignRoutesDeps = {
   campaigns: Campaigns;
-  /** Counts the devices that a campaign would be sent to. Throws 400 for invalid recipients. */
-  estimate: (given: { conditions: unknown; external_ids: unknown }) => Promise<number>;
+  /** Fields that name recipients. */
+  recipients: RecipientFields;
+  /** Body of an estimate, and a count of the devices that a campaign would be sent to. */
+  estimate: { body: typeof EstimateBody; count: (recipients: Recipients) => Promise<number> };
   clock: Clock;
 };
 
 export function campaignRoutes(deps: CampaignRoutesDeps) {
-  const { campaigns, estimate, clock } = deps;
+  const { campaigns, recipients, estimate, clock } = deps;
+  const draft = draftBody(recipients, clock);
   /** Handles both actions, because the router treats them as one route. */
   const launchOrEstimate = async (params: { uuid: string; launch: string }, request: Request) => {
     if (params.uuid !== "-") {
@@ -35,18 +40,16 @@ export function campaignRoutes(deps: CampaignRoutesDeps) {
       return envelope(await campaigns.launch(params.uuid));
     }
     literal(params.launch, ":estimate");
-    return envelope({ count: await estimate(parseEstimate(await readJson(request))) });
+    const { conditions, external_ids: externalIds } = await estimate.body.of(request);
+    return envelope({ count: await estimate.count({ conditions, externalIds }) });
   };
   return new Elysia({ name: "campaigns", ...mount(POLICY) })
     .post(
       "/notifications",
-      async ({ request }) =>
-        envelope(
-          await campaigns.create(parseCampaign(await readJson(request), new Date(clock.epochMs()))),
-        ),
+      async ({ request }) => envelope(await campaigns.create(await draft.of(request))),
       {
         parse: "none",
-        detail: draftDetail(),
+        detail: { ...detail(DRAFT, CAMPAIGN_EXAMPLE), ...jsonBody(draft, CAMPAIGN_BODY) },
       },
     )
     .get(
@@ -57,24 +60,24 @@ export function campaignRoutes(deps: CampaignRoutesDeps) {
       },
       {
         query: ListQuery,
-        detail: detail("Campaigns; X-Total-Count has their number", [CAMPAIGN_EXAMPLE], 400, 403),
+        detail: detail("Campaigns; X-Total-Count has their number", [CAMPAIGN_EXAMPLE]),
       },
     )
     .get("/notifications/:uuid", async ({ params }) => envelope(await campaigns.get(params.uuid)), {
-      detail: detail("One campaign and how far it is", CAMPAIGN_EXAMPLE, 403, 404),
+      detail: detail("One campaign and how far it is", CAMPAIGN_EXAMPLE, 404),
     })
     .put(
       "/notifications/:uuid/status",
       async ({ params, request }) => {
         await campaigns.get(params.uuid);
-        const status = parseStatusChange(await readJson(request));
+        const { status } = await StatusChange.of(request);
         return envelope(await campaigns.setStatus(params.uuid, status));
       },
       {
         parse: "none",
         detail: {
-          ...detail(SET_STATUS, CAMPAIGN_EXAMPLE, 400, 403, 404, 413),
-          ...jsonBody({ status: STATUS.deleted }),
+          ...detail(SET_STATUS, CAMPAIGN_EXAMPLE, 404),
+          ...jsonBody(StatusChange, { status: STATUS.deleted }),
         },
       },
     )
@@ -84,8 +87,8 @@ export function campaignRoutes(deps: CampaignRoutesDeps) {
       {
         parse: "none",
         detail: {
-          ...detail(LAUNCH, CAMPAIGN_EXAMPLE, 400, 403, 404, 409, 413),
-          ...jsonBody({ conditions: CONDITIONS, external_ids: ["7c9e6679"] }),
+          ...detail(LAUNCH, CAMPAIGN_EXAMPLE, 404, 409),
+          ...jsonBody(estimate.body, ESTIMATE_BODY, false),
         },
       },
     );
@@ -99,7 +102,7 @@ export function eventRoutes({ campaigns }: Pick<CampaignRoutesDeps, "campaigns">
       envelope(await campaigns.eventsOf(params.external_id, { ...page, orderBys: order_bys })),
     {
       query: EventsQuery,
-      detail: detail("What became of the device in campaigns", EVENTS_EXAMPLE, 400, 403, 404),
+      detail: detail("What became of the device in campaigns", EVENTS_EXAMPLE, 404),
     },
   );
 }
@@ -114,8 +117,8 @@ export function internalRoutes({ campaigns }: Pick<CampaignRoutesDeps, "campaign
       "/internal/devices/logs/:action",
       async ({ params, request }) => {
         literal(params.action, "notification:add");
-        const { notificationId, deviceIds } = parseLog(await readJson(request));
-        return envelope(await campaigns.logTargets(notificationId, deviceIds));
+        const { notification_id: id, device_ids: deviceIds } = await TargetLog.of(request);
+        return envelope(await campaigns.logTargets(id, deviceIds));
       },
       {
         parse: "none",
@@ -123,11 +126,8 @@ export function internalRoutes({ campaigns }: Pick<CampaignRoutesDeps, "campaign
           ...detail(
             "`notification:add` logs that devices were targeted, and answers for how many: unknown ids are left out",
             2,
-            400,
-            403,
-            413,
           ),
-          ...jsonBody({ device_ids: [1, 2], notification_id: 1 }),
+          ...jsonBody(TargetLog, { device_ids: [1, 2], notification_id: 1 }),
         },
       },
     )
@@ -135,29 +135,17 @@ export function internalRoutes({ campaigns }: Pick<CampaignRoutesDeps, "campaign
       "/internal/notifications/:uuid/:action",
       async ({ params, request }) => {
         literal(params.action, "sent:increase");
-        const increase = parseIncrease(await readJson(request));
+        const increase = await SentIncrease.of(request);
         return envelope(await campaigns.increaseSent(params.uuid, increase));
       },
       {
         parse: "none",
         detail: {
-          ...detail(
-            "`sent:increase` adds what was sent",
-            { ios: 1, android: 2 },
-            400,
-            403,
-            404,
-            413,
-          ),
-          ...jsonBody({ ios: 1, android: 2 }),
+          ...detail("`sent:increase` adds what was sent", { ios: 1, android: 2 }, 404),
+          ...jsonBody(SentIncrease, { ios: 1, android: 2 }),
         },
       },
     );
-}
-
-function parseEstimate(body: unknown) {
-  const fields = fieldsOf(body, ["conditions", "external_ids"]);
-  return { conditions: fields.get("conditions"), external_ids: fields.get("external_ids") };
 }
 
 /**
@@ -165,21 +153,10 @@ function parseEstimate(body: unknown) {
  */
 async function checkLaunch(request: Request): Promise<void> {
   const body: unknown = await readJson(request).catch(() => undefined);
-  if (isRecord(body)) fieldsOf(body, ["status"]);
+  if (isRecord(body)) Launch.read(body);
 }
 
-function draftDetail() {
-  return {
-    ...detail(
-      "Draft a campaign; external_ids narrows the conditions to devices by name",
-      CAMPAIGN_EXAMPLE,
-      400,
-      403,
-      413,
-    ),
-    ...jsonBody(CAMPAIGN_BODY),
-  };
-}
+const DRAFT = "Draft a campaign; external_ids narrows the conditions to devices by name";
 
 const SET_STATUS = "Set the status; deleted (4) cancels what is not sent";
 
@@ -187,6 +164,8 @@ const LAUNCH =
   "`:launch` sends a campaign at its time; `/notifications/-/:estimate` counts the audience of conditions";
 
 const CONDITIONS = { key: "plan", operator: "str_eq", value: "pro" };
+
+const ESTIMATE_BODY = { conditions: CONDITIONS, external_ids: ["7c9e6679"] };
 
 const CAMPAIGN_BODY = {
   title: "Hello",

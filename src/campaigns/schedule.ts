@@ -46,6 +46,14 @@ const HOURS_BEHIND = new Map([
   ["p", 8],
 ]);
 
+/** Description of schedules for `/docs`. */
+export const SCHEDULE = {
+  type: "string",
+  format: "date-time",
+  nullable: true,
+  description: "ISO 8601 or a date in English, in UTC by default; empty: now",
+};
+
 /**
  * Parses ISO 8601 or a date in English, with months before days in numbers. The zone defaults to
  * UTC, and an empty text means now. Throws 400.

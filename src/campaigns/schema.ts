@@ -1,10 +1,11 @@
-import { AppError } from "../platform/errors.ts";
 import { t } from "elysia";
 
-import { PAGING, fieldsOf, orderBys } from "../wire/jraze.ts";
-import { integer } from "../platform/http/parameters.ts";
+import { type RecipientFields } from "../devices/recipients.ts";
+import { type Clock } from "../platform/clock.ts";
+import { decimal, list, orNull, readBy, ruled, text, whole } from "../platform/schema.ts";
+import { IGNORED, PAGING, PushBody, orderBys } from "../wire/jraze.ts";
 import { type DeviceEventName, STATUS, type Status } from "./enums.ts";
-import { parseSchedule } from "./schedule.ts";
+import { SCHEDULE, parseSchedule } from "./schedule.ts";
 
 const EVENT_NAMES: DeviceEventName[] = [
   "targeted",
@@ -13,18 +14,7 @@ const EVENT_NAMES: DeviceEventName[] = [
   "invalid_token",
   "undeliverable",
 ];
-// `status` is accepted because clients send back the campaign that they were answered.
-const CAMPAIGN_FIELDS = [
-  "title",
-  "body",
-  "image_url",
-  "icon_url",
-  "deep_link",
-  "conditions",
-  "external_ids",
-  "scheduled_at",
-  "status",
-];
+const EVENT_NAME = EVENT_NAMES.join("|");
 const EVENTS_RULE = `names among ${EVENT_NAMES.join(", ")}, comma-separated`;
 const LIST_ORDER = {
   created_at: "n.created_at",
@@ -33,6 +23,7 @@ const LIST_ORDER = {
 };
 const EVENTS_ORDER = { created_at: "e.created_at", id: "e.id" };
 
+const STATUS_MAX = Math.max(...Object.values(STATUS));
 const TITLE_MAX = 255;
 const BODY_MAX = 4096;
 const URL_MAX = 2048;
@@ -40,72 +31,62 @@ const ID_MAX = Number.MAX_SAFE_INTEGER;
 const DEVICE_IDS_MAX = 100_000;
 const INCREASE_MAX = 2 ** 31 - 1;
 
-export type CampaignDraft = {
-  title: string;
-  body: string;
-  imageUrl: string | undefined;
-  iconUrl: string | undefined;
-  deepLink: string | undefined;
-  conditions: unknown;
-  externalIds: unknown;
-  scheduledAt: Date;
-};
+const url = t.Optional(orNull(text(0, URL_MAX)));
 
-/**
- * Parses a draft from a client; its conditions and external ids are not validated yet. Throws 400.
- */
-export function parseCampaign(value: unknown, now: Date): CampaignDraft {
-  const fields = fieldsOf(value, CAMPAIGN_FIELDS);
-  return {
-    title: fields.text("title", 0, TITLE_MAX),
-    body: fields.text("body", 0, BODY_MAX),
-    imageUrl: fields.optionalText("image_url", URL_MAX),
-    iconUrl: fields.optionalText("icon_url", URL_MAX),
-    deepLink: fields.optionalText("deep_link", URL_MAX),
-    // Null is refused, so that a campaign without conditions does not reach every device by accident.
-    conditions: fields.get("conditions") ?? null,
-    externalIds: fields.get("external_ids"),
-    scheduledAt: parseSchedule(fields.get("scheduled_at") ?? "", now),
-  };
-}
-
-/** Parses a change of status. Throws 400. */
-export function parseStatusChange(value: unknown): Status {
-  return parseStatus(fieldsOf(value, CAMPAIGN_FIELDS).get("status"));
-}
-
-export function parseStatus(value: unknown): Status {
-  const status = Object.values(STATUS).find((known) => known === value);
-  if (status === undefined) throw new AppError("invalid", "status must be a number from 0 to 5");
-  return status;
-}
-
-/** Parses the targets that an external worker logs. Throws 400. */
-export function parseLog(value: unknown): { deviceIds: number[]; notificationId: number } {
-  const fields = fieldsOf(value, ["device_ids", "notification_id"]);
-  if (fields.get("device_ids") === undefined)
-    throw new AppError("invalid", "device_ids is missing");
-  const deviceIds = fields.list("device_ids", DEVICE_IDS_MAX).map((id) => {
-    if (typeof id !== "number" || !Number.isSafeInteger(id))
-      throw new AppError("invalid", "device_ids must be whole numbers");
-    return id;
+/** Makes the body of a draft, whose recipients are described by the devices. */
+export function draftBody(recipients: RecipientFields, clock: Clock) {
+  return new PushBody({
+    title: text(0, TITLE_MAX),
+    body: text(0, BODY_MAX),
+    image_url: url,
+    icon_url: url,
+    deep_link: url,
+    scheduled_at: readBy({ ...SCHEDULE, default: "" }, (value) =>
+      parseSchedule(value ?? "", new Date(clock.epochMs())),
+    ),
+    ...recipients,
+    status: IGNORED,
   });
-  return { deviceIds, notificationId: fields.integer("notification_id", 0, ID_MAX) };
 }
 
-/** Parses the sends that an external worker counts. Throws 400. */
-export function parseIncrease(value: unknown): { ios: number; android: number } {
-  const fields = fieldsOf(value, ["ios", "android"]);
-  return {
-    ios: fields.integer("ios", 0, INCREASE_MAX),
-    android: fields.integer("android", 0, INCREASE_MAX),
-  };
-}
+export type CampaignDraft = ReturnType<ReturnType<typeof draftBody>["read"]>;
+
+/** Body of a change of status. */
+export const StatusChange = new PushBody({
+  status: ruled<Status>({ type: "integer", minimum: 0, maximum: STATUS_MAX }, (value) =>
+    Object.values<unknown>(STATUS).includes(value)
+      ? undefined
+      : `must be a number from 0 to ${STATUS_MAX}`,
+  ),
+  title: IGNORED,
+  body: IGNORED,
+  image_url: IGNORED,
+  icon_url: IGNORED,
+  deep_link: IGNORED,
+  conditions: IGNORED,
+  external_ids: IGNORED,
+  scheduled_at: IGNORED,
+});
+
+/** Body of a launch, which may only have what changes nothing. */
+export const Launch = new PushBody({ status: IGNORED });
+
+/** Body of targets that an external worker logs. */
+export const TargetLog = new PushBody({
+  device_ids: list(whole(Number.MIN_SAFE_INTEGER, ID_MAX), DEVICE_IDS_MAX),
+  notification_id: whole(0, ID_MAX),
+});
+
+/** Body of sends that an external worker counts. */
+export const SentIncrease = new PushBody({
+  ios: whole(0, INCREASE_MAX),
+  android: whole(0, INCREASE_MAX),
+});
 
 /** Query of a list of campaigns. */
 export const ListQuery = t.Object({
   ...PAGING,
-  status: t.Optional(integer("status", 0, 5)),
+  status: t.Optional(decimal(0, STATUS_MAX)),
   order_bys: orderBys(LIST_ORDER),
 });
 
@@ -113,19 +94,18 @@ export const ListQuery = t.Object({
 export const EventsQuery = t.Object({
   ...PAGING,
   events: t
-    .Transform(t.String({ default: "", description: `${EVENTS_RULE}, not numbers; absent: any` }))
-    .Decode((text) =>
-      text
-        .split(",")
-        .filter((name) => name !== "")
-        .map(parseEventName),
+    .Transform(
+      t.String({
+        default: "",
+        pattern: `^(?:${EVENT_NAME})?(?:,(?:${EVENT_NAME})?)*$`,
+        problem: () => `takes ${EVENTS_RULE}`,
+        description: `${EVENTS_RULE}, not numbers; absent: any`,
+      }),
     )
+    .Decode((listed) => {
+      const names = listed.split(",");
+      return EVENT_NAMES.filter((name) => names.includes(name));
+    })
     .Encode(String),
   order_bys: orderBys(EVENTS_ORDER),
 });
-
-function parseEventName(name: string): DeviceEventName {
-  const known = EVENT_NAMES.find((event) => event === name);
-  if (known === undefined) throw new AppError("invalid", `events takes ${EVENTS_RULE}`);
-  return known;
-}

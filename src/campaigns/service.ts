@@ -10,7 +10,7 @@ const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 
 /** Dependency on devices, which define the condition language. */
 export type Audience = {
-  /** Parses recipients. Throws 400. */
+  /** Reads recipients as a campaign shows them. Throws 400. */
   parse: (given: { conditions: unknown; external_ids: unknown }) => Recipients;
   /** Returns the recipients in the form that the database stores. */
   store: (recipients: Recipients) => object;
@@ -58,14 +58,13 @@ export class Campaigns {
     this.#deps = deps;
   }
 
-  async create({ conditions, externalIds, ...draft }: CampaignDraft) {
+  async create({ conditions, external_ids: externalIds, ...draft }: CampaignDraft) {
     const { sql, audience } = this.#deps;
-    const recipients = audience.parse({ conditions, external_ids: externalIds });
-    const stored = JSON.stringify(audience.store(recipients));
+    const stored = JSON.stringify(audience.store({ conditions, externalIds }));
     const [row] = await sql<[Row]>`
       insert into notifications as n (title, body, image_url, icon_url, deep_link, conditions, scheduled_at)
-      values (${draft.title}, ${draft.body}, ${draft.imageUrl ?? null}, ${draft.iconUrl ?? null},
-        ${draft.deepLink ?? null}, ${stored}::text::jsonb, ${draft.scheduledAt})
+      values (${draft.title}, ${draft.body}, ${draft.image_url ?? null}, ${draft.icon_url ?? null},
+        ${draft.deep_link ?? null}, ${stored}::text::jsonb, ${draft.scheduled_at})
       returning ${columnsOfOne(sql)}`;
     return wireCampaign(row);
   }

@@ -1,7 +1,11 @@
+import { type SchemaOptions } from "@sinclair/typebox";
+import { t } from "elysia";
+
 import { AppError } from "../platform/errors.ts";
 import { isRecord } from "../platform/json.ts";
+import { NO_NUL, readBy } from "../platform/schema.ts";
 import { longerThan, wrongText } from "../platform/text.ts";
-import { wrongKey } from "./properties.ts";
+import { KEY, wrongKey } from "./properties.ts";
 
 /** Limit of groups within groups. */
 export const DEPTH_MAX = 16;
@@ -41,6 +45,58 @@ export type ConditionNode = {
   operator: string | null;
   join_type: string | null;
 };
+
+const NAME = "Condition";
+const REF = { $ref: `#/components/schemas/${NAME}` };
+const NULL = { nullable: true, enum: [null] };
+const TEXT = { type: "string", nullable: true };
+const EVERYBODY = { conditions: NULL, key: NULL, value: NULL, operator: NULL, join_type: NULL };
+const LEAF = { conditions: NULL, key: KEY, join_type: TEXT };
+const OPERAND = { type: "string", maxLength: OPERAND_LENGTH_MAX };
+
+/** Description of condition trees for `/docs`, by the name that refers to it. */
+export const CONDITION_MODEL = {
+  [NAME]: t.Unsafe({
+    description: `Devices that meet it; {} is all devices. At most ${LEAVES_MAX} comparisons, in groups of at most ${DEPTH_MAX} levels.`,
+    anyOf: [
+      { type: "object", properties: EVERYBODY, additionalProperties: false },
+      {
+        type: "object",
+        required: ["key", "operator", "value"],
+        properties: {
+          ...LEAF,
+          operator: { enum: TEXT_OPERATORS },
+          value: { ...OPERAND, pattern: NO_NUL },
+        },
+      },
+      {
+        type: "object",
+        required: ["key", "operator", "value"],
+        properties: {
+          ...LEAF,
+          operator: { enum: NUMBER_OPERATORS },
+          value: { ...OPERAND, pattern: INTEGER.source, format: "int64" },
+        },
+      },
+      {
+        type: "object",
+        required: ["conditions", "join_type"],
+        properties: {
+          conditions: { type: "array", minItems: 1, items: REF },
+          join_type: { enum: JOINS },
+          key: TEXT,
+          value: TEXT,
+          operator: TEXT,
+        },
+      },
+    ],
+  }),
+};
+
+/** Describes and reads a condition tree. */
+export function conditionTree(shown: SchemaOptions = {}) {
+  return readBy({ allOf: [REF], ...shown }, parseConditions);
+}
 
 /** Parses a condition tree. Throws an AppError that names the first clause at fault. */
 export function parseConditions(value: unknown): Condition {

@@ -1,21 +1,21 @@
 import { AppError } from "../platform/errors.ts";
-import { Fields } from "../platform/fields.ts";
-import { isRecord, jsonOf } from "../platform/json.ts";
+import { isRecord, jsonOf, recordOf } from "../platform/json.ts";
 import { type PropertyChange, CHANGES_MAX, checkSize, parseValue, wrongKey } from "./properties.ts";
-import { type DeviceInput, parseDevice } from "./schema.ts";
+import { type DeviceInput, DeviceLine } from "./schema.ts";
 
 /** A device to import. A property that is null is removed. */
 export type Line = DeviceInput & { properties: Map<string, PropertyChange["value"]> };
 
 /** Parses a line of an import. Throws an AppError that names the problem. */
 export function parseLine(text: string): Line {
-  const fields = new Fields(jsonOf(text, "not JSON"), "it");
-  return { ...parseDevice(fields), properties: propertiesOf(fields) };
+  const line = recordOf(jsonOf(text, "not JSON"), "it");
+  return { ...DeviceLine.read(line), properties: propertiesOf(line) };
 }
 
-function propertiesOf(fields: Fields): Line["properties"] {
-  const properties = fields.get("properties");
-  const listed = fields.get("device_properties");
+function propertiesOf({
+  properties,
+  device_properties: listed,
+}: Record<string, unknown>): Line["properties"] {
   if (properties !== undefined && listed !== undefined)
     throw new AppError("invalid", "properties and device_properties are both given");
   const entries = listed === undefined ? entriesOf(properties) : listedEntries(listed);

@@ -90,8 +90,8 @@ class Chunk {
       if (typeof text !== "string") throw text;
       this.#characters += text.length;
       const line = { ...parseLine(text), number };
-      const known = this.devices.get(line.externalId);
-      if (known === undefined) this.devices.set(line.externalId, [line]);
+      const known = this.devices.get(line.external_id);
+      if (known === undefined) this.devices.set(line.external_id, [line]);
       else known.push(line);
       this.counts.devices++;
     } catch (error) {
@@ -274,7 +274,7 @@ function* copyText(lines: Line[]): Generator<string> {
   let text = "";
   for (const line of lines) {
     const properties = JSON.stringify(Object.fromEntries(line.properties));
-    text += `${escape(line.externalId)}\t${escape(line.pushToken)}\t${line.sendPlatform}\t${line.devicePlatform}\t${escape(properties)}\n`;
+    text += `${escape(line.external_id)}\t${escape(line.push_token)}\t${line.send_platform}\t${line.device_platform}\t${escape(properties)}\n`;
     if (text.length < COPY_BUFFER_CHARACTERS) continue;
     yield text;
     text = "";

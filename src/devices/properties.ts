@@ -3,6 +3,7 @@ import { type PendingQuery, type Row } from "postgres";
 import { type Queryable } from "../platform/database/database.ts";
 import { AppError } from "../platform/errors.ts";
 import { isRecord } from "../platform/json.ts";
+import { NO_NUL, readBy } from "../platform/schema.ts";
 import { longerThan, wrongText } from "../platform/text.ts";
 
 export const KEY_LENGTH_MAX = 255;
@@ -18,6 +19,32 @@ export type PropertyValue = Scalar | Scalar[];
 export type Properties = Record<string, PropertyValue>;
 /** Sets a property, or removes it by null. */
 export type PropertyChange = { key: string; value: PropertyValue | null };
+
+/** Description of the key of a property for `/docs`. */
+export const KEY = { type: "string", minLength: 1, maxLength: KEY_LENGTH_MAX, pattern: NO_NUL };
+
+const SCALAR = {
+  anyOf: [
+    { type: "string", pattern: NO_NUL },
+    { type: "number", minimum: -NUMBER_MAX, maximum: NUMBER_MAX },
+    { type: "boolean" },
+  ],
+};
+const VALUE = {
+  nullable: true,
+  anyOf: [...SCALAR.anyOf, { type: "array", maxItems: LIST_LENGTH_MAX, items: SCALAR }],
+};
+
+/** Describes and reads changes of properties. */
+export const PROPERTIES = readBy(
+  {
+    type: "array",
+    maxItems: CHANGES_MAX,
+    items: { type: "object", required: ["key", "value"], properties: { key: KEY, value: VALUE } },
+    description: `at most ${PROPERTIES_BYTES_MAX} bytes of JSON for all properties of a device`,
+  },
+  parseProperties,
+);
 
 /** Parses a `[{"key", "value"}]` list. Throws an AppError that names the first wrong element or key. */
 export function parseProperties(list: unknown): PropertyChange[] {

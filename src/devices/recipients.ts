@@ -1,19 +1,21 @@
-import { AppError } from "../platform/errors.ts";
-import { Fields } from "../platform/fields.ts";
-import { textOf } from "../platform/text.ts";
+import { t } from "elysia";
+
+import { Input } from "../platform/input.ts";
 import { type Queryable } from "../platform/database/database.ts";
+import { isRecord } from "../platform/json.ts";
+import { list, text } from "../platform/schema.ts";
+import { PushBody } from "../wire/jraze.ts";
 import { whereSql } from "./condition-sql.ts";
 import {
   type Condition,
   type ConditionNode,
+  conditionTree,
   normaliseConditions,
-  parseConditions,
 } from "./conditions.ts";
-import { isRecord } from "../platform/json.ts";
 
 const EXTERNAL_IDS_MAX = 10_000;
-/** Limit of external ids in lookups; no device can be created with a longer one. */
-export const EXTERNAL_ID_TEXT_MAX = 1024;
+/** External id in lookups; no device can be created with such a long one. */
+export const EXTERNAL_ID_TEXT = text(0, 1024);
 
 /**
  * Devices that a campaign is sent to: those that meet the conditions and, if ids are given, have
@@ -21,22 +23,40 @@ export const EXTERNAL_ID_TEXT_MAX = 1024;
  */
 export type Recipients = { conditions: Condition; externalIds: string[] | undefined };
 
-/**
- * Reads recipients from a request. Throws 400, also for an empty list of ids: in a search that
- * means any device, while the author of a campaign may mean none.
- */
+// Refused if it is empty: in a search that means any device, but the author of a campaign may mean none.
+const IDS = list(EXTERNAL_ID_TEXT, EXTERNAL_IDS_MAX, {
+  minItems: 1,
+  problem: (value: unknown) =>
+    Array.isArray(value) && value.length === 0
+      ? "must not be empty: leave it out to reach all devices that meet the conditions"
+      : `must be a list of at most ${EXTERNAL_IDS_MAX} items`,
+});
+
+/** Fields that name the recipients of a campaign. */
+export const RECIPIENTS = {
+  conditions: conditionTree(),
+  external_ids: t.Optional(
+    t
+      .Transform(IDS)
+      .Decode((ids) => [...new Set(ids)])
+      .Encode((ids) => ids),
+  ),
+};
+
+export type RecipientFields = typeof RECIPIENTS;
+
+/** Body of a count of recipients, which are all devices by default. */
+export const EstimateBody = new PushBody({
+  ...RECIPIENTS,
+  conditions: conditionTree({ default: {} }),
+});
+
+const StoredRecipients = new Input(RECIPIENTS, { what: "recipients" });
+
+/** Reads recipients as a campaign shows them. Throws 400. */
 export function parseRecipients(given: { conditions: unknown; external_ids: unknown }): Recipients {
-  const conditions = parseConditions(given.conditions);
-  if (given.external_ids === undefined) return { conditions, externalIds: undefined };
-  const ids = new Fields(given)
-    .list("external_ids", EXTERNAL_IDS_MAX)
-    .map((id) => textOf(id, "external_ids", 0, EXTERNAL_ID_TEXT_MAX));
-  if (ids.length === 0)
-    throw new AppError(
-      "invalid",
-      "external_ids must not be empty: leave it out to reach all devices that meet the conditions",
-    );
-  return { conditions, externalIds: [...new Set(ids)] };
+  const { conditions, external_ids: ids } = StoredRecipients.read(given);
+  return { conditions, externalIds: ids };
 }
 
 /**
@@ -58,7 +78,7 @@ export function storeRecipients({ conditions, externalIds }: Recipients): Stored
 export function readRecipients(stored: unknown): Recipients {
   return isRecord(stored) && "external_ids" in stored
     ? parseRecipients({ conditions: stored["conditions"], external_ids: stored["external_ids"] })
-    : { conditions: parseConditions(stored), externalIds: undefined };
+    : parseRecipients({ conditions: stored, external_ids: undefined });
 }
 
 /**

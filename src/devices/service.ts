@@ -48,7 +48,7 @@ export class Devices {
     // arises with a device that was created meanwhile.
     const [row] = await sql<[Row]>`
       with given (external_id, push_token, send_platform, device_platform) as (
-        values (${device.externalId}, ${device.pushToken}, ${device.sendPlatform}::smallint, ${device.devicePlatform}::smallint)
+        values (${device.external_id}, ${device.push_token}, ${device.send_platform}::smallint, ${device.device_platform}::smallint)
       ), updated as (
         update devices d set push_token = given.push_token, send_platform = given.send_platform,
           device_platform = given.device_platform, token_set_at = now(), token_invalid = false

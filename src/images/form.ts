@@ -1,11 +1,15 @@
 import { crc32 } from "node:zlib";
 
+import { t } from "elysia";
+
 import { type CommitLog } from "../log/commit-log.ts";
 import { type InflightBytes } from "../log/inflight-bytes.ts";
 import { tooLarge } from "../platform/bodies/body.ts";
 import { type Clock } from "../platform/clock.ts";
 import { type Sql } from "../platform/database/database.ts";
 import { AppError } from "../platform/errors.ts";
+import { Input } from "../platform/input.ts";
+import { readBy } from "../platform/schema.ts";
 import { type Metrics } from "../platform/telemetry/metrics.ts";
 import { type FormEvent, checkFileName } from "../platform/bodies/multipart.ts";
 import { type Projects } from "../projects/service.ts";
@@ -25,7 +29,14 @@ import {
 
 // Any other type is served as plain bytes: a browser must not run what a client uploaded.
 const SERVED_TYPE = /^image\/[\w.+-]{1,64}$/;
-const FIELDS = new Set(["projectID", "projectKey", "type"]);
+/** Fields of a form beside its files. Others are ignored. */
+export const UploadFields = new Input({
+  projectID: t.Optional(
+    readBy({ type: "string", pattern: "^\\d+$", example: "7286977268806823" }, Number),
+  ),
+  projectKey: t.Optional(t.String({ description: "instead of projectID" })),
+  type: t.Optional(t.String({ description: "`frames` if the files are archives of frames" })),
+});
 
 export type FormDeps = {
   sql: Sql;
@@ -121,7 +132,7 @@ export class Form implements Disposable {
 
   /** Keeps known fields only: others would use memory for as long as the upload lasts. */
   #keep(name: string, value: string): void {
-    if (FIELDS.has(name)) this.#fields.set(name, value);
+    if (Object.hasOwn(UploadFields.schema.properties, name)) this.#fields.set(name, value);
   }
 
   /**
@@ -137,13 +148,11 @@ export class Form implements Disposable {
 
   /** Throws 400 if a required project is missing, 403 if the session belongs to another project. */
   async checkProject(required: boolean): Promise<void> {
-    const encoded = this.#fields.get("projectID");
-    const projectKey = this.#fields.get("projectKey");
-    if (encoded === undefined && projectKey === undefined) {
+    const { projectID, projectKey } = UploadFields.read(Object.fromEntries(this.#fields));
+    if (projectID === undefined && projectKey === undefined) {
       if (required) throw new AppError("invalid", "projectID is missing");
       return;
     }
-    const projectID = encoded === undefined ? undefined : Number(encoded);
     const project = await this.#deps.projects.identify({ projectID, projectKey });
     // A session without a row has no known project that the form could contradict.
     if (this.#sender.projectId !== 0 && project.id !== this.#sender.projectId)

@@ -2,15 +2,16 @@ import { Elysia, t } from "elysia";
 
 import { type SegmentReader } from "../log/segment-reader.ts";
 import { type Sql } from "../platform/database/database.ts";
-import { errors, json } from "../platform/http/docs.ts";
-import { AppError, renderError } from "../platform/errors.ts";
-import { integer, text } from "../platform/http/parameters.ts";
+import { errors, formBody, json } from "../platform/http/docs.ts";
+import { renderError } from "../platform/errors.ts";
 import { selectRange } from "../platform/http/range.ts";
 import { Lost } from "../platform/objects/read-faults.ts";
 import { mount } from "../platform/http/policy.ts";
 import { INLINE_BYTES_MAX, begunStream } from "../platform/streams.ts";
+import { decimal, ruled, text } from "../platform/schema.ts";
 import { parseDecimal } from "../platform/whole-numbers.ts";
 import { type SessionToken } from "../sessions/token.ts";
+import { UploadFields } from "./form.ts";
 import { type StoredImage, findImage, imageBytes, listImages } from "./reading.ts";
 import { type Images } from "./service.ts";
 
@@ -62,42 +63,34 @@ export function imageRoutes({ sql, reader, findSession }: ImageRoutesDeps) {
         await listImages(sql, await findSession(params.sessionID), query),
       {
         query: t.Object({
-          limit: integer("limit", 1, 1000, { default: 100 }),
-          cursor: t.Optional(text("cursor", 512)),
+          limit: decimal(1, 1000, { default: 100 }),
+          cursor: t.Optional(text(1, 512, { description: "`nextCursor` of the previous page" })),
         }),
         detail: {
           summary: "List the images that a session sent",
           description:
             "Different bytes under one name are listed as separate images, told apart by `sha256`. Images that the previous version stored have null there until they are hashed.",
-          responses: {
-            200: json({ images: [IMAGE_EXAMPLE], nextCursor: null }),
-            ...errors(400, 403, 404, 503),
-          },
+          responses: { 200: json({ images: [IMAGE_EXAMPLE], nextCursor: null }), ...errors(404) },
         },
       },
     )
     .get(
       "/v1/images/:projectId/:hash",
       async ({ params, query, request }) => {
-        const session = parseSession(query.session);
-        const image = await findImage(sql, params.projectId, params.hash, { ...query, session });
+        const image = await findImage(sql, params.projectId, params.hash, query);
         return await serve(request, reader, image, { isFixed: query.session === undefined });
       },
       {
         params: t.Object({
-          projectId: integer("projectId", 0, 2 ** 31 - 1),
-          hash: text("hash", 255),
+          projectId: decimal(0, 2 ** 31 - 1),
+          hash: text(1, 255),
         }),
         query: t.Object({
-          session: t.Optional(
-            text("session", 255, {
-              description: "selects what this session sent last under the name",
-            }),
-          ),
+          session: t.Optional(SESSION),
           sha256: t.Optional(
             t.String({
               pattern: "^[0-9a-fA-F]{64}$",
-              error: "sha256 must be 64 hexadecimal digits",
+              problem: () => "must be 64 hexadecimal digits",
               description: "selects the image with these bytes",
             }),
           ),
@@ -111,20 +104,31 @@ export function imageRoutes({ sql, reader, findSession }: ImageRoutesDeps) {
             200: { description: "The file", content: { "image/png": {} } },
             206: { description: "The range" },
             304: { description: "Not modified" },
-            ...errors(400, 403, 404, 410, 412, 416, 503),
+            ...errors(404, 410, 412, 416),
           },
         },
       },
     );
 }
 
-/** Throws 400 if the text cannot be a session id. */
-function parseSession(given: string | undefined): bigint | undefined {
-  if (given === undefined) return undefined;
-  const id = parseDecimal(given);
-  if (id === undefined) throw new AppError("invalid", "session must be the id of a session");
-  return id;
-}
+const SESSION_TEXT = text(1, 255);
+const SESSION = t
+  .Transform(
+    ruled<string>(
+      {
+        type: "string",
+        pattern: "^\\d{1,19}$",
+        format: "int64",
+        description: "selects what this session sent last under the name",
+      },
+      (value) =>
+        parseDecimal(String(value)) === undefined
+          ? (SESSION_TEXT.problem(value) ?? "must be the id of a session")
+          : undefined,
+    ),
+  )
+  .Decode(BigInt)
+  .Encode(String);
 
 async function serve(
   request: Request,
@@ -174,23 +178,10 @@ function uploadDetail(summary: string) {
     summary,
     description:
       "Each file's name is its hash. Every session reads back the bytes that it sent, even if another session sent different bytes under the same name; equal bytes are stored once. Archives (`.gz`, `.tar.gz`, `type=frames`) are stored as sent.",
-    requestBody: {
-      required: true,
-      content: {
-        "multipart/form-data": {
-          schema: {
-            type: "object" as const,
-            properties: {
-              projectID: { type: "integer" as const, example: 7_286_977_268_806_823 },
-              file: { type: "string" as const, format: "binary" },
-            },
-          },
-        },
-      },
-    },
+    ...formBody(UploadFields, "file"),
     responses: {
       200: { description: "Every file is stored" },
-      ...errors(400, 401, 403, 404, 408, 413, 415, 422, 429, 503),
+      ...errors(403, 404, 422),
     },
   };
 }

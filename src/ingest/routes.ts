@@ -84,13 +84,13 @@ export function batchRoutes({ batches, findSession }: BatchRoutesDeps) {
       query: t.Object({
         quarantined: t.Optional(
           t.Boolean({
-            error: "quarantined must be true or false",
+            problem: () => "must be true or false",
             description: "returns the batches with malformed framing instead of the others",
           }),
         ),
         skipMissing: t.Optional(
           t.Boolean({
-            error: "skipMissing must be true or false",
+            problem: () => "must be true or false",
             description:
               "omits missing and damaged batches from a binary response, which otherwise breaks off at the first one",
           }),
@@ -125,7 +125,7 @@ export function batchRoutes({ batches, findSession }: BatchRoutesDeps) {
               },
             ],
           }),
-          ...errors(400, 403, 404, 406, 503),
+          ...errors(404, 406),
         },
       },
     },
@@ -157,6 +157,6 @@ function batchDetail(summary: string) {
         },
       },
     },
-    responses: { 200: { description: "Stored" }, ...errors(400, 401, 408, 413, 429, 503) },
+    responses: { 200: { description: "Stored" } },
   };
 }

@@ -31,6 +31,8 @@ export function jsonOf(text: string, problem: string, parse: Parse = JSON.parse)
   }
 }
 
+const UTF8 = new TextDecoder();
+
 type Parse = (text: string) => unknown;
 
 export type JsonOptions = {
@@ -45,5 +47,5 @@ export type JsonOptions = {
 export function decodeJson(bytes: Uint8Array, options: JsonOptions = {}): unknown {
   const { problem = "the body is not valid JSON", isLenient = false, parse } = options;
   if (!isLenient && !isUtf8(bytes)) throw new AppError("invalid", problem);
-  return jsonOf(new TextDecoder().decode(bytes), problem, parse);
+  return jsonOf(UTF8.decode(bytes), problem, parse);
 }

@@ -1,5 +1,3 @@
-import { AppError } from "./errors.ts";
-
 // PostgreSQL cannot store NUL, and UTF-8 cannot encode half of a surrogate pair.
 
 /** Returns why a text cannot be stored as it is, if it cannot. */
@@ -21,14 +19,12 @@ export function longerThan(text: string, lengthMax: number): boolean {
   );
 }
 
-/** Reads a text that can be stored. Throws 400 with a message that names it. */
-export function textOf(value: unknown, name: string, min: number, max: number): string {
-  if (
-    typeof value !== "string" ||
-    value.length < min ||
-    longerThan(value, max) ||
-    wrongText(value) !== undefined
-  )
-    throw new AppError("invalid", `${name} must be text of ${min} to ${max} characters`);
-  return value;
+/** Returns whether the value is a text of that length, in characters, that can be stored. */
+export function isText(value: unknown, min: number, max: number): value is string {
+  return (
+    typeof value === "string" &&
+    value.length >= min &&
+    !longerThan(value, max) &&
+    wrongText(value) === undefined
+  );
 }

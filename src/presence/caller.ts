@@ -2,8 +2,7 @@ import { type Clients } from "../platform/http/clients.ts";
 import { type Clock } from "../platform/clock.ts";
 import { AppError } from "../platform/errors.ts";
 import { type Log } from "../platform/logger.ts";
-import { queryOf } from "../platform/http/parameters.ts";
-import { type Claim, parseClaim } from "./schema.ts";
+import { Access, type Claim, parseClaim } from "./schema.ts";
 import { type UserTokens } from "./user-tokens.ts";
 
 /**
@@ -74,5 +73,5 @@ export class Callers {
 function tokenOf(request: Request): string | undefined {
   const header = request.headers.get("authorization");
   if (header !== null && /^bearer /i.test(header)) return header.slice("bearer ".length);
-  return queryOf(request).get("token") ?? undefined;
+  return Access.of(request).token;
 }

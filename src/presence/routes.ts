@@ -3,14 +3,22 @@ import { Elysia } from "elysia";
 import { type Clients } from "../platform/http/clients.ts";
 import { type Clock } from "../platform/clock.ts";
 import { readContent } from "../platform/bodies/content.ts";
-import { errors, json } from "../platform/http/docs.ts";
+import { errors, json, jsonBody, queryParameters } from "../platform/http/docs.ts";
 import { AppError, renderError } from "../platform/errors.ts";
-import { queryOf } from "../platform/http/parameters.ts";
 import { mount } from "../platform/http/policy.ts";
 import { type Callers } from "./caller.ts";
 import { EventStream } from "./watch/event-stream.ts";
 import { type Hub } from "./watch/hub.ts";
-import { USERS_MAX, parsePing, parseTokenRequest, parseUserids } from "./schema.ts";
+import {
+  Access,
+  Ping,
+  Resume,
+  TokenRequest,
+  Users,
+  parsePing,
+  parseTokenRequest,
+  parseUserids,
+} from "./schema.ts";
 import { type Presence } from "./service.ts";
 import { type Seat, type Seats } from "./watch/seats.ts";
 import { Socket } from "./watch/socket.ts";
@@ -54,27 +62,22 @@ export function presenceRoutes(deps: PresenceRoutesDeps) {
     )
     .get(
       "/subscribe/:userid",
-      ({ request, params }) => openStream(deps, request, [params.userid]),
-      {
-        detail: streamDetail("Watch a user"),
-      },
+      ({ request, params }) => openStream(deps, request, () => parseUserids([params.userid])),
+      { detail: streamDetail("Watch a user") },
     )
     .get(
       "/subscribe/:userid/client/:clientid",
-      ({ request, params }) => openStream(deps, request, [params.userid]),
+      ({ request, params }) => openStream(deps, request, () => parseUserids([params.userid])),
       { detail: streamDetail("Watch a user; the client id only names the stream") },
     )
-    .get("/subscribe", ({ request }) => openStream(deps, request, usersOf(request)), {
-      detail: { ...streamDetail("Watch several users"), parameters: [USERS] },
+    .get("/subscribe", ({ request }) => openStream(deps, request, () => Users.of(request).users), {
+      detail: streamDetail("Watch several users", ...queryParameters(Users)),
     })
     .get(
       "/presence",
       async ({ request }) =>
         Response.json(
-          await presence.snapshot(
-            await callers.watcher(request),
-            parseUserids(usersOf(request), USERS_MAX),
-          ),
+          await presence.snapshot(await callers.watcher(request), Users.of(request).users),
         ),
       { detail: SNAPSHOT },
     )
@@ -89,7 +92,9 @@ export function tokenRoutes({ tokens, clock }: TokenRoutesDeps) {
   }).post(
     "/presence/tokens",
     async ({ request }) => {
-      const { ttlS, ...claim } = parseTokenRequest(await readContent(request, BODY_BYTES_MAX));
+      const { ttl_s: ttlS, ...claim } = parseTokenRequest(
+        await readContent(request, BODY_BYTES_MAX),
+      );
       const expiresAt = Math.floor(clock.epochMs() / 1000) + ttlS;
       return { token: await tokens.sign(claim, expiresAt), expires_at: expiresAt };
     },
@@ -100,10 +105,10 @@ export function tokenRoutes({ tokens, clock }: TokenRoutesDeps) {
 async function openStream(
   { presence, hub, seats, callers, clients }: PresenceRoutesDeps,
   request: Request,
-  values: string[],
+  named: () => string[],
 ): Promise<Response> {
   const caller = await callers.watcher(request);
-  const userids = parseUserids(values, USERS_MAX);
+  const userids = named();
   const seat = seats.take(caller, clients.network(request));
   const topics = await prepare(hub, seat, userids);
   const lastEventId = lastEventIdOf(request);
@@ -155,70 +160,50 @@ async function upgrade(
  * reconnects by itself, so code that makes a new EventSource uses the parameter.
  */
 function lastEventIdOf(request: Request): string | undefined {
-  return request.headers.get("last-event-id") ?? queryOf(request).get("lastEventId") ?? undefined;
-}
-
-function usersOf(request: Request): string[] {
-  const users = queryOf(request).getAll("users");
-  return users.flatMap((list) => list.split(",")).filter((userid) => userid !== "");
+  return request.headers.get("last-event-id") ?? Resume.of(request).lastEventId;
 }
 
 const ACCESS =
   "`X-User-Claim` counts if the TCP peer is a proxy in TRUSTED_PROXIES; all other callers need a user token as `Authorization: Bearer` or `?token=`.";
 
-const USERS = {
-  name: "users",
-  in: "query" as const,
-  required: true,
-  description: `up to ${USERS_MAX} user ids, separated by commas`,
-  schema: { type: "string" as const },
-  example: "ann,bob",
-};
-
 const PING = {
   summary: "Report that a device is online",
   description: `The status is any text; 0 is active, 1 away, 2 do not disturb, 3 invisible. Without a body the status stays unchanged. ${ACCESS}`,
-  requestBody: { content: { "application/json": { example: { status: "0" } } } },
-  responses: { 200: { description: "Recorded" }, ...errors(400, 401, 408, 413, 429) },
+  parameters: queryParameters(Access),
+  ...jsonBody(Ping, { status: "0" }, false),
+  responses: { 200: { description: "Recorded" } },
 };
 
 const SNAPSHOT = {
   summary: "Read who is online now",
   description: `\`time\` and \`status\` are null for users who were never seen. ${ACCESS}`,
-  parameters: [USERS],
+  parameters: [...queryParameters(Users), ...queryParameters(Access)],
   responses: {
     200: json({
       ann: { time: 1_760_000_000, status: "0", online: true },
       bob: { time: null, status: null, online: false },
     }),
-    ...errors(400, 401, 429, 503),
   },
 };
 
 const SOCKET = {
   summary: "Ping and watch over a WebSocket",
   description: `Text frames are JSON; with the subprotocol ${MSGPACK_PROTOCOL} every frame is MessagePack. The client sends {"type":"ping","status"}, {"type":"subscribe","users"}, {"type":"unsubscribe","users"} and {"type":"bye"}; the server {"type":"presence","userid","time","status","online","clientid","id"} and {"type":"error","code","message"}. ${ACCESS}`,
-  responses: { 101: { description: "A WebSocket" }, ...errors(400, 401, 426, 429) },
+  parameters: [...queryParameters(Resume), ...queryParameters(Access)],
+  responses: { 101: { description: "A WebSocket" }, ...errors(426) },
 };
 
 const TOKENS = {
   summary: "Issue a user token",
   description: "For a user whom your backend has authenticated. `expires_at` is epoch seconds.",
-  requestBody: {
-    required: true,
-    content: {
-      "application/json": { example: { userid: "ann", clientid: "phone", ttl_s: 3600 } },
-    },
-  },
-  responses: {
-    200: json({ token: "eyJhbGciOiJIUzI1NiJ9…", expires_at: 1_760_003_600 }),
-    ...errors(400, 403, 413),
-  },
+  ...jsonBody(TokenRequest, { userid: "ann", clientid: "phone", ttl_s: 3600 }),
+  responses: { 200: json({ token: "eyJhbGciOiJIUzI1NiJ9…", expires_at: 1_760_003_600 }) },
 };
 
-function streamDetail(summary: string) {
+function streamDetail(summary: string, ...users: ReturnType<typeof queryParameters>) {
   return {
     summary,
+    parameters: [...users, ...queryParameters(Resume), ...queryParameters(Access)],
     description: `Sends the present state at once, then an event for each ping. With \`Last-Event-ID\`, or \`?lastEventId=\`, it begins with the changes since that event, up to ten minutes back. ${ACCESS}`,
     responses: {
       200: {
@@ -230,7 +215,6 @@ function streamDetail(summary: string) {
           },
         },
       },
-      ...errors(400, 401, 429),
     },
   };
 }

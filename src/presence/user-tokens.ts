@@ -2,7 +2,7 @@ import { SignJWT, errors, jwtVerify } from "jose";
 
 import { AppError } from "../platform/errors.ts";
 import { type Caller } from "./caller.ts";
-import { type Claim, claimOf } from "./schema.ts";
+import { type Claim, ClaimFields } from "./schema.ts";
 
 const ALGORITHM = "HS256";
 // Keeps other tokens that are signed with the same secret from being accepted here.
@@ -53,7 +53,7 @@ async function verifyWith(
       currentDate: new Date(nowMs),
     });
     const { sub: userid, clientid, exp = 0 } = payload;
-    return { ...claimOf({ userid, clientid }), expiresAt: exp * 1000 };
+    return { ...ClaimFields.read({ userid, clientid }), expiresAt: exp * 1000 };
   } catch (error) {
     if (error instanceof errors.JWTExpired)
       throw new AppError("unauthorized", "the token has expired", { cause: error });

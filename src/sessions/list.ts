@@ -1,16 +1,36 @@
+import { type SchemaOptions } from "@sinclair/typebox";
+import { t } from "elysia";
+
 import { type Sql } from "../platform/database/database.ts";
 import { AppError } from "../platform/errors.ts";
+import { ruled, text } from "../platform/schema.ts";
 import { parseDecimal } from "../platform/whole-numbers.ts";
 
 // JavaScript formats years outside these bounds in a way that PostgreSQL cannot parse.
 const TIME_MIN_MS = Date.parse("0001-01-01");
 const TIME_MAX_MS = Date.UTC(10_000, 0);
 
+const TIME = text(1, 64);
+const TIMES = [t.String({ format: "date-time" }), t.String({ pattern: "^\\d{1,14}$" })];
+
+/** Describes and reads a time in ISO 8601 or in epoch milliseconds. */
+export function time(shown: SchemaOptions) {
+  const schema = ruled<string>({ anyOf: TIMES, ...shown }, (value) =>
+    Number.isNaN(msOf(String(value)))
+      ? (TIME.problem(value) ?? "is neither an ISO 8601 time nor epoch milliseconds")
+      : undefined,
+  );
+  return t
+    .Transform(schema)
+    .Decode((value) => new Date(msOf(value)))
+    .Encode(String);
+}
+
 export type SessionFilter = {
   projectId: number;
   /** bounds of the start: `from` is inclusive, `to` exclusive */
-  from?: string;
-  to?: string;
+  from?: Date;
+  to?: Date;
   userUUID?: string;
   userID?: string;
   device?: string;
@@ -27,8 +47,8 @@ export async function listSessions(sql: Sql, filter: SessionFilter) {
     select ${columns(sql)} from sessions
     where project_id = ${filter.projectId}
       ${after === undefined ? sql`` : sql`and (started_at, id) < (${after.startedAt}, ${after.id})`}
-      ${filter.from === undefined ? sql`` : sql`and started_at >= ${date("from", filter.from)}`}
-      ${filter.to === undefined ? sql`` : sql`and started_at < ${date("to", filter.to)}`}
+      ${filter.from === undefined ? sql`` : sql`and started_at >= ${filter.from}`}
+      ${filter.to === undefined ? sql`` : sql`and started_at < ${filter.to}`}
       ${filter.userUUID === undefined ? sql`` : sql`and user_uuid = ${filter.userUUID}`}
       ${filter.userID === undefined ? sql`` : sql`and user_id = ${filter.userID}`}
       ${filter.device === undefined ? sql`` : sql`and user_device = ${filter.device}`}
@@ -52,8 +72,8 @@ export async function getSession(sql: Sql, id: bigint): Promise<SessionRow> {
  * Parses a session id, which is decimal text because a JSON number cannot hold it. Throws 404 for
  * any other text.
  */
-export function parseSessionId(text: string): bigint {
-  const id = parseDecimal(text);
+export function parseSessionId(given: string): bigint {
+  const id = parseDecimal(given);
   if (id === undefined) throw new AppError("not_found", "session not found");
   return id;
 }
@@ -82,10 +102,8 @@ function parseCursor(cursor: string): { startedAt: Date; id: bigint } {
   return { startedAt: new Date(Number(ms)), id };
 }
 
-function date(name: string, text: string): Date {
-  const isIso = /^\d{4}-\d\d-\d\d/.test(text);
-  const ms = /^\d+$/.test(text) ? Number(text) : isIso ? Date.parse(text) : Number.NaN;
-  if (!(ms >= TIME_MIN_MS && ms < TIME_MAX_MS))
-    throw new AppError("invalid", `${name} is neither an ISO 8601 time nor epoch milliseconds`);
-  return new Date(ms);
+function msOf(given: string): number {
+  const isIso = /^\d{4}-\d\d-\d\d/.test(given);
+  const ms = /^\d+$/.test(given) ? Number(given) : isIso ? Date.parse(given) : Number.NaN;
+  return ms >= TIME_MIN_MS && ms < TIME_MAX_MS ? ms : Number.NaN;
 }

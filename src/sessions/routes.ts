@@ -4,12 +4,12 @@ import { type InflightBytes } from "../log/inflight-bytes.ts";
 import { type Clients } from "../platform/http/clients.ts";
 import { readJson } from "../platform/bodies/json.ts";
 import { type Sql } from "../platform/database/database.ts";
-import { errors, json } from "../platform/http/docs.ts";
+import { NEVER, errors, json, jsonBody } from "../platform/http/docs.ts";
 import { AppError, renderError } from "../platform/errors.ts";
-import { integer, text } from "../platform/http/parameters.ts";
 import { mount } from "../platform/http/policy.ts";
-import { getSession, listSessions, parseSessionId } from "./list.ts";
-import { parseStartRequest } from "./schema.ts";
+import { decimal, text } from "../platform/schema.ts";
+import { getSession, listSessions, parseSessionId, time } from "./list.ts";
+import { StartBody, parseStartRequest } from "./schema.ts";
 import { IOS_RULES, MOBILE_RULES, type Sessions } from "./service.ts";
 
 export type StartRoutesDeps = {
@@ -41,22 +41,11 @@ export function startRoutes({ sessions, clients, inflight, jsonBytesMax }: Start
   })
     .post("/v1/ios/start", ({ request }) => ios(request), {
       parse: "none",
-      detail: startDetail("Start a session", IOS_EXAMPLE, 400, 403, 404, 408, 415, 422, 503),
+      detail: startDetail("Start a session", IOS_EXAMPLE),
     })
     .post("/v1/mobile/start", ({ request }) => mobile(request), {
       parse: "none",
-      detail: startDetail(
-        "Start a session (current SDKs)",
-        MOBILE_EXAMPLE,
-        400,
-        403,
-        404,
-        408,
-        415,
-        422,
-        426,
-        503,
-      ),
+      detail: startDetail("Start a session (current SDKs)", MOBILE_EXAMPLE, 426),
     });
 }
 
@@ -73,35 +62,25 @@ export function sessionRoutes({ sql, contents }: SessionRoutesDeps) {
   })
     .get("/v1/sessions", ({ query }) => listSessions(sql, query), {
       query: t.Object({
-        projectId: integer("projectId", 0, 2 ** 31 - 1, {
+        projectId: decimal(0, 2 ** 31 - 1, {
           description: "the internal id, as `project list` prints it",
         }),
-        from: t.Optional(
-          text("from", 64, {
-            description: "earliest start, ISO 8601 or epoch milliseconds",
-            examples: ["2026-01-01T00:00:00Z"],
-          }),
-        ),
-        to: t.Optional(text("to", 64, { description: "starts before this time" })),
-        userUUID: t.Optional(t.String({ format: "uuid", error: "userUUID must be a UUID" })),
-        userID: t.Optional(text("userID", 255)),
+        from: t.Optional(time({ description: "earliest start, ISO 8601 or epoch milliseconds" })),
+        to: t.Optional(time({ description: "starts before this time" })),
+        userUUID: t.Optional(t.String({ format: "uuid", problem: () => "must be a UUID" })),
+        userID: t.Optional(text(1, 255)),
         device: t.Optional(
-          text("device", 255, {
+          text(1, 255, {
             description: "`userDevice` as it is listed",
             examples: ["iPhone 14 Pro"],
           }),
         ),
-        limit: integer("limit", 1, 1000, { default: 100 }),
-        cursor: t.Optional(
-          text("cursor", 64, { description: "`nextCursor` of the previous page" }),
-        ),
+        limit: decimal(1, 1000, { default: 100 }),
+        cursor: t.Optional(text(1, 64, { description: "`nextCursor` of the previous page" })),
       }),
       detail: {
         summary: "List a project's sessions, newest first",
-        responses: {
-          200: json({ sessions: [SESSION_EXAMPLE], nextCursor: null }),
-          ...errors(400, 403, 503),
-        },
+        responses: { 200: json({ sessions: [SESSION_EXAMPLE], nextCursor: null }) },
       },
     })
     .get(
@@ -115,7 +94,7 @@ export function sessionRoutes({ sql, contents }: SessionRoutesDeps) {
           summary: "Read a session, with a summary of its batches and images",
           responses: {
             200: json({ ...SESSION_EXAMPLE, batches: { count: 1 }, images: 0 }),
-            ...errors(403, 404, 503),
+            ...errors(404),
           },
         },
       },
@@ -141,8 +120,12 @@ async function readStartJson(
 function startDetail(summary: string, example: object, ...statuses: number[]) {
   return {
     summary,
-    requestBody: { required: true, content: { "application/json": { example } } },
-    responses: { 200: json(STARTED_EXAMPLE), ...errors(...statuses, 429) },
+    ...jsonBody(StartBody, example),
+    // A body over the limit is answered 400.
+    responses: {
+      200: json(STARTED_EXAMPLE),
+      ...errors(403, 404, 422, ...statuses, { 413: NEVER }),
+    },
   };
 }
 

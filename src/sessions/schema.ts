@@ -1,5 +1,9 @@
+import { t } from "elysia";
+
 import { AppError } from "../platform/errors.ts";
+import { Input } from "../platform/input.ts";
 import { isRecord } from "../platform/json.ts";
+import { type Ruled, optional, readBy, ruled } from "../platform/schema.ts";
 import { storableText } from "../platform/text.ts";
 
 const INTEGER_MAX = 2 ** 31 - 1;
@@ -8,78 +12,73 @@ const TEXT_MAX = 255;
 const PERFORMANCE_BYTES_MAX = 16 * 1024;
 const PERFORMANCE_DEPTH_MAX = 100;
 
-/** Request of a mobile SDK to start a session; unknown fields are ignored. */
-export type StartRequest = {
-  projectID: number | undefined;
-  projectKey: string | undefined;
-  trackerVersion: string | undefined;
-  revID: string | undefined;
-  token: string | undefined;
-  userUUID: string | undefined;
-  userID: string | undefined;
-  userOSVersion: string | undefined;
-  userDevice: string | undefined;
-  userDeviceType: string | number | undefined;
-  platform: string | undefined;
-  timezone: string | undefined;
-  timestamp: number | undefined;
-  deviceMemory: number | undefined;
-  width: number | undefined;
-  height: number | undefined;
-  doNotRecord: boolean;
-  /** Performance data as JSON text. */
-  performance: string | undefined;
-  /** True if the performance data exceeded its limits and was dropped. */
-  isPerformanceDropped: boolean;
-};
+const STRING = typed<string>("string");
+const NUMBER = typed<number>("number");
 
-/**
- * Parses a start request. It is lenient where SDKs differ: numbers are rounded and clamped, null
- * counts as absent. Throws 400 if the body is not a JSON object or a field has the wrong type.
- */
-export function parseStartRequest(fields: unknown): StartRequest {
-  if (!isRecord(fields)) throw new AppError("invalid", "the body is not a JSON object");
-  const text = (name: string, max = TEXT_MAX) => {
-    const value = optional(fields, name, "string");
-    return value === undefined ? undefined : storableText(value).slice(0, max);
-  };
-  const integer = (name: string) => {
-    const value = optional(fields, name, "number");
-    return value === undefined ? undefined : Math.min(INTEGER_MAX, Math.max(0, Math.round(value)));
-  };
-  const deviceType = fields["userDeviceType"];
-  const sent = fields["performances"] ?? fields["performance"] ?? undefined;
-  const performance = sent === undefined ? undefined : boundedJson(sent);
-  return {
-    projectID: optional(fields, "projectID", "number"),
-    projectKey: text("projectKey"),
-    trackerVersion: text("trackerVersion"),
-    revID: text("revID"),
-    token: text("token"),
-    userUUID: text("userUUID"),
-    userID: text("userID"),
-    userOSVersion: text("userOSVersion"),
-    userDevice: text("userDevice"),
-    userDeviceType: typeof deviceType === "number" ? deviceType : text("userDeviceType"),
-    platform: text("platform"),
-    timezone: text("timezone", 64),
-    timestamp: optional(fields, "timestamp", "number"),
-    deviceMemory: integer("deviceMemory"),
-    width: integer("width"),
-    height: integer("height"),
-    doNotRecord: optional(fields, "doNotRecord", "boolean") ?? false,
-    performance,
-    isPerformanceDropped: sent !== undefined && performance === undefined,
-  };
+function typed<T>(type: string): Ruled<T> {
+  return ruled<T>({ type }, (value) => (typeof value === type ? undefined : `is not a ${type}`));
 }
 
-/** Returns undefined if the value is too long or too deep to be stored. */
-function boundedJson(value: unknown): string | undefined {
-  if (!isDepthWithin(value, PERFORMANCE_DEPTH_MAX)) return undefined;
-  const text = JSON.stringify(value);
-  return Buffer.byteLength(text) > PERFORMANCE_BYTES_MAX
-    ? undefined
-    : JSON.stringify(value, (_, one: unknown) => storableJson(one));
+const number = optional(NUMBER, (value) => value ?? undefined);
+const integer = optional(NUMBER, (value) =>
+  value === null ? undefined : Math.min(INTEGER_MAX, Math.max(0, Math.round(value))),
+);
+
+function text(max = TEXT_MAX) {
+  return optional(STRING, (value) => (value === null ? undefined : cut(value, max)));
+}
+
+function cut(value: string, max: number): string {
+  return storableText(value).slice(0, max);
+}
+
+/**
+ * Body of a mobile SDK's request to start a session. It is lenient where SDKs differ: numbers are
+ * rounded and clamped, and null counts as absent.
+ */
+export const StartBody = new Input({
+  projectID: number,
+  projectKey: text(),
+  trackerVersion: text(),
+  revID: text(),
+  token: text(),
+  userUUID: text(),
+  userID: text(),
+  userOSVersion: text(),
+  userDevice: text(),
+  userDeviceType: optional(
+    ruled<string | number>({ anyOf: [STRING, NUMBER] }, (value) =>
+      typeof value === "number" ? undefined : STRING.problem(value),
+    ),
+    (value) => (typeof value === "string" ? cut(value, TEXT_MAX) : (value ?? undefined)),
+  ),
+  platform: text(),
+  timezone: text(64),
+  timestamp: number,
+  deviceMemory: integer,
+  width: integer,
+  height: integer,
+  doNotRecord: optional(typed<boolean>("boolean"), (value) => value ?? false),
+  performance: t.Optional(readBy({ description: "any JSON" }, boundedJson)),
+  performances: t.Optional(readBy({ description: "the same by another name" }, boundedJson)),
+});
+
+export type StartRequest = ReturnType<typeof StartBody.read>;
+
+/** Parses a start request. Throws 400 if it is not a JSON object or a field has the wrong type. */
+export function parseStartRequest(value: unknown): StartRequest {
+  if (!isRecord(value)) throw new AppError("invalid", "the body is not a JSON object");
+  return StartBody.read(value);
+}
+
+/** Returns JSON text, or no text if the value is too long or too deep to be stored. */
+function boundedJson(value: unknown): { text?: string } | undefined {
+  if (value === null) return undefined;
+  if (!isDepthWithin(value, PERFORMANCE_DEPTH_MAX)) return {};
+  const json = JSON.stringify(value);
+  return Buffer.byteLength(json) > PERFORMANCE_BYTES_MAX
+    ? {}
+    : { text: JSON.stringify(value, (_, one: unknown) => storableJson(one)) };
 }
 
 /** Makes the texts of one value storable, including its field names. */
@@ -92,23 +91,4 @@ function storableJson(value: unknown): unknown {
 function isDepthWithin(value: unknown, depth: number): boolean {
   if (typeof value !== "object" || value === null) return true;
   return depth > 0 && Object.values(value).every((one) => isDepthWithin(one, depth - 1));
-}
-
-type Types = { string: string; number: number; boolean: boolean };
-
-const CHECKS: { [Name in keyof Types]: (value: unknown) => value is Types[Name] } = {
-  string: (value) => typeof value === "string",
-  number: (value) => typeof value === "number",
-  boolean: (value) => typeof value === "boolean",
-};
-
-function optional<Name extends keyof Types>(
-  fields: Record<string, unknown>,
-  name: string,
-  type: Name,
-): Types[Name] | undefined {
-  const value = fields[name];
-  if (value === undefined || value === null) return undefined;
-  if (!CHECKS[type](value)) throw new AppError("invalid", `${name} is not a ${type}`);
-  return value;
 }

@@ -225,6 +225,7 @@ export class Sessions {
     const id = ids.next();
     const isIos = (request.platform ?? "ios") === "ios";
     const place = this.#deps.geo.lookup(address);
+    const performance = request.performances ?? request.performance;
     const row = {
       id: String(id),
       project_id: project.id,
@@ -248,9 +249,10 @@ export class Sessions {
       device_memory_kib: request.deviceMemory ?? null,
       screen_width: request.width ?? null,
       screen_height: request.height ?? null,
-      performance: request.performance ?? null,
+      performance: performance?.text ?? null,
     };
-    if (request.isPerformanceDropped) metrics.droppedPerformance.inc();
+    if (performance !== undefined && performance.text === undefined)
+      metrics.droppedPerformance.inc();
     await commitLog.appendRow("session", row, { projectId: project.id, sessionId: id }).committed;
     this.#known.set(id, { projectId: project.id, recorded: row.recorded, stored: true });
     return { id, expiresAt: now + SESSION_MAX_MS };

@@ -1,14 +1,7 @@
 import { tooLarge } from "../platform/bodies/body.ts";
 import { AppError, unavailable } from "../platform/errors.ts";
 import { type FormEvent, checkFileName, formEvents } from "../platform/bodies/multipart.ts";
-import { queryOf } from "../platform/http/parameters.ts";
-import {
-  NOTES_BYTES_MAX,
-  parseAbi,
-  parseTextChange,
-  parseVersion,
-  type BuildChange,
-} from "./schema.ts";
+import { type BuildChange, BuildTexts, NOTES_BYTES_MAX, parseTexts } from "./schema.ts";
 
 // Size limit of the form without the build's file: its texts and separators.
 const FORM_BYTES_MAX = 2 ** 20;
@@ -41,14 +34,14 @@ export async function receiveBuild(request: Request, options: Options): Promise<
 class BuildForm {
   readonly #options: Options;
   readonly #events: AsyncGenerator<FormEvent>;
-  readonly #query: Map<string, string>;
+  readonly #query: Record<string, unknown>;
   readonly #fields = new Map<string, string>();
   readonly #seen = new Set<string>();
   #file: ReceivedFile | undefined;
 
   constructor(request: Request, options: Options) {
     this.#options = options;
-    this.#query = new Map(queryOf(request));
+    this.#query = BuildTexts.given(request);
     this.#events = eventsOf(request, options.bytesMax + FORM_BYTES_MAX);
   }
 
@@ -85,7 +78,7 @@ class BuildForm {
     this.#once("tmpFile");
     checkFileName(name);
     // Checks the texts so far, so that errors are reported before the file has been sent.
-    if (this.#value("appVersion") !== undefined) this.#texts();
+    if ("appVersion" in this.#given()) this.#texts();
     const file = new Digest(name);
     try {
       await this.#options.store(this.#chunks(file));
@@ -109,16 +102,12 @@ class BuildForm {
     }
   }
 
-  #value(name: string): string | undefined {
-    return this.#fields.get(name) ?? this.#query.get(name);
+  #texts() {
+    return parseTexts(this.#given());
   }
 
-  #texts() {
-    return {
-      version: parseVersion(this.#value("appVersion")),
-      targetAbi: parseAbi(this.#value("targetABI")),
-      change: parseTextChange(new Map([...this.#query, ...this.#fields])),
-    };
+  #given(): Record<string, unknown> {
+    return { ...this.#query, ...Object.fromEntries(this.#fields) };
   }
 }
 

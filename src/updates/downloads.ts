@@ -1,9 +1,10 @@
 import { Elysia } from "elysia";
 
+import { errors } from "../platform/http/docs.ts";
 import { CONDITIONAL_HEADERS, mount } from "../platform/http/policy.ts";
 import { type Metrics } from "../platform/telemetry/metrics.ts";
 import { type ObjectStore } from "../platform/objects/objects.ts";
-import { plainDetail, plainErrors, renderPlainText } from "../wire/wemesse.ts";
+import { renderPlainText } from "../wire/wemesse.ts";
 import { type Validators } from "../platform/http/preconditions.ts";
 import { selectRange } from "../platform/http/range.ts";
 import { Lost, type ReadFaults } from "../platform/objects/read-faults.ts";
@@ -155,19 +156,13 @@ function downloadDetail(summary: string, segments: { description: string; exampl
       })),
       RANGE,
     ],
-    ...plainDetail(summary, {}, {}),
+    summary,
     responses: {
-      ...plainErrors({
-        404: "no such file",
-        410: "the build is gone from the store",
-        412: "the file is not the one that the request expects",
-        416: "the range is outside the file",
-        503: "the object store is away, try again",
-      }),
       200: { description: "The file", content: { "application/octet-stream": {} } },
       206: { description: "The range" },
       302: { description: "Redirect to the object store, with DOWNLOAD_REDIRECT" },
       304: { description: "Not modified" },
+      ...errors({ 404: "no such file" }, 410, 412, 416),
     },
   };
 }

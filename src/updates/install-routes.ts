@@ -3,22 +3,25 @@ import { Elysia } from "elysia";
 import { type InflightBytes } from "../log/inflight-bytes.ts";
 import { readContent } from "../platform/bodies/content.ts";
 import { type Clients } from "../platform/http/clients.ts";
-import { jsonBody, queryParameter } from "../platform/http/docs.ts";
-import { queryOf } from "../platform/http/parameters.ts";
+import { errors, json, jsonBody, queryParameters } from "../platform/http/docs.ts";
 import { mount } from "../platform/http/policy.ts";
 import { AppError } from "../platform/errors.ts";
 import { stringifyExact } from "../wire/exact-json.ts";
 import { discarded } from "../platform/gc.ts";
-import { JSON_HEADERS, bareJson, renderPlainText, signedDetail } from "../wire/wemesse.ts";
+import { JSON_HEADERS, bareJson, renderPlainText } from "../wire/wemesse.ts";
 import { type RowLimit } from "../platform/http/rate-limits.ts";
 import { streamOf } from "../platform/streams.ts";
-import { BIGINT_MAX, notWhole, parseDecimal } from "../platform/whole-numbers.ts";
 import { type ApiKeys } from "../api-keys/service.ts";
-import { type Install, invalidInstall, parseInstall } from "./install-schema.ts";
+import {
+  type Install,
+  InstallBody,
+  InstallsQuery,
+  invalidInstall,
+  parseInstall,
+} from "./install-schema.ts";
 import { type Installs } from "./installs.ts";
 
 const BODY_BYTES_MAX = 64 * 1024;
-const LIMIT_MAX = 10_000;
 
 const INSTALLS = { tag: "Updates", errors: renderPlainText, exactPath: true };
 
@@ -58,11 +61,8 @@ export function installListRoutes({ installs, apiKeys }: InstallListDeps) {
     "/api/v1/users",
     async ({ request }) => {
       await apiKeys.check(request, "service");
-      const query = queryOf(request);
-      const pages = installs.list(
-        whole(query, "after", 0n, BIGINT_MAX) ?? 0n,
-        Number(whole(query, "limit", 1n, BigInt(LIMIT_MAX)) ?? Number.POSITIVE_INFINITY),
-      );
+      const { after, limit } = InstallsQuery.of(request);
+      const pages = installs.list(after, limit);
       return new Response(streamOf(await begun(jsonArray(pages))), { headers: JSON_HEADERS });
     },
     { detail: LIST_DETAIL },
@@ -79,14 +79,6 @@ async function readInstall(request: Request, inflight: InflightBytes) {
   } catch (error) {
     throw error instanceof AppError && error.code === "invalid" ? invalidInstall(error) : error;
   }
-}
-
-function whole(query: URLSearchParams, name: string, min: bigint, max: bigint): bigint | undefined {
-  const text = query.get(name);
-  if (text === null) return undefined;
-  const value = parseDecimal(text, max);
-  if (value === undefined || value < min) throw notWhole(name, min, max);
-  return value;
 }
 
 async function* jsonArray(pages: AsyncGenerator<Install[]>): AsyncGenerator<Uint8Array> {
@@ -126,20 +118,16 @@ const REPORT_EXAMPLE = {
 const INSTALL_EXAMPLE = { ID: 1, ...REPORT_EXAMPLE };
 
 const REPORT_DETAIL = {
-  ...signedDetail("Report an install; needs a `client` signature", INSTALL_EXAMPLE, {
-    400: "CreateConfigHandler read invalid params",
-    408: "the body took too long",
-    413: `the body is over the limit of ${BODY_BYTES_MAX} bytes`,
-  }),
-  ...jsonBody(REPORT_EXAMPLE),
+  summary: "Report an install; needs a `client` signature",
+  responses: {
+    200: json(INSTALL_EXAMPLE),
+    ...errors({ 400: "CreateConfigHandler read invalid params" }),
+  },
+  ...jsonBody(InstallBody, REPORT_EXAMPLE),
 };
 
 const LIST_DETAIL = {
-  ...signedDetail("List installs by ID; needs a `service` signature", [INSTALL_EXAMPLE], {
-    400: `limit must be a whole number from 1 to ${LIMIT_MAX}`,
-  }),
-  parameters: [
-    queryParameter("after", "lists greater IDs only"),
-    queryParameter("limit", `largest number of rows, 1 to ${LIMIT_MAX}; all by default`),
-  ],
+  summary: "List installs by ID; needs a `service` signature",
+  parameters: queryParameters(InstallsQuery),
+  responses: { 200: json([INSTALL_EXAMPLE]) },
 };

@@ -1,14 +1,72 @@
+import { type SchemaOptions } from "@sinclair/typebox";
+import { t } from "elysia";
+
 import { AppError } from "../platform/errors.ts";
+import { Query } from "../platform/http/parameters.ts";
+import { Input } from "../platform/input.ts";
+import { decodeJson, recordOf } from "../platform/json.ts";
+import { NO_NUL, decimal, notWhole, optional, ruled } from "../platform/schema.ts";
+import { isText } from "../platform/text.ts";
+import { BIGINT_MAX, parseDecimal } from "../platform/whole-numbers.ts";
 import { parseExact } from "../wire/exact-json.ts";
-import { decodeJson, isRecord } from "../platform/json.ts";
-import { textOf } from "../platform/text.ts";
 
 const TEXT_BYTES_MAX = 255;
+const INT64: SchemaOptions = { type: "integer", format: "int64" };
+const LIMIT_MAX = 10_000;
 
-/**
- * A client's report of itself, with the fields in wire order. Numbers are signed 64-bit integers.
- */
-export type Install = ReturnType<typeof readInstall>;
+// Clients know only one text for anything that is wrong.
+const WRONG = "is wrong";
+
+const text = optional(
+  ruled<string>({ type: "string", pattern: NO_NUL, "x-maxBytes": TEXT_BYTES_MAX }, (value) =>
+    isText(value, 0, TEXT_BYTES_MAX) && Buffer.byteLength(value) <= TEXT_BYTES_MAX
+      ? undefined
+      : WRONG,
+  ),
+  (value) => value ?? "",
+);
+
+const integer = optional(
+  ruled<bigint>(INT64, (value) =>
+    typeof value === "bigint" && BigInt.asIntN(64, value) === value ? undefined : WRONG,
+  ),
+  (value) => value ?? 0n,
+);
+
+/** A client's report of itself, with the fields in wire order. Absent and null are zero values. */
+export const InstallBody = new Input({
+  ID: integer,
+  AppLocale: text,
+  AppVersion: text,
+  DeviceLocale: text,
+  DeviceMac: text,
+  DeviceModel: text,
+  DeviceSDK: text,
+  SessionActivity: integer,
+  SessionID: integer,
+  SessionRegister: integer,
+  TgVersion: text,
+  TargetABI: text,
+});
+
+export type Install = ReturnType<typeof InstallBody.read>;
+
+/** Query of a list of installs. */
+export const InstallsQuery = new Query({
+  after: t
+    .Transform(
+      ruled<string | number>(
+        { ...INT64, minimum: 0, default: 0, description: "lists greater IDs only" },
+        (value) =>
+          parseDecimal(String(value)) === undefined ? notWhole(0, BIGINT_MAX) : undefined,
+      ),
+    )
+    .Decode(BigInt)
+    .Encode(String),
+  limit: t.Optional(
+    decimal(1, LIMIT_MAX, { description: "largest number of rows; all by default" }),
+  ),
+});
 
 /**
  * Parses a report; its `ID` is whatever the client sent. Throws 400 with the text that clients
@@ -16,7 +74,7 @@ export type Install = ReturnType<typeof readInstall>;
  */
 export function parseInstall(body: Uint8Array): Install {
   try {
-    return readInstall(decodeJson(body, { parse: parseExact }));
+    return InstallBody.read(exactlyNamed(decodeJson(body, { parse: parseExact })));
   } catch (cause) {
     throw invalidInstall(cause);
   }
@@ -26,54 +84,14 @@ export function invalidInstall(cause: unknown): AppError {
   return new AppError("invalid", "CreateConfigHandler read invalid params", { cause });
 }
 
-function readInstall(value: unknown) {
-  const fields = new LooseFields(value);
-  return {
-    ID: fields.integer("ID"),
-    AppLocale: fields.text("AppLocale"),
-    AppVersion: fields.text("AppVersion"),
-    DeviceLocale: fields.text("DeviceLocale"),
-    DeviceMac: fields.text("DeviceMac"),
-    DeviceModel: fields.text("DeviceModel"),
-    DeviceSDK: fields.text("DeviceSDK"),
-    SessionActivity: fields.integer("SessionActivity"),
-    SessionID: fields.integer("SessionID"),
-    SessionRegister: fields.integer("SessionRegister"),
-    TgVersion: fields.text("TgVersion"),
-    TargetABI: fields.text("TargetABI"),
-  };
-}
-
-/**
- * Reads fields whose names may be in any case; if there are several, the exact name wins. Absent
- * and null fields have zero values.
- */
-class LooseFields {
-  readonly #exact: Map<string, unknown>;
-  readonly #folded: Map<string, unknown>;
-
-  constructor(value: unknown) {
-    if (!isRecord(value)) throw new TypeError("not an object");
-    const entries = Object.entries(value);
-    this.#exact = new Map(entries);
-    this.#folded = new Map(entries.map(([name, one]) => [name.toLowerCase(), one]));
-  }
-
-  text(name: string): string {
-    const text = textOf(this.#get(name) ?? "", name, 0, TEXT_BYTES_MAX);
-    if (Buffer.byteLength(text) > TEXT_BYTES_MAX)
-      throw new RangeError(`${name} is over ${TEXT_BYTES_MAX} bytes`);
-    return text;
-  }
-
-  integer(name: string): bigint {
-    const value = this.#get(name) ?? 0n;
-    if (typeof value !== "bigint" || BigInt.asIntN(64, value) !== value)
-      throw new RangeError(`${name} is not a 64-bit integer`);
-    return value;
-  }
-
-  #get(name: string): unknown {
-    return this.#exact.has(name) ? this.#exact.get(name) : this.#folded.get(name.toLowerCase());
-  }
+/** Finds the fields, whose names may be in any case; if there are several, the exact name wins. */
+function exactlyNamed(value: unknown): Record<string, unknown> {
+  const given = recordOf(value, "the body");
+  const folded = new Map(Object.entries(given).map(([name, one]) => [name.toLowerCase(), one]));
+  return Object.fromEntries(
+    Object.keys(InstallBody.schema.properties).map((name) => [
+      name,
+      Object.hasOwn(given, name) ? given[name] : folded.get(name.toLowerCase()),
+    ]),
+  );
 }

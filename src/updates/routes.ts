@@ -2,16 +2,16 @@ import { Elysia } from "elysia";
 
 import { type Clients } from "../platform/http/clients.ts";
 import { mount } from "../platform/http/policy.ts";
-import { jsonBody, queryParameter } from "../platform/http/docs.ts";
+import { errors, formBody, json, jsonBody, queryParameters } from "../platform/http/docs.ts";
 import { AppError } from "../platform/errors.ts";
 import { readJson } from "../platform/bodies/json.ts";
 import { parseDecimal } from "../platform/whole-numbers.ts";
-import { bareJson, plainDetail, renderPlainText, signedDetail } from "../wire/wemesse.ts";
+import { bareJson, renderPlainText } from "../wire/wemesse.ts";
 import { type ApiKeys } from "../api-keys/service.ts";
 import { type Build, describeBuild, mirrorUri, sourceUri } from "./build.ts";
 import { OfferAnswers } from "./offer-answers.ts";
 import { type Offers } from "./offers.ts";
-import { Change, parseAsking, parseChange } from "./schema.ts";
+import { Asking, BuildTexts, Change, changeOf, parseAsking } from "./schema.ts";
 import { type Builds } from "./service.ts";
 
 const CHANGE_BYTES_MAX = 2 ** 20;
@@ -78,7 +78,7 @@ export function publishRoutes({ builds, apiKeys, clients, bases }: PublishRoutes
       "/api/v1/updates/:version",
       async ({ request, params }) => {
         await apiKeys.check(request, "service");
-        const change = parseChange(await readJson(request, CHANGE_BYTES_MAX));
+        const change = changeOf(Change.read(await readJson(request, CHANGE_BYTES_MAX)));
         return bareJson(describe(request, await builds.change(parseId(params.version), change)));
       },
       { parse: "none", detail: CHANGE_DETAIL },
@@ -116,74 +116,35 @@ const EXAMPLE = {
 };
 
 const CHECK_DETAIL = {
-  ...plainDetail("Check for the newest build, and whether the client must install it", EXAMPLE, {
-    400: "device must be text of 1 to 256 characters",
-    404: "record not found",
-  }),
+  summary: "Check for the newest build, and whether the client must install it",
   parameters: [
-    queryParameter(
-      "channel",
-      "`stable` by default, and if the channel has no build for the client",
-    ),
-    queryParameter(
-      "device",
-      "a constant name of the device, for staged rollouts; or the header X-Device-Id",
-    ),
+    ...queryParameters(Asking),
+    {
+      name: "x-device-id",
+      in: "header" as const,
+      description: "instead of `device`",
+      schema: Asking.schema.properties.device,
+    },
   ],
+  responses: { 200: json(EXAMPLE), ...errors({ 404: "record not found" }) },
 };
 
 const LIST_DETAIL = {
-  ...signedDetail("List all builds; needs a `service` signature", [EXAMPLE]),
+  summary: "List all builds; needs a `service` signature",
+  responses: { 200: json([EXAMPLE]) },
 };
 
 const CHANGE_DETAIL = {
-  ...signedDetail(
-    "Change who is offered a build, by its Id; needs a `service` signature",
-    EXAMPLE,
-    {
-      400: "rollout must be a number from 0 to 100",
-      404: "no such build",
-      408: "the body took too long",
-      413: `the body is over the limit of ${CHANGE_BYTES_MAX} bytes`,
-    },
-  ),
-  ...jsonBody({ rollout: 20, withdrawn: false, channel: "stable" }, Change),
+  summary: "Change who is offered a build, by its Id; needs a `service` signature",
+  responses: { 200: json(EXAMPLE), ...errors({ 404: "no such build" }) },
+  ...jsonBody(Change, { rollout: 20, withdrawn: false, channel: "stable" }),
 };
 
-const FORM_FIELDS = {
-  tmpFile: { type: "string", format: "binary" },
-  appVersion: {
-    type: "string",
-    example: "2267_01",
-    description: "`_00` at the end forces clients",
-  },
-  targetABI: { type: "string", example: "arm64" },
-  appNotes: { type: "string", example: "Faster start" },
-  channel: { type: "string", example: "stable" },
-  rollout: { type: "number", example: 20, description: "percent of devices" },
-  withdrawn: { type: "boolean", example: false },
-  floorPerABI: { type: "boolean", description: "forces clients of its own ABI only" },
-  signature: { type: "string", description: "base64: Ed25519 over the SHA-256's 32 bytes" },
-} as const;
-
 const PUBLISH_DETAIL = {
-  ...signedDetail("Publish a build; needs a `service` signature", EXAMPLE, {
-    400: "http: no such file",
-    408: "the body took too long",
-    413: "the build is over the limit",
-  }),
+  summary: "Publish a build; needs a `service` signature",
   description:
     "Publishing a version again replaces its build once the new bytes are stored. Text fields may also be in the query.",
-  requestBody: {
-    required: true,
-    content: {
-      "multipart/form-data": {
-        schema: {
-          type: "object" as const,
-          required: ["tmpFile", "appVersion"],
-          properties: FORM_FIELDS,
-        },
-      },
-    },
-  },
+  parameters: queryParameters(BuildTexts).map((one) => ({ ...one, required: false })),
+  responses: { 200: json(EXAMPLE), ...errors({ 400: "http: no such file" }) },
+  ...formBody(BuildTexts, "tmpFile"),
 };

@@ -1,107 +1,144 @@
-import { Type } from "typebox";
-import { Value } from "typebox/value";
+import { type StaticDecode, type TObject, type TSchema } from "@sinclair/typebox";
+import { t } from "elysia";
 
 import { AppError } from "../platform/errors.ts";
-import { queryOf } from "../platform/http/parameters.ts";
-import { isRecord } from "../platform/json.ts";
-import { textOf } from "../platform/text.ts";
+import { Query, queryOf } from "../platform/http/parameters.ts";
+import { Input } from "../platform/input.ts";
+import { NO_NUL, ruled } from "../platform/schema.ts";
+import { isText } from "../platform/text.ts";
 import { type Build } from "./build.ts";
 import { VERSION } from "./version.ts";
 
 export const NOTES_BYTES_MAX = 64 * 1024;
-const ABI = /^[\w-]{0,32}$/;
 const DEVICE_LENGTH_MAX = 256;
 export const DEFAULT_CHANNEL = "stable";
-const CHANNEL = "^[a-z0-9][a-z0-9-]{0,31}$";
+
+const must = (rule: string) => () => `must be ${rule}`;
+
+const CHANGE = {
+  appNotes: t.Optional(
+    ruled<string>({ type: "string", pattern: NO_NUL, "x-maxBytes": NOTES_BYTES_MAX }, notesProblem),
+  ),
+  channel: t.Optional(
+    t.String({
+      pattern: "^[a-z0-9][a-z0-9-]{0,31}$",
+      problem: must("up to 32 small letters, digits and hyphens"),
+    }),
+  ),
+  rollout: t.Optional(
+    t.Number({
+      minimum: 0,
+      maximum: 100,
+      problem: must("a number from 0 to 100"),
+      description: "percent of devices that are offered the build",
+    }),
+  ),
+  withdrawn: t.Optional(t.Boolean({ problem: must("true or false") })),
+  floorPerABI: t.Optional(
+    t.Boolean({
+      problem: must("true or false"),
+      description: "forces clients of its own ABI only",
+    }),
+  ),
+  signature: t.Optional(
+    t.String({
+      pattern: "^(?:[A-Za-z0-9+/]{86}==)?$",
+      problem: must("the base64 of the 64 bytes of an Ed25519 signature"),
+      description: "over the 32 bytes of the SHA-256",
+    }),
+  ),
+};
+
+/** Body of a PATCH. */
+export const Change = new Input(CHANGE, { isClosed: true });
+
+/** Texts of the form of a build, which may also be in the query. */
+export const BuildTexts = new Query({
+  appVersion: t.String({
+    pattern: VERSION.source,
+    problem: must("like 2267_01: a number, _ and two digits"),
+    description: "`_00` at the end forces clients",
+    example: "2267_01",
+  }),
+  targetABI: t.String({
+    default: "",
+    pattern: "^[\\w-]{0,32}$",
+    problem: must("up to 32 letters, digits, _ and -"),
+    example: "arm64",
+  }),
+  ...CHANGE,
+});
+
+const DEVICE = ruled<string>(
+  { type: "string", maxLength: DEVICE_LENGTH_MAX, pattern: NO_NUL },
+  (value) =>
+    isText(value, 0, DEVICE_LENGTH_MAX)
+      ? undefined
+      : `must be text of 1 to ${DEVICE_LENGTH_MAX} characters`,
+);
+
+/** Query of a check for updates. */
+export const Asking = new Query({
+  channel: t.String({
+    default: DEFAULT_CHANNEL,
+    description: "the default also counts if the channel has no build for the client",
+  }),
+  device: t.Optional(DEVICE),
+});
 
 /** A publisher's change of a build; absent fields stay unchanged. */
 export type BuildChange = Partial<
   Pick<Build, "notes" | "channel" | "rollout" | "withdrawn" | "floorPerAbi" | "signature">
 >;
 
-/** Body of a PATCH. */
-export const Change = Type.Object(
-  {
-    appNotes: Type.Optional(Type.String()),
-    channel: Type.Optional(Type.String({ pattern: CHANNEL })),
-    rollout: Type.Optional(Type.Number({ minimum: 0, maximum: 100 })),
-    withdrawn: Type.Optional(Type.Boolean()),
-    floorPerABI: Type.Optional(Type.Boolean()),
-    signature: Type.Optional(Type.String({ pattern: "^(?:[A-Za-z0-9+/]{86}==)?$" })),
-  },
-  { additionalProperties: false },
-);
-
-const PROBLEMS: Record<string, string> = {
-  appNotes: "appNotes must be text",
-  channel: "channel must be up to 32 small letters, digits and hyphens",
-  rollout: "rollout must be a number from 0 to 100",
-  withdrawn: "withdrawn must be true or false",
-  floorPerABI: "floorPerABI must be true or false",
-  signature: "signature must be the base64 of the 64 bytes of an Ed25519 signature",
-};
-
-/** Parses the body of a PATCH. Throws 400 that names the field. */
-export function parseChange(body: unknown): BuildChange {
-  if (!Value.Check(Change, body)) throw new AppError("invalid", problemOf(body));
-  const { appNotes, floorPerABI, ...same } = body;
+/** Names the fields as a build has them. */
+export function changeOf({
+  appNotes,
+  floorPerABI,
+  ...same
+}: StaticDecode<TObject<typeof CHANGE>>): BuildChange {
   return {
     ...same,
-    ...(appNotes !== undefined && { notes: notesOf(appNotes) }),
+    ...(appNotes !== undefined && { notes: appNotes }),
     ...(floorPerABI !== undefined && { floorPerAbi: floorPerABI }),
   };
 }
 
 /** Parses the texts of a form or a query. Ignores unknown names; empty texts count as absent. */
-export function parseTextChange(values: Map<string, string>): BuildChange {
-  const known = [...values].filter(
-    ([name, value]) => Object.hasOwn(PROBLEMS, name) && value !== "",
-  );
-  return parseChange(Object.fromEntries(known.map(([name, value]) => [name, jsonOf(name, value)])));
+export function parseTexts(given: Record<string, unknown>) {
+  const schemas = Object.entries<TSchema>(BuildTexts.schema.properties);
+  const values = schemas.map(([name, schema]) => [name, jsonOf(given[name], schema)]);
+  const { appVersion, targetABI, ...change } = BuildTexts.read(Object.fromEntries(values));
+  return { version: appVersion, targetAbi: targetABI, change: changeOf(change) };
 }
 
-/** Throws 400 unless it is a build number, an underscore and two digits. */
-export function parseVersion(text: string | undefined): string {
-  if (text === undefined || !VERSION.test(text))
-    throw new AppError("invalid", "appVersion must be like 2267_01: a number, _ and two digits");
-  return text;
-}
-
-export function parseAbi(text = ""): string {
-  if (!ABI.test(text))
-    throw new AppError("invalid", "targetABI must be up to 32 letters, digits, _ and -");
-  return text;
-}
-
-/** Reads the channel and device of a check from the query or the header. Throws 400. */
+/**
+ * Reads the channel and device of a check from the query or the header. Throws 400. Applies the rules
+ * of `Asking` one by one, because reading them as an object would cost more than they do.
+ */
 export function parseAsking(request: Request) {
   const query = queryOf(request);
-  const device = query.get("device") ?? request.headers.get("x-device-id");
+  const device = query?.get("device") ?? request.headers.get("x-device-id") ?? "";
+  const wrong = DEVICE.problem(device);
+  if (wrong !== undefined) throw new AppError("invalid", `device ${wrong}`);
   return {
-    channel: query.get("channel") ?? DEFAULT_CHANNEL,
-    device:
-      device === null || device === "" ? undefined : textOf(device, "device", 1, DEVICE_LENGTH_MAX),
+    channel: query?.get("channel") ?? DEFAULT_CHANNEL,
+    device: device === "" ? undefined : device,
   };
 }
 
-function problemOf(body: unknown): string {
-  if (!isRecord(body)) return "the body must be an object";
-  const strange = Object.keys(body).find((name) => !Object.hasOwn(PROBLEMS, name));
-  if (strange !== undefined) return `there is no field ${JSON.stringify(strange.slice(0, 64))}`;
-  const [first] = Value.Errors(Change, body);
-  return PROBLEMS[first?.instancePath.slice(1) ?? ""] ?? "the body is malformed";
-}
-
-function notesOf(text: string): string {
-  if (Buffer.byteLength(text) > NOTES_BYTES_MAX)
-    throw new AppError("invalid", `appNotes must be at most ${NOTES_BYTES_MAX} bytes`);
-  return textOf(text, "appNotes", 0, NOTES_BYTES_MAX);
-}
-
 /** Converts a text to the value that it would have in JSON. */
-function jsonOf(name: string, text: string): unknown {
-  if (name === "rollout" && /^\d{1,3}(?:\.\d{1,9})?$/.test(text)) return Number(text);
-  if (name === "withdrawn" || name === "floorPerABI")
-    return text === "true" || (text === "false" ? false : text);
+function jsonOf(text: unknown, { type }: TSchema): unknown {
+  if (text === "") return undefined;
+  if (type === "number" && /^\d{1,3}(?:\.\d{1,9})?$/.test(String(text))) return Number(text);
+  if (type === "boolean") return text === "true" || (text === "false" ? false : text);
   return text;
+}
+
+function notesProblem(value: unknown): string | undefined {
+  if (typeof value !== "string") return "must be text";
+  if (Buffer.byteLength(value) > NOTES_BYTES_MAX) return `must be at most ${NOTES_BYTES_MAX} bytes`;
+  return isText(value, 0, NOTES_BYTES_MAX)
+    ? undefined
+    : `must be text of 0 to ${NOTES_BYTES_MAX} characters`;
 }

@@ -1,12 +1,13 @@
+import { type StaticDecode, type TObject, type TProperties } from "@sinclair/typebox";
 import { t } from "elysia";
 
 import { ORDER_BYS_RULE, ordering } from "../platform/database/ordering.ts";
-import { errorsLike, json } from "../platform/http/docs.ts";
-import { integer } from "../platform/http/parameters.ts";
+import { errors, json } from "../platform/http/docs.ts";
 import { AppError, STATUS } from "../platform/errors.ts";
-import { Fields } from "../platform/fields.ts";
+import { Input } from "../platform/input.ts";
+import { recordOf } from "../platform/json.ts";
 import { readJson as readPlainJson } from "../platform/bodies/json.ts";
-import { parseDecimal, wholeOf } from "../platform/whole-numbers.ts";
+import { decimal } from "../platform/schema.ts";
 
 const BODY_BYTES_MAX = 2 ** 20;
 
@@ -33,7 +34,8 @@ export async function readJson(request: Request): Promise<unknown> {
   return await readPlainJson(request, BODY_BYTES_MAX, { problem: "Not JSON type" });
 }
 
-// Fields that at least one route of devices or campaigns accepts in its body.
+// Fields that at least one route of devices or campaigns accepts in its body, and the name by which a
+// device's properties are answered.
 const KNOWN_FIELDS = [
   "external_id",
   "push_token",
@@ -60,32 +62,40 @@ const KNOWN_FIELDS = [
 ];
 
 /**
- * Reads the fields of a JSON body. Ignores unknown fields, but refuses fields that only other
- * routes use, because the client believes that they have an effect. `taken` lists the fields that
- * are used here or that clients may send back unchanged. Throws 400.
+ * JSON body of a route of devices or campaigns. Unknown fields are ignored, but fields that only
+ * other routes use are refused, because the client believes that they have an effect.
  */
-export function fieldsOf(body: unknown, taken: string[]): Fields {
-  const fields = new Fields(body);
-  const idle = KNOWN_FIELDS.filter(
-    (name) => !taken.includes(name) && (fields.get(name) ?? null) !== null,
-  );
-  if (idle.length > 0)
-    throw new AppError(
-      "invalid",
-      `${idle.join(", ")} ${idle.length === 1 ? "has" : "have"} no effect here`,
-    );
-  return fields;
+export class PushBody<P extends TProperties> extends Input<P> {
+  readonly #others = KNOWN_FIELDS.filter((name) => !(name in this.schema.properties));
+
+  async of(request: Request): Promise<StaticDecode<TObject<P>>> {
+    return this.read(await readJson(request));
+  }
+
+  override read(value: unknown): StaticDecode<TObject<P>> {
+    const fields = recordOf(value, "the body");
+    const idle = this.#others.filter((name) => (fields[name] ?? null) !== null);
+    if (idle.length > 0)
+      throw new AppError(
+        "invalid",
+        `${idle.join(", ")} ${idle.length === 1 ? "has" : "have"} no effect here`,
+      );
+    return super.read(fields);
+  }
 }
+
+/** A field that is ignored, because clients send back what they were answered. */
+export const IGNORED = t.Optional(t.Any({ description: "ignored" }));
 
 /** Checks a path segment with a literal colon, which the router takes for a parameter. Throws 404. */
 export function literal(captured: string, wanted: string): void {
   if (captured !== wanted) throw new AppError("no_route", "no such route");
 }
 
-/** Parameters of a query that pages through a list. */
+/** Parameters that page through a list. */
 export const PAGING = {
-  start: integer("start", 0, 2 ** 31 - 1, { default: 0, description: "how many to pass over" }),
-  size: integer("size", 1, 1000, { default: 10, description: "how many" }),
+  start: decimal(0, 2 ** 31 - 1, { default: 0, description: "how many to pass over" }),
+  size: decimal(1, 1000, { default: 10, description: "how many" }),
 };
 
 /** Describes and reads the parameter of a query that orders a list by columns. */
@@ -97,19 +107,10 @@ export function orderBys(columns: Record<string, string>) {
     .Encode(String);
 }
 
-/** Reads a whole number, or its decimal text as some clients send it. Throws 400. */
-export function wholeOrText(value: unknown, name: string, min: number, max: number): number {
-  const digits = typeof value === "string" ? parseDecimal(value, BigInt(max)) : undefined;
-  return wholeOf(digits === undefined ? value : Number(digits), name, min, max);
-}
-
 /** Describes a route that answers in the envelope, by an example of its result. */
 export function detail(summary: string, result: unknown, ...statuses: number[]) {
   return {
     summary,
-    responses: {
-      200: json({ success: true, result, reason: null }),
-      ...errorsLike({ success: false, result: null, reason: "what is wrong" }, statuses),
-    },
+    responses: { 200: json({ success: true, result, reason: null }), ...errors(...statuses) },
   };
 }

@@ -1,4 +1,3 @@
-import { json } from "../platform/http/docs.ts";
 import { AppError, STATUS } from "../platform/errors.ts";
 import { stringifyExact } from "./exact-json.ts";
 
@@ -23,48 +22,4 @@ export function renderPlainText(error: unknown): Response {
     status,
     headers: { ...headers, "content-type": "text/plain; charset=utf-8" },
   });
-}
-
-const SIGNED = {
-  401: "record not found",
-  403: "forbidden",
-  503: "the database is away, send it again",
-};
-
-const LIMITED = { 429: "too many requests of this address, send it again" };
-
-const CODING = { 415: 'the content coding "lzma" is not supported' };
-
-/**
- * Describes a route that takes an API key in `signature`, by an example of its response and by its
- * own error texts.
- */
-export function signedDetail(
-  summary: string,
-  example: object,
-  texts: Partial<Record<number, string>> = {},
-) {
-  return plainDetail(summary, example, { ...SIGNED, ...texts });
-}
-
-/** Describes a public route in the same way. */
-export function plainDetail(
-  summary: string,
-  example: object,
-  texts: Partial<Record<number, string>>,
-) {
-  return {
-    summary,
-    responses: { 200: json(example), ...plainErrors(texts) },
-  };
-}
-
-/** Describes error responses by their texts, and adds those that every route has. */
-export function plainErrors(texts: Partial<Record<number, string>>) {
-  const coding = 413 in texts ? CODING : {};
-  const errors = Object.entries({ ...texts, ...coding, ...LIMITED }).map(([status, text]) => [
-    status,
-    { description: text, content: { "text/plain": { example: `${text}\n` } } },
-  ]);
-  return Object.fromEntries(errors);
 }

@@ -37,7 +37,12 @@ function recipients(conditions: unknown): Recipients {
 }
 
 async function put(externalId: string, sendPlatform: number = fcm, devicePlatform: number = ios) {
-  return await devices.upsert({ externalId, pushToken: "t", sendPlatform, devicePlatform });
+  return await devices.upsert({
+    external_id: externalId,
+    push_token: "t",
+    send_platform: sendPlatform,
+    device_platform: devicePlatform,
+  });
 }
 
 describe("there is one to send to", () => {

@@ -1,6 +1,7 @@
 import { ValidationError } from "elysia";
 
 import { AppError } from "../errors.ts";
+import { problemAt } from "../input.ts";
 
 /** Translates errors of Elysia; returns others unchanged. */
 export function toAppError(code: string | number, cause: unknown): unknown {
@@ -9,10 +10,6 @@ export function toAppError(code: string | number, cause: unknown): unknown {
 }
 
 function validationMessage(error: unknown): string {
-  if (!(error instanceof ValidationError)) return "the request is malformed";
-  if (typeof error.customError === "string") return error.customError;
-  const [first] = error.all;
-  return first === undefined || !("path" in first)
-    ? "the request is malformed"
-    : `${first.path.slice(1)}: ${first.message}`;
+  const found = error instanceof ValidationError ? error.valueError : undefined;
+  return found === undefined ? "the request is malformed" : problemAt(found.path, found);
 }

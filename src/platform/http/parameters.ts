@@ -1,39 +1,44 @@
-import { Kind, TypeRegistry } from "@sinclair/typebox";
-import { t } from "elysia";
+import { type StaticDecode, type TObject, type TProperties, type TSchema } from "@sinclair/typebox";
 
-import { notWhole, parseDecimal } from "../whole-numbers.ts";
+import { Input } from "../input.ts";
 
-type Described = { description?: string; examples?: string[] };
-type Bounds = { minimum: number; maximum: number };
+/**
+ * The query of a route that checks something else before it. Elysia reads the queries of all other
+ * routes.
+ */
+export class Query<P extends TProperties> extends Input<P> {
+  readonly #names: [name: string, isList: boolean][];
 
-const WHOLE = "Whole";
+  constructor(properties: P) {
+    super(properties, { what: "the query" });
+    const entries = Object.entries<TSchema>(properties);
+    this.#names = entries.map(([name, { type }]) => [name, type === "array"]);
+  }
 
-// Elysia's own integers would also be read from `1e3`, `0x10` and `1.0`.
-TypeRegistry.Set<Bounds>(WHOLE, ({ minimum, maximum }, value) => {
-  const number = Number(typeof value === "string" ? parseDecimal(value) : value);
-  return number >= minimum && number <= maximum;
-});
+  of(request: Request): StaticDecode<TObject<P>> {
+    return this.read(this.given(request));
+  }
 
-/** Describes and reads a whole number of a query or path, in decimal digits. */
-export function integer(
-  name: string,
-  minimum: number,
-  maximum: number,
-  options: Described & { default?: number } = {},
-) {
-  const error = notWhole(name, minimum, maximum).message;
-  const schema = { [Kind]: WHOLE, type: "integer", minimum, maximum, error, ...options };
-  return t.Transform(t.Unsafe<number>(schema)).Decode(Number).Encode(Number);
+  /** Returns the parameters as they were sent. The first one of a name counts, unless it is a list. */
+  given(request: Request): Record<string, unknown> {
+    const given: Record<string, unknown> = {};
+    const query = queryOf(request);
+    if (query === undefined) return given;
+    for (const [name, isList] of this.#names) {
+      const value = isList ? split(query.getAll(name)) : query.get(name);
+      if (value !== null) given[name] = value;
+    }
+    return given;
+  }
 }
 
-/** Describes text in a query or path, without NUL, which PostgreSQL cannot store. */
-export function text(name: string, lengthMax: number, options: Described = {}) {
-  const error = `${name} must be text of 1 to ${lengthMax} characters`;
-  return t.String({ minLength: 1, maxLength: lengthMax, pattern: "^[^\\0]*$", error, ...options });
-}
-
-/** Returns the query of a request. The URL is only a path if the request has no `Host`. */
-export function queryOf({ url }: Request): URLSearchParams {
+/** Returns the query, if there is one. The URL is only a path if the request has no `Host`. */
+export function queryOf({ url }: Request): URLSearchParams | undefined {
   const start = url.indexOf("?");
-  return new URLSearchParams(start === -1 ? "" : url.slice(start));
+  return start === -1 ? undefined : new URLSearchParams(url.slice(start));
+}
+
+/** Splits lists whose items are separated by commas. */
+function split(lists: string[]): string[] {
+  return lists.flatMap((list) => list.split(",")).filter((item) => item !== "");
 }
