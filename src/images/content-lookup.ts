@@ -1,8 +1,12 @@
-import { type Sql } from "../platform/database/database.ts";
+import { setTimeout } from "node:timers/promises";
+
+import { type Queryable } from "../platform/database/database.ts";
 import { anyUnreadable } from "../log/unreadable.ts";
 import { type Digest } from "./contents.ts";
 
 const FILES_MAX = 1000;
+// Time between two queries at least: a query costs several times what each of its files adds.
+const QUERY_EVERY_MS = 8;
 
 /** Result of a lookup by file name. */
 export type Found = {
@@ -18,14 +22,15 @@ type Question = { project: number; name: string } & Digest;
 type Asked = { question: Question; answer: PromiseWithResolvers<Found> };
 
 /**
- * Looks up files by name and content. Files that end while a query is running share the next query.
+ * Looks up files by name and content. Files that end during a query or shortly after it share the
+ * next query.
  */
 export class ContentLookup {
-  readonly #sql: Sql;
+  readonly #sql: Queryable;
   #waiting: Asked[] = [];
   #isRunning = false;
 
-  constructor(sql: Sql) {
+  constructor(sql: Queryable) {
     this.#sql = sql;
   }
 
@@ -41,6 +46,7 @@ export class ContentLookup {
     this.#isRunning = true;
     while (this.#waiting.length > 0) {
       const asked = this.#waiting.splice(0, FILES_MAX);
+      const pause = setTimeout(QUERY_EVERY_MS);
       try {
         const found = await selectFound(
           this.#sql,
@@ -51,26 +57,27 @@ export class ContentLookup {
       } catch (error) {
         for (const { answer } of asked) answer.reject(error);
       }
+      await pause;
     }
     this.#isRunning = false;
   }
 }
 
-async function selectFound(sql: Sql, questions: Question[]): Promise<Found[]> {
+/** Asks by scalar queries: PostgreSQL would read whole tables to hash them for an `exists`. */
+async function selectFound(sql: Queryable, questions: Question[]): Promise<Found[]> {
   return await sql<Found[]>`
-    select exists (
-      select from image_contents as content
-      where project_id = file.project and content.name = file.name and content.sha256 = decode(file.sha256, 'hex')
-        and not ${anyUnreadable(sql, sql`content.chunk_segments`)}
-    ) as known, exists (
-      select from image_contents as content
-      where project_id = file.project and content.name = file.name and content.sha256 <> decode(file.sha256, 'hex')
-    ) or exists (
-      select from images where project_id = file.project and images.name = file.name and images.sha256 is null
-    ) as others, exists (
-      select from images where project_id = file.project and images.name = file.name and images.sha256 is null
-        and (images.bytes, images.crc32) = (file.bytes, file.crc32)
-    ) as maybe
+    select coalesce((
+      select not ${anyUnreadable(sql, sql`chunk_segments`)} from image_contents
+      where project_id = file.project and name = file.name and sha256 = decode(file.sha256, 'hex')
+    ), false) as known, coalesce((
+      select true from image_contents
+      where project_id = file.project and name = file.name and sha256 <> decode(file.sha256, 'hex') limit 1
+    ), (
+      select true from images where project_id = file.project and name = file.name and sha256 is null limit 1
+    ), false) as others, coalesce((
+      select true from images where project_id = file.project and name = file.name and sha256 is null
+        and (images.bytes, images.crc32) = (file.bytes, file.crc32) limit 1
+    ), false) as maybe
     from rows from (jsonb_to_recordset(${JSON.stringify(questions)}::text::jsonb)
       as (project integer, name text, sha256 text, bytes bigint, crc32 bigint)) with ordinality as file
     order by file.ordinality`;
