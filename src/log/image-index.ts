@@ -1,8 +1,36 @@
 import { type Queryable } from "../platform/database/database.ts";
+import { unnested } from "../platform/database/unnested.ts";
 import { type HashedImage } from "./stored-segment.ts";
 import { type Precedence, replaceChunks } from "./unreadable.ts";
 
 type Content = HashedImage & { network_session: string | null; shared: boolean };
+const USE_TYPES = {
+  session_id: "bigint",
+  project_id: "integer",
+  name: "text",
+  sha256: "text",
+  kind: "text",
+  content_type: "text",
+  stored_at: "timestamptz",
+} as const;
+const CONTENT_TYPES = {
+  project_id: "integer",
+  name: "text",
+  sha256: "text",
+  kind: "text",
+  content_type: "text",
+  bytes: "bigint",
+  crc32: "bigint",
+  uses: "integer",
+  stored_at: "timestamptz",
+  network: "smallint",
+  network_session: "bigint",
+  shared: "boolean",
+  // Array literals.
+  chunk_segments: "text",
+  chunk_offsets: "text",
+  chunk_lengths: "text",
+} as const;
 type Records = { id: string; images: HashedImage[] }[];
 
 /**
@@ -22,19 +50,15 @@ export function insertImages(
       insert into image_contents as known (project_id, name, sha256, kind, content_type, bytes, crc32, uses, stored_at, network, network_session,
         chunk_segments, chunk_offsets, chunk_lengths, shared)
       select project_id, name, decode(sha256, 'hex'), kind, content_type, bytes, crc32, uses, stored_at, network, network_session,
-        chunk_segments, chunk_offsets, chunk_lengths, shared
-      from jsonb_to_recordset(${JSON.stringify(contents)}::text::jsonb) as record (
-        project_id integer, name text, sha256 text, kind text, content_type text, bytes bigint, crc32 bigint, uses integer,
-        stored_at timestamptz, network smallint, network_session bigint, shared boolean,
-        chunk_segments uuid[], chunk_offsets integer[], chunk_lengths integer[])
+        chunk_segments::uuid[], chunk_offsets::integer[], chunk_lengths::integer[], shared
+      from ${unnested(sql, contents, CONTENT_TYPES)}
       order by project_id, name, sha256
       on conflict (project_id, name, sha256) do update set ${joinContent(sql, precedence)}
       returning xmax = 0 as added
     ), uses as (
       insert into image_uses as known (session_id, project_id, name, sha256, kind, content_type, sent_at)
       select session_id, project_id, name, decode(sha256, 'hex'), kind, content_type, stored_at
-      from jsonb_to_recordset(${JSON.stringify(uses)}::text::jsonb) as record (
-        session_id bigint, project_id integer, name text, sha256 text, kind text, content_type text, stored_at timestamptz)
+      from ${unnested(sql, uses, USE_TYPES)}
       where (select count(*) from contents) >= 0
       order by session_id, name, sha256
       on conflict (session_id, name, sha256) do update set
@@ -95,7 +119,7 @@ function mergeImages(segments: Records, unreadable: Set<string>) {
       const use = `${image.session_id}/${image.sha256}/${image.name}`;
       if ((uses.get(use)?.stored_at ?? "") <= image.stored_at) uses.set(use, image);
     }
-  return { contents: [...contents.values()], uses: [...uses.values()].map(useOf) };
+  return { contents: [...contents.values()], uses: [...uses.values()] };
 }
 
 function contentOf(image: HashedImage, id: string): Content {
@@ -117,18 +141,6 @@ function takeChunks(
   { chunk_segments, chunk_offsets, chunk_lengths }: Content,
 ): void {
   Object.assign(content, { chunk_segments, chunk_offsets, chunk_lengths });
-}
-
-function useOf({
-  session_id,
-  project_id,
-  name,
-  sha256,
-  kind,
-  content_type,
-  stored_at,
-}: HashedImage) {
-  return { session_id, project_id, name, sha256, kind, content_type, stored_at };
 }
 
 function addUse(content: Content, { uses, network, session_id: session }: HashedImage): void {

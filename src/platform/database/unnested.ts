@@ -1,0 +1,33 @@
+import { type Queryable } from "./database.ts";
+
+type Value = string | number | boolean | null | undefined | readonly Value[];
+/** SQL types of the elements, by column. */
+type Types = Record<string, string>;
+
+/**
+ * Returns rows as the item `record` of a FROM list, one array for each column: PostgreSQL reads that
+ * in half the time of JSON. Arrays within a column become array literals of type text.
+ */
+export function unnested<T extends Types>(
+  sql: Queryable,
+  rows: readonly Record<keyof T & string, Value>[],
+  types: T,
+) {
+  const names: (keyof T & string)[] = Object.keys(types);
+  const columns = names.map((name, index) => {
+    const values = arrayLiteral(rows.map((row) => row[name]));
+    return sql`${sql.unsafe(index === 0 ? "" : ",")} ${values}::text::${sql.unsafe(`${types[name]}[]`)}`;
+  });
+  return sql`unnest(${columns}) as record (${sql.unsafe(names.join())})`;
+}
+
+function arrayLiteral(values: readonly Value[]): string {
+  return `{${values.map(elementOf).join()}}`;
+}
+
+function elementOf(value: Value): string {
+  if (value === null || value === undefined) return "NULL";
+  if (typeof value === "number" || typeof value === "boolean") return String(value);
+  const text = typeof value === "string" ? value : arrayLiteral(value);
+  return `"${text.replaceAll(/["\\]/g, String.raw`\$&`)}"`;
+}
