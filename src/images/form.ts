@@ -104,7 +104,7 @@ class File implements Digest {
  * form has been read.
  */
 export class Form implements Disposable {
-  readonly window = new UploadWindow();
+  readonly window: UploadWindow;
   readonly #deps: FormDeps;
   readonly #sender: Sender;
   readonly #options: FormOptions;
@@ -119,6 +119,7 @@ export class Form implements Disposable {
     this.#deps = deps;
     this.#sender = sender;
     this.#options = options;
+    this.window = new UploadWindow(deps.commitLog, deps.inflight);
     this.#held = new HeldFiles(deps.inflight, sender.projectId);
   }
 
@@ -140,9 +141,12 @@ export class Form implements Disposable {
    * writes its held files to segments, because others may be waiting for those bytes.
    */
   async hold(bytes: number): Promise<void> {
-    const { inflight } = this.#deps;
+    const { inflight, commitLog } = this.#deps;
     const { projectId } = this.#sender;
-    if (!inflight.admits(projectId)) this.#held.write();
+    if (!inflight.admits(projectId)) {
+      this.#held.write();
+      commitLog.hurry();
+    }
     await inflight.hold(projectId, bytes);
   }
 

@@ -1,4 +1,5 @@
 import { type CommitLog } from "../log/commit-log.ts";
+import { type InflightBytes } from "../log/inflight-bytes.ts";
 import { type PendingSegment } from "../log/open-segment.ts";
 import { type Chunks, type SentImage } from "./contents.ts";
 
@@ -6,8 +7,9 @@ import { type Chunks, type SentImage } from "./contents.ts";
 export const CHUNK_BYTES_MAX = 128 * 1024;
 // Smaller pieces are buffered up to this size, which is all the memory that a slow upload uses.
 const CHUNK_BYTES_MIN = 32 * 1024;
-/** Bytes of one upload that may wait for the object store before its client has to wait, too. */
-const WINDOW_BYTES = 8 * 2 ** 20;
+// Bytes of one upload that may wait for the object store before its client has to wait, too: the
+// larger number while half of the memory for bytes in flight is free.
+const WINDOW_BYTES = { min: 8 * 2 ** 20, max: 24 * 2 ** 20 };
 // Upper bounds of an image's row in MessagePack: the row with its name, and each of its chunks.
 const ROW_BYTES_MAX = 1024;
 const ROW_CHUNK_BYTES_MAX = 56;
@@ -17,8 +19,15 @@ type Chunk = { segment: PendingSegment; offset: number; length: number };
 
 /** Pauses an upload while too much of it waits for the object store. */
 export class UploadWindow {
-  readonly #waiting: { segment: PendingSegment; bytes: number }[] = [];
+  readonly #commitLog: Pick<CommitLog, "hurry">;
+  readonly #inflight: InflightBytes;
+  #waiting: { segment: PendingSegment; bytes: number }[] = [];
   #bytes = 0;
+
+  constructor(commitLog: Pick<CommitLog, "hurry">, inflight: InflightBytes) {
+    this.#commitLog = commitLog;
+    this.#inflight = inflight;
+  }
 
   add(segment: PendingSegment, bytes: number): void {
     const last = this.#waiting.at(-1);
@@ -27,14 +36,31 @@ export class UploadWindow {
     this.#bytes += bytes;
   }
 
-  /** Resolves when more may be read; rejects if a part of the upload could not be stored. */
-  async room(): Promise<void> {
-    while (this.#bytes > WINDOW_BYTES) {
-      const oldest = this.#waiting.shift();
-      if (oldest === undefined) return;
-      await oldest.segment.committed;
-      this.#bytes -= oldest.bytes;
+  /**
+   * Returns undefined if more may be read. Otherwise resolves as soon as it may, or rejects if a
+   * part of the upload could not be stored.
+   */
+  room(): Promise<void> | undefined {
+    return this.#bytes > this.#bytesMax() ? this.#drained() : undefined;
+  }
+
+  async #drained(): Promise<void> {
+    while (this.#bytes > this.#bytesMax()) {
+      if (this.#waiting.every(({ segment }) => segment.id === undefined)) this.#commitLog.hurry();
+      const stored = await Promise.race(
+        this.#waiting.map(async (one) => {
+          await one.segment.committed;
+          return one;
+        }),
+      );
+      this.#waiting = this.#waiting.filter((one) => one !== stored);
+      this.#bytes -= stored.bytes;
     }
+  }
+
+  #bytesMax(): number {
+    const { bytes, limit } = this.#inflight;
+    return bytes < limit / 2 ? WINDOW_BYTES.max : WINDOW_BYTES.min;
   }
 }
 
@@ -54,8 +80,12 @@ export class PartWriter {
   }
 
   write(data: Uint8Array): void {
-    if (this.#gatheredBytes === 0 && data.length >= CHUNK_BYTES_MIN) this.#append(data);
-    else this.#gather(data);
+    if (data.length < CHUNK_BYTES_MIN) {
+      this.#gather(data);
+      return;
+    }
+    this.#flush();
+    this.#append(data);
   }
 
   end(): void {

@@ -98,6 +98,7 @@ export class CommitLog {
     if (this.#open !== undefined && !this.#open.writer.fits(body.length)) this.close();
     const segment = (this.#open ??= this.#openSegment(body.length, memory));
     const entry = segment.writer.append(this.#stamped(head), body, facts);
+    segment.isAwaited ||= head.kind !== "chunk";
     segment.held.set(head.projectId, (segment.held.get(head.projectId) ?? 0) + body.length);
     this.#deps.inflight.add(head.projectId, body.length);
     this.#scheduleCheck();
@@ -142,6 +143,13 @@ export class CommitLog {
     for (const { waitsFor } of this.#unsettled) segments[waitsFor]++;
     const [oldest] = this.#unsettled;
     return { segments, oldestMs: oldest === undefined ? 0 : performance.now() - oldest.openedMs };
+  }
+
+  /** Commits the open segment early, as if a request waited for it: it is in the way of an upload. */
+  hurry(): void {
+    if (this.#open === undefined) return;
+    this.#open.isAwaited = true;
+    this.#scheduleCheck();
   }
 
   /** Starts the commit of the open segment and of the carried records. */
@@ -210,20 +218,23 @@ export class CommitLog {
   }
 
   /**
-   * Closes the open segment if it is due: after the interval, at once while there are few PUTs, or,
-   * if PUTs are free, while none is running. Also closes a half-full segment while most PUT slots
-   * are idle, and a smaller one once nothing more arrives, because clients that wait for an answer
-   * before they send more would wait for the interval. While every PUT slot is taken the segment
-   * fills up, so that a slow store gets full segments.
+   * Closes the open segment if it is due: after the interval, or if requests wait for it, at once
+   * while there are few PUTs, or, if PUTs are free, while none is running. Also closes a half-full
+   * segment while most PUT slots are idle, and a smaller one once nothing more arrives, because
+   * clients that wait for an answer before they send more would wait for the interval. While every
+   * PUT slot is taken the segment fills up, so that a slow store gets full segments.
    */
   #closeIfDue(): void {
-    if (this.#open === undefined || this.#committing.size >= PUTS_MAX) return;
+    const open = this.#open;
+    if (open === undefined || this.#committing.size >= PUTS_MAX) return;
+    if (this.#due || (open.isAwaited && this.#isWorthwhile(open))) this.close();
+  }
+
+  #isWorthwhile({ writer }: OpenSegment): boolean {
     const free = this.#deps.objects.freePuts && this.#committing.size === 0;
-    const half =
-      this.#committing.size < PUTS_MAX / 2 && this.#open.writer.bytes >= this.#options.bytes / 2;
-    const quiet =
-      this.#open.writer.bytes >= QUIET.bytes && performance.now() - this.#appendedMs >= QUIET.ms;
-    if (this.#due || free || half || quiet || this.#eager.has(1)) this.close();
+    const half = this.#committing.size < PUTS_MAX / 2 && writer.bytes >= this.#options.bytes / 2;
+    const quiet = writer.bytes >= QUIET.bytes && performance.now() - this.#appendedMs >= QUIET.ms;
+    return free || half || quiet || this.#eager.has(1);
   }
 
   #watchQuiet(ms: number): void {

@@ -29,6 +29,8 @@ export class OpenSegment {
   readonly isPooled: boolean;
   /** Bytes held, by project. */
   readonly held = new Map<number, number>();
+  /** True if a request waits for its records; chunks of an upload that continues have no one waiting. */
+  isAwaited = false;
   waitsFor: keyof Waiting["segments"] = "open";
 
   constructor(buffer: Uint8Array, isPooled: boolean, timer: NodeJS.Timeout) {
