@@ -26,6 +26,8 @@ export class FormError extends Error {
  */
 export class FormParser {
   readonly #dashes: Buffer;
+  /** The dashes and the boundary, one character for each byte. */
+  readonly #boundary: string;
   /** Line ending: CRLF, unless the first boundary ends with a bare LF. */
   #newline = CRLF;
   /** Delimiter that ends the body of a part. */
@@ -41,14 +43,14 @@ export class FormParser {
   #mayEndLine = true;
   /** End of the last chunk that may be the beginning of a boundary. */
   #held = NOTHING;
-  /** Line whose end has not arrived yet. */
-  readonly #line = Buffer.allocUnsafe(LINES_BYTES_MAX);
-  #lineBytes = 0;
+  /** Beginning of a line whose end has not arrived yet. */
+  #line = NOTHING;
   /** Bytes of the part's headers, or of the boundary line. */
   #linesBytes = 0;
 
   constructor(boundary: string) {
     this.#dashes = Buffer.from(`--${boundary}`);
+    this.#boundary = this.#dashes.toString("latin1");
     this.#delimiter = Buffer.from(`${CRLF}--${boundary}`);
   }
 
@@ -75,8 +77,7 @@ export class FormParser {
   end(): void {
     const isBetween = this.#state === "preamble" || this.#state === "boundary";
     // The last line may end without a line break.
-    if (isBetween && this.#isClosing(this.#line.toString("latin1", 0, this.#lineBytes)))
-      this.#state = "done";
+    if (isBetween && this.#isClosing(this.#line.toString("latin1"))) this.#state = "done";
     if (!this.isDone) throw new FormError("was cut short");
   }
 
@@ -95,10 +96,11 @@ export class FormParser {
     const isLong = this.#linesBytes > LINES_BYTES_MAX;
     if (isLong && this.#state !== "preamble") throw new FormError("is malformed");
     // A preamble line that is too long cannot be a boundary: ignore its content.
-    if (!isLong) this.#lineBytes += bytes.copy(this.#line, this.#lineBytes, at, end);
+    const part = isLong ? NOTHING : bytes.subarray(at, end);
+    const line = this.#line.length === 0 || isLong ? part : Buffer.concat([this.#line, part]);
+    // Copied: the caller may reuse the chunk after `write`.
+    this.#line = found === -1 ? Buffer.from(line) : NOTHING;
     if (found === -1) return end;
-    const line = this.#line.subarray(0, isLong ? 0 : this.#lineBytes);
-    this.#lineBytes = 0;
     if (this.#state === "headers") this.#readHeader(line, pieces);
     else this.#readBoundary(line.toString("latin1"));
     return end;
@@ -136,7 +138,7 @@ export class FormParser {
    * boundary.
    */
   #behind(line: string, dashes: string): string | undefined {
-    const boundary = this.#dashes.toString("latin1") + dashes;
+    const boundary = this.#boundary + dashes;
     return line.startsWith(boundary) ? line.slice(boundary.length).replace(BLANKS, "") : undefined;
   }
 
@@ -191,6 +193,7 @@ export class FormParser {
   }
 
   #hold(bytes: Buffer, from: number): number {
+    if (from === bytes.length) return from;
     // Copied: the caller may reuse the chunk after `write`.
     this.#held = Buffer.from(bytes.subarray(from));
     return bytes.length;

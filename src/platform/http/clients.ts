@@ -117,5 +117,7 @@ function canonical(address: string): string {
   const [plain = ""] = address.split("%");
   // Check first: the library also accepts legacy forms, such as octal numbers, which others read as
   // another address.
-  return isIP(plain) === 0 ? "" : ipaddr.process(plain).toString();
+  const version = isIP(plain);
+  if (version === 4) return plain;
+  return version === 6 ? ipaddr.process(plain).toString() : "";
 }
