@@ -226,7 +226,11 @@ function buildIngest(
       clients,
       limit: rateLimits.rows.image_names,
     },
-    { fileBytesMax: config.fileBytesMax, uploadsMax: uploadsMax(config) },
+    {
+      fileBytesMax: config.fileBytesMax,
+      uploadsMax: uploadsMax(config),
+      wholeFormsBytesMax: config.inflightBytesMax / 4,
+    },
   );
   const batches = new Batches(sql, reader);
   const authorize = (request: Request, late = false) =>

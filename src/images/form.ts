@@ -87,10 +87,12 @@ class File implements Digest {
     this.archive = archive;
   }
 
-  async take(bytes: Uint8Array): Promise<void> {
+  /** Returns a promise if the file is an archive, whose bytes take a while to check. */
+  take(bytes: Uint8Array): Promise<void> | undefined {
+    this.bytes += bytes.length;
     this.#hasher.update(bytes);
     this.crc32 = crc32(bytes, this.crc32);
-    await this.archive?.write(bytes);
+    return this.archive?.write(bytes);
   }
 
   async end(): Promise<void> {
@@ -123,12 +125,19 @@ export class Form implements Disposable {
     this.#held = new HeldFiles(deps.inflight, sender.projectId);
   }
 
-  async take(event: FormEvent): Promise<void> {
+  /** Takes the next event. Returns a promise if the one after it has to wait. */
+  take(event: FormEvent): Promise<void> | undefined {
     if (event.type === "field") this.#keep(event.name, event.value);
     else if (event.type === "file") this.#file = this.#begin(event.filename, event.contentType);
     else if (this.#file === undefined) throw new AppError("invalid", "the form is malformed");
-    else if (event.type === "data") await this.#write(this.#file, event.bytes);
-    else await this.#end(this.#file);
+    else if (event.type === "data") return this.#write(this.#file, event.bytes);
+    else return this.#end(this.#file);
+    return undefined;
+  }
+
+  /** Takes a chunk of the body, to whose bytes no later event refers, to release it. */
+  release(chunk: Uint8Array): void {
+    this.#held.release(chunk);
   }
 
   /** Keeps known fields only: others would use memory for as long as the upload lasts. */
@@ -137,17 +146,20 @@ export class Form implements Disposable {
   }
 
   /**
-   * Resolves when there is room for that many more bytes. While it has to wait, the upload first
-   * writes its held files to segments, because others may be waiting for those bytes.
+   * Reserves that many more bytes. If there is no room returns a promise, which resolves when there
+   * is; the upload then first writes its held files to segments, because others may be waiting for
+   * those bytes.
    */
-  async hold(bytes: number): Promise<void> {
+  hold(bytes: number): Promise<void> | undefined {
     const { inflight, commitLog } = this.#deps;
     const { projectId } = this.#sender;
     if (!inflight.admits(projectId)) {
       this.#held.write();
       commitLog.hurry();
+      return inflight.hold(projectId, bytes);
     }
-    await inflight.hold(projectId, bytes);
+    inflight.add(projectId, bytes);
+    return undefined;
   }
 
   /** Throws 400 if a required project is missing, 403 if the session belongs to another project. */
@@ -211,12 +223,14 @@ export class Form implements Disposable {
     });
   }
 
-  async #write(file: File, bytes: Uint8Array): Promise<void> {
-    file.bytes += bytes.length;
-    if (file.bytes > this.#options.fileBytesMax) throw tooLarge(this.#options.fileBytesMax, "file");
-    await file.take(bytes);
-    if (file.writer === undefined) return;
-    if (!this.#held.has(file.writer) || !this.#held.add(bytes)) file.writer.write(bytes);
+  #write(file: File, bytes: Uint8Array): Promise<void> | undefined {
+    const { fileBytesMax } = this.#options;
+    if (file.bytes + bytes.length > fileBytesMax) throw tooLarge(fileBytesMax, "file");
+    const checked = file.take(bytes);
+    const { writer } = file;
+    if (writer !== undefined && (!this.#held.has(writer) || !this.#held.add(bytes)))
+      writer.write(bytes);
+    return checked;
   }
 
   async #end(file: File): Promise<void> {

@@ -1,4 +1,5 @@
 import { type InflightBytes } from "../log/inflight-bytes.ts";
+import { release } from "../platform/gc.ts";
 import { CHUNK_BYTES_MAX, type PartWriter } from "./upload.ts";
 
 // Pieces held at most: with many small ones their overhead would exceed their bytes.
@@ -6,7 +7,8 @@ const PIECES_MAX = 256;
 // Time to hold files at most: many slow uploads would use up the memory for held files.
 const HELD_MS_MAX = 2000;
 
-type Held = { writer: PartWriter; pieces: Uint8Array[]; bytes: number };
+type Writer = Pick<PartWriter, "write" | "end">;
+type Held = { writer: Writer; pieces: Uint8Array[]; bytes: number };
 
 /**
  * Buffers the files of one form, up to the size of a chunk in total: only after its last byte is
@@ -18,6 +20,8 @@ export class HeldFiles implements Disposable {
   readonly #projectId: number;
   /** Files held; only the last one may still grow. */
   #files: Held[] = [];
+  /** Chunks of the body in which the held bytes are. */
+  readonly #spent: Uint8Array[] = [];
   #bytes = 0;
   #pieces = 0;
   #isLate = false;
@@ -36,17 +40,18 @@ export class HeldFiles implements Disposable {
   }
 
   /** Returns whether the file is still held. Throws if held files could not be written. */
-  has(writer: PartWriter): boolean {
+  has(writer: Writer): boolean {
     this.#check();
     return this.#files.some((file) => file.writer === writer);
   }
 
-  begin(writer: PartWriter): void {
+  begin(writer: Writer): void {
     if (!this.#isLate) this.#files.push({ writer, pieces: [], bytes: 0 });
   }
 
   /**
-   * Adds bytes to the current file. Returns false if it has become too large and is no longer held.
+   * Adds bytes to the current file, without a copy. Returns false if it has become too large and is
+   * no longer held.
    */
   add(data: Uint8Array): boolean {
     if (!this.#fits(data)) this.#writeOthers();
@@ -56,7 +61,6 @@ export class HeldFiles implements Disposable {
       this.write();
       return false;
     }
-    // No copy needed: nothing writes into received network buffers.
     file.pieces.push(data);
     file.bytes += data.length;
     this.#pieces++;
@@ -68,7 +72,14 @@ export class HeldFiles implements Disposable {
   /** Drops the current file. */
   drop(): void {
     const file = this.#files.pop();
-    if (file !== undefined) this.#release(file);
+    if (file !== undefined) this.#forget(file);
+    this.#releaseSpent();
+  }
+
+  /** Releases a chunk of the body as soon as no file is held any more. */
+  release(chunk: Uint8Array): void {
+    this.#spent.push(chunk);
+    this.#releaseSpent();
   }
 
   /** Writes all held files to segments. Throws the error of the commit log. */
@@ -79,7 +90,8 @@ export class HeldFiles implements Disposable {
 
   [Symbol.dispose](): void {
     clearTimeout(this.#timer);
-    for (const file of this.#files.splice(0)) this.#release(file);
+    for (const file of this.#files.splice(0)) this.#forget(file);
+    this.#releaseSpent();
   }
 
   #fits(data: Uint8Array): boolean {
@@ -100,7 +112,8 @@ export class HeldFiles implements Disposable {
     } catch (error) {
       this.#failure = { error };
     } finally {
-      for (const file of files) this.#release(file);
+      for (const file of files) this.#forget(file);
+      this.#releaseSpent();
     }
   }
 
@@ -108,9 +121,13 @@ export class HeldFiles implements Disposable {
     if (this.#failure !== undefined) throw this.#failure.error;
   }
 
-  #release({ pieces, bytes }: Held): void {
+  #forget({ pieces, bytes }: Held): void {
     this.#pieces -= pieces.length;
     this.#bytes -= bytes;
     if (bytes > 0) this.#inflight.release(this.#projectId, bytes);
+  }
+
+  #releaseSpent(): void {
+    if (this.#files.length === 0) for (const chunk of this.#spent.splice(0)) release(chunk);
   }
 }

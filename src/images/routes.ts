@@ -33,6 +33,7 @@ export function uploadRoutes({ images, authorize }: UploadRoutesDeps) {
       credential: "session",
       errors: renderError,
       acknowledges: "images",
+      bare: true,
     }),
   })
     .post("/v1/ios/images", ({ request }) => upload(request, true), {

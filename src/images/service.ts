@@ -1,5 +1,6 @@
 import { LRUCache } from "lru-cache";
 
+import { bodyChunks, contentLength, readWhole } from "../platform/bodies/body.ts";
 import { type Clients } from "../platform/http/clients.ts";
 import { type Sql } from "../platform/database/database.ts";
 import { anyUnreadable } from "../log/unreadable.ts";
@@ -12,6 +13,8 @@ import { ContentLookup } from "./content-lookup.ts";
 import { networkMark } from "./network.ts";
 import { type FormEvent, formEvents } from "../platform/bodies/multipart.ts";
 
+// Largest form that is read in one piece: one file of the size of a chunk, with room for headers.
+const WHOLE_BYTES_MAX = 160 * 1024;
 const LISTED_MAX = 40;
 // Rows read for a list at most: a name can have several contents.
 const CONTENTS_LISTED_MAX = 160;
@@ -27,12 +30,18 @@ export type ImagesDeps = Omit<FormDeps, "contents"> & {
   /** Rate limit for images that are new to a project. */
   limit: RowLimit;
 };
-export type ImagesOptions = { fileBytesMax: number; uploadsMax: number };
+export type ImagesOptions = {
+  fileBytesMax: number;
+  uploadsMax: number;
+  /** Memory for forms that are read in one piece, of which the client may send only the beginning. */
+  wholeFormsBytesMax: number;
+};
 
 export class Images {
   readonly #deps: ImagesDeps & FormDeps;
   readonly #options: ImagesOptions;
   #uploads = 0;
+  #wholeFormsBytes = 0;
 
   constructor(deps: ImagesDeps, options: ImagesOptions) {
     this.#deps = { ...deps, contents: new ContentLookup(deps.sql) };
@@ -67,15 +76,15 @@ export class Images {
     const { inflight, clients, limit } = this.#deps;
     const mark = networkMark(clients.address(request));
     const sender = { projectId: session.projectId, sessionId, network: mark };
-    const network = clients.network(request);
     using form = new Form(this.#deps, sender, {
       fileBytesMax: this.#options.fileBytesMax,
       recorded: session.recorded,
-      admitName: () => limit.take(network),
+      admitName: () => {
+        if (!limit.isOff) limit.take(clients.network(request));
+      },
     });
-    for await (const events of formEvents(request, {
-      inflatedBytesMax: FORM_FILES_MAX * this.#options.fileBytesMax,
-    })) {
+    const limits = { inflatedBytesMax: FORM_FILES_MAX * this.#options.fileBytesMax };
+    for await (const { events, spent } of formEvents(request, limits, this.#chunks(request))) {
       // Reserves room before bytes are copied into segments, so that concurrent uploads cannot
       // exceed it.
       const bytes = dataBytes(events);
@@ -85,10 +94,33 @@ export class Images {
       } finally {
         inflight.release(session.projectId, bytes);
       }
+      if (spent !== undefined) form.release(spent);
       await form.window.room();
     }
     await form.checkProject(projectRequired);
     await form.store();
+  }
+
+  /**
+   * Returns the body as it arrives, or a small one in one piece, which costs half as much, as long
+   * as few bytes are announced that way.
+   */
+  #chunks(request: Request): AsyncGenerator<Uint8Array> {
+    const length = contentLength(request) ?? Number.POSITIVE_INFINITY;
+    const bytesMax = this.#options.wholeFormsBytesMax - this.#wholeFormsBytes;
+    const isSmall = length <= Math.min(WHOLE_BYTES_MAX, bytesMax);
+    return isSmall ? this.#whole(request, length) : bodyChunks(request.body);
+  }
+
+  async *#whole(request: Request, length: number): AsyncGenerator<Uint8Array> {
+    this.#wholeFormsBytes += length;
+    let whole: Uint8Array;
+    try {
+      whole = await readWhole(request, length);
+    } finally {
+      this.#wholeFormsBytes -= length;
+    }
+    yield whole;
   }
 }
 

@@ -1,6 +1,7 @@
 import { tooLarge } from "../platform/bodies/body.ts";
 import { AppError, unavailable } from "../platform/errors.ts";
 import { type FormEvent, checkFileName, formEvents } from "../platform/bodies/multipart.ts";
+import { release } from "../platform/gc.ts";
 import { type BuildChange, BuildTexts, NOTES_BYTES_MAX, parseTexts } from "./schema.ts";
 
 // Size limit of the form without the build's file: its texts and separators.
@@ -115,7 +116,10 @@ class BuildForm {
 async function* eventsOf(request: Request, bytesMax: number): AsyncGenerator<FormEvent> {
   const limits = { inflatedBytesMax: bytesMax, fieldBytesMax: NOTES_BYTES_MAX };
   try {
-    for await (const events of formEvents(request, limits)) yield* events;
+    for await (const { events, spent } of formEvents(request, limits)) {
+      yield* events;
+      if (spent !== undefined) release(spent);
+    }
   } catch (error) {
     if (error instanceof AppError && error.code === "unsupported_media")
       throw new AppError("invalid", "request Content-Type isn't multipart/form-data", {

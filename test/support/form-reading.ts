@@ -34,7 +34,7 @@ function requestOf(chunks: Uint8Array[], contentType = TYPE): Request {
 export async function partsOf(chunks: Uint8Array[], contentType?: string): Promise<FormPart[]> {
   const parts: FormPart[] = [];
   let open: { file: string; type: string; pieces: Uint8Array[] } | undefined;
-  for await (const events of formEvents(requestOf(chunks, contentType), {
+  for await (const { events } of formEvents(requestOf(chunks, contentType), {
     inflatedBytesMax: INFLATED_BYTES_MAX,
   }))
     for (const event of events)

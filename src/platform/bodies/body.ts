@@ -19,7 +19,7 @@ export function bodyDeadlineMs(bytes: number): number {
 }
 
 /** Returns the declared length of the body, or undefined if it is chunked. */
-function contentLength(request: Request): number | undefined {
+export function contentLength(request: Request): number | undefined {
   const header = request.headers.get("content-length");
   return header === null ? undefined : Number(header);
 }
@@ -39,6 +39,11 @@ export async function readBody(
   if (length === undefined || length > WHOLE_BYTES_MAX)
     return await collect(request, bytesMax, hold);
   hold(length);
+  return await readWhole(request, length);
+}
+
+/** Reads a body of that length in one piece. Throws like `readBody`. */
+export async function readWhole(request: Request, length: number): Promise<Uint8Array> {
   try {
     return await inTime(bodyDeadlineMs(length), request.bytes(), () => {
       throw stalled();

@@ -1,8 +1,7 @@
-import { bodyChunks, readBody } from "./body.ts";
+import { readBody } from "./body.ts";
 import { type Coding, beginsLikeGzip, codingsOf } from "./codings.ts";
 import { AppError } from "../errors.ts";
-import { beginning, inflateChunks, inflateWhole } from "./inflate.ts";
-import { discarded } from "../gc.ts";
+import { type Chunks, beginning, inflateChunks, inflateWhole } from "./inflate.ts";
 
 const GZIP_MAGIC_BYTES = 2;
 
@@ -51,23 +50,17 @@ export async function readEncoded(
 }
 
 /**
- * Yields the body without its content codings as it arrives; throws 413 only if more than
- * `bytesMax` would be inflated.
+ * Returns the chunks of the body without its content codings; `sent` are those that arrive.
+ * Iterating throws 413 only if more than `bytesMax` would be inflated. A chunk belongs to the
+ * consumer, who may `release` it.
  */
-export async function* contentChunks(
+export async function contentChunks(
   request: Request,
   bytesMax: number,
-): AsyncGenerator<Uint8Array> {
-  let chunks = counted(bodyChunks(request.body));
+  sent: Chunks,
+): Promise<Chunks> {
+  let chunks = sent;
   for (const coding of codingsOf(request)) chunks = inflateChunks(coding, chunks, bytesMax);
   const { head, all } = await beginning(chunks, GZIP_MAGIC_BYTES);
-  yield* beginsLikeGzip(head) ? inflateChunks("gzip", all, bytesMax) : all;
-}
-
-async function* counted(chunks: AsyncGenerator<Uint8Array>): AsyncGenerator<Uint8Array> {
-  for await (const chunk of chunks) {
-    yield chunk;
-    // Half: a stream holds nothing beside its chunks, so more of them may pile up.
-    discarded(chunk.length / 2);
-  }
+  return beginsLikeGzip(head) ? inflateChunks("gzip", all, bytesMax) : all;
 }

@@ -6,6 +6,7 @@ import * as zlib from "node:zlib";
 import { tooLarge } from "./body.ts";
 import { type Coding } from "./codings.ts";
 import { AppError } from "../errors.ts";
+import { release } from "../gc.ts";
 import { joined } from "../streams.ts";
 import { ZstdFrames } from "./zstd-frames.ts";
 
@@ -17,6 +18,9 @@ const TURN_BYTES = 2 ** 20;
 // Length of the zlib header, which distinguishes deflate as HTTP defines it from raw deflate, which
 // some clients send.
 const ZLIB_HEADER_BYTES = 2;
+
+/** Bytes in the order in which they arrive. */
+export type Chunks = AsyncIterableIterator<Uint8Array>;
 
 type Format = "gzip" | "zlib" | "raw" | "br" | "zstd";
 type Options = { info: true; maxOutputLength: number };
@@ -60,10 +64,10 @@ export async function inflateWhole(
   }
 }
 
-/** Removes one content coding like `inflateWhole`, but streams. */
+/** Removes one content coding like `inflateWhole`, but streams. Releases the chunks it has read. */
 export async function* inflateChunks(
   coding: Coding,
-  chunks: AsyncGenerator<Uint8Array>,
+  chunks: Chunks,
   bytesMax: number,
 ): AsyncGenerator<Uint8Array> {
   let bytes = 0;
@@ -86,20 +90,31 @@ export async function* inflateChunks(
  * these.
  */
 export async function beginning(
-  chunks: AsyncGenerator<Uint8Array>,
+  chunks: Chunks,
   bytes: number,
-): Promise<{ head: Uint8Array; all: AsyncGenerator<Uint8Array> }> {
+): Promise<{ head: Uint8Array; all: Chunks }> {
   let head: Uint8Array = new Uint8Array();
   while (head.length < bytes) {
     const { done, value } = await chunks.next();
     if (done === true) break;
     head = head.length === 0 ? value : Buffer.concat([head, value]);
   }
-  const all = async function* () {
-    yield head;
-    yield* chunks;
+  return { head, all: preceded(head, chunks) };
+}
+
+/** Yields one more chunk before the others. A generator would run for every chunk. */
+function preceded(first: Uint8Array, chunks: Chunks): Chunks {
+  let begun = false;
+  const all: Chunks = {
+    next: () => {
+      if (begun) return chunks.next();
+      begun = true;
+      return Promise.resolve({ done: false, value: first });
+    },
+    return: async () => (await chunks.return?.()) ?? { done: true, value: undefined },
+    [Symbol.asyncIterator]: () => all,
   };
-  return { head, all: all() };
+  return all;
 }
 
 function formatOf(coding: Coding, [first = 0, second = 0]: Uint8Array): Format {
@@ -138,8 +153,10 @@ async function inflateElsewhere(
   return await joined(chunks, inflatedBytes);
 }
 
+/** Yields copies, which the consumer may release. */
 async function* slicesIn(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
-  for (let at = 0; at < bytes.length; at += SLICE_BYTES) yield bytes.subarray(at, at + SLICE_BYTES);
+  for (let at = 0; at < bytes.length; at += SLICE_BYTES)
+    yield new Uint8Array(bytes.subarray(at, at + SLICE_BYTES));
 }
 
 /** Reads the result of a zlib function called with `info`, which its types do not know. */
@@ -153,10 +170,7 @@ function isInflated(result: unknown): result is Inflated {
 }
 
 /** Feeds the chunks to a zlib engine, and yields its output. */
-async function* through(
-  engine: Engine,
-  chunks: AsyncGenerator<Uint8Array>,
-): AsyncGenerator<Uint8Array> {
+async function* through(engine: Engine, chunks: Chunks): AsyncGenerator<Uint8Array> {
   const feeding = feed(engine, chunks);
   // Awaited below after all output: until then a failure must not be an unhandled rejection.
   feeding.catch(() => undefined);
@@ -173,7 +187,7 @@ async function* through(
  * Feeds the engine; resolves to the total number of bytes and the number of trailing zeros. Stops
  * feeding once the engine has reached the end of its data or is destroyed.
  */
-async function feed(engine: Engine, chunks: AsyncGenerator<Uint8Array>) {
+async function feed(engine: Engine, chunks: Chunks) {
   const { promise: over, resolve } = Promise.withResolvers<void>();
   for (const event of ["end", "error", "close"]) engine.once(event, () => resolve());
   const isOver = () => engine.readableEnded || engine.destroyed;
@@ -185,8 +199,7 @@ async function feed(engine: Engine, chunks: AsyncGenerator<Uint8Array>) {
       fed += chunk.length;
       const ending = zerosAtEnd(chunk);
       zeros = ending === chunk.length ? zeros + ending : ending;
-      // Copied: the bytes belong to a network buffer, and the engine reads them later.
-      if (!isOver() && !engine.write(new Uint8Array(chunk)))
+      if (!isOver() && !engine.write(chunk, () => release(chunk)))
         await Promise.race([once(engine, "drain").catch(() => undefined), over]);
       // Yield to the event loop: results that come back at once would otherwise be handled in the
       // same turn.
@@ -202,7 +215,7 @@ async function feed(engine: Engine, chunks: AsyncGenerator<Uint8Array>) {
 }
 
 /** Yields only the bytes that belong to zstd frames. */
-async function* frameChunks(chunks: AsyncGenerator<Uint8Array>): AsyncGenerator<Uint8Array> {
+async function* frameChunks(chunks: Chunks): AsyncGenerator<Uint8Array> {
   const frames = new ZstdFrames();
   for await (const chunk of chunks) {
     const taken = frames.take(chunk);

@@ -1,7 +1,10 @@
 import { setImmediate } from "node:timers/promises";
 
+import { bodyChunks } from "./body.ts";
 import { contentChunks } from "./content.ts";
 import { AppError } from "../errors.ts";
+import { release } from "../gc.ts";
+import { type Chunks } from "./inflate.ts";
 import { FormError, FormParser, type FormPiece } from "./form-parser.ts";
 import { type MediaType, parseMediaType } from "./media-type.ts";
 import { type PartHeaders } from "./part-headers.ts";
@@ -28,6 +31,12 @@ export type FormEvent =
   | { type: "data"; bytes: Uint8Array }
   | { type: "end" };
 
+/**
+ * Events that arrived together. `spent` is a chunk to which no later event refers: it may be
+ * released once the data of these and earlier events is no longer needed.
+ */
+export type FormBatch = { events: FormEvent[]; spent: Uint8Array | undefined };
+
 export type FormLimits = {
   /** Inflated size limit of a form with content codings. */
   inflatedBytesMax: number;
@@ -35,26 +44,31 @@ export type FormLimits = {
 };
 
 /**
- * Yields the parts of a multipart form as they arrive, the events of one network chunk at a time;
- * `data` is a view of that chunk. Throws 415 if the request is not a multipart form, 400 if the
- * form is malformed, cut short or has over 1,000 parts.
+ * Yields the parts of a multipart form as they arrive in `chunks`; `data` is a view of a chunk.
+ * Throws 415 if the request is not a multipart form, 400 if the form is malformed, cut short or has
+ * over 1,000 parts.
  */
 export async function* formEvents(
   request: Request,
   { inflatedBytesMax, fieldBytesMax = FIELD_BYTES_MAX }: FormLimits,
-): AsyncGenerator<FormEvent[]> {
+  chunks: Chunks = bodyChunks(request.body),
+): AsyncGenerator<FormBatch> {
   const parser = new FormParser(boundaryOf(request));
   const form = new FormReader(fieldBytesMax);
   let turnMs = performance.now();
-  for await (const chunk of contentChunks(request, inflatedBytesMax))
+  for await (const chunk of await contentChunks(request, inflatedBytesMax, chunks)) {
+    if (parser.isDone) release(chunk);
     for (let at = 0; at < chunk.length && !parser.isDone; at += PIECE_BYTES) {
       const piece = chunk.subarray(at, at + PIECE_BYTES);
-      yield form.take(parse(() => parser.write(piece)));
+      const events = form.take(parse(() => parser.write(piece)));
+      const isLast = parser.isDone || at + PIECE_BYTES >= chunk.length;
+      yield { events, spent: isLast ? chunk : undefined };
       if (performance.now() - turnMs < TURN_MS) continue;
       // Yield: chunks that are already buffered would all be parsed in one turn of the event loop.
       await setImmediate();
       turnMs = performance.now();
     }
+  }
   parse(() => parser.end());
 }
 
