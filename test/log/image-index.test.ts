@@ -4,10 +4,9 @@ import { claimSegments, restoreRows } from "../../src/log/restore.ts";
 import { readStored } from "../../src/log/stored-segment.ts";
 import { TestApp } from "../support/app.ts";
 import { aBatch } from "../support/batches.ts";
-import { eventually } from "../support/eventually.ts";
 import { aFile, from, imageList, sha256Of, textOf, upload } from "../support/images.ts";
 import { putBefore } from "../support/images-before.ts";
-import { emptyTables, ingestTables, reindex } from "../support/ingest-tables.ts";
+import { emptyTables, ingestTables, reindex, untilIndexed } from "../support/ingest-tables.ts";
 import { putSegment } from "../support/made-segment.ts";
 import { NO_GRACE, orphansOf } from "../support/orphans.ts";
 import { Random } from "../support/random.ts";
@@ -44,11 +43,7 @@ async function sendAll(app: TestApp) {
   // The next segment carries the records of images that are otherwise only in the database.
   await app.append(sessions[0], aBatch());
   // No request waits for segments that have only chunks of known images.
-  await eventually("all segments are indexed", async () => {
-    const objects = await Array.fromAsync(app.objects.list("segments/"));
-    const [row] = await app.sql<[{ count: number }]>`select count(*)::integer from segments`;
-    return row.count === objects.length;
-  });
+  await untilIndexed(app);
   return sessions;
 }
 

@@ -8,11 +8,9 @@ import { objectOf } from "../support/answers.ts";
 import { TestApp, type TestSession } from "../support/app.ts";
 import { aBatch } from "../support/batches.ts";
 import { runCommand } from "../support/command.ts";
-import { eventually } from "../support/eventually.ts";
 import { FaultyObjects } from "../support/faulty-objects.ts";
 import { aFile, imageList, imageOf, imagesOf, projectField, upload } from "../support/images.ts";
-import { indexState } from "../support/index-state.ts";
-import { emptyTables, ingestTables, reindex } from "../support/ingest-tables.ts";
+import { emptyTables, ingestTables, reindex, untilIndexed } from "../support/ingest-tables.ts";
 import { aProject } from "../support/projects.ts";
 import { Random } from "../support/random.ts";
 import { envOf } from "../support/server-process.ts";
@@ -37,10 +35,7 @@ describe.each(["files", "s3"] as const)("of real traffic, with objects in %s", (
   beforeAll(async () => {
     sessions = await sendTraffic(app);
     // The refused form's chunks are nobody's, and nobody waited for them.
-    await eventually(
-      "all is indexed",
-      async () => (await indexState(app.sql, app.objects)).orphans.length === 0,
-    );
+    await untilIndexed(app);
     before = await ingestTables(app.sql);
     readBefore = await readBack(app, sessions);
   });

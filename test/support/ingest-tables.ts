@@ -2,7 +2,9 @@ import { pino } from "pino";
 
 import { Reindex, type Reindexed } from "../../src/log/reindex.ts";
 import { type Sql } from "../../src/platform/database/database.ts";
+import { metric } from "./answers.ts";
 import { type TestApp } from "./app.ts";
+import { eventually } from "./eventually.ts";
 
 /** Returns all rows of ingest as JSON, except for times that a rebuild cannot restore. */
 export async function ingestTables(sql: Sql) {
@@ -17,6 +19,12 @@ export async function ingestTables(sql: Sql) {
     uses: await sql`select to_jsonb(u) as row from image_uses u order by session_id, name, sha256`,
     images: await sql`select to_jsonb(i) as row from images i order by project_id, name`,
   };
+}
+
+/** Resolves once the server holds no record that is not indexed, also of those that no request waits for. */
+export async function untilIndexed(app: TestApp): Promise<void> {
+  const isDone = async () => (await metric(app, "floodgate_inflight_bytes")) === 0;
+  await eventually("all is indexed", isDone);
 }
 
 /** Empties the tables, like those of a new database. */
