@@ -5,6 +5,7 @@ import { wholeNumber } from "./whole-number.ts";
 import { type Config } from "../platform/config/config.ts";
 import { UsageError } from "../platform/errors.ts";
 import {
+  type CanvasQuality,
   type NewProject,
   type Project,
   type ProjectChange,
@@ -16,12 +17,23 @@ const ID_MAX = 2 ** 31 - 2;
 const BEACON_BYTES_MIN = 1024;
 const BEACON_BYTES_MAX = 64 * 2 ** 20;
 const NAME_LENGTH_MAX = 255;
+const CANVAS_FPS_MAX = 60;
+const SESSION_MS_MIN = 1000;
+const SESSION_MS_MAX = 7 * 86_400_000;
+/** Word for a setting as configured; null would do, but commander would turn it into text. */
 const DEFAULT = "default";
 const KEY = /^[\w-]{1,64}$/;
 
 type Json = { json?: boolean };
-type UpdateOptions = Json &
-  ProjectChange & { beaconSize?: number; dailyBytes?: number | typeof DEFAULT };
+type OrDefault<T> = T | typeof DEFAULT;
+type Settings = Pick<ProjectChange, "active" | "sampleRate"> & {
+  beaconSize?: number;
+  dailyBytes?: OrDefault<number>;
+  recordCanvas?: OrDefault<boolean>;
+  canvasQuality?: OrDefault<CanvasQuality>;
+  canvasFps?: OrDefault<number>;
+  sessionMs?: OrDefault<number>;
+};
 
 /** Adds `project create|update|list`, which work whether the server is running or not. */
 export function addProjectCommands(root: Command, config: () => Config): void {
@@ -51,17 +63,32 @@ export function addProjectCommands(root: Command, config: () => Config): void {
     .option(
       "--daily-bytes <bytes>",
       "bytes that it may store per UTC day, or `default` for QUOTA_BYTES_PER_DAY",
-      bytesOrDefault,
+      orDefault(wholeNumber(1, Number.MAX_SAFE_INTEGER)),
+    )
+    .option(
+      "--record-canvas <boolean>",
+      "true, false, or `default` for RECORD_CANVAS",
+      orDefault(boolean),
+    )
+    .addOption(
+      new Option(
+        "--canvas-quality <quality>",
+        "quality of canvas images, or `default` for CANVAS_QUALITY",
+      ).choices(["low", "medium", "high", DEFAULT]),
+    )
+    .option(
+      "--canvas-fps <number>",
+      "canvas images per second, or `default` for CANVAS_FPS",
+      orDefault(wholeNumber(1, CANVAS_FPS_MAX)),
+    )
+    .option(
+      "--session-ms <ms>",
+      "how long the token of a session is valid, or `default` for two hours",
+      orDefault(wholeNumber(SESSION_MS_MIN, SESSION_MS_MAX)),
     )
     .option("--json", "print one JSON object")
-    .action(async (id: number, { json, beaconSize, dailyBytes, ...options }: UpdateOptions) => {
-      const change = {
-        ...options,
-        ...(beaconSize !== undefined && { beaconBytesMax: beaconSize }),
-        ...(dailyBytes !== undefined && {
-          dailyBytesMax: dailyBytes === DEFAULT ? null : dailyBytes,
-        }),
-      };
+    .action(async (id: number, { json, ...settings }: Json & Settings) => {
+      const change = changeOf(settings);
       if (Object.keys(change).length === 0)
         throw new UsageError("nothing to change: give an option, see `project update --help`");
       const update = async () =>
@@ -101,6 +128,10 @@ function lineOf({ id, platform, projectID, projectKey, name, ...settings }: Show
     `${settings.sampleRate} %`,
     settings.beaconSize ?? DEFAULT,
     settings.dailyBytes ?? DEFAULT,
+    settings.recordCanvas ?? DEFAULT,
+    settings.canvasQuality ?? DEFAULT,
+    settings.canvasFps ?? DEFAULT,
+    settings.sessionMs ?? DEFAULT,
   ].join("\t");
 }
 
@@ -114,9 +145,26 @@ function projectName(text: string): string {
   return text;
 }
 
-/** Keeps the word `default`, because commander would turn null into text. */
-function bytesOrDefault(text: string): number | typeof DEFAULT {
-  return text === DEFAULT ? DEFAULT : wholeNumber(1, Number.MAX_SAFE_INTEGER)(text);
+function changeOf(settings: Settings): ProjectChange {
+  const { beaconSize, dailyBytes, recordCanvas, canvasQuality, canvasFps, sessionMs, ...others } =
+    settings;
+  return {
+    ...others,
+    ...(beaconSize !== undefined && { beaconBytesMax: beaconSize }),
+    ...(dailyBytes !== undefined && { dailyBytesMax: orNull(dailyBytes) }),
+    ...(recordCanvas !== undefined && { recordCanvas: orNull(recordCanvas) }),
+    ...(canvasQuality !== undefined && { canvasQuality: orNull(canvasQuality) }),
+    ...(canvasFps !== undefined && { canvasFps: orNull(canvasFps) }),
+    ...(sessionMs !== undefined && { sessionMs: orNull(sessionMs) }),
+  };
+}
+
+function orNull<T>(value: OrDefault<T>): T | null {
+  return value === DEFAULT ? null : value;
+}
+
+function orDefault<T>(parse: (text: string) => T): (text: string) => OrDefault<T> {
+  return (text) => (text === DEFAULT ? DEFAULT : parse(text));
 }
 
 function boolean(text: string): boolean {

@@ -23,7 +23,8 @@ const TAIL_BYTES = 64 * 1024;
  */
 export const COLUMNS = {
   // Columns of a project, in addition to created_at.
-  project: `id, name, project_key, platform, active, sample_rate, beacon_bytes_max, daily_bytes_max, changed_at`,
+  project: `id, name, project_key, platform, active, sample_rate, beacon_bytes_max, daily_bytes_max,
+    record_canvas, canvas_quality, canvas_fps, session_ms, changed_at`,
   session: `id, project_id, recorded, started_at, platform, tracker_version, rev_id, user_uuid, user_id, user_os, user_os_version,
     user_browser, user_browser_version, user_device, user_device_type, user_country, user_state, user_city, timezone,
     device_memory_kib, screen_width, screen_height, performance`,

@@ -11,6 +11,7 @@ const KEY_LENGTH = 20;
 const KEY_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
 
 export type ProjectPlatform = "ios" | "android" | "web";
+export type CanvasQuality = "low" | "medium" | "high";
 
 export type Project = {
   id: number;
@@ -24,12 +25,16 @@ export type Project = {
   beaconBytesMax: number | null;
   /** overrides QUOTA_BYTES_PER_DAY */
   dailyBytesMax: number | null;
+  /** The settings below override those of the configuration for web pages. */
+  recordCanvas: boolean | null;
+  canvasQuality: CanvasQuality | null;
+  canvasFps: number | null;
+  /** lifetime of a session's token, instead of two hours */
+  sessionMs: number | null;
 };
 
 export type NewProject = { name: string; platform: ProjectPlatform; id?: number; key?: string };
-export type ProjectChange = Partial<
-  Pick<Project, "active" | "sampleRate" | "beaconBytesMax" | "dailyBytesMax">
->;
+export type ProjectChange = Partial<Omit<Project, "id" | "name" | "projectKey" | "platform">>;
 export type ProjectsDeps = { sql: Sql; commitLog: CommitLog; log: Log };
 
 /**
@@ -47,6 +52,10 @@ export function describeProject({ id, name, platform, projectKey, ...settings }:
     sampleRate: settings.sampleRate,
     beaconSize: settings.beaconBytesMax,
     dailyBytes: settings.dailyBytesMax,
+    recordCanvas: settings.recordCanvas,
+    canvasQuality: settings.canvasQuality,
+    canvasFps: settings.canvasFps,
+    sessionMs: settings.sessionMs,
   };
 }
 
@@ -136,6 +145,10 @@ export class Projects implements Service {
         sampleRate: 100,
         beaconBytesMax: null,
         dailyBytesMax: null,
+        recordCanvas: null,
+        canvasQuality: null,
+        canvasFps: null,
+        sessionMs: null,
       };
       // A rebuild of the database may just have restored an older project with this id: tries
       // another id, unless one was asked for.
@@ -172,6 +185,10 @@ export class Projects implements Service {
       sample_rate: project.sampleRate,
       beacon_bytes_max: project.beaconBytesMax,
       daily_bytes_max: project.dailyBytesMax,
+      record_canvas: project.recordCanvas,
+      canvas_quality: project.canvasQuality,
+      canvas_fps: project.canvasFps,
+      session_ms: project.sessionMs,
       // A change of an existing project uses `changed_at` alone.
       created_at: now,
       changed_at: now,
@@ -193,7 +210,8 @@ function known(projects: Project[]): Known {
 async function selectProjects(sql: Sql): Promise<Project[]> {
   return await sql<Project[]>`
     select id, name, project_key as "projectKey", platform, active, sample_rate as "sampleRate",
-      beacon_bytes_max as "beaconBytesMax", daily_bytes_max::double precision as "dailyBytesMax"
+      beacon_bytes_max as "beaconBytesMax", daily_bytes_max::double precision as "dailyBytesMax",
+      record_canvas as "recordCanvas", canvas_quality as "canvasQuality", canvas_fps as "canvasFps", session_ms as "sessionMs"
     from projects order by id`;
 }
 

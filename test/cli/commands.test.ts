@@ -24,7 +24,12 @@ const Project = Type.Object({
   sampleRate: Type.Integer(),
   beaconSize: Type.Union([Type.Integer(), Type.Null()]),
   dailyBytes: Type.Union([Type.Integer(), Type.Null()]),
+  recordCanvas: Type.Union([Type.Boolean(), Type.Null()]),
+  canvasQuality: Type.Union([Type.String(), Type.Null()]),
+  canvasFps: Type.Union([Type.Integer(), Type.Null()]),
+  sessionMs: Type.Union([Type.Integer(), Type.Null()]),
 });
+const DEFAULTS = "\tdefault".repeat(4);
 const Projects = Type.Object({ projects: Type.Array(Project) });
 
 let databaseUrl = "";
@@ -108,7 +113,9 @@ test("a list shows every project, and an update only changes what it names", asy
   );
   expect(projects).toContainEqual(changed);
   const { out } = await run(["project", "list"]);
-  expect(out).toContain(`${created.projectKey}\tsampled\tactive\t0 %\tdefault\tdefault\n`);
+  expect(out).toContain(
+    `${created.projectKey}\tsampled\tactive\t0 %\tdefault\tdefault${DEFAULTS}\n`,
+  );
 });
 
 test("what is set for a project is shown, and so is the default again", async () => {
@@ -116,12 +123,29 @@ test("what is set for a project is shown, and so is the default again", async ()
   const { id, projectKey } = Value.Parse(Project, JSON.parse(created.out));
   const settings = "--active false --beacon-size 4096 --daily-bytes 1000".split(" ");
   const { out } = await run(["project", "update", String(id), ...settings]);
-  expect(out).toEndWith("active: false\nsampleRate: 100\nbeaconSize: 4096\ndailyBytes: 1000\n");
+  expect(out).toContain("active: false\nsampleRate: 100\nbeaconSize: 4096\ndailyBytes: 1000\n");
   expect((await run(["project", "list"])).out).toContain(
-    `${projectKey}\tset\tinactive\t100 %\t4096\t1000\n`,
+    `${projectKey}\tset\tinactive\t100 %\t4096\t1000${DEFAULTS}\n`,
   );
   const again = await run(["project", "update", String(id), "--daily-bytes", "default"]);
-  expect(again.out).toEndWith("beaconSize: 4096\ndailyBytes: default\n");
+  expect(again.out).toContain("beaconSize: 4096\ndailyBytes: default\n");
+});
+
+test("what web pages of a project are told can be set, read and unset", async () => {
+  const created = await run(["project", "create", "pages", "--platform", "web", "--json"]);
+  const project = Value.Parse(Project, JSON.parse(created.out));
+  expect(project).toMatchObject({ recordCanvas: null, sessionMs: null });
+  const update = async (settings: string) => {
+    const args = ["project", "update", String(project.id), ...settings.split(" "), "--json"];
+    return Value.Parse(Project, JSON.parse((await run(args)).out));
+  };
+  const set = { recordCanvas: false, canvasQuality: "high", canvasFps: 4, sessionMs: 1000 };
+  const words = "--record-canvas false --canvas-quality high --canvas-fps 4 --session-ms 1000";
+  expect(await update(words)).toEqual({ ...project, ...set });
+  expect((await run(["project", "list"])).out).toContain("\tfalse\thigh\t4\t1000\n");
+  expect(await update("--canvas-fps default")).toEqual({ ...project, ...set, canvasFps: null });
+  const unset = "--record-canvas default --canvas-quality default --session-ms default";
+  expect(await update(unset)).toEqual(project);
 });
 
 test.each([
@@ -131,6 +155,11 @@ test.each([
   [["project", "update", "1", "--active", "maybe"], "--active"],
   [["project", "update", "1", "--daily-bytes", "0"], "--daily-bytes"],
   [["project", "update", "1", "--daily-bytes", "none"], "--daily-bytes"],
+  [["project", "update", "1", "--record-canvas", "yes"], "--record-canvas"],
+  [["project", "update", "1", "--canvas-quality", "standard"], "--canvas-quality"],
+  [["project", "update", "1", "--canvas-fps", "61"], "--canvas-fps"],
+  [["project", "update", "1", "--session-ms", "999"], "--session-ms"],
+  [["project", "update", "1", "--session-ms", "604800001"], "--session-ms"],
   [["project", "update", "999999", "--active", "true"], "there is no project 999999"],
   [["project", "create"], "name"],
   [["project", "create", ""], "not a name"],

