@@ -51,10 +51,14 @@ import { Projects } from "./projects/service.ts";
 import { bearer } from "./sessions/bearer.ts";
 import { type Geo } from "./sessions/geo.ts";
 import { getSession, parseSessionId } from "./sessions/list.ts";
+import { oldTrackerRoutes } from "./sessions/old-tracker-routes.ts";
 import { sessionRoutes, startRoutes } from "./sessions/routes.ts";
 import { SessionIds } from "./sessions/session-id.ts";
 import { Sessions } from "./sessions/service.ts";
+import { StartAnswers } from "./sessions/start-answers.ts";
+import { Starts } from "./sessions/starts.ts";
 import { Tokens } from "./sessions/token.ts";
+import { webRoutes } from "./sessions/web-routes.ts";
 import { WorkerIdLease } from "./sessions/worker-id-lease.ts";
 import { ApiKeys } from "./api-keys/service.ts";
 import { buildUpdates } from "./updates/slice.ts";
@@ -194,22 +198,23 @@ function buildIngest(
 ) {
   const tokens = new Tokens(atLeastOne(config.tokenSecrets));
   const imageNames = new ImageNames(sql, { isOn: config.imagesHashList });
-  const sessions = new Sessions(
-    {
-      sql,
-      commitLog,
-      projects,
-      tokens,
-      ids: new SessionIds(() => workerId.current, clock.epochMs),
-      clock,
-      geo,
-      imageNames: async (projectId) => await imageNames.of(projectId),
-      rateLimits,
-      quotas,
-      metrics,
-    },
-    { beaconBytesMax: config.beaconBytesMax, ...config.mobile },
-  );
+  const sessions = new Sessions({ sql, commitLog, projects, rateLimits, quotas }, config);
+  const starts = new Starts({
+    sessions,
+    commitLog,
+    projects,
+    tokens,
+    ids: new SessionIds(() => workerId.current, clock.epochMs),
+    clock,
+    geo,
+    rateLimits,
+    metrics,
+  });
+  const answers = new StartAnswers({
+    config,
+    beaconBytesMax: (projectId) => sessions.beaconBytesMax(projectId),
+    imageNames: async (projectId) => await imageNames.of(projectId),
+  });
   const ingest = new Ingest({ sessions, commitLog, inflight, metrics }, config);
   const reader = new SegmentReader(objects, faults);
   const unhashed = new Unhashed({ sql, reader, log });
@@ -245,7 +250,9 @@ function buildIngest(
     images: await countImages(sql, id),
   });
   return [
-    startRoutes({ sessions, clients, inflight, jsonBytesMax: config.jsonBytesMax }),
+    startRoutes({ starts, answers, clients, inflight, jsonBytesMax: config.jsonBytesMax }),
+    webRoutes({ sessions, authorize }),
+    oldTrackerRoutes({ authorize, inflight, jsonBytesMax: config.jsonBytesMax }),
     ingestRoutes({ ingest, authorize }),
     uploadRoutes({ images, authorize }),
     sessionRoutes({ sql, contents }),

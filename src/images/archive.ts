@@ -11,22 +11,16 @@ const GROWTH_MAX = 4;
 const FRAME_HEADER_BYTES = 12;
 
 /**
- * Validates a screenshot archive of a mobile SDK as it streams by, without buffering it: `.tar.gz`
- * of files, or `.gz` of frame records.
+ * Validates an archive of screenshots or canvas images as it streams by, without buffering it:
+ * `.tar.gz` of files, `.gz` of frame records, or `.frames` of plain frame records.
  */
 export class ArchiveCheck {
-  readonly #gunzip = createGunzip();
+  readonly #input: Writable;
   readonly #finished: Promise<void>;
 
-  private constructor(content: Writable, bytesMax: number) {
-    let bytes = 0;
-    this.#gunzip.on("data", (chunk: Uint8Array) => {
-      bytes += chunk.length;
-      if (bytes > bytesMax) this.#gunzip.destroy(new Error("too large"));
-    });
-    this.#gunzip.pipe(content);
-    this.#gunzip.on("error", (error) => content.destroy(error));
-    content.on("error", (error) => this.#gunzip.destroy(error));
+  /** `content` gets what is written to `input`, without its compression. */
+  private constructor(input: Writable, content: Writable) {
+    this.#input = input;
     this.#finished = once(content, "finish").then(() => undefined);
     // A failure before anything awaits this promise must not count as an unhandled rejection.
     this.#finished.catch(() => undefined);
@@ -34,21 +28,24 @@ export class ArchiveCheck {
 
   /** Returns undefined unless the file name is that of an archive. */
   static for(name: string, fileBytesMax: number): ArchiveCheck | undefined {
-    if (name.endsWith(".tar.gz")) return new ArchiveCheck(tarEntries(), fileBytesMax * GROWTH_MAX);
-    return name.endsWith(".gz")
-      ? new ArchiveCheck(frameRecords(), fileBytesMax * GROWTH_MAX)
-      : undefined;
+    if (name.endsWith(".frames")) {
+      const records = frameRecords();
+      return new ArchiveCheck(records, records);
+    }
+    if (!name.endsWith(".gz")) return undefined;
+    const content = name.endsWith(".tar.gz") ? tarEntries() : frameRecords();
+    return new ArchiveCheck(gunzip(content, fileBytesMax * GROWTH_MAX), content);
   }
 
   /** Throws 400 if the archive is damaged or inflates to too many bytes. */
   async write(bytes: Uint8Array): Promise<void> {
-    // Copies the bytes: they are a view of a network buffer, and gunzip reads them later.
-    if (this.#gunzip.write(Uint8Array.from(bytes))) return;
-    await this.#valid(Promise.race([once(this.#gunzip, "drain"), this.#finished]));
+    // Copies the bytes: they are a view of a network buffer, and may be read later.
+    if (this.#input.write(Uint8Array.from(bytes))) return;
+    await this.#valid(Promise.race([once(this.#input, "drain"), this.#finished]));
   }
 
   async end(): Promise<void> {
-    this.#gunzip.end();
+    this.#input.end();
     await this.#valid(this.#finished);
   }
 
@@ -59,6 +56,20 @@ export class ArchiveCheck {
       throw new AppError("invalid", "the archive is damaged or too large", { cause });
     }
   }
+}
+
+/** Returns a stream that inflates into the content, up to that many bytes. */
+function gunzip(content: Writable, bytesMax: number): Writable {
+  const engine = createGunzip();
+  let bytes = 0;
+  engine.on("data", (chunk: Uint8Array) => {
+    bytes += chunk.length;
+    if (bytes > bytesMax) engine.destroy(new Error("too large"));
+  });
+  engine.pipe(content);
+  engine.on("error", (error) => content.destroy(error));
+  content.on("error", (error) => engine.destroy(error));
+  return engine;
 }
 
 /**

@@ -1,5 +1,3 @@
-import { crc32 } from "node:zlib";
-
 import { t } from "elysia";
 
 import { type CommitLog } from "../log/commit-log.ts";
@@ -15,7 +13,8 @@ import { type FormEvent, checkFileName } from "../platform/bodies/multipart.ts";
 import { type Projects } from "../projects/service.ts";
 import { ArchiveCheck } from "./archive.ts";
 import { type ContentLookup, type Found } from "./content-lookup.ts";
-import { type Digest, type SentImage, useContents } from "./contents.ts";
+import { type SentImage, useContents } from "./contents.ts";
+import { File, type Outcome } from "./form-file.ts";
 import { HeldFiles } from "./held-files.ts";
 import { type Unhashed } from "./unhashed.ts";
 import {
@@ -27,8 +26,8 @@ import {
   storeRows,
 } from "./upload.ts";
 
-// Any other type is served as plain bytes: a browser must not run what a client uploaded.
-const SERVED_TYPE = /^image\/[\w.+-]{1,64}$/;
+// The web tracker sends that many images of canvas elements at a time.
+const CANVAS_FILES_MAX = 10;
 /** Fields of a form beside its files. Others are ignored. */
 export const UploadFields = new Input({
   projectID: t.Optional(
@@ -48,7 +47,15 @@ export type FormDeps = {
   metrics: Metrics;
   clock: Clock;
 };
+/** Differences between the forms of SDKs. */
+export type FormRules = {
+  /** Set if the form must name the session's project. */
+  projectRequired?: boolean;
+  /** Set if all files are images of canvas elements: archives of frames or single frames. */
+  isCanvas?: boolean;
+};
 export type FormOptions = {
+  rules: FormRules;
   fileBytesMax: number;
   recorded: boolean;
   /**
@@ -58,48 +65,6 @@ export type FormOptions = {
 };
 /** Owner of an upload; `network` is the hash of the client's network (see `networkMark`). */
 export type Sender = Owner & { network: number | null };
-
-type Outcome = "stored" | "known" | "conflict" | "discarded";
-
-class File implements Digest {
-  readonly name: string;
-  readonly contentType: string;
-  /** Undefined if the file is not stored because the session is not recorded. */
-  readonly writer: PartWriter | undefined;
-  readonly archive: ArchiveCheck | undefined;
-  readonly #hasher = new Bun.CryptoHasher("sha256");
-  bytes = 0;
-  crc32 = 0;
-  sha256 = "";
-  /** Number of times that the file is in the form; `place` is its last position. */
-  times = 1;
-  place = 0;
-  outcome: Outcome = "discarded";
-
-  constructor(
-    name: string,
-    contentType: string,
-    { writer, archive }: Pick<File, "writer" | "archive">,
-  ) {
-    this.name = name;
-    this.contentType = SERVED_TYPE.test(contentType) ? contentType : "application/octet-stream";
-    this.writer = writer;
-    this.archive = archive;
-  }
-
-  /** Returns a promise if the file is an archive, whose bytes take a while to check. */
-  take(bytes: Uint8Array): Promise<void> | undefined {
-    this.bytes += bytes.length;
-    this.#hasher.update(bytes);
-    this.crc32 = crc32(bytes, this.crc32);
-    return this.archive?.write(bytes);
-  }
-
-  async end(): Promise<void> {
-    await this.archive?.end();
-    this.sha256 = this.#hasher.digest("hex");
-  }
-}
 
 /**
  * Stores one upload. Files are written to segments as they arrive, but count only once the whole
@@ -145,6 +110,10 @@ export class Form implements Disposable {
     if (Object.hasOwn(UploadFields.schema.properties, name)) this.#fields.set(name, value);
   }
 
+  get #isFrames(): boolean {
+    return this.#fields.get("type") === "frames";
+  }
+
   /**
    * Reserves that many more bytes. If there is no room returns a promise, which resolves when there
    * is; the upload then first writes its held files to segments, because others may be waiting for
@@ -162,11 +131,18 @@ export class Form implements Disposable {
     return undefined;
   }
 
-  /** Throws 400 if a required project is missing, 403 if the session belongs to another project. */
-  async checkProject(required: boolean): Promise<void> {
+  /**
+   * Throws 400 if a required project is missing, 403 if the session belongs to another project, 415
+   * if files of a canvas are not what the form says.
+   */
+  async checkFields(): Promise<void> {
+    const { projectRequired, isCanvas } = this.#options.rules;
+    const files = [...this.#files.values()];
+    if (isCanvas && this.#isFrames && files.some(({ archive }) => archive === undefined))
+      throw new AppError("unsupported_media", "a file of frames must be named *.frames");
     const { projectID, projectKey } = UploadFields.read(Object.fromEntries(this.#fields));
     if (projectID === undefined && projectKey === undefined) {
-      if (required) throw new AppError("invalid", "projectID is missing");
+      if (projectRequired) throw new AppError("invalid", "projectID is missing");
       return;
     }
     const project = await this.#deps.projects.identify({ projectID, projectKey });
@@ -212,7 +188,9 @@ export class Form implements Disposable {
 
   #begin(name: string, contentType: string): File {
     checkFileName(name);
-    const { recorded, fileBytesMax } = this.#options;
+    const { recorded, fileBytesMax, rules } = this.#options;
+    if (rules.isCanvas && this.#places === CANVAS_FILES_MAX)
+      throw new AppError("invalid", `the form has more than ${CANVAS_FILES_MAX} images`);
     const writer = recorded
       ? new PartWriter(this.#deps.commitLog, this.#sender, this.window)
       : undefined;
@@ -275,7 +253,7 @@ export class Form implements Disposable {
 
   #row(file: File, storedMs: number): SentImage {
     const { archive, name, contentType, bytes, crc32: sum, sha256, times, place } = file;
-    const isFrames = archive !== undefined || this.#fields.get("type") === "frames";
+    const isFrames = archive !== undefined || this.#isFrames || this.#options.rules.isCanvas;
     return {
       project_id: this.#sender.projectId,
       name,

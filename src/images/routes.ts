@@ -11,7 +11,7 @@ import { INLINE_BYTES_MAX, begunStream } from "../platform/streams.ts";
 import { decimal, ruled, text } from "../platform/schema.ts";
 import { parseDecimal } from "../platform/whole-numbers.ts";
 import { type SessionToken } from "../sessions/token.ts";
-import { UploadFields } from "./form.ts";
+import { type FormRules, UploadFields } from "./form.ts";
 import { type StoredImage, findImage, imageBytes, listImages } from "./reading.ts";
 import { type Images } from "./service.ts";
 
@@ -21,8 +21,8 @@ const INLINE_MS_MAX = 10_000;
 export type UploadRoutesDeps = { images: Images; authorize: (request: Request) => SessionToken };
 
 export function uploadRoutes({ images, authorize }: UploadRoutesDeps) {
-  const upload = async (request: Request, projectRequired: boolean) => {
-    await images.upload(authorize(request), request, projectRequired);
+  const upload = async (request: Request, rules: FormRules = {}) => {
+    await images.upload(authorize(request), request, rules);
     return new Response();
   };
   return new Elysia({
@@ -36,13 +36,17 @@ export function uploadRoutes({ images, authorize }: UploadRoutesDeps) {
       bare: true,
     }),
   })
-    .post("/v1/ios/images", ({ request }) => upload(request, true), {
+    .post("/v1/ios/images", ({ request }) => upload(request, { projectRequired: true }), {
       parse: "none",
       detail: uploadDetail("Upload images named by their hashes"),
     })
-    .post("/v1/mobile/images", ({ request }) => upload(request, false), {
+    .post("/v1/mobile/images", ({ request }) => upload(request), {
       parse: "none",
       detail: uploadDetail("Upload screenshots (current SDKs)"),
+    })
+    .post("/v1/web/images", ({ request }) => upload(request, { isCanvas: true }), {
+      parse: "none",
+      detail: uploadDetail("Upload images of canvas elements"),
     });
 }
 

@@ -8,7 +8,7 @@ import { unavailable } from "../platform/errors.ts";
 import { type RowLimit } from "../platform/http/rate-limits.ts";
 import { type KnownSession, type Sessions } from "../sessions/service.ts";
 import { type SessionToken } from "../sessions/token.ts";
-import { Form, type FormDeps } from "./form.ts";
+import { Form, type FormDeps, type FormRules } from "./form.ts";
 import { ContentLookup } from "./content-lookup.ts";
 import { networkMark } from "./network.ts";
 import { type FormEvent, formEvents } from "../platform/bodies/multipart.ts";
@@ -48,11 +48,8 @@ export class Images {
     this.#options = options;
   }
 
-  /**
-   * Stores the files of a form; resolves once every one is stored. With `projectRequired` the form
-   * must name the session's project.
-   */
-  async upload(token: SessionToken, request: Request, projectRequired: boolean): Promise<void> {
+  /** Stores the files of a form; resolves once every one is stored. */
+  async upload(token: SessionToken, request: Request, rules: FormRules): Promise<void> {
     const { sessions, inflight } = this.#deps;
     const session = await sessions.admit(token.sessionId);
     inflight.check(session.projectId, 0);
@@ -60,7 +57,7 @@ export class Images {
       throw unavailable("too many uploads in progress, send it again", 2, { reason: "overload" });
     this.#uploads++;
     try {
-      await this.#take(token.sessionId, session, request, projectRequired);
+      await this.#take(token.sessionId, session, request, rules);
     } finally {
       this.#uploads--;
     }
@@ -71,7 +68,7 @@ export class Images {
     sessionId: bigint,
     session: KnownSession,
     request: Request,
-    projectRequired: boolean,
+    rules: FormRules,
   ): Promise<void> {
     const { inflight, clients, limit } = this.#deps;
     const mark = networkMark(clients.address(request));
@@ -79,6 +76,7 @@ export class Images {
     using form = new Form(this.#deps, sender, {
       fileBytesMax: this.#options.fileBytesMax,
       recorded: session.recorded,
+      rules,
       admitName: () => {
         if (!limit.isOff) limit.take(clients.network(request));
       },
@@ -97,7 +95,7 @@ export class Images {
       if (spent !== undefined) form.release(spent);
       await form.window.room();
     }
-    await form.checkProject(projectRequired);
+    await form.checkFields();
     await form.store();
   }
 

@@ -110,8 +110,8 @@ export class Projects implements Service {
     projectID,
     projectKey,
   }: {
-    projectID: number | undefined;
-    projectKey: string | undefined;
+    projectID?: number | undefined;
+    projectKey?: string | undefined;
   }): Promise<Project> {
     let project: Project | undefined;
     if (projectKey !== undefined) project = await this.find({ key: projectKey });

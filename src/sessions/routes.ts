@@ -2,50 +2,98 @@ import { Elysia, t } from "elysia";
 
 import { type InflightBytes } from "../log/inflight-bytes.ts";
 import { type Clients } from "../platform/http/clients.ts";
-import { readJson } from "../platform/bodies/json.ts";
+import { readContent } from "../platform/bodies/content.ts";
+import { decodeJson } from "../platform/json.ts";
 import { type Sql } from "../platform/database/database.ts";
 import { NEVER, errors, json, jsonBody } from "../platform/http/docs.ts";
 import { AppError, renderError } from "../platform/errors.ts";
 import { mount } from "../platform/http/policy.ts";
 import { decimal, text } from "../platform/schema.ts";
 import { getSession, listSessions, parseSessionId, time } from "./list.ts";
-import { StartBody, parseStartRequest } from "./schema.ts";
-import { IOS_RULES, MOBILE_RULES, type Sessions } from "./service.ts";
+import {
+  AnalyticsBody,
+  MobileBody,
+  type StartRequest,
+  WebBody,
+  parseAnalyticsStart,
+  parseMobileStart,
+  parseWebStart,
+} from "./schema.ts";
+import { type StartAnswers } from "./start-answers.ts";
+import {
+  ANALYTICS_RULES,
+  IOS_RULES,
+  MOBILE_RULES,
+  type StartRules,
+  WEB_RULES,
+} from "./start-rules.ts";
+import { type Started, type Starts } from "./starts.ts";
 
 export type StartRoutesDeps = {
-  sessions: Sessions;
+  starts: Starts;
+  answers: StartAnswers;
   clients: Clients;
   inflight: InflightBytes;
   jsonBytesMax: number;
 };
 
-export function startRoutes({ sessions, clients, inflight, jsonBytesMax }: StartRoutesDeps) {
-  const readStart = async (request: Request) => {
+type Contract = {
+  rules: StartRules;
+  answer: (started: Started) => object | Promise<object>;
+  parse: (fields: unknown) => StartRequest;
+};
+
+export function startRoutes({ starts, answers, clients, inflight, jsonBytesMax }: StartRoutesDeps) {
+  const read = async (request: Request, rules: StartRules) => {
     // Project 0: the project is unknown until the body is read.
     using held = inflight.holding(0);
-    return parseStartRequest(await readStartJson(request, jsonBytesMax, held.reserve));
+    return await readFields(request, jsonBytesMax, held.reserve, rules);
   };
-  const start = (rules: typeof IOS_RULES) => async (request: Request) => {
-    const context = {
-      address: clients.address(request),
-      network: clients.network(request),
-      userAgent: request.headers.get("user-agent"),
+  const start = ({ rules, answer, parse }: Contract) =>
+    async function handle({ request }: { request: Request }) {
+      const fields = parse(await read(request, rules));
+      const context = {
+        address: clients.address(request),
+        network: clients.network(request),
+        userAgent: request.headers.get("user-agent"),
+      };
+      return await answer(await starts.start(fields, context, rules));
     };
-    return await sessions.start(await readStart(request), context, rules);
+  const mobile = { answer: answers.mobile, parse: parseMobileStart };
+  const web = { rules: WEB_RULES, answer: answers.web, parse: parseWebStart };
+  const analytics = {
+    rules: ANALYTICS_RULES,
+    answer: answers.analytics,
+    parse: parseAnalyticsStart,
   };
-  const ios = start(IOS_RULES);
-  const mobile = start(MOBILE_RULES);
   return new Elysia({
     name: "session-starts",
     ...mount({ audience: "sdk", tag: "SDK", errors: renderError }),
   })
-    .post("/v1/ios/start", ({ request }) => ios(request), {
+    .post("/v1/ios/start", start({ rules: IOS_RULES, ...mobile }), {
       parse: "none",
       detail: startDetail("Start a session", IOS_EXAMPLE),
     })
-    .post("/v1/mobile/start", ({ request }) => mobile(request), {
+    .post("/v1/mobile/start", start({ rules: MOBILE_RULES, ...mobile }), {
       parse: "none",
       detail: startDetail("Start a session (current SDKs)", MOBILE_EXAMPLE, 426),
+    })
+    .post("/v1/web/start", start(web), {
+      parse: "none",
+      detail: {
+        summary: "Start a session of a web page",
+        description: "A start with a valid token goes on with its session, unless `reset` is true.",
+        ...jsonBody(WebBody, WEB_EXAMPLE),
+        responses: { 200: json(WEB_STARTED_EXAMPLE), ...errors(403, 404, 422, 426) },
+      },
+    })
+    .post("/v1/sdk/start", start(analytics), {
+      parse: "none",
+      detail: {
+        summary: "Start a session of product analytics",
+        ...jsonBody(AnalyticsBody, ANALYTICS_EXAMPLE),
+        responses: { 200: json({ token: COMMON_EXAMPLE.token }), ...errors(404) },
+      },
     });
 }
 
@@ -101,26 +149,29 @@ export function sessionRoutes({ sql, contents }: SessionRoutesDeps) {
     );
 }
 
-/** Reads a body. Throws 400 instead of 413 if it is over the limit, because SDKs expect that. */
-async function readStartJson(
+/** Reads a body. Refuses one that cannot be read as the contract says. */
+async function readFields(
   request: Request,
   bytesMax: number,
   hold: (bytes: number) => void,
+  { unreadable }: StartRules,
 ): Promise<unknown> {
+  let content: Uint8Array;
   try {
-    // Some devices name themselves in another encoding than UTF-8; their sessions count, too.
-    return await readJson(request, bytesMax, { hold, isLenient: true });
+    content = await readContent(request, bytesMax, hold);
   } catch (error) {
-    if (error instanceof AppError && error.code === "too_large")
-      throw new AppError("invalid", error.message, { cause: error });
+    if (error instanceof AppError && (error.code === "too_large" || error.code === "invalid"))
+      throw new AppError(unreadable, error.message, { cause: error });
     throw error;
   }
+  // Some devices name themselves in another encoding than UTF-8; their sessions count, too.
+  return decodeJson(content, { isLenient: true });
 }
 
 function startDetail(summary: string, example: object, ...statuses: number[]) {
   return {
     summary,
-    ...jsonBody(StartBody, example),
+    ...jsonBody(MobileBody, example),
     // A body over the limit is answered 400.
     responses: {
       200: json(STARTED_EXAMPLE),
@@ -147,16 +198,60 @@ const MOBILE_EXAMPLE = {
   height: 2400,
 };
 
-const STARTED_EXAMPLE = {
+const COMMON_EXAMPLE = {
   token: "qrmzm0576vpj.0.mgjaueww.BLFF5p9sXZy6cpBNFGpcH4Ld3SK1GKh714ifrJ4SQpP3",
   sessionID: "3523215360000131335",
   userUUID: "5f0c0f0e-3a51-4a57-9d4b-6f4d6d1c1b1a",
-  imagesHashList: ["9f86d081884c7d65"],
   beaconSizeLimit: 1_000_000,
   projectID: "1",
+  framesSupport: true,
+};
+
+const STARTED_EXAMPLE = {
+  ...COMMON_EXAMPLE,
+  imagesHashList: ["9f86d081884c7d65"],
   quality: "low",
   fps: 1,
-  framesSupport: true,
+};
+
+const WEB_EXAMPLE = {
+  projectKey: "Vd4Xk0pSm2Qz7Hn1Tb5y",
+  trackerVersion: "19.0.1",
+  userUUID: null,
+  timestamp: 1_760_000_000_000,
+  timezone: "UTC+02:00",
+  width: 1920,
+  height: 1080,
+};
+
+const WEB_STARTED_EXAMPLE = {
+  ...COMMON_EXAMPLE,
+  delay: 12,
+  startTimestamp: 1_760_000_000_012,
+  timestamp: 0,
+  userOS: "Linux",
+  userDevice: "",
+  userBrowser: "Chrome",
+  userCountry: "UN",
+  userState: "",
+  userCity: "",
+  compressionThreshold: 20_000,
+  canvasEnabled: false,
+  canvasQuality: "low",
+  canvasFPS: 1,
+  protocolVersion: 2,
+  assistOnly: false,
+  features: { "feature-flags": false, "usability-test": false },
+};
+
+const ANALYTICS_EXAMPLE = {
+  projectKey: "Vd4Xk0pSm2Qz7Hn1Tb5y",
+  sdk_version: "19.0.1",
+  os: "Linux",
+  browser: "Chrome",
+  screen_width: 1920,
+  screen_height: 1080,
+  user_id: "user-42",
 };
 
 const SESSION_EXAMPLE = {

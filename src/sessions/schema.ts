@@ -32,11 +32,14 @@ function cut(value: string, max: number): string {
   return storableText(value).slice(0, max);
 }
 
-/**
- * Body of a mobile SDK's request to start a session. It is lenient where SDKs differ: numbers are
- * rounded and clamped, and null counts as absent.
+const flag = optional(typed<boolean>("boolean"), (value) => value ?? false);
+
+/*
+ * Bodies of requests to start a session. They are lenient where SDKs differ: numbers are rounded and
+ * clamped, and null counts as absent.
  */
-export const StartBody = new Input({
+
+const COMMON = {
   projectID: number,
   projectKey: text(),
   trackerVersion: text(),
@@ -44,6 +47,17 @@ export const StartBody = new Input({
   token: text(),
   userUUID: text(),
   userID: text(),
+  timezone: text(64),
+  timestamp: number,
+  deviceMemory: integer,
+  width: integer,
+  height: integer,
+  doNotRecord: flag,
+};
+
+/** Body of a mobile SDK. */
+export const MobileBody = new Input({
+  ...COMMON,
   userOSVersion: text(),
   userDevice: text(),
   userDeviceType: optional(
@@ -53,22 +67,82 @@ export const StartBody = new Input({
     (value) => (typeof value === "string" ? cut(value, TEXT_MAX) : (value ?? undefined)),
   ),
   platform: text(),
-  timezone: text(64),
-  timestamp: number,
-  deviceMemory: integer,
-  width: integer,
-  height: integer,
-  doNotRecord: optional(typed<boolean>("boolean"), (value) => value ?? false),
   performance: t.Optional(readBy({ description: "any JSON" }, boundedJson)),
   performances: t.Optional(readBy({ description: "the same by another name" }, boundedJson)),
 });
 
-export type StartRequest = ReturnType<typeof StartBody.read>;
+/** Body of the web tracker. */
+export const WebBody = new Input({
+  ...COMMON,
+  /** Set if the page is shown live and not to be recorded. */
+  assistOnly: flag,
+  /** Set if the session of the token ends here. */
+  reset: flag,
+  /** Milliseconds that were recorded before the start. */
+  bufferDiff: integer,
+  /** Set if the whole session was recorded before the start, from `timestamp` on. */
+  isOffline: flag,
+});
 
-/** Parses a start request. Throws 400 if it is not a JSON object or a field has the wrong type. */
-export function parseStartRequest(value: unknown): StartRequest {
+/** Body of the analytics SDK. */
+export const AnalyticsBody = new Input({
+  projectKey: text(),
+  sdk_version: text(),
+  device_id: text(),
+  user_id: text(),
+  os: text(),
+  os_version: text(),
+  browser: text(),
+  browser_version: text(),
+  screen_width: integer,
+  screen_height: integer,
+  timezone: text(64),
+});
+
+/** Request of any SDK to start a session. */
+export type StartRequest = Partial<
+  ReturnType<typeof MobileBody.read> & ReturnType<typeof WebBody.read>
+> & {
+  userOS?: string | undefined;
+  userBrowser?: string | undefined;
+  userBrowserVersion?: string | undefined;
+};
+
+/*
+ * Parsers of a start. Throw 400 if the value is not a JSON object or a field has the wrong type.
+ */
+
+export function parseMobileStart(value: unknown): StartRequest {
+  return MobileBody.read(object(value));
+}
+
+export function parseWebStart(value: unknown): StartRequest {
+  return WebBody.read(object(value));
+}
+
+/** The SDK nests its fields when it runs without the tracker. */
+export function parseAnalyticsStart(value: unknown): StartRequest {
+  const given = object(value);
+  const { defaultFields } = given;
+  const sent = AnalyticsBody.read(isRecord(defaultFields) ? { ...given, ...defaultFields } : given);
+  return {
+    projectKey: sent.projectKey,
+    trackerVersion: sent.sdk_version,
+    userUUID: sent.device_id,
+    userID: sent.user_id,
+    userOS: sent.os,
+    userOSVersion: sent.os_version,
+    userBrowser: sent.browser,
+    userBrowserVersion: sent.browser_version,
+    width: sent.screen_width,
+    height: sent.screen_height,
+    timezone: sent.timezone,
+  };
+}
+
+function object(value: unknown): Record<string, unknown> {
   if (!isRecord(value)) throw new AppError("invalid", "the body is not a JSON object");
-  return StartBody.read(value);
+  return value;
 }
 
 /** Returns JSON text, or no text if the value is too long or too deep to be stored. */

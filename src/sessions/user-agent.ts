@@ -2,8 +2,30 @@ import { parse as parseAgent } from "bowser";
 import { createIsbotFromList, list } from "isbot";
 import { LRUCache } from "lru-cache";
 
-/** Unknown names are "Other"; versions are up to three numbers joined by dots, or empty. */
-export type UserAgent = { os: string; osVersion: string; browser: string; browserVersion: string };
+import { type DeviceType, isDeviceType } from "./device.ts";
+
+/**
+ * Unknown names are "Other", but `device` is empty; versions are up to three numbers joined by
+ * dots, or empty.
+ */
+export type UserAgent = {
+  os: string;
+  osVersion: string;
+  browser: string;
+  browserVersion: string;
+  device: string;
+  deviceType: DeviceType;
+};
+
+/** Stands for an agent that was not accepted. */
+export const UNKNOWN_AGENT: UserAgent = {
+  os: "Other",
+  osVersion: "",
+  browser: "Other",
+  browserVersion: "",
+  device: "",
+  deviceType: "other",
+};
 
 const LENGTH_MAX = 512;
 
@@ -45,13 +67,15 @@ function isCrawler(agent: string): boolean {
 
 /** Parses with Bowser, which names an iOS app "MyApp/1 CFNetwork", with CFNetwork's version. */
 function parse(agent: string): UserAgent {
-  const { os, browser } = parseAgent(agent);
+  const { os, browser, platform } = parseAgent(agent);
   const [name, ownVersion] = browser.name?.split("/") ?? [];
   return {
     os: os.name || "Other",
     osVersion: version(os.version),
     browser: name || "Other",
     browserVersion: version(ownVersion ?? browser.version),
+    device: platform.model ?? "",
+    deviceType: isDeviceType(platform.type) ? platform.type : "other",
   };
 }
 

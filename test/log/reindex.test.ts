@@ -160,6 +160,14 @@ async function sendTraffic(app: TestApp): Promise<TestSession[]> {
     beaconBytesMax: 70_000,
   });
   await aProject(app, { active: false, id: 12, key: "twelve" });
+  const web = await aProject(app, {
+    platform: "web",
+    recordCanvas: true,
+    canvasQuality: "medium",
+    canvasFps: 7,
+    sessionMs: 60_000,
+  });
+  await app.start({ projectID: web.projectID, trackerVersion: "19.0.1" }, "/v1/web/start");
   const sessions = await Promise.all([
     app.aSession({ userDevice: "iPhone15,2", userID: "ann", performance: { a: [1, "ü"] } }),
     app.aSession({ doNotRecord: true, deviceMemory: 2 ** 40, width: 390, height: 844 }),

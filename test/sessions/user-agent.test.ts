@@ -72,7 +72,17 @@ describe("names the system and the browser", () => {
     ["MyApp/1 CFNetwork/1410.0.3 Darwin/22.6.0", "Other", "", "MyApp", "1"],
     ["okhttp/4.12.0", "Other", "", "Other", ""],
   ])("of %s", (agent, os, osVersion, browser, browserVersion) => {
-    expect(readUserAgent(agent)).toEqual({ os, osVersion, browser, browserVersion });
+    expect(readUserAgent(agent)).toMatchObject({ os, osVersion, browser, browserVersion });
+  });
+
+  test.each([
+    [CHROME, "", "desktop"],
+    [SAFARI, "iPhone", "mobile"],
+    [WEB_VIEW, "", "mobile"],
+    [WEB_VIEW.replace(" Mobile", ""), "", "tablet"],
+    ["okhttp/4.12.0", "", "other"],
+  ])("and the device of %s", (agent, device, deviceType) => {
+    expect(readUserAgent(agent)).toMatchObject({ device, deviceType });
   });
 });
 

@@ -10,6 +10,16 @@ const ADMIN = "https://admin.example";
 const ORIGIN = { origin: "https://app.example" };
 const SDK_PATHS = ["start", "append", "i", "late", "images"].map((name) => `/v1/ios/${name}`);
 const MOBILE_PATHS = ["start", "i", "late", "images"].map((name) => `/v1/mobile/${name}`);
+const WEB_PATHS = [
+  "/v1/web/start",
+  "/v1/web/tags",
+  "/v1/web/conditions/1",
+  "/v1/web/images",
+  "/v1/web/not-started",
+  "/v1/web/feature-flags",
+  "/v1/web/uxt/signals/task",
+  "/v1/sdk/start",
+];
 const SDK_HEADERS = [
   "content-type",
   "authorization",
@@ -17,6 +27,8 @@ const SDK_HEADERS = [
   "datatype",
   "x-openreplay-batch",
 ];
+const WEB_START = { trackerVersion: "19.0.1" };
+const LONG = " ".repeat(131_073);
 const READING = ["/v1/sessions", "/v1/sessions/1", "/v1/sessions/1/batches", "/v1/images/1/a"];
 
 const app = TestApp.forTests({
@@ -50,7 +62,13 @@ describe("every kind of answer on SDK routes is readable from any origin", () =>
     [403, "no project", () => app.post("/v1/ios/start", "{}", ORIGIN)],
     [404, "an unknown project", () => app.start({ projectKey: "none" }, "/v1/ios/start", ORIGIN)],
     [404, "an unknown path", () => app.post("/v1/ios/nowhere", "", ORIGIN)],
-    [404, "a path that is not built", () => app.post("/v1/web/i", "", ORIGIN)],
+    [404, "a path that is not built", () => app.post("/v1/web/nowhere", "", ORIGIN)],
+    [400, "a web start of bad JSON", () => app.post("/v1/web/start", "{", ORIGIN)],
+    [401, "tags without a token", () => app.fetch("/v1/web/tags", { headers: ORIGIN })],
+    [403, "a web start of an app", () => app.start(WEB_START, "/v1/web/start", ORIGIN)],
+    [413, "a web start over the limit", () => app.post("/v1/web/start", LONG, ORIGIN)],
+    [426, "an old web tracker", () => app.post("/v1/web/start", "{}", ORIGIN)],
+    [200, "an old tracker that did not start", () => app.post("/v1/web/not-started", "", ORIGIN)],
     [405, "a wrong method", () => app.fetch("/v1/ios/start", { headers: ORIGIN })],
     [413, "a batch over the limit", () => append(new Uint8Array(2_000_000))],
     [415, "a form that is none", () => append(aBatch(), session.token, "/v1/ios/images")],
@@ -87,29 +105,46 @@ describe("every kind of answer on SDK routes is readable from any origin", () =>
   });
 });
 
-describe.each([...SDK_PATHS, ...MOBILE_PATHS, "/ingest/v1/ios/i", "//v1/mobile/late"])(
-  "a preflight of %s",
-  (path) => {
-    test("allows what web trackers send, from anywhere, for a day", async () => {
-      const answer = await app.fetch(path, {
-        method: "OPTIONS",
-        headers: {
-          ...ORIGIN,
-          "access-control-request-method": "POST",
-          "access-control-request-headers": "authorization, content-encoding, datatype",
-        },
-      });
-      expectOpen(answer, 204);
-      expect(await answer.text()).toBe("");
-      const list = (name: string) => answer.headers.get(name)?.toLowerCase().split(/, ?/) ?? [];
-      expect(list("access-control-allow-methods")).toEqual(
-        expect.arrayContaining(["get", "post", "options"]),
-      );
-      expect(list("access-control-allow-headers")).toEqual(expect.arrayContaining(SDK_HEADERS));
-      expect(answer.headers.get("access-control-max-age")).toBe("86400");
+describe.each([
+  ...SDK_PATHS,
+  ...MOBILE_PATHS,
+  ...WEB_PATHS,
+  "/ingest/v1/web/start",
+  "/ingest/v1/ios/i",
+  "//v1/mobile/late",
+])("a preflight of %s", (path) => {
+  test("allows what web trackers send, from anywhere, for a day", async () => {
+    const answer = await app.fetch(path, {
+      method: "OPTIONS",
+      headers: {
+        ...ORIGIN,
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "authorization, content-encoding, datatype",
+      },
     });
-  },
-);
+    expectOpen(answer, 204);
+    expect(await answer.text()).toBe("");
+    const list = (name: string) => answer.headers.get(name)?.toLowerCase().split(/, ?/) ?? [];
+    expect(list("access-control-allow-methods")).toEqual(
+      expect.arrayContaining(["get", "post", "options"]),
+    );
+    expect(list("access-control-allow-headers")).toEqual(expect.arrayContaining(SDK_HEADERS));
+    expect(answer.headers.get("access-control-max-age")).toBe("86400");
+  });
+});
+
+test("a preflight is answered whatever the query is", async () => {
+  for (const path of ["/v1/web/start", "/v1/web/images", "/ingest//v1/web/tags"])
+    for (const query of [
+      "?",
+      "?batch=0_1_4361_kyes&split=3721",
+      "?batch=%ff&batch",
+      "?a=/b/../c",
+    ]) {
+      const headers = { ...ORIGIN, "access-control-request-method": "POST" };
+      expectOpen(await app.fetch(path + query, { method: "OPTIONS", headers }), 204);
+    }
+});
 
 test("a preflight of an SDK path that does not exist says so, readably", async () => {
   expectOpen(await app.fetch("/v1/ios/nowhere", { method: "OPTIONS", headers: ORIGIN }), 404);

@@ -52,8 +52,8 @@ test("errors follow from who calls a route, from its credential and from its inp
       ...((requestBody !== undefined || parameters.some((one) => one.in === "query")) && {
         400: true,
       }),
-      // A start over the limit is answered 400.
-      413: requestBody !== undefined && !route.endsWith("/start"),
+      // A start of a mobile SDK over the limit is answered 400.
+      413: requestBody !== undefined && !/\/(?:ios|mobile)\/start$/.test(route),
       415: requestBody !== undefined,
       429: isOpen,
       503: isOpen || audience === "backend" || route === "get /readyz",
@@ -61,8 +61,10 @@ test("errors follow from who calls a route, from its credential and from its inp
     const described = Object.fromEntries(
       Object.keys(expected).map((status) => [status, status in responses]),
     );
-    // Starts and uploads are also refused because of their project.
-    const mayForbid = /\/(?:start|images)$/.test(route) && { 403: "403" in responses };
+    // Starts, uploads and conditions are also refused because of their project.
+    const mayForbid = /\/(?:start|images|\{projectID\})$/.test(route) && {
+      403: "403" in responses,
+    };
     expect({ route, ...described }).toEqual({ route, ...expected, ...mayForbid });
   }
 });

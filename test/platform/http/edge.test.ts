@@ -113,7 +113,7 @@ describe("an unknown path", () => {
     "/%2e%2e/etc/passwd",
     "/livez%2f",
     "/livez%00",
-    "/v1/web/start",
+    "/v1/web/nowhere",
     "/inside/x",
     "/*",
   ])("%s is a JSON 404 for every method", async (path) => {

@@ -5,6 +5,7 @@ import { Value } from "typebox/value";
 
 import { TestApp } from "../../support/app.ts";
 import { DocumentedRoutes } from "../../support/documented-routes.ts";
+import { type TestProject, aProject } from "../../support/projects.ts";
 import { type Documented } from "../../support/schema-values.ts";
 import { readSources } from "../../support/tidy.ts";
 
@@ -16,9 +17,11 @@ const Refusal = Type.Object({ reason: Type.String() });
 type Fields = Record<string, unknown>;
 
 let routes: DocumentedRoutes;
+let page: TestProject;
 
 beforeAll(async () => {
   routes = await DocumentedRoutes.of(await TestApp.start());
+  page = await aProject(routes.app, { platform: "web" });
 });
 
 afterAll(async () => await routes[Symbol.asyncDispose]());
@@ -63,6 +66,8 @@ const BODIES: [route: string, completed?: (body: Fields) => Fields][] = [
   ["post /presence/tokens"],
   ["post /v1/ios/start", started],
   ["post /v1/mobile/start", started],
+  ["post /v1/web/start", startedPage],
+  ["post /v1/sdk/start", startedPage],
   ["post /api/v1/users"],
   ["patch /api/v1/updates/{version}"],
 ];
@@ -70,6 +75,10 @@ const BODIES: [route: string, completed?: (body: Fields) => Fields][] = [
 function started(body: Fields): Fields {
   const { projectID } = routes.app;
   return { ...body, projectID, projectKey: null, trackerVersion: "1.0.14" };
+}
+
+function startedPage(body: Fields): Fields {
+  return { ...body, projectID: null, projectKey: page.projectKey, trackerVersion: "19.0.1" };
 }
 
 test("all routes with a JSON body are tried here", () => {
