@@ -48,7 +48,7 @@ import { StoreHealth } from "./platform/objects/store-health.ts";
 import { ServerKeys } from "./platform/http/server-keys.ts";
 import { buildPresence } from "./presence/slice.ts";
 import { Projects } from "./projects/service.ts";
-import { bearer } from "./sessions/bearer.ts";
+import { type Grace, bearer } from "./sessions/bearer.ts";
 import { type Geo } from "./sessions/geo.ts";
 import { getSession, parseSessionId } from "./sessions/list.ts";
 import { oldTrackerRoutes } from "./sessions/old-tracker-routes.ts";
@@ -238,8 +238,8 @@ function buildIngest(
     },
   );
   const batches = new Batches(sql, reader);
-  const authorize = (request: Request, late = false) =>
-    bearer(request, tokens, late, clock.epochMs());
+  const authorize = (request: Request, grace?: Grace) =>
+    bearer(request, tokens, grace, clock.epochMs());
   const findSession = async (sessionID: string) => {
     const id = parseSessionId(sessionID);
     await getSession(sql, id);

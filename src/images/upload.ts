@@ -120,7 +120,7 @@ export class PartWriter {
     for (let from = 0; from < data.length; from += CHUNK_BYTES_MAX) {
       const body = data.subarray(from, from + CHUNK_BYTES_MAX);
       const head = { kind: "chunk", flags: 0, ...this.#owner } as const;
-      const { segment, entry } = this.#commitLog.append(head, body);
+      const { segment, entry } = this.#commitLog.append({ head, body });
       this.chunks.push({ segment, offset: entry.offset, length: entry.length });
       this.#window.add(segment, entry.length);
     }

@@ -4,9 +4,14 @@ import { pack } from "msgpackr";
 
 import { type Sql } from "../platform/database/database.ts";
 import { Lost } from "../platform/objects/read-faults.ts";
-import { decodeMessages } from "./messages.ts";
 import { type Place, type SegmentReader } from "../log/segment-reader.ts";
+import { type BatchKind, batchKindOf } from "../log/batch-kind.ts";
 import { FLAG } from "../log/segment.ts";
+import { type Message } from "./decoding.ts";
+import { FrameError, walkFrames } from "./frames.ts";
+import { decodeMessages } from "./messages.ts";
+import { walkWebFrames } from "./web-frames.ts";
+import { decodeWebHeader, decodeWebMessages } from "./web-messages.ts";
 
 const PAGE_ROWS = 500;
 const JSON_PIECE_LENGTH = 64 * 1024;
@@ -132,6 +137,7 @@ function describe({ row, body }: Batch) {
   return {
     receivedAt: row.receivedAt.toISOString(),
     late: (row.flags & FLAG.late) !== 0,
+    kind: batchKindOf(row.flags),
     messages: row.messages,
     body,
   };
@@ -191,11 +197,12 @@ function widened(gap: Missing | undefined, receivedAt: Date): Missing {
 }
 
 function* jsonPieces(batch: Batch): Generator<string> {
-  const { receivedAt, late, body } = describe(batch);
-  yield JSON.stringify({ receivedAt, late }).slice(0, -1);
-  if ((batch.row.flags & FLAG.quarantined) === 0) {
+  const { receivedAt, late, kind, body } = describe(batch);
+  const decoded = (batch.row.flags & FLAG.quarantined) === 0 ? decodedBatch(kind, body) : undefined;
+  yield JSON.stringify({ receivedAt, late, kind, header: decoded?.header }).slice(0, -1);
+  if (decoded !== undefined) {
     let separator = ',"messages":[';
-    for (const message of decodeMessages(body)) {
+    for (const message of decoded.messages) {
       yield separator + JSON.stringify(message);
       separator = ",";
     }
@@ -203,5 +210,26 @@ function* jsonPieces(batch: Batch): Generator<string> {
   } else {
     // Malformed framing does not tell where a message ends.
     yield `,"body":"${Buffer.from(body).toString("base64")}"}`;
+  }
+}
+
+type Decoded = { header?: Message["fields"]; messages: Iterable<Message> };
+
+/**
+ * Returns the messages of a batch, which are decoded one by one, or undefined if it has none or is
+ * malformed. A batch that another version stored may be malformed by today's rules.
+ */
+function decodedBatch(kind: BatchKind | "unknown", body: Uint8Array): Decoded | undefined {
+  if (kind === "sdk" || kind === "unknown") return undefined;
+  try {
+    if (kind === "mobile") {
+      walkFrames(body);
+      return { messages: decodeMessages(body) };
+    }
+    walkWebFrames(body);
+    return { header: decodeWebHeader(body), messages: decodeWebMessages(body) };
+  } catch (error) {
+    if (error instanceof FrameError) return undefined;
+    throw error;
   }
 }

@@ -11,6 +11,7 @@ export type Frames = { messages: number; firstAt: number; lastAt: number };
 /** Reasons why a batch is malformed; few and stable, so that they can label a metric. */
 export type FrameFault =
   | "leading_type"
+  | "version"
   | "second_meta"
   | "server_type"
   | "varint"
@@ -28,8 +29,9 @@ export class FrameError extends Error {
 }
 
 /**
- * BatchMeta opens every mobile batch; its body is the index of the message before the batch's first
- * one.
+ * BatchMeta opens every mobile batch: type, timestamp, a length, and the index of the message before
+ * the batch's first one. The length is ignored, because SDKs do not agree on what it counts: the
+ * bytes of the index, or those of the batch that are replayed.
  */
 const BATCH_META = 107;
 
@@ -44,26 +46,30 @@ export class FrameCursor {
   bodyStart = 0;
   bodyEnd = 0;
   readonly #cursor: Cursor;
+  readonly #indexStart: number;
 
   /** Starts on the batch's BatchMeta frame. Throws FrameError. */
   constructor(bytes: Uint8Array) {
-    this.#cursor = new Cursor(bytes);
+    const cursor = (this.#cursor = new Cursor(bytes));
     if (bytes.length === 0) throw new FrameError("truncated");
     if (bytes[0] !== BATCH_META) throw new FrameError("leading_type");
-    this.#read();
+    this.type = safeUint(cursor);
+    this.timestamp = safeUint(cursor);
+    skipUint(cursor);
+    this.#indexStart = cursor.offset;
+    skipUint(cursor);
+    this.bodyEnd = cursor.offset;
+  }
+
+  /** Index in BatchMeta. */
+  get firstIndex(): bigint {
+    return new Cursor(this.#cursor.bytes, this.#indexStart).bigUint() ?? 0n;
   }
 
   /** Steps to the next message; returns false at the end of the batch. Throws FrameError. */
   next(): boolean {
-    if (this.bodyEnd === this.#cursor.bytes.length) return false;
-    this.#read();
-    if (this.type === BATCH_META) throw new FrameError("second_meta");
-    if (isServerMade(this.type)) throw new FrameError("server_type");
-    return true;
-  }
-
-  #read(): void {
     const cursor = this.#cursor;
+    if (this.bodyEnd === cursor.bytes.length) return false;
     this.type = safeUint(cursor);
     this.timestamp = safeUint(cursor);
     const length = safeUint(cursor);
@@ -71,6 +77,9 @@ export class FrameCursor {
     this.bodyStart = cursor.offset;
     cursor.offset += length | 0; // Tells the JIT that this is an integer, which halves the walk's time.
     this.bodyEnd = cursor.offset;
+    if (this.type === BATCH_META) throw new FrameError("second_meta");
+    if (isServerMade(this.type)) throw new FrameError("server_type");
+    return true;
   }
 }
 
@@ -90,10 +99,17 @@ export function walkFrames(bytes: Uint8Array): Frames {
  * frames.
  */
 export async function walkManyFrames(bytes: Uint8Array): Promise<Frames> {
-  const walk = new FrameWalk(bytes);
+  return await inTurns(new FrameWalk(bytes));
+}
+
+/** Runs a walk that yields to the event loop. */
+export async function inTurns(walk: Walk): Promise<Frames> {
   while (walk.step(TURN_FRAMES)) await setImmediate();
   return walk.frames;
 }
+
+/** `step` advances by up to that many frames; returns false at the end of the batch. */
+type Walk = { step(count: number): boolean; readonly frames: Frames };
 
 class FrameWalk {
   readonly #frame: FrameCursor;
@@ -105,7 +121,6 @@ class FrameWalk {
     this.frames = { messages: 0, firstAt: timestamp, lastAt: timestamp };
   }
 
-  /** Advances by up to that many frames; returns false at the end of the batch. */
   step(count: number): boolean {
     const frame = this.#frame;
     let { messages, firstAt, lastAt } = this.frames;
@@ -128,8 +143,14 @@ function isServerMade(type: number): boolean {
   return type === 90 || type === 91 || type === 110 || type === 111;
 }
 
-function safeUint(cursor: Cursor): number {
+/** Reads a number up to 2^53 - 1. Throws FrameError. */
+export function safeUint(cursor: Cursor): number {
   const value = cursor.uint();
   if (value <= Number.MAX_SAFE_INTEGER) return value;
   throw new FrameError(Number.isNaN(value) ? "truncated" : "varint");
+}
+
+function skipUint(cursor: Cursor): void {
+  const value = cursor.uint();
+  if (!Number.isFinite(value)) throw new FrameError(Number.isNaN(value) ? "truncated" : "varint");
 }

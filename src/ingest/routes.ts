@@ -6,9 +6,11 @@ import { AppError, renderError } from "../platform/errors.ts";
 import { mount } from "../platform/http/policy.ts";
 import { Lost } from "../platform/objects/read-faults.ts";
 import { begunStream } from "../platform/streams.ts";
+import { type Grace } from "../sessions/bearer.ts";
 import { type SessionToken } from "../sessions/token.ts";
 import { type BatchFormat, type Batches } from "./batches.ts";
 import { type Ingest } from "./service.ts";
+import { MOBILE, WEB } from "./wire-format.ts";
 
 const FORMATS: BatchFormat[] = [
   "application/json",
@@ -18,13 +20,24 @@ const FORMATS: BatchFormat[] = [
 
 export type IngestRoutesDeps = {
   ingest: Ingest;
-  /** Returns the token of a data request; with `late` accepts an expired one. Throws 401. */
-  authorize: (request: Request, late: boolean) => SessionToken;
+  /** Returns the token of a data request. Throws 401. */
+  authorize: (request: Request, grace?: Grace) => SessionToken;
 };
 
 export function ingestRoutes({ ingest, authorize }: IngestRoutesDeps) {
   const accept = async (request: Request, late: boolean) => {
-    await ingest.accept(authorize(request, late), request, late);
+    const token = authorize(request, late ? "late" : "none");
+    await ingest.accept(token, request, MOBILE, late);
+    return new Response();
+  };
+  const acceptWeb = async (request: Request) => {
+    const token = authorize(request, "just_expired");
+    try {
+      await ingest.accept(token, request, WEB);
+    } finally {
+      // The data is taken, but the tracker must start anew, whatever became of the data.
+      if (token.kind === "just_expired") authorize(request);
+    }
     return new Response();
   };
   return new Elysia({
@@ -57,6 +70,10 @@ export function ingestRoutes({ ingest, authorize }: IngestRoutesDeps) {
     .post("/v1/mobile/late", ({ request }) => accept(request, true), {
       parse: "none",
       detail: batchDetail("Upload a late batch (current SDKs)"),
+    })
+    .post("/v1/web/i", ({ request }) => acceptWeb(request), {
+      parse: "none",
+      detail: webDetail(),
     });
 }
 
@@ -99,13 +116,14 @@ export function batchRoutes({ batches, findSession }: BatchRoutesDeps) {
       detail: {
         summary: "Read a session's batches in commit order",
         description:
-          "The format follows `Accept`. JSON has decoded messages. `application/octet-stream` has the batches as the client encoded them, without any content coding, each after its length as a little-endian uint32. `application/msgpack` has one map per batch, with its bytes in `body`. If batches are missing from the object store or damaged, JSON has one entry `missing` for each run of them, with the times when they were received; a binary response breaks off there, unless `skipMissing=true` omits them. 503 while the object store is unavailable; if it fails during the response, the connection breaks.",
+          "The format follows `Accept`. JSON has decoded messages, and of web batches the header, which says page and url; a message of an unknown type has its bytes in `body`. `kind` is `mobile`, or the stream of the web tracker: `player`, `assets`, `devtools`, `analytics`, or `web` for all of them in one. `application/octet-stream` has the batches as the client encoded them, without any content coding, each after its length as a little-endian uint32. `application/msgpack` has one map per batch, with its bytes in `body`. If batches are missing from the object store or damaged, JSON has one entry `missing` for each run of them, with the times when they were received; a binary response breaks off there, unless `skipMissing=true` omits them. 503 while the object store is unavailable; if it fails during the response, the connection breaks.",
         responses: {
           200: json({
             batches: [
               {
                 receivedAt: "2025-10-09T08:53:21.000Z",
                 late: false,
+                kind: "mobile",
                 messages: [
                   {
                     index: 1,
@@ -143,11 +161,38 @@ function negotiate(request: Request): BatchFormat {
   return format;
 }
 
+const STORED_ONCE =
+  "Accepts `Content-Encoding` gzip, deflate, br and zstd, also combined. 200 means that the batch is durable. A batch that is sent again is stored once.";
+
+function webDetail() {
+  const query = { in: "query" as const, schema: { type: "string" as const } };
+  return {
+    ...batchDetail("Upload a batch of the web tracker"),
+    description: `${STORED_ONCE} With \`DataType: visual\` the body is two batches, and \`split\` the length of the first one in bytes without any content coding; both are stored or none. An empty body is accepted. A body that cannot be inflated is 413. The batch of a token that expired in the last 30 seconds is stored, too, and the answer is 401.`,
+    parameters: [
+      {
+        ...query,
+        name: "batch",
+        description: "description of the batch by the tracker; not read",
+      },
+      { ...query, name: "split", description: "required with `DataType: visual`" },
+      {
+        in: "header" as const,
+        name: "DataType",
+        schema: {
+          type: "string" as const,
+          enum: ["player", "assets", "devtools", "analytics", "visual"],
+        },
+        description: "only `visual` makes a difference: batches say themselves what they are",
+      },
+    ],
+  };
+}
+
 function batchDetail(summary: string) {
   return {
     summary,
-    description:
-      "Accepts `Content-Encoding` gzip, deflate, br and zstd, also combined. 200 means that the batch is durable. A batch that is sent again is stored once.",
+    description: STORED_ONCE,
     requestBody: {
       required: true,
       content: {

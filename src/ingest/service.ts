@@ -1,14 +1,15 @@
 import { AppError } from "../platform/errors.ts";
 import { release } from "../platform/gc.ts";
-import { type Encoded, readEncoded } from "../platform/bodies/content.ts";
 import { type Metrics } from "../platform/telemetry/metrics.ts";
 import { type KnownSession, type Sessions } from "../sessions/service.ts";
 import { type SessionToken } from "../sessions/token.ts";
 import { type CommitLog } from "../log/commit-log.ts";
 import { type PendingSegment } from "../log/open-segment.ts";
-import { FrameError, type Frames, walkFrames, walkManyFrames } from "./frames.ts";
+import { FrameError, type Frames } from "./frames.ts";
 import { type InflightBytes } from "../log/inflight-bytes.ts";
-import { FLAG, type BatchFacts } from "../log/segment.ts";
+import { kindFlags } from "../log/batch-kind.ts";
+import { FLAG, type BatchFacts, type NewRecord } from "../log/segment.ts";
+import { type SentBatch, type WireFormat } from "./wire-format.ts";
 
 /**
  * Bytes by which an inflated batch may exceed the size limit, which clients apply before any
@@ -36,43 +37,56 @@ export class Ingest {
     this.#options = options;
   }
 
-  /** Stores one batch; resolves once it is durable and can be read back. */
-  async accept(token: SessionToken, request: Request, late: boolean): Promise<void> {
+  /** Stores the batches of a request; resolves once they are durable and can be read back. */
+  async accept(
+    token: SessionToken,
+    request: Request,
+    format: WireFormat,
+    late = false,
+  ): Promise<void> {
     const { sessions } = this.#deps;
     const session = await sessions.admit(token.sessionId);
-    const segment = await this.#append(token.sessionId, session, request, late);
+    const segment = await this.#append(token.sessionId, session, request, format, late);
     if (segment === undefined) return;
     if (!session.stored) await sessions.adopt(token.sessionId);
     await segment.committed;
   }
 
   /**
-   * Appends a batch to the open segment; returns undefined if the session is not recorded. A method
-   * of its own, so that nothing keeps the body in memory while its segment is committed.
+   * Appends the batches to the open segment; returns undefined if there is none or if the session is
+   * not recorded. A method of its own, so that nothing keeps the body in memory while its segment is
+   * committed.
    */
   async #append(
     sessionId: bigint,
     session: KnownSession,
     request: Request,
+    format: WireFormat,
     late: boolean,
   ): Promise<PendingSegment | undefined> {
     const { sessions, inflight, commitLog, metrics } = this.#deps;
-    const bytesMax = sessions.beaconBytesMax(session.projectId) + INFLATED_SLACK_BYTES;
-    using held = inflight.holding(session.projectId);
-    const encoded = await readEncoded(request, bytesMax, held.reserve);
+    const { projectId } = session;
+    const bytesMax = sessions.beaconBytesMax(projectId) + INFLATED_SLACK_BYTES;
+    using held = inflight.holding(projectId);
+    const encoded = await format.read(request, bytesMax, held.reserve);
     try {
-      const frames = await this.#walk(encoded.content);
-      if (!session.recorded) {
-        metrics.batches.inc({ outcome: "discarded" });
-        return undefined;
+      const records: NewRecord[] = [];
+      let bytes = 0;
+      for (const batch of format.batches(request, encoded)) {
+        const { kind, content, body, gzip } = batch;
+        const frames = await this.#walk(format, batch);
+        const flags =
+          kindFlags(kind) | gzip | (late ? FLAG.late : 0) | (frames ? 0 : FLAG.quarantined);
+        const head = { kind: "batch", flags, projectId, sessionId } as const;
+        if (session.recorded) records.push({ head, body, facts: factsOf(content, frames) });
+        else metrics.batches.inc({ outcome: "discarded" });
+        bytes += body.length;
+        if (body.buffer !== encoded.sent.buffer) held.reserve(body.length);
       }
+      if (records.length === 0) return undefined;
       metrics.batchBytes.inc(encoded.sent.length);
-      const { body, gzip } = storedForm(encoded);
-      if (body !== encoded.sent) held.reserve(body.length);
-      const flags = gzip | (late ? FLAG.late : 0) | (frames === undefined ? FLAG.quarantined : 0);
-      const head = { kind: "batch", flags, projectId: session.projectId, sessionId } as const;
-      const memory = await commitLog.memoryFor(body.length);
-      return commitLog.append(head, body, factsOf(encoded.content, frames), memory).segment;
+      const memory = await commitLog.memoryFor(bytes, records.length);
+      return commitLog.appendAll(records, bytes, memory);
     } finally {
       // They were copied into the segment, or nobody wants them.
       release(encoded.sent);
@@ -85,13 +99,12 @@ export class Ingest {
    * client that is refused stops recording or sends it for ever. With strict framing throws 400
    * instead.
    */
-  #walk(inflated: Uint8Array): Frames | undefined | Promise<Frames | undefined> {
-    if (inflated.length === 0) throw new AppError("invalid", "the batch is empty");
+  #walk(format: WireFormat, batch: SentBatch): Frames | undefined | Promise<Frames | undefined> {
     // A promise only for large batches, because it costs as much as the walk of a small one.
-    if (inflated.length > WALKED_AT_ONCE_BYTES_MAX)
-      return walkManyFrames(inflated).catch((error: unknown) => this.#quarantine(error));
+    if (batch.content.length > WALKED_AT_ONCE_BYTES_MAX)
+      return format.walkMany(batch).catch((error: unknown) => this.#quarantine(error));
     try {
-      return walkFrames(inflated);
+      return format.walk(batch);
     } catch (error) {
       return this.#quarantine(error);
     }
@@ -105,15 +118,6 @@ export class Ingest {
   }
 }
 
-/**
- * Returns the body as it is stored: as it was sent if every reader of segments can decode it, which
- * is without a content coding or as gzip alone.
- */
-function storedForm({ sent, codings, content }: Encoded): { body: Uint8Array; gzip: number } {
-  const isGzip = codings.length === 1 && codings[0] === "gzip";
-  return isGzip ? { body: sent, gzip: FLAG.gzip } : { body: content, gzip: 0 };
-}
-
 function factsOf(inflated: Uint8Array, frames: Frames | undefined): BatchFacts {
   return {
     bytes: inflated.length,
@@ -124,7 +128,7 @@ function factsOf(inflated: Uint8Array, frames: Frames | undefined): BatchFacts {
   };
 }
 
-/** Returns null for times after 2100, since a client's clock may have any value. */
+/** Returns null for times before 1970 and after 2100, since a client's clock may have any value. */
 function plausible(ms: number | undefined): number | null {
-  return ms !== undefined && ms < TIME_MAX_MS ? ms : null;
+  return ms !== undefined && ms >= 0 && ms < TIME_MAX_MS ? ms : null;
 }

@@ -12,15 +12,15 @@ import { CarriedRecords } from "./carried-records.ts";
 import { CommitDeadline } from "./commit-deadline.ts";
 import { type InflightBytes } from "./inflight-bytes.ts";
 import {
-  type BatchFacts,
   FLAG,
+  type NewRecord,
   type RecordHead,
   type Segment,
   type SegmentEntry,
   SegmentWriter,
   segmentKey,
 } from "./segment.ts";
-import { OpenSegment, type PendingSegment } from "./open-segment.ts";
+import { OpenSegment, type PendingSegment, waitingOf } from "./open-segment.ts";
 import { discarded, release } from "../platform/gc.ts";
 import { BufferPool } from "../platform/buffer-pool.ts";
 import { TokenBucket } from "../platform/token-bucket.ts";
@@ -81,30 +81,40 @@ export class CommitLog {
     this.#openMsMax = options.deadlineMs / PUTS_MAX;
   }
 
-  /** Allocates memory for `append`, without blocking, if the record needs a segment of its own. */
-  memoryFor(bodyBytes: number): Promise<Uint8Array> | undefined {
-    const bytes = SegmentWriter.bytesFor(bodyBytes);
+  /** Allocates memory for records, without blocking, if they need a segment of their own. */
+  memoryFor(bodyBytes: number, records = 1): Promise<Uint8Array> | undefined {
+    const bytes = SegmentWriter.bytesFor(bodyBytes, records);
     return bytes > this.#options.bytes ? readyMemory(bytes) : undefined;
   }
 
   /** Copies a record into the open segment. Await `committed` to acknowledge. Throws 503 in outages. */
-  append(
-    head: Omit<RecordHead, "receivedAt">,
-    body: Uint8Array,
-    facts?: BatchFacts,
-    memory?: Uint8Array,
-  ): { segment: PendingSegment; entry: SegmentEntry } {
+  append(record: NewRecord): { segment: PendingSegment; entry: SegmentEntry } {
     this.#deps.outage.check();
-    if (this.#open !== undefined && !this.#open.writer.fits(body.length)) this.close();
-    const segment = (this.#open ??= this.#openSegment(body.length, memory));
-    const entry = segment.writer.append(this.#stamped(head), body, facts);
-    segment.isAwaited ||= head.kind !== "chunk";
-    segment.held.set(head.projectId, (segment.held.get(head.projectId) ?? 0) + body.length);
+    const segment = this.#segmentFor(record.body.length, 1);
+    return { segment: segment.pending, entry: this.#add(segment, record) };
+  }
+
+  /** Copies records into one segment, so that all of them are stored or none. Throws 503 in outages. */
+  appendAll(records: NewRecord[], bytes: number, memory?: Uint8Array): PendingSegment {
+    this.#deps.outage.check();
+    const segment = this.#segmentFor(bytes, records.length, memory);
+    for (const record of records) this.#add(segment, record);
+    return segment.pending;
+  }
+
+  /** Returns the open segment, or a new one if the records do not fit. */
+  #segmentFor(bytes: number, records: number, memory?: Uint8Array): OpenSegment {
+    if (this.#open !== undefined && !this.#open.writer.fits(bytes, records)) this.close();
+    return (this.#open ??= this.#openSegment(SegmentWriter.bytesFor(bytes, records), memory));
+  }
+
+  #add(segment: OpenSegment, { head, body, facts }: NewRecord): SegmentEntry {
+    const entry = segment.append(this.#stamped(head), body, facts);
     this.#deps.inflight.add(head.projectId, body.length);
     this.#scheduleCheck();
     this.#appendedMs = performance.now();
     if (segment.writer.bytes >= QUIET.bytes) this.#watchQuiet(QUIET.ms);
-    return { segment: segment.pending, entry };
+    return entry;
   }
 
   /**
@@ -119,10 +129,10 @@ export class CommitLog {
   ): PendingSegment {
     const body = pack(row);
     if (!isHeld) this.#deps.inflight.check(ids.projectId, body.length);
-    return this.append({ kind, flags: 0, ...ids }, body).segment;
+    return this.append({ head: { kind, flags: 0, ...ids }, body }).segment;
   }
 
-  #stamped(head: Omit<RecordHead, "receivedAt">): RecordHead {
+  #stamped(head: NewRecord["head"]): RecordHead {
     return { ...head, receivedAt: Math.floor(this.#deps.clock.epochMs()) };
   }
 
@@ -139,10 +149,7 @@ export class CommitLog {
 
   /** Returns what unfinished segments wait for, and how long the oldest record has waited. */
   waiting(): Waiting {
-    const segments = { open: 0, slot: 0, put: 0, index: 0 };
-    for (const { waitsFor } of this.#unsettled) segments[waitsFor]++;
-    const [oldest] = this.#unsettled;
-    return { segments, oldestMs: oldest === undefined ? 0 : performance.now() - oldest.openedMs };
+    return waitingOf(this.#unsettled);
   }
 
   /** Commits the open segment early, as if a request waited for it: it is in the way of an upload. */
@@ -192,8 +199,8 @@ export class CommitLog {
     await Promise.all(this.#committing);
   }
 
-  #openSegment(bodyBytes: number, memory?: Uint8Array): OpenSegment {
-    const bytes = Math.max(this.#options.bytes, SegmentWriter.bytesFor(bodyBytes));
+  #openSegment(bytesMin: number, memory?: Uint8Array): OpenSegment {
+    const bytes = Math.max(this.#options.bytes, bytesMin);
     const timer = setInterval(() => {
       this.#due = true;
       if (performance.now() - segment.openedMs >= this.#openMsMax) this.close();

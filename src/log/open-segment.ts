@@ -1,5 +1,5 @@
 import { type Waiting } from "../platform/telemetry/metrics.ts";
-import { SegmentWriter } from "./segment.ts";
+import { type BatchFacts, type RecordHead, type SegmentEntry, SegmentWriter } from "./segment.ts";
 
 /**
  * A segment being committed: `committed` resolves when its records are durable and indexed, or
@@ -38,4 +38,18 @@ export class OpenSegment {
     this.isPooled = isPooled;
     this.timer = timer;
   }
+  /** Copies a record. The caller must check with the writer that there is room. */
+  append(head: RecordHead, body: Uint8Array, facts?: BatchFacts): SegmentEntry {
+    this.isAwaited ||= head.kind !== "chunk";
+    this.held.set(head.projectId, (this.held.get(head.projectId) ?? 0) + body.length);
+    return this.writer.append(head, body, facts);
+  }
+}
+
+/** Returns what segments wait for, and how long the first of them has been open. */
+export function waitingOf(unsettled: Set<OpenSegment>): Waiting {
+  const segments = { open: 0, slot: 0, put: 0, index: 0 };
+  for (const { waitsFor } of unsettled) segments[waitsFor]++;
+  const [oldest] = unsettled;
+  return { segments, oldestMs: oldest === undefined ? 0 : performance.now() - oldest.openedMs };
 }

@@ -9,7 +9,7 @@ import { type RowRange, isLive, missingObjects } from "./missing-objects.ts";
 import { chunkSegments, claimSegments, restoreBatches, restoreRows } from "./restore.ts";
 import { SegmentError, segmentIdOf } from "./segment.ts";
 import { type Listed } from "./stored-segment.ts";
-import { retryOutages } from "./retry-outages.ts";
+import { retryOutages } from "../platform/database/retry-outages.ts";
 import { markAbsent, markReadable, markUnreadable, unreadableOf } from "./unreadable.ts";
 
 const PAGE_OBJECTS = 1000;

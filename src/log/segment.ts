@@ -25,8 +25,9 @@ const KINDS = ["batch", "session", "chunk", "image", "project"] as const;
 export type Kind = (typeof KINDS)[number];
 
 /**
- * Flags of a record. `indexed`: its row was in the database before the record was written; it is
- * there for rebuilding the database.
+ * Flags of a record, the lower four bits; the upper four are the kind of a batch (batch-kind.ts).
+ * `indexed`: its row was in the database before the record was written; it is there for rebuilding
+ * the database.
  */
 export const FLAG = { gzip: 1, late: 2, quarantined: 4, indexed: 8 } as const;
 
@@ -50,6 +51,13 @@ export type BatchFacts = {
   /** Times in ms since the epoch; null if the framing could not be read. */
   firstAt: number | null;
   lastAt: number | null;
+};
+
+/** Record that is not in a segment yet. */
+export type NewRecord = {
+  head: Omit<RecordHead, "receivedAt">;
+  body: Uint8Array;
+  facts?: BatchFacts | undefined;
 };
 
 export type SegmentEntry = RecordHead & {
@@ -100,17 +108,12 @@ export class SegmentWriter {
   }
 
   /**
-   * Returns the size of a buffer for a segment of that one record, in whole pages, so that files can
-   * be written from it directly.
+   * Returns the size of a buffer for a segment of those records alone, in whole pages, so that files
+   * can be written from it directly.
    */
-  static bytesFor(bodyBytes: number): number {
-    const bytes =
-      MAGIC.length +
-      RECORD_HEADER_BYTES +
-      bodyBytes +
-      FOOTER_BYTES_MIN +
-      FOOTER_ENTRY_BYTES_MAX +
-      TRAILER_BYTES;
+  static bytesFor(bodyBytes: number, records = 1): number {
+    const perRecord = RECORD_HEADER_BYTES + FOOTER_ENTRY_BYTES_MAX;
+    const bytes = MAGIC.length + bodyBytes + records * perRecord + FOOTER_BYTES_MIN + TRAILER_BYTES;
     return Math.ceil(bytes / PAGE_BYTES) * PAGE_BYTES;
   }
 

@@ -3,14 +3,17 @@ import { type SessionToken, type Tokens } from "./token.ts";
 
 const LATE_MAX_MS = 30 * 86_400_000;
 
+/** Expired tokens that a route accepts: of the last 30 seconds, or of the last 30 days. */
+export type Grace = "none" | "just_expired" | "late";
+
 /**
- * Returns the session token of a data request. Throws 401 with the texts that clients know; with
- * `late` it accepts a token that expired in the last 30 days.
+ * Returns the session token of a data request. Throws 401 with the texts that clients know, also for
+ * an expired token unless there is grace for it.
  */
 export function bearer(
   request: Request,
   tokens: Tokens,
-  late = false,
+  grace: Grace = "none",
   now = Date.now(),
 ): SessionToken {
   const header = request.headers.get("authorization");
@@ -21,7 +24,8 @@ export function bearer(
   const token = tokens.verify(text, now);
   if (token === undefined) throw new AppError("unauthorized", "wrong token sign");
   if (token.kind === "valid") return token;
-  if (late && token.expiresAt > now - LATE_MAX_MS) return token;
+  if (grace === "just_expired" && token.kind === "just_expired") return token;
+  if (grace === "late" && token.expiresAt > now - LATE_MAX_MS) return token;
   throw new AppError(
     "unauthorized",
     token.kind === "just_expired" ? "token just expired" : "token expired",

@@ -65,8 +65,8 @@ describe("as application/msgpack", () => {
     expect(answer.headers.get("content-type")).toBe("application/msgpack");
     const receivedAt = expect.stringMatching(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/);
     expect(unpackMultiple(await answer.bytes())).toEqual([
-      { receivedAt, late: false, messages: 3, body: Buffer.from(CLICKS) },
-      { receivedAt, late: true, messages: 2, body: Buffer.from(LOGS) },
+      { receivedAt, late: false, kind: "mobile", messages: 3, body: Buffer.from(CLICKS) },
+      { receivedAt, late: true, kind: "mobile", messages: 2, body: Buffer.from(LOGS) },
     ]);
   });
 
@@ -90,6 +90,7 @@ describe("as application/json", () => {
       {
         receivedAt: expect.any(String),
         late: false,
+        kind: "mobile",
         messages: [
           {
             index: 42,
@@ -115,7 +116,9 @@ describe("as application/json", () => {
 
   test("a quarantined batch is in Base64", async () => {
     expect(await objectOf(read("application/json", "?quarantined=true"))).toEqual({
-      batches: [{ receivedAt: expect.any(String), late: false, body: MALFORMED.toBase64() }],
+      batches: [
+        { receivedAt: expect.any(String), late: false, kind: "mobile", body: MALFORMED.toBase64() },
+      ],
     });
   });
 });

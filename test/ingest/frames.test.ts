@@ -100,7 +100,12 @@ describe("a malformed batch is refused with its reason", () => {
     ["leading_type", "a message before the header", concat([CLICK, META])],
     ["second_meta", "a header amid the messages", concat([META, CLICK, META])],
     ["overrun", "a body longer than the batch", metaAnd(100, 0, 1)],
-    ["overrun", "a header longer than the batch", META.subarray(0, -1)],
+    ["truncated", "a header without its index", META.subarray(0, -1)],
+    [
+      "varint",
+      "an index above 64 bits",
+      concat([META.subarray(0, -1), Uint8Array.of(...NINE_BYTES, 2)]),
+    ],
     ["overrun", "a length that would overflow 32 bits", concat([metaAnd(100, 0), uint(2 ** 32)])],
     ["varint", "a number of eleven bytes", metaAnd(100, ...NINE_BYTES, 0x80, 0)],
     ["varint", "a number above 64 bits", metaAnd(100, ...NINE_BYTES, 2, 0)],

@@ -1,7 +1,8 @@
 import * as fc from "fast-check";
 import { describe, expect, test } from "bun:test";
 import { FrameError, walkFrames } from "../../src/ingest/frames.ts";
-import { decodeMessages, type Message } from "../../src/ingest/messages.ts";
+import { type Message } from "../../src/ingest/decoding.ts";
+import { decodeMessages } from "../../src/ingest/messages.ts";
 import {
   concat,
   encodeBatch,
@@ -197,9 +198,17 @@ test("indexes go on from the header's", () => {
   expect([...decodeMessages(batch)].map(({ index }) => index)).toEqual([42, 43]);
 });
 
-test("a header without an index counts from one", () => {
-  const batch = concat([encodeFrame(107, T0, new Uint8Array()), encodeMessage(94, T0, "a")]);
-  expect([...decodeMessages(batch)].map(({ index }) => index)).toEqual([1]);
+test.each([
+  ["the bytes of the index", "6b8080b3c19c330100648580b3c19c3305024f4b0a14"],
+  ["the bytes of the batch that are replayed", "6b8080b3c19c331600648580b3c19c3305024f4b0a14"],
+  ["nothing", "6b8080b3c19c330000648580b3c19c3305024f4b0a14"],
+])("a header whose length counts %s is followed by one click", (_what, hex) => {
+  const batch = Uint8Array.fromHex(hex);
+  const fields = { label: "OK", x: 10, y: 20 };
+  expect([...decodeMessages(batch)]).toEqual([
+    { index: 1, type: 100, name: "Click", timestamp: T0 + 5, fields },
+  ]);
+  expect(walkFrames(batch)).toEqual({ messages: 1, firstAt: T0, lastAt: T0 + 5 });
 });
 
 test("whatever the walker accepts is decoded to as many messages, and to JSON", () => {

@@ -5,10 +5,12 @@ import { Tokens } from "../../src/sessions/token.ts";
 import { objectOf, refusalOf, sessionRow } from "../support/answers.ts";
 import { TestApp } from "../support/app.ts";
 import { aBatch } from "../support/batches.ts";
+import { WEB_VECTORS } from "../support/tracker-requests.ts";
 
-const PATHS = ["/v1/ios/append", "/v1/ios/i", "/v1/mobile/i", "/v1/ios/late", "/v1/mobile/late"];
-const PROMPT_PATHS = PATHS.filter((path) => !path.endsWith("late"));
-const LATE_PATHS = PATHS.filter((path) => path.endsWith("late"));
+const PROMPT_PATHS = ["/v1/ios/append", "/v1/ios/i", "/v1/mobile/i"];
+const LATE_PATHS = ["/v1/ios/late", "/v1/mobile/late"];
+const WEB_PATH = "/v1/web/i";
+const PATHS = [...PROMPT_PATHS, ...LATE_PATHS, WEB_PATH];
 const DAY_MS = 86_400_000;
 const BATCH = aBatch();
 // A process of another time than the server's, so that its ids are nobody else's.
@@ -142,8 +144,9 @@ describe("a valid token of a session that has no row", () => {
   test.each(PATHS)("stores its data at %s and makes the row, of no project", async (path) => {
     const sessionId = strangers.next();
     const session = { token: tokenOf(sessionId), sessionID: String(sessionId) };
-    expect((await app.append(session, BATCH, path)).status).toBe(200);
-    expect(await app.batches(session)).toEqual([BATCH]);
+    const batch = path === WEB_PATH ? WEB_VECTORS.move : BATCH;
+    expect((await app.append(session, batch, path)).status).toBe(200);
+    expect(await app.batches(session)).toEqual([batch]);
     expect(await sessionRow(app, session)).toMatchObject({
       sessionID: session.sessionID,
       projectId: null,

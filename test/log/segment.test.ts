@@ -32,7 +32,7 @@ const facts = fc.record({
 const record = fc.record({
   head: fc.record({
     kind: fc.constantFrom(...KINDS),
-    flags: fc.nat(7),
+    flags: fc.nat(255),
     projectId: fc.nat(2 ** 31 - 1),
     sessionId: fc.bigInt({ min: 0n, max: 2n ** 63n - 1n }),
     receivedAt: fc.nat(TIME_MAX),

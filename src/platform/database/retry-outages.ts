@@ -1,6 +1,6 @@
 import pRetry from "p-retry";
 
-import { isOutage } from "../platform/database/postgres-errors.ts";
+import { isOutage } from "./postgres-errors.ts";
 
 const RETRIES = 15;
 
