@@ -11,6 +11,7 @@ import { aBatch, encodeBatch, encodeFrame, encodeMessage } from "../support/batc
 import { FaultyObjects } from "../support/faulty-objects.ts";
 import { failure } from "../support/failure.ts";
 import { RawConnection } from "../support/raw-connection.ts";
+import { readBatches } from "../support/read-batches.ts";
 
 const T0 = 1_760_000_000_000;
 const GZIP = { "content-encoding": "gzip" };
@@ -121,6 +122,25 @@ describe("as application/json", () => {
       ],
     });
   });
+});
+
+test("a batch that another version took for well-formed is in Base64, too", async () => {
+  const own = await app.aSession();
+  for (const batch of [CLICKS, MALFORMED, LOGS]) await app.append(own, batch);
+  await app.sql`update batches set flags = 0 where session_id = ${own.sessionID}`;
+  const batches = await readBatches(app, own);
+  expect(batches.map(({ messages, body }) => messages?.length ?? body)).toEqual([
+    3,
+    MALFORMED.toBase64(),
+    2,
+  ]);
+});
+
+test("a batch of a kind that a later version stores is in Base64", async () => {
+  const own = await app.aSession();
+  await app.append(own, LOGS);
+  await app.sql`update batches set flags = 240 where session_id = ${own.sessionID}`;
+  expect(await readBatches(app, own)).toMatchObject([{ kind: "unknown", body: LOGS.toBase64() }]);
 });
 
 test("a session without batches is an empty document in every form", async () => {

@@ -32,6 +32,10 @@ function headerAnd(...bytes: number[]): Uint8Array {
   return concat([HEADER, Uint8Array.from(bytes)]);
 }
 
+function header(version: number, ...rest: number[]): Uint8Array {
+  return Uint8Array.of(81, version, ...rest);
+}
+
 /** Undefined for a batch that walks; anything thrown but a FrameError fails the test. */
 function faultOf(bytes: Uint8Array): FrameFault | undefined {
   try {
@@ -105,8 +109,6 @@ describe("a well-formed web batch", () => {
 });
 
 describe("a malformed web batch is refused with its reason", () => {
-  const header = (version: number, ...rest: number[]) => Uint8Array.of(81, version, ...rest);
-
   test.each<[FrameFault, string, Uint8Array]>([
     ["truncated", "nothing at all", new Uint8Array()],
     ["truncated", "a header without a location", header(2, 0, 0, 0)],

@@ -19,11 +19,6 @@ const app = TestApp.forTests();
 describe("a token that has just expired", () => {
   const EXPIRED = [401, "token just expired"] as const;
 
-  function expired({ sessionID }: TestSession, agoMs = 1000): TestSession {
-    const claims = { sessionId: BigInt(sessionID), delay: 0, expiresAt: Date.now() - agoMs };
-    return { sessionID, token: new Tokens(["test-secret"]).sign(claims) };
-  }
-
   test("has its batch stored, and is answered 401", async () => {
     const session = expired(await app.aSession());
     const path = `${PATH}?split=${SPLIT}`;
@@ -62,3 +57,8 @@ describe("a token that has just expired", () => {
     expect(await app.batches(session)).toEqual([]);
   });
 });
+
+function expired({ sessionID }: TestSession, agoMs = 1000): TestSession {
+  const claims = { sessionId: BigInt(sessionID), delay: 0, expiresAt: Date.now() - agoMs };
+  return { sessionID, token: new Tokens(["test-secret"]).sign(claims) };
+}

@@ -106,6 +106,10 @@ describe("a visual request", () => {
   });
 });
 
+test("once all is answered, no bytes are counted as held", async () => {
+  expect(await metric(app, "floodgate_inflight_bytes")).toBe(0);
+});
+
 function largeText(length: number): Uint8Array {
   return encodeWebMessage(61, 1, "a".repeat(length), "https://a.b");
 }

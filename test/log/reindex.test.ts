@@ -14,6 +14,7 @@ import { emptyTables, ingestTables, reindex, untilIndexed } from "../support/ing
 import { aProject } from "../support/projects.ts";
 import { Random } from "../support/random.ts";
 import { envOf } from "../support/server-process.ts";
+import { WEB_VECTORS } from "../support/tracker-requests.ts";
 
 // The first run on a machine may install the S3 server.
 setDefaultTimeout(120_000);
@@ -187,6 +188,8 @@ async function sendTraffic(app: TestApp): Promise<TestSession[]> {
     await app.append(session, MALFORMED);
     const gzip = { "content-encoding": "gzip" };
     await app.append(session, gzipSync(aBatch({ salt: `gz ${nth}` })), "/v1/ios/append", gzip);
+    const visual = { datatype: "visual" };
+    await app.append(session, WEB_VECTORS.visual, "/v1/web/i?split=131", visual);
   }
   const [first, , third] = sessions;
   if (first === undefined || third === undefined) throw new Error("no sessions");

@@ -85,6 +85,7 @@ const ROUTES = [
   "post /v1/mobile/images",
   "post /v1/mobile/late",
   "post /v1/mobile/start",
+  "post /v1/web/i",
   "put /devices",
   "put /notifications/{uuid}/status",
 ];
