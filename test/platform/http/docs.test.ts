@@ -39,7 +39,7 @@ const Documents = Type.Object({
 });
 
 /** The routes that take a session token. */
-const DATA = /^post .*\/(append|i|late|images)$/;
+const DATA = /^post .*\/(append|i|late|images)$|\/v1\/web\/(?:tags|uxt\/)|\/conditions\//;
 const ROUTES = [
   "get /",
   "get /api/v1/updates",
@@ -61,10 +61,13 @@ const ROUTES = [
   "get /subscribe/{userid}",
   "get /subscribe/{userid}/client/{clientid}",
   "get /v1/images/{projectId}/{hash}",
+  "get /v1/mobile/conditions/{projectID}",
   "get /v1/sessions",
   "get /v1/sessions/{sessionID}",
   "get /v1/sessions/{sessionID}/batches",
   "get /v1/sessions/{sessionID}/images",
+  "get /v1/web/conditions/{projectID}",
+  "get /v1/web/tags",
   "patch /api/v1/updates/{version}",
   "post /api/v1/updates",
   "post /api/v1/users",
@@ -85,7 +88,14 @@ const ROUTES = [
   "post /v1/mobile/images",
   "post /v1/mobile/late",
   "post /v1/mobile/start",
+  "post /v1/sdk/start",
+  "post /v1/web/feature-flags",
   "post /v1/web/i",
+  "post /v1/web/images",
+  "post /v1/web/not-started",
+  "post /v1/web/start",
+  "post /v1/web/uxt/signals/task",
+  "post /v1/web/uxt/signals/test",
   "put /devices",
   "put /notifications/{uuid}/status",
 ];
