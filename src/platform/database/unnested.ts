@@ -1,6 +1,9 @@
 import { type Queryable } from "./database.ts";
 
 type Value = string | number | boolean | null | undefined | readonly Value[];
+const SPECIAL = /["\\]/;
+const SPECIALS = /["\\]/g;
+
 /** SQL types of the elements, by column. */
 type Types = Record<string, string>;
 
@@ -22,12 +25,18 @@ export function unnested<T extends Types>(
 }
 
 function arrayLiteral(values: readonly Value[]): string {
-  return `{${values.map(elementOf).join()}}`;
+  let elements = "";
+  for (const value of values) elements += `${elements === "" ? "" : ","}${elementOf(value)}`;
+  return `{${elements}}`;
 }
 
 function elementOf(value: Value): string {
+  if (typeof value === "string") return quoted(value);
   if (value === null || value === undefined) return "NULL";
-  if (typeof value === "number" || typeof value === "boolean") return String(value);
-  const text = typeof value === "string" ? value : arrayLiteral(value);
-  return `"${text.replaceAll(/["\\]/g, String.raw`\$&`)}"`;
+  return typeof value === "object" ? quoted(arrayLiteral(value)) : String(value);
+}
+
+function quoted(text: string): string {
+  // Nearly no text has any, and a replacement takes longer even then.
+  return `"${SPECIAL.test(text) ? text.replaceAll(SPECIALS, String.raw`\$&`) : text}"`;
 }
