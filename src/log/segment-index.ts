@@ -7,7 +7,12 @@ import { unassignedOf, moveImages } from "./unassigned-images.ts";
 import { insertImages } from "./image-index.ts";
 import { mergeProject } from "./project-merge.ts";
 import { FLAG, type Kind, type Segment } from "./segment.ts";
-import { COLUMNS, type HashedImage, type ProjectRecord } from "./stored-segment.ts";
+import {
+  COLUMNS,
+  type HashedImage,
+  type ProjectRecord,
+  type SessionRecord,
+} from "./stored-segment.ts";
 import { replaceBatch } from "./unreadable.ts";
 
 /** Numbers of batches that are new, and of those that the session had already. */
@@ -43,19 +48,37 @@ export async function indexSegment(sql: Sql, segment: Segment): Promise<Indexed>
   }
 }
 
+/** Leaves out parts for records that the segment has none of: even empty they cost PostgreSQL time. */
 async function insertSegment(sql: Queryable, segment: Segment): Promise<Indexed> {
-  const b = batchColumns([segment]);
+  const sessions = records<SessionRecord>(segment, "session");
   const images = records<HashedImage>(segment, "image");
+  const sent = segment.entries.filter(({ kind }) => kind === "batch").length;
+  const none = sql``;
   const [counts] = await sql<[{ stored: number }]>`
     with segment as (
       insert into segments (id, bytes, records) values (${segment.id}, ${segment.bytes.length}, ${segment.entries.length})
-    ), new_sessions as (
+    )
+    ${sessions.length === 0 ? none : sql`, ${insertSessions(sql, sessions)}`}
+    ${images.length === 0 ? none : sql`, ${insertImages(sql, [{ id: segment.id, images }], "stays")}`}
+    ${sent === 0 ? none : sql`, ${insertBatches(sql, segment)}`}
+    select ${sent === 0 ? sql`0` : sql`count(*)::integer`} as stored ${sent === 0 ? none : sql`from new_batches`}`;
+  return { stored: counts.stored, duplicates: sent - counts.stored };
+}
+
+function insertSessions(sql: Queryable, sessions: SessionRecord[]) {
+  return sql`
+    new_sessions as (
       insert into sessions (${sql.unsafe(COLUMNS.session)})
-      select ${sql.unsafe(COLUMNS.session)} from jsonb_populate_recordset(null::sessions, ${rows(segment, "session")}::text::jsonb)
+      select ${sql.unsafe(COLUMNS.session)} from jsonb_populate_recordset(null::sessions, ${JSON.stringify(sessions)}::text::jsonb)
       -- The order, here and below, is the same everywhere, so that two processes cannot deadlock over the same rows.
       order by id
       on conflict (id) do nothing
-    ),${images.length === 0 ? sql`` : sql`${insertImages(sql, [{ id: segment.id, images }], "stays")},`}
+    )`;
+}
+
+function insertBatches(sql: Queryable, segment: Segment) {
+  const b = batchColumns([segment]);
+  return sql`
     new_batches as (
       insert into batches (session_id, segment_id, "offset", length, bytes, hash, flags, messages, first_at, last_at, received_at)
       -- Each batch once, because a statement can update a row only once.
@@ -68,10 +91,7 @@ async function insertSegment(sql: Queryable, segment: Segment): Promise<Indexed>
       order by session_id, hash, "offset"
       on conflict (session_id, hash) ${replaceBatch(sql, "stays")}
       returning 1
-    )
-    select count(*)::integer as stored from new_batches`;
-  const sent = segment.entries.filter(({ kind }) => kind === "batch").length;
-  return { stored: counts.stored, duplicates: sent - counts.stored };
+    )`;
 }
 
 /**
@@ -111,10 +131,6 @@ export function batchColumns(segments: Pick<Segment, "entries">[]) {
   for (const [name, values] of Object.entries(columns))
     Object.assign(columns, { [name]: `{${values}}` });
   return columns;
-}
-
-function rows(segment: Segment, kind: Kind): string {
-  return JSON.stringify(records(segment, kind));
 }
 
 /** Returns the records that the database does not have yet. */
