@@ -52,6 +52,9 @@ const PATHS = [
   "/v1/ios/",
   "/v1/sessions/",
   "/v1/images/1/",
+  "/v1/mobile/conditions/",
+  "/v1/web/conditions/",
+  "/v1/web/tags/",
   "/devices/",
   "/ingest/",
   "/subscribe/",
@@ -174,6 +177,14 @@ const LINES = [
   "POST /v1/mobile/i",
   "POST /v1/mobile/late",
   "POST /v1/mobile/images",
+  "POST /v1/sdk/start",
+  "POST /v1/web/start",
+  "POST /v1/web/i",
+  "POST /v1/web/images",
+  "POST /v1/web/not-started",
+  "POST /v1/web/feature-flags",
+  "POST /v1/web/uxt/signals/test",
+  "POST /v1/web/uxt/signals/task",
 ];
 
 function get(path: string): HostileRequest {

@@ -163,7 +163,8 @@ test("an upload that it meets in the middle is refused when it goes on, and the 
   const [start, end] = [
     `--b\r\ncontent-disposition: form-data; name="projectID"\r\n\r\n${projectID}\r\n` +
       `--b\r\ncontent-disposition: form-data; name="f"; filename="held"\r\n\r\n${"x".repeat(20_000)}`,
-    `${"x".repeat(20_000)}\r\n--b--\r\n`,
+    // More than is read in one piece.
+    `${"x".repeat(600_000)}\r\n--b--\r\n`,
   ];
   raw.head("POST /v1/ios/images", {
     authorization: `Bearer ${session.token}`,
