@@ -234,7 +234,7 @@ function buildIngest(
     {
       fileBytesMax: config.fileBytesMax,
       uploadsMax: uploadsMax(config),
-      wholeFormsBytesMax: config.inflightBytesMax / 4,
+      wholeFormsBytesMax: config.inflightBytesMax / 8,
     },
   );
   const batches = new Batches(sql, reader);
