@@ -5,12 +5,12 @@ import { pack } from "msgpackr";
 import { type Sql } from "../platform/database/database.ts";
 import { Lost } from "../platform/objects/read-faults.ts";
 import { type Place, type SegmentReader } from "../log/segment-reader.ts";
-import { type BatchKind, batchKindOf } from "../log/batch-kind.ts";
+import { batchKindOf } from "../log/batch-kind.ts";
 import { FLAG } from "../log/segment.ts";
 import { type Message } from "./decoding.ts";
-import { FrameError, walkFrames } from "./frames.ts";
+import { FrameError, walkManyFrames } from "./frames.ts";
 import { decodeMessages } from "./messages.ts";
-import { walkWebFrames } from "./web-frames.ts";
+import { walkManyWebFrames } from "./web-frames.ts";
 import { decodeWebHeader, decodeWebMessages } from "./web-messages.ts";
 
 const PAGE_ROWS = 500;
@@ -153,7 +153,9 @@ async function* jsonDocument(
   for await (const entry of withGaps(batches)) {
     text += separator;
     separator = ",";
-    for (const piece of "missing" in entry ? [JSON.stringify(entry)] : jsonPieces(entry)) {
+    const pieces =
+      "missing" in entry ? [JSON.stringify(entry)] : jsonPieces(entry, await decodedBatch(entry));
+    for (const piece of pieces) {
       text += piece;
       if (text.length < JSON_PIECE_LENGTH && performance.now() - sentMs < JSON_PIECE_MS) continue;
       yield Buffer.from(text);
@@ -196,9 +198,8 @@ function widened(gap: Missing | undefined, receivedAt: Date): Missing {
   };
 }
 
-function* jsonPieces(batch: Batch): Generator<string> {
+function* jsonPieces(batch: Batch, decoded: Decoded | undefined): Generator<string> {
   const { receivedAt, late, kind, body } = describe(batch);
-  const decoded = (batch.row.flags & FLAG.quarantined) === 0 ? decodedBatch(kind, body) : undefined;
   yield JSON.stringify({ receivedAt, late, kind, header: decoded?.header }).slice(0, -1);
   if (decoded !== undefined) {
     let separator = ',"messages":[';
@@ -219,14 +220,15 @@ type Decoded = { header?: Message["fields"]; messages: Iterable<Message> };
  * Returns the messages of a batch, which are decoded one by one, or undefined if it has none or is
  * malformed. A batch that another version stored may be malformed by today's rules.
  */
-function decodedBatch(kind: BatchKind | "unknown", body: Uint8Array): Decoded | undefined {
-  if (kind === "sdk" || kind === "unknown") return undefined;
+async function decodedBatch({ row: { flags }, body }: Batch): Promise<Decoded | undefined> {
+  const kind = batchKindOf(flags);
+  if ((flags & FLAG.quarantined) !== 0 || kind === "sdk" || kind === "unknown") return undefined;
   try {
     if (kind === "mobile") {
-      walkFrames(body);
+      await walkManyFrames(body);
       return { messages: decodeMessages(body) };
     }
-    walkWebFrames(body);
+    await walkManyWebFrames(body);
     return { header: decodeWebHeader(body), messages: decodeWebMessages(body) };
   } catch (error) {
     if (error instanceof FrameError) return undefined;

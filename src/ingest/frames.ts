@@ -147,10 +147,14 @@ function isServerMade(type: number): boolean {
 export function safeUint(cursor: Cursor): number {
   const value = cursor.uint();
   if (value <= Number.MAX_SAFE_INTEGER) return value;
-  throw new FrameError(Number.isNaN(value) ? "truncated" : "varint");
+  throw malformedNumber(value);
 }
 
 function skipUint(cursor: Cursor): void {
   const value = cursor.uint();
-  if (!Number.isFinite(value)) throw new FrameError(Number.isNaN(value) ? "truncated" : "varint");
+  if (!Number.isFinite(value)) throw malformedNumber(value);
+}
+
+function malformedNumber(value: number): FrameError {
+  return new FrameError(Number.isNaN(value) ? "truncated" : "varint");
 }

@@ -38,6 +38,7 @@ export class OpenSegment {
     this.isPooled = isPooled;
     this.timer = timer;
   }
+
   /** Copies a record. The caller must check with the writer that there is room. */
   append(head: RecordHead, body: Uint8Array, facts?: BatchFacts): SegmentEntry {
     this.isAwaited ||= head.kind !== "chunk";

@@ -1,4 +1,5 @@
 import { type Queryable } from "../platform/database/database.ts";
+import { arrayLiteral } from "../platform/database/unnested.ts";
 import { unassignedOf, moveImages } from "./unassigned-images.ts";
 import { insertImages } from "./image-index.ts";
 import { mergeProject } from "./project-merge.ts";
@@ -167,8 +168,4 @@ export async function isNeeded(sql: Queryable, segment: StoredSegment): Promise<
 
 function precedenceOf({ newerGiveWay }: RestoreOptions): Precedence {
   return newerGiveWay ? "earlier" : "stays";
-}
-
-function arrayLiteral(values: Iterable<string | bigint>): string {
-  return `{${[...values].join()}}`;
 }

@@ -12,7 +12,7 @@ setDefaultTimeout(60_000);
 
 const MIB = 2 ** 20;
 const WINDOW_BYTES_MAX = 24 * MIB;
-// What one turn of the event loop may take before the window is looked at again.
+// Bytes that one turn of the event loop may take before the window is looked at again.
 const SLACK_BYTES = MIB;
 // Longer than an upload takes: no segment closes because of its age.
 const COMMIT_INTERVAL_MS = "10000";

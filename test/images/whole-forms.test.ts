@@ -57,7 +57,7 @@ test("small forms are read in one piece within an eighth of the memory, further 
   using one = await SlowForm.begin(app, session, "1");
   using two = await SlowForm.begin(app, session, "22");
   using three = await SlowForm.begin(app, session, "333");
-  // What has arrived of a form counts as soon as it is parsed, which for the first two is at their end.
+  // The bytes of a form count as soon as they are parsed, which for the first two is at their end.
   await eventually("the third one is parsed", async () => (await inflight()) > 0);
   expect(await inflight()).toBeLessThanOrEqual(BEGUN_BYTES);
   expect(await Promise.all([one, two, three].map((form) => form.end()))).toEqual([200, 200, 200]);

@@ -1,8 +1,9 @@
 import * as fc from "fast-check";
 import { describe, expect, test } from "bun:test";
-import { FrameError, walkFrames } from "../../src/ingest/frames.ts";
+import { walkFrames } from "../../src/ingest/frames.ts";
 import { type Message } from "../../src/ingest/decoding.ts";
 import { decodeMessages } from "../../src/ingest/messages.ts";
+import { resultOrFault } from "../support/frame-faults.ts";
 import {
   concat,
   encodeBatch,
@@ -223,24 +224,14 @@ test("whatever the walker accepts is decoded to as many messages, and to JSON", 
       const batch = encodeBatch(
         parts.map(({ type, at, body: bytes }) => encodeFrame(type, at, bytes)),
       );
-      const walked = attempt(() => walkFrames(batch).messages);
-      const decoded = attempt(() => [...decodeMessages(batch)]);
+      const walked = resultOrFault(() => walkFrames(batch).messages);
+      const decoded = resultOrFault(() => [...decodeMessages(batch)]);
       expect(Array.isArray(decoded) ? decoded.length : decoded).toBe(walked);
       expect(JSON.parse(JSON.stringify(decoded))).toEqual(decoded);
     }),
     { numRuns: 1_000 },
   );
 });
-
-/** The reason in place of a FrameError. */
-function attempt<Result>(run: () => Result): Result | string {
-  try {
-    return run();
-  } catch (error) {
-    if (error instanceof FrameError) return error.reason;
-    throw error;
-  }
-}
 
 function androidCall(status: number, duration: number): Uint8Array {
   const bigEndian = Buffer.alloc(4);

@@ -1,11 +1,11 @@
 import * as fc from "fast-check";
 import { describe, expect, test } from "bun:test";
 import { type Message } from "../../src/ingest/decoding.ts";
-import { FrameError } from "../../src/ingest/frames.ts";
 import { walkWebFrames } from "../../src/ingest/web-frames.ts";
 import { decodeWebHeader, decodeWebMessages } from "../../src/ingest/web-messages.ts";
 import { type WireField } from "../support/batches.ts";
 import { WEB_VECTORS } from "../support/tracker-requests.ts";
+import { resultOrFault } from "../support/frame-faults.ts";
 import {
   encodeWebBatch,
   encodeWebFrame,
@@ -152,21 +152,11 @@ test("whatever the walker accepts is decoded to as many messages, and to JSON", 
   fc.assert(
     fc.property(fc.array(part), (list) => {
       const batch = encodeWebBatch(list.map(({ type, body }) => encodeWebFrame(type, body)));
-      const walked = attempt(() => walkWebFrames(batch).messages);
-      const decoded = attempt(() => decode(batch));
+      const walked = resultOrFault(() => walkWebFrames(batch).messages);
+      const decoded = resultOrFault(() => decode(batch));
       expect(Array.isArray(decoded) ? decoded.length : decoded).toBe(walked);
       expect(JSON.parse(JSON.stringify(decoded))).toEqual(decoded);
     }),
     { numRuns: 1_000 },
   );
 });
-
-/** The reason in place of a FrameError. */
-function attempt<Result>(run: () => Result): Result | string {
-  try {
-    return run();
-  } catch (error) {
-    if (error instanceof FrameError) return error.reason;
-    throw error;
-  }
-}

@@ -3,26 +3,19 @@ import { describe, expect, test } from "bun:test";
 import { unpackMultiple } from "msgpackr";
 
 import { metric, objectOf, refusalOf, sessionRow } from "../support/answers.ts";
-import { TestApp, type TestSession } from "../support/app.ts";
+import { TestApp } from "../support/app.ts";
 import { aBatch } from "../support/batches.ts";
-import { readBatches } from "../support/read-batches.ts";
-import { WEB_VECTORS } from "../support/tracker-requests.ts";
+import { kindsOf } from "../support/read-batches.ts";
+import { ASSETS, PLAYER, SPLIT, WEB_VECTORS } from "../support/tracker-requests.ts";
 import { encodeWebBatch, encodeWebFrame, encodeWebMessage } from "../support/web-batches.ts";
 
 const PATH = "/v1/web/i";
 const VISUAL = { datatype: "visual" };
 const GZIP = { "content-encoding": "gzip" };
-const SPLIT = 131;
-const PLAYER = WEB_VECTORS.visual.subarray(0, SPLIT);
-const ASSETS = WEB_VECTORS.visual.subarray(SPLIT);
 const BYTES_MAX = 1_000_000 + 64 * 1024;
 const MIB = 2 ** 20;
 
 const app = TestApp.forTests();
-
-async function kinds(session: TestSession, query = ""): Promise<string[]> {
-  return (await readBatches(app, session, query)).map(({ kind }) => kind);
-}
 
 describe("a batch of the web tracker", () => {
   test.each([
@@ -47,10 +40,10 @@ describe("a batch of the web tracker", () => {
         expect((await app.append(session, batch, PATH, { datatype })).status).toBe(200);
       }
     const one = ["web", "player", "assets", "devtools", "analytics"];
-    expect(await kinds(session)).toEqual([...one, ...one, ...one, ...one, ...one]);
+    expect(await kindsOf(app, session)).toEqual([...one, ...one, ...one, ...one, ...one]);
     const bare = await app.aSession();
     expect((await app.append(bare, WEB_VECTORS.devtools, PATH)).status).toBe(200);
-    expect(await kinds(bare)).toEqual(["devtools"]);
+    expect(await kindsOf(app, bare)).toEqual(["devtools"]);
   });
 
   test("is stored once, plain or compressed, and as it came where that is gzip", async () => {
@@ -120,7 +113,7 @@ describe("a batch of the web tracker", () => {
       [gzipSync(""), GZIP],
     ] as const)
       expect((await app.append(session, Buffer.from(body), PATH, headers)).status).toBe(200);
-    expect(await kinds(session)).toEqual([]);
+    expect(await kindsOf(app, session)).toEqual([]);
   });
 });
 
@@ -186,7 +179,7 @@ describe("a body that cannot be taken is 413", () => {
     const answer = await app.append(session, body, PATH, GZIP);
     expect(answer.headers.get("access-control-allow-origin")).toBe("*");
     expect(await refusalOf(answer)).toEqual([413, text]);
-    expect(await kinds(session, "?quarantined=true")).toEqual([]);
+    expect(await kindsOf(app, session, "?quarantined=true")).toEqual([]);
   });
 
   test("one byte over the limit, and one of the limit is stored", async () => {
@@ -222,5 +215,5 @@ test("a session that is not recorded is answered 200, and its split is checked",
   expect((await app.append(session, WEB_VECTORS.visual, path, VISUAL)).status).toBe(200);
   expect((await app.append(session, WEB_VECTORS.visual, PATH, VISUAL)).status).toBe(400);
   expect(await metric(app, discarded)).toBe(before + 2);
-  expect(await kinds(session)).toEqual([]);
+  expect(await kindsOf(app, session)).toEqual([]);
 });

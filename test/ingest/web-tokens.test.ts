@@ -4,14 +4,11 @@ import { Tokens } from "../../src/sessions/token.ts";
 import { refusalOf } from "../support/answers.ts";
 import { TestApp, type TestSession } from "../support/app.ts";
 import { FaultyObjects, fails } from "../support/faulty-objects.ts";
-import { WEB_VECTORS } from "../support/tracker-requests.ts";
+import { ASSETS, PLAYER, SPLIT, WEB_VECTORS } from "../support/tracker-requests.ts";
 
 const PATH = "/v1/web/i";
 const VISUAL = { datatype: "visual" };
 const GZIP = { "content-encoding": "gzip" };
-const SPLIT = 131;
-const PLAYER = WEB_VECTORS.visual.subarray(0, SPLIT);
-const ASSETS = WEB_VECTORS.visual.subarray(SPLIT);
 const BYTES_MAX = 1_000_000 + 64 * 1024;
 
 const app = TestApp.forTests();

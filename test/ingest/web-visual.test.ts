@@ -2,24 +2,17 @@ import { gzipSync } from "node:zlib";
 import { describe, expect, test } from "bun:test";
 
 import { metric, refusalOf, sessionRow } from "../support/answers.ts";
-import { TestApp, type TestSession } from "../support/app.ts";
+import { TestApp } from "../support/app.ts";
 import { aBatch } from "../support/batches.ts";
-import { readBatches } from "../support/read-batches.ts";
-import { WEB_VECTORS } from "../support/tracker-requests.ts";
+import { kindsOf } from "../support/read-batches.ts";
+import { ASSETS, PLAYER, SPLIT, WEB_VECTORS } from "../support/tracker-requests.ts";
 import { encodeWebBatch, encodeWebMessage } from "../support/web-batches.ts";
 
 const PATH = "/v1/web/i";
 const VISUAL = { datatype: "visual" };
 const GZIP = { "content-encoding": "gzip" };
-const SPLIT = 131;
-const PLAYER = WEB_VECTORS.visual.subarray(0, SPLIT);
-const ASSETS = WEB_VECTORS.visual.subarray(SPLIT);
 
 const app = TestApp.forTests();
-
-async function kinds(session: TestSession, query = ""): Promise<string[]> {
-  return (await readBatches(app, session, query)).map(({ kind }) => kind);
-}
 
 describe("a visual request", () => {
   test.each<[string, Uint8Array, Record<string, string>]>([
@@ -30,7 +23,7 @@ describe("a visual request", () => {
     const path = `/ingest${PATH}?batch=3_1_204_kyes&split=${SPLIT}`;
     expect((await app.append(session, body, path, headers)).status).toBe(200);
     expect(await app.batches(session)).toEqual([PLAYER, ASSETS]);
-    expect(await kinds(session)).toEqual(["player", "assets"]);
+    expect(await kindsOf(app, session)).toEqual(["player", "assets"]);
     const row = await sessionRow(app, session);
     expect(row["batches"]).toMatchObject({ count: 2, messages: 13, quarantined: 0 });
   });
@@ -52,8 +45,8 @@ describe("a visual request", () => {
       expect(answer.headers.get("access-control-allow-origin")).toBe("*");
       const text = "split must be a whole number within the inflated body";
       expect(await refusalOf(answer)).toEqual([400, text]);
-      expect(await kinds(session)).toEqual([]);
-      expect(await kinds(session, "?quarantined=true")).toEqual([]);
+      expect(await kindsOf(app, session)).toEqual([]);
+      expect(await kindsOf(app, session, "?quarantined=true")).toEqual([]);
     },
   );
 
@@ -67,8 +60,8 @@ describe("a visual request", () => {
     const session = await app.aSession();
     const path = `${PATH}?split=${SPLIT - 1}`;
     expect((await app.append(session, WEB_VECTORS.visual, path, VISUAL)).status).toBe(200);
-    expect(await kinds(session)).toEqual([]);
-    expect(await kinds(session, "?quarantined=true")).toEqual(["player", "assets"]);
+    expect(await kindsOf(app, session)).toEqual([]);
+    expect(await kindsOf(app, session, "?quarantined=true")).toEqual(["player", "assets"]);
   });
 
   test("with batches of other kinds is quarantined", async () => {
@@ -78,7 +71,7 @@ describe("a visual request", () => {
     const reason = 'floodgate_framing_errors_total{reason="version"}';
     const before = await metric(app, reason);
     expect((await app.append(session, body, path, VISUAL)).status).toBe(200);
-    expect(await kinds(session)).toEqual([]);
+    expect(await kindsOf(app, session)).toEqual([]);
     expect(await metric(app, reason)).toBe(before + 2);
   });
 

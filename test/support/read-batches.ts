@@ -31,3 +31,12 @@ export async function readBatches(
   const { batches } = Value.Parse(Batches, await answer.json());
   return batches.map(({ kind, header, messages, body }) => ({ kind, header, messages, body }));
 }
+
+/** Returns the kinds of a session's batches. */
+export async function kindsOf(
+  app: TestApp,
+  session: Pick<TestSession, "sessionID">,
+  query = "",
+): Promise<string[]> {
+  return (await readBatches(app, session, query)).map(({ kind }) => kind);
+}

@@ -49,14 +49,11 @@ export function openDatabase(url: string, options: DatabaseOptions = {}): Sql {
   const ways = new Ways(address);
   const { statementMs = STATEMENT_MS } = options;
   const isBounded = options.unbounded !== true;
-  const sockets = new Set<Socket>();
-  const silence = new SilenceWatch();
+  const sockets = new Sockets(isBounded);
   const outage = new Outage({
     drop: () => {
       ways.forget();
-      // Destroyed without an error: after one the driver forgets the statements that came before
-      // the close.
-      for (const socket of sockets) socket.destroy();
+      sockets.drop();
     },
     log: options.log,
   });
@@ -76,8 +73,6 @@ export function openDatabase(url: string, options: DatabaseOptions = {}): Sql {
       // The socket's "close" event has already fired, so the driver would never learn of it.
       if (socket.destroyed) throw new DialError("ECONNRESET", "the server closed the connection");
       sockets.add(socket);
-      socket.once("close", () => sockets.delete(socket));
-      if (isBounded) silence.add(socket);
       return socket;
     },
     onrefusal: (error: unknown) => {
@@ -114,31 +109,49 @@ function readUrl(url: string): PostgresUrl {
 }
 
 /**
- * Closes sockets whose server is silent for long: the driver would wait forever, and block the pool.
- * Does not use the sockets' own timeout, which the driver renews by sending more.
+ * The pool's sockets. If they are bounded, drops those whose server is silent for long: the driver
+ * would wait forever, and block the pool. Does not use the sockets' own timeout, which the driver
+ * renews by sending more.
  */
-class SilenceWatch {
+class Sockets {
+  readonly #isBounded: boolean;
+  /** Number of bytes that each had received when it was last heard, and the time of that. */
   readonly #heard = new Map<Socket, { bytes: number; ms: number }>();
   #timer: NodeJS.Timeout | undefined;
 
-  add(socket: Socket): void {
-    this.#heard.set(socket, { bytes: socket.bytesRead, ms: performance.now() });
-    // One timer for all of them, so that an idle pool seldom wakes the process.
-    this.#timer ??= setInterval(() => this.#check(), SILENCE_CHECK_MS).unref();
-    socket.once("close", () => {
-      this.#heard.delete(socket);
-      if (this.#heard.size > 0) return;
-      clearInterval(this.#timer);
-      this.#timer = undefined;
-    });
+  constructor(isBounded: boolean) {
+    this.#isBounded = isBounded;
   }
 
-  #check(): void {
+  add(socket: Socket): void {
+    this.#heard.set(socket, { bytes: socket.bytesRead, ms: performance.now() });
+    socket.once("close", () => this.#delete(socket));
+    // One timer for all of them, so that an idle pool seldom wakes the process.
+    if (this.#isBounded)
+      this.#timer ??= setInterval(() => this.#dropSilent(), SILENCE_CHECK_MS).unref();
+  }
+
+  /**
+   * Destroys all sockets, without an error: after one the driver forgets the statements that came
+   * before the close.
+   */
+  drop(): void {
+    for (const socket of this.#heard.keys()) socket.destroy();
+  }
+
+  #delete(socket: Socket): void {
+    this.#heard.delete(socket);
+    if (this.#heard.size > 0) return;
+    clearInterval(this.#timer);
+    this.#timer = undefined;
+  }
+
+  #dropSilent(): void {
     const ms = performance.now();
     for (const [socket, heard] of this.#heard)
       if (socket.bytesRead !== heard.bytes)
         this.#heard.set(socket, { bytes: socket.bytesRead, ms });
-      // Destroyed without an error, as in an outage.
+      // Without an error, as in `drop`.
       else if (ms - heard.ms > SILENCE_MS) socket.destroy();
   }
 }

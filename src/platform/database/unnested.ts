@@ -1,6 +1,6 @@
 import { type Queryable } from "./database.ts";
 
-type Value = string | number | boolean | null | undefined | readonly Value[];
+type Value = string | number | bigint | boolean | null | undefined | readonly Value[];
 const SPECIAL = /["\\]/;
 const SPECIALS = /["\\]/g;
 
@@ -24,7 +24,8 @@ export function unnested<T extends Types>(
   return sql`unnest(${columns}) as record (${sql.unsafe(names.join())})`;
 }
 
-function arrayLiteral(values: readonly Value[]): string {
+/** Returns an array as PostgreSQL writes it. */
+export function arrayLiteral(values: Iterable<Value>): string {
   let elements = "";
   for (const value of values) elements += `${elements === "" ? "" : ","}${elementOf(value)}`;
   return `{${elements}}`;
