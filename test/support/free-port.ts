@@ -1,11 +1,24 @@
+import { randomInt } from "node:crypto";
+import { once } from "node:events";
 import { createServer } from "node:net";
 
-/** Returns a free port of 127.0.0.1, for programs that cannot choose one themselves. */
+/** Below the ports that Linux gives to outgoing connections and to servers that name none. */
+const PORTS = { min: 10_000, max: 32_767 };
+
+/**
+ * Returns a free port of 127.0.0.1, for programs that cannot choose one themselves. Nobody who does
+ * not name it can take it before they do.
+ */
 export async function freePort(): Promise<number> {
-  const { promise, resolve } = Promise.withResolvers<number>();
-  const server = createServer().listen(0, "127.0.0.1", () => {
-    const address = server.address();
-    server.close(() => resolve(typeof address === "object" && address ? address.port : 0));
-  });
-  return await promise;
+  for (;;) {
+    const port = randomInt(PORTS.min, PORTS.max + 1);
+    const server = createServer();
+    try {
+      await once(server.listen(port, "127.0.0.1"), "listening");
+      await once(server.close(), "close");
+      return port;
+    } catch (error) {
+      if (!(error instanceof Error && "code" in error && error.code === "EADDRINUSE")) throw error;
+    }
+  }
 }
