@@ -1,6 +1,6 @@
 /**
- * Runs both halves of the tests side by side, prints their output as it comes, and at the end again
- * what belongs to each failed test. Arguments go to `bun test`.
+ * Runs the tests in several processes side by side, prints their output as it comes, and at the end
+ * again what belongs to each failed test. Arguments go to `bun test`.
  */
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -12,26 +12,28 @@ import { needRedis } from "./support/redis-server.ts";
 import { beginRun } from "./support/run-folder.ts";
 import { s3Server } from "./support/s3-server.ts";
 
+// One more than the cores of a small machine, because tests mostly wait.
+const SHARDS = 3;
 const CONTEXT_LINES = 40;
-// Durations of the files, by which the halves are made equal: `bun run test:timings` measures them.
+// Durations of the files, by which the shards are made equal: `bun run test:timings` measures them.
 const TIMINGS = join(import.meta.dir, "timings.json");
 
 const endRun = beginRun();
-// An installation takes longer than a test may, and the S3 server is for both halves.
+// An installation takes longer than a test may, and the S3 server is for all shards.
 if (Bun.argv.length === 2) await Promise.all([s3Server(), needRedis(), needNginx(), needBrowser()]);
 const failures: string[] = [];
-const codes = await Promise.all([runHalf(1), runHalf(2)]);
+const codes = await Promise.all(Array.from({ length: SHARDS }, (_, index) => runShard(index + 1)));
 for (const failure of failures) process.stderr.write(`\n${failure}\n`);
 await endRun();
 process.exitCode = codes.find((code) => code !== 0) ?? 0;
 
-async function runHalf(nth: number): Promise<number> {
+async function runShard(nth: number): Promise<number> {
   const child = Bun.spawn(
     [
       process.execPath,
       "test",
       "--timeout=60000",
-      `--shard=${nth}/2`,
+      `--shard=${nth}/${SHARDS}`,
       `--timings=${TIMINGS}`,
       ...Bun.argv.slice(2),
     ],
