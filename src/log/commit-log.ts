@@ -21,20 +21,21 @@ import {
   segmentKey,
 } from "./segment.ts";
 import { OpenSegment, type PendingSegment, waitingOf } from "./open-segment.ts";
-import { discarded, release } from "../platform/gc.ts";
 import { BufferPool } from "../platform/buffer-pool.ts";
+import { discarded, release } from "../platform/gc.ts";
 import { TokenBucket } from "../platform/token-bucket.ts";
 
 const PUTS_MAX = 8;
 // A segment of this size closes once nothing was appended for this long: its clients may all be
 // waiting.
 const QUIET = { bytes: 512 * 1024, ms: 8 };
-const EAGER_PUTS = { perSecond: 4, burst: 40 };
+// PUTs per second; segments that close for other reasons count, too.
+const EAGER = { perSecond: 4, burst: 40, debtMax: 8 };
 
 export type CommitLogDeps = {
   objects: ObjectStore;
   /** Indexes the records of a stored segment; idempotent. Throws SegmentDeleted. */
-  index: (segment: Segment) => Promise<void>;
+  index: (segment: Segment) => PendingSegment["committed"];
   inflight: InflightBytes;
   /** Refuses new records while stored ones could not be indexed. */
   outage: Pick<Outage, "check">;
@@ -55,7 +56,7 @@ export class CommitLog {
   readonly #deps: CommitLogDeps;
   readonly #options: CommitLogOptions;
   readonly #puts = pLimit(PUTS_MAX);
-  readonly #eager = new TokenBucket(EAGER_PUTS.perSecond, EAGER_PUTS.burst);
+  readonly #eager = new TokenBucket(EAGER.perSecond, EAGER.burst, undefined, EAGER.debtMax);
   readonly #committing = new Set<Promise<void>>();
   /** Segments that are neither committed nor failed yet, the oldest one first. */
   readonly #unsettled = new Set<OpenSegment>();
@@ -68,10 +69,7 @@ export class CommitLog {
   #appendedMs = 0;
   #quietTimer: NodeJS.Timeout | undefined;
   #checkScheduled = false;
-  /**
-   * Age at which an open segment closes even while every PUT slot is taken, because its records
-   * share the deadline of the first one. Slots become free at this rate or faster.
-   */
+  /** Age at which a segment closes though every PUT slot is taken: its records share one deadline. */
   readonly #openMsMax: number;
 
   constructor(deps: CommitLogDeps, options: CommitLogOptions) {
@@ -269,13 +267,13 @@ export class CommitLog {
         await objects.put(segmentKey(sealed.id), sealed.bytes, deadline.signal);
       });
       segment.waitsFor = "index";
-      await deadline.retry("index", this.#deps, async () => await index(sealed));
+      const indexed = await deadline.retry("index", this.#deps, () => index(sealed));
       // After a failed attempt an abandoned request or statement may still read the buffer.
       reusable = attempts === 1;
       metrics.segments.inc({ outcome: "committed" });
       metrics.segmentBytes.observe(sealed.bytes.length);
       metrics.segmentRecords.observe(sealed.entries.length);
-      segment.pending.resolve();
+      segment.pending.resolve(indexed);
     } catch (cause) {
       metrics.segments.inc({ outcome: "failed" });
       log.error(

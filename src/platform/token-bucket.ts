@@ -1,17 +1,24 @@
 /**
  * Token bucket that refills at `perSecond` up to `burst`. `take` may ask for more than there is:
- * the bucket is then empty, never in debt.
+ * the bucket is then empty, or in debt by up to `debtMax`.
  */
 export class TokenBucket {
   readonly #perMs: number;
   readonly #burst: number;
+  readonly #debtMax: number;
   readonly #now: () => number;
   /** Time at which the bucket is full again, from which follows what it holds before. */
   #fullMs = Number.NEGATIVE_INFINITY;
 
-  constructor(perSecond: number, burst: number, now: () => number = () => performance.now()) {
+  constructor(
+    perSecond: number,
+    burst: number,
+    now: () => number = () => performance.now(),
+    debtMax = 0,
+  ) {
     this.#perMs = perSecond / 1000;
     this.#burst = burst;
+    this.#debtMax = debtMax;
     this.#now = now;
   }
 
@@ -27,7 +34,7 @@ export class TokenBucket {
   take(tokens: number): void {
     const nowMs = this.#now();
     const fullMs = Math.max(this.#fullMs, nowMs) + tokens / this.#perMs;
-    this.#fullMs = Math.min(fullMs, nowMs + this.#burst / this.#perMs);
+    this.#fullMs = Math.min(fullMs, nowMs + (this.#burst + this.#debtMax) / this.#perMs);
   }
 
   /** Takes the tokens if the bucket has them. Returns whether it did. */

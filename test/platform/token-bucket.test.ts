@@ -27,6 +27,16 @@ test("an idle bucket holds no more than its burst", () => {
   expect(tokens.has(1)).toBe(false);
 });
 
+test("taking from an empty bucket leaves a debt up to its maximum", () => {
+  const clock = { ms: 0 };
+  const tokens = new TokenBucket(4, 1, () => clock.ms, 2);
+  for (let taken = 0; taken < 9; taken++) tokens.take(1);
+  clock.ms += 749;
+  expect(tokens.has(1)).toBe(false);
+  clock.ms += 1;
+  expect(tokens.has(1)).toBe(true);
+});
+
 test("taking from an empty bucket leaves no debt", () => {
   const { clock, tokens } = bucket(4, 1);
   tokens.take(1);
