@@ -14,6 +14,7 @@ import { imageRoutes, uploadRoutes } from "./images/routes.ts";
 import { ImageNames, Images } from "./images/service.ts";
 import { Unhashed } from "./images/unhashed.ts";
 import { Batches } from "./ingest/batches.ts";
+import { FactsBuffer } from "./ingest/facts-buffer.ts";
 import { CommitLog } from "./log/commit-log.ts";
 import { InflightBytes } from "./log/inflight-bytes.ts";
 import { Quotas } from "./projects/quotas.ts";
@@ -97,10 +98,11 @@ export function buildWrite({
     {
       objects,
       index: async (segment: Segment) => {
-        const { stored, duplicates } = await index(sql, segment);
-        metrics.batches.inc({ outcome: "stored" }, stored);
-        metrics.batches.inc({ outcome: "duplicate" }, duplicates);
+        const indexed = await index(sql, segment);
+        metrics.batches.inc({ outcome: "stored" }, indexed.stored);
+        metrics.batches.inc({ outcome: "duplicate" }, indexed.duplicates);
         quotas.count(segment);
+        return indexed;
       },
       inflight,
       outage: sql.outage,
@@ -127,6 +129,7 @@ type IngestDeps = {
   rateLimits: RateLimits;
   workerId: WorkerIdLease;
   faults: ReadFaults;
+  facts: FactsBuffer;
   geo: Geo;
 };
 
@@ -164,10 +167,11 @@ export async function buildApp(given: Serving) {
     limit: rows.presence_users,
   });
 
+  const facts = new FactsBuffer(sql, log);
   const installs = new Installs(sql);
   const slices = [
     healthRoutes(health, new Scrapes(metrics.registry)),
-    ...buildIngest(platform, write, { clients, ...files, rateLimits, workerId, faults }),
+    ...buildIngest(platform, write, { clients, ...files, rateLimits, workerId, faults, facts }),
     ...presenceSlice,
     ...buildPush(platform),
     installReportRoutes({ installs, apiKeys, clients, inflight, limit: rows.installs }),
@@ -187,14 +191,14 @@ export async function buildApp(given: Serving) {
   // Listed in the order of their start. The lease of a worker id comes last, because a start that
   // fails later could leave it behind in the database.
   const services = [projects, quotas, apiKeys, offers, presence, workerId];
-  return { edge, clients, health, commitLog, presence, services };
+  return { edge, clients, health, commitLog, presence, facts, services };
 }
 
 /** Builds the routes that record data of SDKs and those that read it back. */
 function buildIngest(
   { config, sql, objects, log, clock = SYSTEM_CLOCK }: Platform,
   { commitLog, inflight, metrics, projects, quotas }: Write,
-  { clients, rateLimits, workerId, faults, geo }: IngestDeps,
+  { clients, rateLimits, workerId, faults, facts, geo }: IngestDeps,
 ) {
   const tokens = new Tokens(atLeastOne(config.tokenSecrets));
   const imageNames = new ImageNames(sql, { isOn: config.imagesHashList });
@@ -215,7 +219,7 @@ function buildIngest(
     beaconBytesMax: (projectId) => sessions.beaconBytesMax(projectId),
     imageNames: async (projectId) => await imageNames.of(projectId),
   });
-  const ingest = new Ingest({ sessions, commitLog, inflight, metrics }, config);
+  const ingest = new Ingest({ sessions, commitLog, inflight, facts, metrics }, config);
   const reader = new SegmentReader(objects, faults);
   const unhashed = new Unhashed({ sql, reader, log });
   const images = new Images(

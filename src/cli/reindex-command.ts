@@ -2,6 +2,7 @@ import { Presets, SingleBar } from "cli-progress";
 import { type Command } from "commander";
 
 import { print, withDatabase } from "./commands.ts";
+import { ReadFacts } from "../ingest/read-facts.ts";
 import { Reindex, type Reindexed } from "../log/reindex.ts";
 import { type Config } from "../platform/config/config.ts";
 import { openLog } from "../platform/logger.ts";
@@ -46,7 +47,8 @@ async function reindexStore(config: Config): Promise<Reindexed> {
   );
   return await withDatabase(config, async (sql, shared) => {
     await using objects = await openObjects(shared);
-    const reindex = new Reindex({ sql, objects, log: openLog(shared.logLevel) });
+    const log = openLog(shared.logLevel);
+    const reindex = new Reindex({ sql, objects, log, facts: new ReadFacts(sql) });
     if (!process.stderr.isTTY) return await reindex.run();
     bar.start(0, 0, { records: 0 });
     // Counts the objects concurrently: the bar's total grows meanwhile.

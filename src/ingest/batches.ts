@@ -1,5 +1,4 @@
 import { setImmediate } from "node:timers/promises";
-import { gunzipSync } from "node:zlib";
 import { pack } from "msgpackr";
 
 import { type Sql } from "../platform/database/database.ts";
@@ -7,10 +6,12 @@ import { Lost } from "../platform/objects/read-faults.ts";
 import { type Place, type SegmentReader } from "../log/segment-reader.ts";
 import { batchKindOf } from "../log/batch-kind.ts";
 import { FLAG } from "../log/segment.ts";
+import { parseAnalytics } from "./analytics.ts";
 import { type Message } from "./decoding.ts";
 import { FrameError, walkManyFrames } from "./frames.ts";
 import { decodeMessages } from "./messages.ts";
 import { walkManyWebFrames } from "./web-frames.ts";
+import { inflated } from "./stored-batch.ts";
 import { decodeWebHeader, decodeWebMessages } from "./web-messages.ts";
 
 const PAGE_ROWS = 500;
@@ -121,11 +122,6 @@ async function selectPage(
     order by segment_id, "offset" limit ${PAGE_ROWS}`;
 }
 
-/** Inflates the body to what the client encoded. Throws if it does not inflate. */
-function inflated(body: Uint8Array, { flags, bytes }: BatchRow): Uint8Array {
-  return (flags & FLAG.gzip) === 0 ? body : gunzipSync(body, { maxOutputLength: bytes });
-}
-
 function withLength(body: Uint8Array): Uint8Array {
   const framed = Buffer.allocUnsafe(4 + body.length);
   framed.writeUInt32LE(body.length);
@@ -200,30 +196,38 @@ function widened(gap: Missing | undefined, receivedAt: Date): Missing {
 
 function* jsonPieces(batch: Batch, decoded: Decoded | undefined): Generator<string> {
   const { receivedAt, late, kind, body } = describe(batch);
-  yield JSON.stringify({ receivedAt, late, kind, header: decoded?.header }).slice(0, -1);
-  if (decoded !== undefined) {
+  const { header, messages, json } = decoded ?? {};
+  yield JSON.stringify({ receivedAt, late, kind, header }).slice(0, -1);
+  if (messages !== undefined) {
     let separator = ',"messages":[';
-    for (const message of decoded.messages) {
+    for (const message of messages) {
       yield separator + JSON.stringify(message);
       separator = ",";
     }
     yield separator === "," ? "]}" : ',"messages":[]}';
+  } else if (json !== undefined) {
+    yield `,"json":${json}}`;
   } else {
     // Malformed framing does not tell where a message ends.
     yield `,"body":"${Buffer.from(body).toString("base64")}"}`;
   }
 }
 
-type Decoded = { header?: Message["fields"]; messages: Iterable<Message> };
+type Decoded = {
+  header?: Message["fields"];
+  messages?: Iterable<Message>;
+  /** JSON that the analytics SDK sent, as it came. */
+  json?: string;
+};
 
 /**
- * Returns the messages of a batch, which are decoded one by one, or undefined if it has none or is
- * malformed. A batch that another version stored may be malformed by today's rules.
+ * Returns the messages of a batch, which are decoded one by one, or undefined if it is malformed. A batch that another version stored may be malformed by today's rules.
  */
 async function decodedBatch({ row: { flags }, body }: Batch): Promise<Decoded | undefined> {
   const kind = batchKindOf(flags);
-  if ((flags & FLAG.quarantined) !== 0 || kind === "sdk" || kind === "unknown") return undefined;
+  if ((flags & FLAG.quarantined) !== 0 || kind === "unknown") return undefined;
   try {
+    if (kind === "sdk") return { json: parseAnalytics(body).text };
     if (kind === "mobile") {
       await walkManyFrames(body);
       return { messages: decodeMessages(body) };

@@ -1,12 +1,16 @@
 import { setImmediate } from "node:timers/promises";
 
+import { MOBILE_SIGNS, type Signs, addSign, noSigns } from "./signs.ts";
 import { Cursor } from "./varint.ts";
 
 // Frames per turn of the event loop: a few milliseconds even before the JIT compiles the loop.
 const TURN_FRAMES = 20_000;
 
-/** Times are epoch milliseconds by the client's clock, so they may be far from the server's. */
-export type Frames = { messages: number; firstAt: number; lastAt: number };
+/**
+ * Facts about a batch that the walk over its frames found. Times are epoch milliseconds by the
+ * client's clock, so they may be far from the server's.
+ */
+export type Frames = Signs & { messages: number; firstAt: number; lastAt: number };
 
 /** Reasons why a batch is malformed; few and stable, so that they can label a metric. */
 export type FrameFault =
@@ -16,7 +20,8 @@ export type FrameFault =
   | "server_type"
   | "varint"
   | "truncated"
-  | "overrun";
+  | "overrun"
+  | "json";
 
 export class FrameError extends Error {
   override readonly name = "FrameError";
@@ -66,6 +71,10 @@ export class FrameCursor {
     return new Cursor(this.#cursor.bytes, this.#indexStart).bigUint() ?? 0n;
   }
 
+  get body(): Uint8Array {
+    return this.#cursor.bytes.subarray(this.bodyStart, this.bodyEnd);
+  }
+
   /** Steps to the next message; returns false at the end of the batch. Throws FrameError. */
   next(): boolean {
     const cursor = this.#cursor;
@@ -84,9 +93,9 @@ export class FrameCursor {
 }
 
 /**
- * Checks the framing of a mobile batch, but nothing inside its messages. `messages` counts the
- * frames after BatchMeta; the times are the earliest and latest of all frames, including BatchMeta.
- * Throws FrameError.
+ * Checks the framing of a mobile batch, but nothing inside its messages except signs. `messages`
+ * counts the frames after BatchMeta; the times are the earliest and latest of all frames, including
+ * BatchMeta. Throws FrameError.
  */
 export function walkFrames(bytes: Uint8Array): Frames {
   const walk = new FrameWalk(bytes);
@@ -118,7 +127,7 @@ class FrameWalk {
   constructor(bytes: Uint8Array) {
     this.#frame = new FrameCursor(bytes);
     const { timestamp } = this.#frame;
-    this.frames = { messages: 0, firstAt: timestamp, lastAt: timestamp };
+    this.frames = { messages: 0, firstAt: timestamp, lastAt: timestamp, ...noSigns() };
   }
 
   step(count: number): boolean {
@@ -129,6 +138,8 @@ class FrameWalk {
       messages++;
       if (frame.timestamp < firstAt) firstAt = frame.timestamp;
       if (frame.timestamp > lastAt) lastAt = frame.timestamp;
+      const sign = MOBILE_SIGNS[frame.type];
+      if (sign !== undefined) addSign(this.frames, sign, frame.body, frame.timestamp);
     }
     Object.assign(this.frames, { messages, firstAt, lastAt });
     return isMore;

@@ -54,8 +54,7 @@ export function* decodeMessages(bytes: Uint8Array): Generator<Message> {
   const frame = new FrameCursor(bytes);
   let index = frame.firstIndex;
   while (frame.next()) {
-    const { type, timestamp, bodyStart, bodyEnd } = frame;
-    const body = bytes.subarray(bodyStart, bodyEnd);
+    const { type, timestamp, body } = frame;
     yield { index: plain(++index), type, timestamp, ...decodeBody(MESSAGE_TYPES, type, body) };
   }
 }

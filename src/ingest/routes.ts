@@ -10,7 +10,7 @@ import { type Grace } from "../sessions/bearer.ts";
 import { type SessionToken } from "../sessions/token.ts";
 import { type BatchFormat, type Batches } from "./batches.ts";
 import { type Ingest } from "./service.ts";
-import { MOBILE, WEB } from "./wire-format.ts";
+import { ANALYTICS, MOBILE, WEB } from "./wire-format.ts";
 
 const FORMATS: BatchFormat[] = [
   "application/json",
@@ -38,6 +38,10 @@ export function ingestRoutes({ ingest, authorize }: IngestRoutesDeps) {
       // The data is taken, but the tracker must start anew, whatever became of the data.
       if (token.kind === "just_expired") authorize(request);
     }
+    return new Response();
+  };
+  const acceptAnalytics = async (request: Request) => {
+    await ingest.accept(authorize(request), request, ANALYTICS);
     return new Response();
   };
   return new Elysia({
@@ -74,6 +78,10 @@ export function ingestRoutes({ ingest, authorize }: IngestRoutesDeps) {
     .post("/v1/web/i", ({ request }) => acceptWeb(request), {
       parse: "none",
       detail: webDetail(),
+    })
+    .post("/v1/sdk/i", ({ request }) => acceptAnalytics(request), {
+      parse: "none",
+      detail: batchDetail("Upload events of product analytics, as JSON", ANALYTICS_EXAMPLE),
     });
 }
 
@@ -116,7 +124,7 @@ export function batchRoutes({ batches, findSession }: BatchRoutesDeps) {
       detail: {
         summary: "Read a session's batches in commit order",
         description:
-          "The format follows `Accept`. JSON has decoded messages, and of web batches the header, which says page and url; a message of an unknown type has its bytes in `body`. `kind` is `mobile`, or the stream of the web tracker: `player`, `assets`, `devtools`, `analytics`, or `web` for all of them in one. `application/octet-stream` has the batches as the client encoded them, without any content coding, each after its length as a little-endian uint32. `application/msgpack` has one map per batch, with its bytes in `body`. If batches are missing from the object store or damaged, JSON has one entry `missing` for each run of them, with the times when they were received; a binary response breaks off there, unless `skipMissing=true` omits them. 503 while the object store is unavailable; if it fails during the response, the connection breaks.",
+          "The format follows `Accept`. JSON has decoded messages, and of web batches the header, which says page and url; a message of an unknown type has its bytes in `body`. `kind` is `mobile`, or the stream of the web tracker: `player`, `assets`, `devtools`, `analytics`, or `web` for all of them in one; or `sdk`, whose batches are JSON, and have it in `json` instead of messages. `application/octet-stream` has the batches as the client encoded them, without any content coding, each after its length as a little-endian uint32. `application/msgpack` has one map per batch, with its bytes in `body`. If batches are missing from the object store or damaged, JSON has one entry `missing` for each run of them, with the times when they were received; a binary response breaks off there, unless `skipMissing=true` omits them. 503 while the object store is unavailable; if it fails during the response, the connection breaks.",
         responses: {
           200: json({
             batches: [
@@ -189,7 +197,9 @@ function webDetail() {
   };
 }
 
-function batchDetail(summary: string) {
+const ANALYTICS_EXAMPLE = '{"events":[{"name":"signed up","timestamp":1760000000000}]}';
+
+function batchDetail(summary: string, example = "<binary encoded messages>") {
   return {
     summary,
     description: STORED_ONCE,
@@ -198,7 +208,7 @@ function batchDetail(summary: string) {
       content: {
         "application/octet-stream": {
           schema: { type: "string" as const, format: "binary" },
-          example: "<binary encoded messages>",
+          example,
         },
       },
     },

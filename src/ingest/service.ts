@@ -5,10 +5,12 @@ import { type KnownSession, type Sessions } from "../sessions/service.ts";
 import { type SessionToken } from "../sessions/token.ts";
 import { type CommitLog } from "../log/commit-log.ts";
 import { type PendingSegment } from "../log/open-segment.ts";
+import { type FactsBuffer } from "./facts-buffer.ts";
 import { FrameError, type Frames } from "./frames.ts";
 import { type InflightBytes } from "../log/inflight-bytes.ts";
 import { kindFlags } from "../log/batch-kind.ts";
 import { FLAG, type BatchFacts, type NewRecord } from "../log/segment.ts";
+import { type SessionFacts, type ToldFacts, factsOf } from "./session-facts.ts";
 import { type SentBatch, type WireFormat } from "./wire-format.ts";
 
 /**
@@ -18,12 +20,12 @@ import { type SentBatch, type WireFormat } from "./wire-format.ts";
 const INFLATED_SLACK_BYTES = 64 * 1024;
 // Bytes walked in one turn of the event loop at most; the smallest frame has three bytes.
 const WALKED_AT_ONCE_BYTES_MAX = 64 * 1024;
-const TIME_MAX_MS = Date.UTC(2100, 0);
 
 export type IngestDeps = {
   sessions: Sessions;
   commitLog: CommitLog;
   inflight: InflightBytes;
+  facts: FactsBuffer;
   metrics: Metrics;
 };
 export type IngestOptions = { strictFraming: boolean };
@@ -71,6 +73,7 @@ export class Ingest {
     const encoded = await format.read(request, bytesMax, held.reserve);
     try {
       const records: NewRecord[] = [];
+      const told: ToldFacts[] = [];
       let bytes = 0;
       for (const batch of format.batches(request, encoded)) {
         const { kind, content, body, gzip } = batch;
@@ -78,15 +81,21 @@ export class Ingest {
         const flags =
           kindFlags(kind) | gzip | (late ? FLAG.late : 0) | (frames ? 0 : FLAG.quarantined);
         const head = { kind: "batch", flags, projectId, sessionId } as const;
-        if (session.recorded) records.push({ head, body, facts: factsOf(content, frames) });
-        else metrics.batches.inc({ outcome: "discarded" });
+        if (session.recorded) {
+          const hash = Bun.hash.xxHash3(content);
+          const facts = factsOf(frames);
+          records.push({ head, body, facts: batchFacts(content, hash, facts) });
+          told.push({ sessionId, hash, facts });
+        } else metrics.batches.inc({ outcome: "discarded" });
         bytes += body.length;
         if (body.buffer !== encoded.sent.buffer) held.reserve(body.length);
       }
       if (records.length === 0) return undefined;
       metrics.batchBytes.inc(encoded.sent.length);
       const memory = await commitLog.memoryFor(bytes, records.length);
-      return commitLog.appendAll(records, bytes, memory);
+      const segment = commitLog.appendAll(records, bytes, memory);
+      for (const one of told) this.#deps.facts.add(segment, one);
+      return segment;
     } finally {
       // They were copied into the segment, or nobody wants them.
       release(encoded.sent);
@@ -118,17 +127,7 @@ export class Ingest {
   }
 }
 
-function factsOf(inflated: Uint8Array, frames: Frames | undefined): BatchFacts {
-  return {
-    bytes: inflated.length,
-    hash: Bun.hash.xxHash3(inflated),
-    messages: frames?.messages ?? 0,
-    firstAt: plausible(frames?.firstAt),
-    lastAt: plausible(frames?.lastAt),
-  };
-}
-
-/** Returns null for times before 1970 and after 2100, since a client's clock may have any value. */
-function plausible(ms: number | undefined): number | null {
-  return ms !== undefined && ms >= 0 && ms < TIME_MAX_MS ? ms : null;
+function batchFacts(content: Uint8Array, hash: bigint, facts: SessionFacts): BatchFacts {
+  const { events: messages, firstAt, lastAt } = facts;
+  return { bytes: content.length, hash, messages, firstAt, lastAt };
 }

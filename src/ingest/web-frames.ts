@@ -1,5 +1,6 @@
 import { type BatchKind } from "../log/batch-kind.ts";
 import { FrameError, type Frames, inTurns, safeUint } from "./frames.ts";
+import { type Signs, WEB_SIGNS, addSign, noSigns } from "./signs.ts";
 import { Cursor } from "./varint.ts";
 
 /** BatchMetadata opens every web batch. It alone has no size. */
@@ -22,16 +23,18 @@ const HOP = 0;
 const NOTE_TIME = 1;
 const SECOND_META = 2;
 const SERVER_TYPE = 3;
+const SIGN = 4;
 const HIGHEST_RULE = 127;
 /** Says what the walk does with a type. Higher types are hopped over, whatever they mean. */
 const RULES = new Uint8Array(HIGHEST_RULE + 1);
 RULES[TIMESTAMP] = NOTE_TIME;
 RULES[BATCH_METADATA] = SECOND_META;
 for (const type of SERVER_TYPES) RULES[type] = SERVER_TYPE;
+for (const [type, sign] of WEB_SIGNS.entries()) if (sign !== undefined) RULES[type] = SIGN;
 
 /**
  * Steps through the frames of a batch in the OpenReplay web wire format: type as LEB128, size in
- * three bytes, low first, then the body. Of the bodies it reads only the times.
+ * three bytes, low first, then the body. Of the bodies it reads only times and signs.
  */
 export class WebFrameCursor {
   readonly kind: BatchKind;
@@ -74,11 +77,16 @@ export class WebFrameCursor {
     return this.advance(1) === 1;
   }
 
+  get body(): Uint8Array {
+    return this.#cursor.bytes.subarray(this.bodyStart, this.bodyEnd);
+  }
+
   /**
-   * Steps over up to that many messages, and returns over how many. Throws FrameError. One loop over
-   * local variables takes a third of the time of a call per message.
+   * Steps over up to that many messages, and returns over how many. Adds the signs of all of them.
+   * Throws FrameError. One loop over local variables takes a third of the time of a call per
+   * message.
    */
-  advance(count: number): number {
+  advance(count: number, signs?: Signs): number {
     const { bytes } = this.#cursor;
     const { length } = bytes;
     let { type, bodyStart, bodyEnd } = this;
@@ -98,6 +106,12 @@ export class WebFrameCursor {
       if (type > HIGHEST_RULE) continue;
       const rule = RULES[type] ?? HOP;
       if (rule === HOP) continue;
+      if (rule === SIGN) {
+        const sign = WEB_SIGNS[type];
+        if (signs !== undefined && sign !== undefined)
+          addSign(signs, sign, bytes.subarray(bodyStart, bodyEnd), this.timestamp);
+        continue;
+      }
       if (rule !== NOTE_TIME)
         throw new FrameError(rule === SECOND_META ? "second_meta" : "server_type");
       this.timestamp = this.#uint(bodyStart, bodyEnd);
@@ -118,7 +132,7 @@ export class WebFrameCursor {
 }
 
 /**
- * Checks the framing of a web batch, but nothing inside its messages except times. `messages`
+ * Checks the framing of a web batch, but nothing inside its messages except times and signs. `messages`
  * counts the frames after the header; `firstAt` is the header's time, `lastAt` the latest of all.
  * Throws FrameError.
  */
@@ -150,11 +164,11 @@ class WebFrameWalk {
   constructor(bytes: Uint8Array, expected?: BatchKind) {
     this.#frame = new WebFrameCursor(bytes, expected);
     const { headerAt } = this.#frame;
-    this.frames = { messages: 0, firstAt: headerAt, lastAt: headerAt };
+    this.frames = { messages: 0, firstAt: headerAt, lastAt: headerAt, ...noSigns() };
   }
 
   step(count: number): boolean {
-    const stepped = this.#frame.advance(count);
+    const stepped = this.#frame.advance(count, this.frames);
     this.frames.messages += stepped;
     this.frames.lastAt = this.#frame.lastAt;
     return stepped === count;

@@ -153,8 +153,7 @@ export function* decodeWebMessages(bytes: Uint8Array): Generator<Message> {
   const frame = new WebFrameCursor(bytes);
   let index = (BigInt(frame.pageNo) << 32n) + BigInt(frame.firstIndex);
   while (frame.next()) {
-    const { type, timestamp, bodyStart, bodyEnd } = frame;
-    const body = bytes.subarray(bodyStart, bodyEnd);
+    const { type, timestamp, body } = frame;
     yield { index: plain(++index), type, timestamp, ...decodeBody(MESSAGE_TYPES, type, body) };
   }
 }

@@ -4,6 +4,7 @@ import { queryOf } from "../platform/http/parameters.ts";
 import { parseDecimal } from "../platform/whole-numbers.ts";
 import { type BatchKind } from "../log/batch-kind.ts";
 import { FLAG } from "../log/segment.ts";
+import { walkAnalytics } from "./analytics.ts";
 import { type Frames, walkFrames, walkManyFrames } from "./frames.ts";
 import { walkManyWebFrames, walkWebFrames, webKindOf } from "./web-frames.ts";
 
@@ -31,10 +32,7 @@ export type WireFormat = {
 
 export const MOBILE: WireFormat = {
   read: readEncoded,
-  batches(_request, encoded) {
-    if (encoded.content.length === 0) throw new AppError("invalid", "the batch is empty");
-    return [whole("mobile", encoded)];
-  },
+  batches: (_request, encoded) => [filled("mobile", encoded)],
   walk: ({ content }) => walkFrames(content),
   walkMany: ({ content }) => walkManyFrames(content),
 };
@@ -67,11 +65,25 @@ export const WEB: WireFormat = {
   walkMany: ({ content, kind }) => walkManyWebFrames(content, kind),
 };
 
+/** JSON of the analytics SDK. */
+export const ANALYTICS: WireFormat = {
+  read: readEncoded,
+  batches: (_request, encoded) => [filled("sdk", encoded)],
+  walk: ({ content }) => walkAnalytics(content),
+  walkMany: ({ content }) => Promise.try(walkAnalytics, content),
+};
+
 /** Returns the length of the first batch of two. Throws 400. */
 function splitOf(request: Request, length: number): number {
   const split = Number(parseDecimal(queryOf(request)?.get("split") ?? ""));
   if (split > 0 && split < length) return split;
   throw new AppError("invalid", "split must be a whole number within the inflated body");
+}
+
+/** Returns the batch of a body that must not be empty. Throws 400. */
+function filled(kind: BatchKind, encoded: Encoded): SentBatch {
+  if (encoded.content.length === 0) throw new AppError("invalid", "the batch is empty");
+  return whole(kind, encoded);
 }
 
 /**

@@ -33,11 +33,22 @@ export type CheckedSegment = StoredSegment & {
   problem: string | undefined;
 };
 
+/** Takes notes of batches as they are read. */
+export interface BatchNotes {
+  note: (segmentId: string, entry: SegmentEntry, body: Uint8Array) => void;
+  /** Writes the notes of segments that have rows. */
+  write: (segmentIds: string[]) => Promise<void>;
+}
+
 /**
- * Reads and verifies a segment. Throws SegmentError if the object has no valid footer, so that its
- * records cannot be located.
+ * Reads and verifies a segment; its intact batches are noted. Throws SegmentError if the object has
+ * no valid footer, so that its records cannot be located.
  */
-export async function readChecked(objects: ObjectStore, listed: Listed): Promise<CheckedSegment> {
+export async function readChecked(
+  objects: ObjectStore,
+  listed: Listed,
+  batches?: Pick<BatchNotes, "note">,
+): Promise<CheckedSegment> {
   const { key, bytes } = listed;
   const { footer, tail } = await readEnd(objects, listed, WINDOW_BYTES);
   const window = new Window(objects, key, bytes - tail.length, tail);
@@ -50,6 +61,8 @@ export async function readChecked(objects: ObjectStore, listed: Listed): Promise
     if (state !== "whole") mismatched++;
     if (state === "damaged") damaged.push(entry);
     const { kind } = entry;
+    if (kind === "batch" && state !== "damaged")
+      batches?.note(footer.id, entry, record.subarray(RECORD_HEADER_BYTES));
     if (kind === "batch" || kind === "chunk") continue;
     if (state !== "damaged") segment[ROWS[kind]].push(unpack(record.subarray(RECORD_HEADER_BYTES)));
     else if (kind === "session") segment.sessions.push(bareSession(entry));

@@ -20,23 +20,24 @@ export class CommitDeadline extends TimeLimit {
    * Repeats one step of a commit until it succeeds. Throws SegmentDeleted, or the last failure once
    * the deadline has passed.
    */
-  async retry(
+  async retry<Result>(
     step: "put" | "index",
     { metrics, log }: { metrics: Metrics; log: Log },
-    attempt: () => Promise<void>,
-  ): Promise<void> {
+    attempt: () => Promise<Result>,
+  ): Promise<Result> {
     const { signal } = this;
     const seconds = step === "put" ? metrics.putSeconds : metrics.indexSeconds;
     let failure: unknown;
-    await pRetry(
+    return await pRetry(
       async () => {
         const startedMs = performance.now();
         try {
-          await unlessAborted(signal, attempt());
+          const result = await unlessAborted(signal, attempt());
+          seconds.observe((performance.now() - startedMs) / 1000);
+          return result;
         } catch (error) {
           throw error instanceof SegmentDeleted ? new AbortError(error) : error;
         }
-        seconds.observe((performance.now() - startedMs) / 1000);
       },
       {
         retries: Number.POSITIVE_INFINITY,

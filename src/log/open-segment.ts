@@ -1,4 +1,5 @@
 import { type Waiting } from "../platform/telemetry/metrics.ts";
+import { type Indexed } from "./segment-index.ts";
 import { type BatchFacts, type RecordHead, type SegmentEntry, SegmentWriter } from "./segment.ts";
 
 /**
@@ -6,7 +7,7 @@ import { type BatchFacts, type RecordHead, type SegmentEntry, SegmentWriter } fr
  * rejects when they cannot be. Does not hold its bytes.
  */
 export class PendingSegment {
-  readonly #outcome = Promise.withResolvers<void>();
+  readonly #outcome = Promise.withResolvers<Indexed>();
   readonly committed = this.#outcome.promise;
   readonly resolve = this.#outcome.resolve;
   readonly reject = this.#outcome.reject;

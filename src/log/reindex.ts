@@ -3,8 +3,9 @@ import postgres from "postgres";
 import { type Sql } from "../platform/database/database.ts";
 import { isOutage } from "../platform/database/postgres-errors.ts";
 import { type Log } from "../platform/logger.ts";
+import { inPages } from "../platform/streams.ts";
 import { ObjectDamaged, ObjectMissing, type ObjectStore } from "../platform/objects/objects.ts";
-import { type CheckedSegment, readChecked } from "./checked-segment.ts";
+import { type BatchNotes, type CheckedSegment, readChecked } from "./checked-segment.ts";
 import { type RowRange, isLive, missingObjects } from "./missing-objects.ts";
 import { chunkSegments, claimSegments, restoreBatches, restoreRows } from "./restore.ts";
 import { SegmentError, segmentIdOf } from "./segment.ts";
@@ -23,7 +24,13 @@ const PROBLEMS_KEPT_MAX = 100_000;
 const NO_ID = "00000000-0000-0000-0000-000000000000";
 const LAST_ID = "ffffffff-ffff-ffff-ffff-ffffffffffff";
 
-export type ReindexDeps = { sql: Sql; objects: ObjectStore; log: Log };
+export type ReindexDeps = {
+  sql: Sql;
+  objects: ObjectStore;
+  log: Log;
+  /** Writes what batches say about their sessions. */
+  facts: BatchNotes;
+};
 
 export type Problem = { key: string; reason: string };
 
@@ -50,10 +57,10 @@ export type Reindexed = {
 };
 
 /**
- * An object to check; `known` if its segment has a row that is not marked as deleted, `unreadable`
- * if the segment is marked so.
+ * An object to check; `known` if its segment has a row that is not marked as deleted, `told` if the
+ * facts of its batches were written, `unreadable` if the segment is marked so.
  */
-type Found = Listed & { known: boolean; unreadable: boolean };
+type Found = Listed & { known: boolean; told: boolean; unreadable: boolean };
 
 /**
  * Verifies every byte of every segment, and recreates the rows of everything in the store that is
@@ -110,24 +117,24 @@ export class Reindex {
 
   async *#found(): AsyncGenerator<Found> {
     let after = NO_ID;
-    for await (const page of pages(this.#deps.objects.list("segments/"))) {
+    for await (const page of inPages(this.#deps.objects.list("segments/"), PAGE_OBJECTS)) {
       const ids = page.map(({ key }) => segmentIdOf(key)).filter((id) => id !== undefined);
       const rows = await retryOutages(
         async () =>
-          await this.#deps.sql<{ id: string; deleted: boolean }[]>`
-            select id, deleted from segments where id = any(${ids})`,
+          await this.#deps.sql<{ id: string; deleted: boolean; told: boolean }[]>`
+            select id, deleted, facts_written as told from segments where id = any(${ids})`,
       );
-      const deleted = new Map(rows.map((row) => [row.id, row.deleted]));
+      const known = new Map(rows.map((row) => [row.id, row]));
       const marked = await retryOutages(async () => await unreadableOf(this.#deps.sql, ids));
       this.#done.objects += page.length;
-      this.#done.known += deleted.size;
+      this.#done.known += known.size;
       for (const object of page) {
         const id = segmentIdOf(object.key) ?? "";
-        const isDeleted = deleted.get(id);
+        const row = known.get(id);
+        const told = row?.told ?? false;
         // A segment marked as deleted is about to be removed.
-        if (isDeleted !== true)
-          yield { ...object, known: isDeleted === false, unreadable: marked.has(id) };
-        else this.#checked++;
+        if (row?.deleted === true) this.#checked++;
+        else yield { ...object, known: row !== undefined, told, unreadable: marked.has(id) };
       }
       const last = ids.at(-1);
       if (last === undefined) continue;
@@ -144,14 +151,15 @@ export class Reindex {
     if (segment.problem !== undefined) await this.#markDamaged(found.key, segment.problem);
     else if (found.unreadable)
       await retryOutages(async () => await markReadable(this.#deps.sql, segment.id));
+    if (found.known && !found.told) await this.#writeFacts([segment.id]);
     return found.known ? undefined : segment;
   }
 
   /** Reads a segment. Reports a missing object, or one that is not a segment, and returns undefined. */
   async #readChecked(found: Found): Promise<CheckedSegment | undefined> {
-    const { objects, log } = this.#deps;
+    const { objects, log, facts } = this.#deps;
     try {
-      return await readChecked(objects, found);
+      return await readChecked(objects, found, found.told ? undefined : facts);
     } catch (error) {
       if (error instanceof ObjectMissing) {
         // An object without a row was garbage collected as an orphan meanwhile.
@@ -189,6 +197,7 @@ export class Reindex {
       if (lost.length > 0) await restoreBatches(transaction, lost, { newerGiveWay: false });
       return { fresh: claimed, ...restored };
     });
+    await this.#writeFacts(fresh.map(({ id }) => id));
     this.#done.known += segments.length - fresh.length;
     this.#done.segments += fresh.length;
     this.#done.records += fresh.reduce(
@@ -197,6 +206,10 @@ export class Reindex {
     );
     for (const id of contested)
       if (!this.#done.contested.includes(id)) this.#done.contested.push(id);
+  }
+
+  async #writeFacts(ids: string[]): Promise<void> {
+    await retryOutages(async () => await this.#deps.facts.write(ids));
   }
 
   async #markDamaged(key: string, reason: unknown): Promise<void> {
@@ -234,16 +247,6 @@ function wholeOf(segment: CheckedSegment): CheckedSegment {
   if (segment.damaged.length === 0) return segment;
   const damaged = new Set(segment.damaged);
   return { ...segment, entries: segment.entries.filter((entry) => !damaged.has(entry)) };
-}
-
-async function* pages(listed: AsyncIterable<Listed>): AsyncGenerator<Listed[]> {
-  let page: Listed[] = [];
-  for await (const object of listed) {
-    if (page.push(object) < PAGE_OBJECTS) continue;
-    yield page;
-    page = [];
-  }
-  if (page.length > 0) yield page;
 }
 
 /** Reads ahead within the bounds, and yields in the order of `found`. */

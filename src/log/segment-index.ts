@@ -56,7 +56,8 @@ async function insertSegment(sql: Queryable, segment: Segment): Promise<Indexed>
   const none = sql``;
   const [counts] = await sql<[{ stored: number }]>`
     with segment as (
-      insert into segments (id, bytes, records) values (${segment.id}, ${segment.bytes.length}, ${segment.entries.length})
+      insert into segments (id, bytes, records, facts_written)
+      values (${segment.id}, ${segment.bytes.length}, ${segment.entries.length}, ${sent === 0})
     )
     ${sessions.length === 0 ? none : sql`, ${insertSessions(sql, sessions)}`}
     ${images.length === 0 ? none : sql`, ${insertImages(sql, [{ id: segment.id, images }], "stays")}`}

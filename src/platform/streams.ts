@@ -153,3 +153,17 @@ export async function readyMemory(bytes: number): Promise<Uint8Array> {
   }
   return memory;
 }
+
+/** Yields up to that many items at a time. */
+export async function* inPages<Item>(
+  items: AsyncIterable<Item>,
+  size: number,
+): AsyncGenerator<Item[]> {
+  let page: Item[] = [];
+  for await (const item of items) {
+    if (page.push(item) < size) continue;
+    yield page;
+    page = [];
+  }
+  if (page.length > 0) yield page;
+}

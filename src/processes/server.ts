@@ -52,6 +52,7 @@ export async function startServer(
   const open = opening.use(await openBus(config, sql, log));
   const files = { geo, publicKey };
   const app = await buildApp({ ...given, config, sql, objects, log, open, clock, files });
+  opening.use(app.facts);
   await startServices(opening, app.services);
   const listener = opening.use(new ServeListener(app, config, reusePort));
   const { url } = listener;

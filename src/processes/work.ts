@@ -1,6 +1,7 @@
 import { markInvalidSql } from "../devices/invalid-tokens.ts";
 import { readRecipients, recipientsSql } from "../devices/recipients.ts";
 import { Unhashed } from "../images/unhashed.ts";
+import { FactsCatchUp } from "../ingest/facts-catch-up.ts";
 import { type SweepResult, Orphans } from "../log/orphans.ts";
 import { SegmentReader } from "../log/segment-reader.ts";
 import { Scrapes } from "../platform/telemetry/metrics-relay.ts";
@@ -21,7 +22,8 @@ import { listenForOperators } from "./work-listener.ts";
 
 /**
  * Runs the background work until the signal: sends campaigns, deletes unreferenced builds, handles
- * orphans, and hashes images of the previous version. Everything opened is closed in reverse order,
+ * orphans, hashes images of the previous version, and writes facts about sessions that a process
+ * could not write any more. Everything opened is closed in reverse order,
  * also when a later step throws.
  */
 export async function runWork(
@@ -50,6 +52,7 @@ export async function runWork(
     metrics.countOrphans({ adopted, deleted, damaged });
   const orphans = new Orphans({ sql, objects, log, onSwept });
   const unhashed = new Unhashed({ sql, reader: new SegmentReader(objects), log });
+  const facts = new FactsCatchUp({ sql, objects, log });
   metrics.watchPushes(() => sender.counts);
   metrics.watchCampaigns(worker);
   metrics.watchGarbage(async () => await garbage.overdueSeconds());
@@ -65,6 +68,7 @@ export async function runWork(
     garbage.run(signal),
     orphans.run(signal),
     unhashed.run(signal),
+    facts.run(signal),
   ]);
   await opened.disposeAsync();
   log.info("stopped");

@@ -1,57 +1,17 @@
-import { type SchemaOptions } from "@sinclair/typebox";
-import { t } from "elysia";
+import type postgres from "postgres";
 
 import { type Sql } from "../platform/database/database.ts";
 import { AppError } from "../platform/errors.ts";
-import { ruled, text } from "../platform/schema.ts";
 import { parseDecimal } from "../platform/whole-numbers.ts";
-
-// JavaScript formats years outside these bounds in a way that PostgreSQL cannot parse.
-const TIME_MIN_MS = Date.parse("0001-01-01");
-const TIME_MAX_MS = Date.UTC(10_000, 0);
-
-const TIME = text(1, 64);
-const TIMES = [t.String({ format: "date-time" }), t.String({ pattern: "^\\d{1,14}$" })];
-
-/** Describes and reads a time in ISO 8601 or in epoch milliseconds. */
-export function time(shown: SchemaOptions) {
-  const schema = ruled<string>({ anyOf: TIMES, ...shown }, (value) =>
-    Number.isNaN(msOf(String(value)))
-      ? (TIME.problem(value) ?? "is neither an ISO 8601 time nor epoch milliseconds")
-      : undefined,
-  );
-  return t
-    .Transform(schema)
-    .Decode((value) => new Date(msOf(value)))
-    .Encode(String);
-}
-
-export type SessionFilter = {
-  projectId: number;
-  /** bounds of the start: `from` is inclusive, `to` exclusive */
-  from?: Date;
-  to?: Date;
-  userUUID?: string;
-  userID?: string;
-  device?: string;
-  cursor?: string;
-  limit: number;
-};
+import { type SessionFilter } from "./session-query.ts";
 
 export type SessionRow = { sessionID: string; startedAt: Date } & Record<string, unknown>;
 
 /** Lists sessions, newest first. `nextCursor` is null on the last page. */
 export async function listSessions(sql: Sql, filter: SessionFilter) {
-  const after = filter.cursor === undefined ? undefined : parseCursor(filter.cursor);
   const sessions = await sql<SessionRow[]>`
     select ${columns(sql)} from sessions
-    where project_id = ${filter.projectId}
-      ${after === undefined ? sql`` : sql`and (started_at, id) < (${after.startedAt}, ${after.id})`}
-      ${filter.from === undefined ? sql`` : sql`and started_at >= ${filter.from}`}
-      ${filter.to === undefined ? sql`` : sql`and started_at < ${filter.to}`}
-      ${filter.userUUID === undefined ? sql`` : sql`and user_uuid = ${filter.userUUID}`}
-      ${filter.userID === undefined ? sql`` : sql`and user_id = ${filter.userID}`}
-      ${filter.device === undefined ? sql`` : sql`and user_device = ${filter.device}`}
+    where ${conditions(sql, filter).reduce((all, one) => sql`${all} and ${one}`)}
     order by started_at desc, id desc limit ${filter.limit + 1}`;
   const page = sessions.slice(0, filter.limit);
   const last = page.at(-1);
@@ -61,9 +21,45 @@ export async function listSessions(sql: Sql, filter: SessionFilter) {
   };
 }
 
+type Condition = postgres.PendingQuery<postgres.Row[]>;
+
+function conditions(sql: Sql, filter: SessionFilter): Condition[] {
+  const { from, to, cursor, userID, anonymousID, metadata, page, hasErrors } = filter;
+  const labels = (value: object) => sql`labels @> ${JSON.stringify(value)}::text::jsonb`;
+  const after = cursor === undefined ? undefined : parseCursor(cursor);
+  const given = [
+    sql`project_id = ${filter.projectId}`,
+    after && sql`(started_at, id) < (${after.startedAt}, ${after.id})`,
+    from && sql`started_at >= ${from}`,
+    to && sql`started_at < ${to}`,
+    // The start has one, and messages may set others.
+    userID && sql`(user_id = ${userID} or ${labels({ user: [userID] })})`,
+    anonymousID && labels({ anonymous: [anonymousID] }),
+    metadata && labels({ metadata }),
+    page && sql`exists (select from unnest(pages) as page where starts_with(page, ${page}))`,
+    hasErrors === undefined ? undefined : hasErrors ? sql`errors > 0` : sql`errors = 0`,
+    filter.minDurationMs === undefined ? undefined : sql`duration_ms >= ${filter.minDurationMs}`,
+    filter.maxDurationMs === undefined ? undefined : sql`duration_ms <= ${filter.maxDurationMs}`,
+    filter.userUUID && sql`user_uuid = ${filter.userUUID}`,
+    ...EQUAL.map(([name, column]) => filter[name] && sql`${sql(column)} = ${filter[name]}`),
+  ];
+  return given.filter((one) => typeof one === "object");
+}
+
+/** Parameters whose value a column has. */
+const EQUAL = [
+  ["platform", "platform"],
+  ["country", "user_country"],
+  ["os", "user_os"],
+  ["browser", "user_browser"],
+  ["device", "user_device"],
+] as const;
+
 /** Throws 404. */
 export async function getSession(sql: Sql, id: bigint): Promise<SessionRow> {
-  const [session] = await sql<SessionRow[]>`select ${columns(sql)} from sessions where id = ${id}`;
+  const [session] = await sql<
+    SessionRow[]
+  >`select ${columns(sql)}, pages from sessions where id = ${id}`;
   if (session === undefined) throw new AppError("not_found", "session not found");
   return session;
 }
@@ -80,7 +76,11 @@ export function parseSessionId(given: string): bigint {
 
 function columns(sql: Sql) {
   return sql`id::text as "sessionID", project_id as "projectId", recorded, started_at as "startedAt", platform,
-    tracker_version as "trackerVersion", rev_id as "revID", user_uuid as "userUUID", user_id as "userID", user_os as "userOS",
+    received_at as "lastAt", duration_ms::double precision as "durationMs", events::double precision as events,
+    clicks::double precision as clicks, errors::double precision as errors, page_views::double precision as "pageViews", pages[1] as page,
+    tracker_version as "trackerVersion", rev_id as "revID", user_uuid as "userUUID",
+    coalesce(labels -> 'user' ->> -1, user_id) as "userID", labels -> 'anonymous' ->> -1 as "anonymousID",
+    coalesce(labels -> 'metadata', '{}') as metadata, user_os as "userOS",
     user_os_version as "userOSVersion", user_browser as "userBrowser", user_browser_version as "userBrowserVersion",
     user_device as "userDevice", user_device_type as "userDeviceType", user_country as "userCountry",
     user_state as "userState", user_city as "userCity", timezone, device_memory_kib::double precision as "deviceMemory",
@@ -100,10 +100,4 @@ function parseCursor(cursor: string): { startedAt: Date; id: bigint } {
   if (ms === undefined || id === undefined)
     throw new AppError("invalid", "cursor is not one that this route gave out");
   return { startedAt: new Date(Number(ms)), id };
-}
-
-function msOf(given: string): number {
-  const isIso = /^\d{4}-\d\d-\d\d/.test(given);
-  const ms = /^\d+$/.test(given) ? Number(given) : isIso ? Date.parse(given) : Number.NaN;
-  return ms >= TIME_MIN_MS && ms < TIME_MAX_MS ? ms : Number.NaN;
 }

@@ -1,15 +1,14 @@
-import { Elysia, t } from "elysia";
+import { Elysia } from "elysia";
 
 import { type InflightBytes } from "../log/inflight-bytes.ts";
 import { type Clients } from "../platform/http/clients.ts";
 import { readContent } from "../platform/bodies/content.ts";
 import { decodeJson } from "../platform/json.ts";
 import { type Sql } from "../platform/database/database.ts";
-import { NEVER, errors, json, jsonBody } from "../platform/http/docs.ts";
+import { NEVER, errors, json, jsonBody, queryParameters } from "../platform/http/docs.ts";
 import { AppError, renderError } from "../platform/errors.ts";
 import { mount } from "../platform/http/policy.ts";
-import { decimal, text } from "../platform/schema.ts";
-import { getSession, listSessions, parseSessionId, time } from "./list.ts";
+import { getSession, listSessions, parseSessionId } from "./list.ts";
 import {
   AnalyticsBody,
   MobileBody,
@@ -19,6 +18,7 @@ import {
   parseMobileStart,
   parseWebStart,
 } from "./schema.ts";
+import { SessionQuery } from "./session-query.ts";
 import { type StartAnswers } from "./start-answers.ts";
 import {
   ANALYTICS_RULES,
@@ -108,26 +108,12 @@ export function sessionRoutes({ sql, contents }: SessionRoutesDeps) {
     name: "sessions",
     ...mount({ audience: "backend", tag: "Reading", errors: renderError }),
   })
-    .get("/v1/sessions", ({ query }) => listSessions(sql, query), {
-      query: t.Object({
-        projectId: decimal(0, 2 ** 31 - 1, {
-          description: "the internal id, as `project list` prints it",
-        }),
-        from: t.Optional(time({ description: "earliest start, ISO 8601 or epoch milliseconds" })),
-        to: t.Optional(time({ description: "starts before this time" })),
-        userUUID: t.Optional(t.String({ format: "uuid", problem: () => "must be a UUID" })),
-        userID: t.Optional(text(1, 255)),
-        device: t.Optional(
-          text(1, 255, {
-            description: "`userDevice` as it is listed",
-            examples: ["iPhone 14 Pro"],
-          }),
-        ),
-        limit: decimal(1, 1000, { default: 100 }),
-        cursor: t.Optional(text(1, 64, { description: "`nextCursor` of the previous page" })),
-      }),
+    .get("/v1/sessions", ({ request }) => listSessions(sql, SessionQuery.of(request)), {
       detail: {
         summary: "List a project's sessions, newest first",
+        description:
+          "Filters can be combined. What batches say about a session is listed within three seconds: `events` is the number of messages, `durationMs` the time from the first to the last one by the client's clock, `lastAt` when the last batch was received, `page` the first page. `userID` is the latest one.",
+        parameters: queryParameters(SessionQuery),
         responses: { 200: json({ sessions: [SESSION_EXAMPLE], nextCursor: null }) },
       },
     })
@@ -259,7 +245,16 @@ const SESSION_EXAMPLE = {
   projectId: 1,
   recorded: true,
   startedAt: "2025-10-09T08:53:20.000Z",
+  lastAt: "2025-10-09T08:55:20.000Z",
+  durationMs: 118_250,
+  events: 421,
+  clicks: 12,
+  errors: 0,
+  pageViews: 3,
+  page: "Basket",
   platform: "ios",
+  userID: "user-42",
+  metadata: { plan: "pro" },
   userDevice: "iPhone 14 Pro",
   userCountry: "UN",
 };

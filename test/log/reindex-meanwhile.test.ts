@@ -2,6 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { pino } from "pino";
 
 import { buildWrite } from "../../src/app.ts";
+import { ReadFacts } from "../../src/ingest/read-facts.ts";
 import { Reindex } from "../../src/log/reindex.ts";
 import { openDatabase } from "../../src/platform/database/database.ts";
 import { TestApp } from "../support/app.ts";
@@ -84,6 +85,7 @@ test("it goes on when its connections to PostgreSQL are lost", async () => {
     sql,
     objects: objects.wrap(app.objects),
     log: LOG,
+    facts: new ReadFacts(sql),
   }).run();
   await cutting;
   await sql.end({ timeout: 1 });

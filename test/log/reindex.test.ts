@@ -2,6 +2,7 @@ import { beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { gzipSync } from "node:zlib";
 import { pino } from "pino";
 
+import { ReadFacts } from "../../src/ingest/read-facts.ts";
 import { Reindex } from "../../src/log/reindex.ts";
 import { segmentKey } from "../../src/log/segment.ts";
 import { objectOf } from "../support/answers.ts";
@@ -10,7 +11,13 @@ import { aBatch } from "../support/batches.ts";
 import { runCommand } from "../support/command.ts";
 import { FaultyObjects } from "../support/faulty-objects.ts";
 import { aFile, imageList, imageOf, imagesOf, projectField, upload } from "../support/images.ts";
-import { emptyTables, ingestTables, reindex, untilIndexed } from "../support/ingest-tables.ts";
+import {
+  emptyTables,
+  ingestTables,
+  reindex,
+  sessionFacts,
+  untilIndexed,
+} from "../support/ingest-tables.ts";
 import { aProject } from "../support/projects.ts";
 import { Random } from "../support/random.ts";
 import { envOf } from "../support/server-process.ts";
@@ -37,6 +44,7 @@ describe.each(["files", "s3"] as const)("of real traffic, with objects in %s", (
     sessions = await sendTraffic(app);
     // The refused form's chunks are nobody's, and nobody waited for them.
     await untilIndexed(app);
+    await sessionFacts(app.sql);
     before = await ingestTables(app.sql);
     readBefore = await readBack(app, sessions);
   });
@@ -71,7 +79,12 @@ describe.each(["files", "s3"] as const)("of real traffic, with objects in %s", (
     const stopping = new FaultyObjects();
     stopping.beforeRead = () => (++reads > 15 ? ends() : undefined);
     stopping.beforePing = ends;
-    const broken = new Reindex({ sql, objects: stopping.wrap(objects), log: LOG }).run();
+    const broken = new Reindex({
+      sql,
+      objects: stopping.wrap(objects),
+      log: LOG,
+      facts: new ReadFacts(sql),
+    }).run();
     const [, outcome] = await Promise.allSettled([reindex(app), broken]);
     expect(outcome.status).toBe("rejected");
     await reindex(app);

@@ -139,6 +139,7 @@ describe("the list of sessions", () => {
 
   const NO_TIME = "is neither an ISO 8601 time nor epoch milliseconds";
   const CURSOR = "cursor is not one that this route gave out";
+  const METADATA = "metadata must be at most 16 keys and texts";
   const LIMIT = "limit must be a whole number from 1 to 1000";
 
   test.each<[string, string]>([
@@ -163,6 +164,16 @@ describe("the list of sessions", () => {
     ["projectId=1&device=a%00b", "device must be text of 1 to 255 characters"],
     [`projectId=1&userID=${"x".repeat(256)}`, "userID must be text of 1 to 255 characters"],
     ["projectId=1&cursor=x", CURSOR],
+    ["projectId=1&userld=x", 'there is no parameter "userld"'],
+    ["projectId=1&userID[a]=x", 'there is no parameter "userID[a]"'],
+    ["projectId=1&metadata=x", 'there is no parameter "metadata"'],
+    ["projectId=1&metadata[]=x", METADATA],
+    ["projectId=1&metadata[a]=%00", METADATA],
+    [`projectId=1&metadata[${"x".repeat(256)}]=1`, METADATA],
+    [`projectId=1&${Array.from({ length: 17 }, (_, n) => `metadata[${n}]=1`).join("&")}`, METADATA],
+    ["projectId=1&hasErrors=1", "hasErrors must be true or false"],
+    ["projectId=1&minDurationMs=1s", "minDurationMs must be a whole number from 0 to 2147483647"],
+    ["projectId=1&page=", "page must be text of 1 to 1000 characters"],
     [`projectId=1&cursor=${base64url("1.2.3")}`, CURSOR],
     [`projectId=1&cursor=${base64url("1760000000000.9223372036854775808")}`, CURSOR],
     [`projectId=1&cursor=${base64url("99999999999999.1")}`, CURSOR],

@@ -178,6 +178,7 @@ const LINES = [
   "POST /v1/mobile/late",
   "POST /v1/mobile/images",
   "POST /v1/sdk/start",
+  "POST /v1/sdk/i",
   "POST /v1/web/start",
   "POST /v1/web/i",
   "POST /v1/web/images",

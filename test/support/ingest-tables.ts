@@ -1,17 +1,37 @@
 import { pino } from "pino";
 
+import { ReadFacts } from "../../src/ingest/read-facts.ts";
 import { Reindex, type Reindexed } from "../../src/log/reindex.ts";
 import { type Sql } from "../../src/platform/database/database.ts";
 import { metric } from "./answers.ts";
 import { type TestApp } from "./app.ts";
 import { eventually } from "./eventually.ts";
 
-/** Returns all rows of ingest as JSON, except for times that a rebuild cannot restore. */
+/** Columns of a session that are written some time after its batches. */
+const FACTS = [
+  "events",
+  "clicks",
+  "page_views",
+  "errors",
+  "first_at",
+  "last_at",
+  "received_at",
+  "duration_ms",
+  "labels",
+  "pages",
+  "dated_labels",
+];
+
+/**
+ * Returns all rows of ingest as JSON, except for times that a rebuild cannot restore, and for facts
+ * about sessions.
+ */
 export async function ingestTables(sql: Sql) {
   return {
     projects: await sql`select to_jsonb(p) as row from projects p order by id`,
-    sessions: await sql`select to_jsonb(s) as row from sessions s order by id`,
-    segments: await sql`select to_jsonb(s) - 'created_at' as row from segments s order by id`,
+    sessions: await sql`select to_jsonb(s) - ${FACTS}::text[] as row from sessions s order by id`,
+    segments:
+      await sql`select to_jsonb(s) - 'created_at' - 'facts_written' as row from segments s order by id`,
     batches:
       await sql`select to_jsonb(b) as row from batches b order by session_id, segment_id, "offset"`,
     contents:
@@ -27,6 +47,16 @@ export async function untilIndexed(app: TestApp): Promise<void> {
   await eventually("all is indexed", isDone);
 }
 
+/** Returns the facts about all sessions, once those of all segments are written. */
+export async function sessionFacts(sql: Sql) {
+  await eventually("all facts are written", async () => {
+    const due = await sql`select from segments where not facts_written and not deleted limit 1`;
+    return due.length === 0;
+  });
+  const facts = FACTS.filter((name) => name !== "received_at");
+  return await sql`select id::text, ${sql(facts)} from sessions order by id`;
+}
+
 /** Empties the tables, like those of a new database. */
 export async function emptyTables(sql: Sql): Promise<void> {
   await sql`truncate projects, sessions, segments, batches, images, image_contents, image_uses, unreadable_segments restart identity`;
@@ -36,5 +66,6 @@ export async function reindex({
   sql,
   objects,
 }: Pick<TestApp, "sql" | "objects">): Promise<Reindexed> {
-  return await new Reindex({ sql, objects, log: pino({ level: "silent" }) }).run();
+  const log = pino({ level: "silent" });
+  return await new Reindex({ sql, objects, log, facts: new ReadFacts(sql) }).run();
 }

@@ -15,7 +15,8 @@ export const Documented = Type.Cyclic(
       $ref: Type.Optional(Type.String()),
       properties: Type.Optional(Type.Record(Type.String(), Type.Ref("Schema"))),
       required: Type.Optional(Type.Array(Type.String())),
-      additionalProperties: Type.Optional(Type.Boolean()),
+      additionalProperties: Type.Optional(Type.Union([Type.Boolean(), Type.Ref("Schema")])),
+      maxProperties: Type.Optional(Type.Integer()),
       items: Type.Optional(Type.Ref("Schema")),
       minItems: Type.Optional(Type.Integer()),
       maxItems: Type.Optional(Type.Integer()),
@@ -152,7 +153,12 @@ export class SchemaValues {
     const record = fc.record<Record<string, unknown>>(Object.fromEntries(fields), {
       requiredKeys: schema.required ?? [],
     });
-    if (schema.additionalProperties === false) return record;
+    const { additionalProperties: others, maxProperties } = schema;
+    if (others === false) return record;
+    if (typeof others === "object")
+      return fc.dictionary(fc.string({ unit: UNIT, minLength: 1 }), this.admitted(others, depth), {
+        ...(maxProperties !== undefined && { maxKeys: maxProperties }),
+      });
     const more = fc.option(fc.jsonValue(), { nil: undefined });
     return fc
       .tuple(record, more)
@@ -234,12 +240,15 @@ function text(schema: Documented): fc.Arbitrary<string> {
 /** Translates a schema of OpenAPI 3.0 to JSON Schema. */
 function jsonSchema({ nullable, ...schema }: Documented): Record<string, unknown> {
   const list = (schemas: Documented[] | undefined) => schemas?.map((one) => jsonSchema(one));
-  const { anyOf, allOf, items, properties, $ref, ...same } = schema;
+  const { anyOf, allOf, items, properties, additionalProperties: others, $ref, ...same } = schema;
   const translated = {
     ...same,
     ...(anyOf && { anyOf: list(anyOf) }),
     ...(allOf && { allOf: list(allOf) }),
     ...(items && { items: jsonSchema(items) }),
+    ...(others !== undefined && {
+      additionalProperties: typeof others === "object" ? jsonSchema(others) : others,
+    }),
     ...($ref && { $ref: $ref.replace(REF, "#/$defs/") }),
     ...(properties && {
       properties: Object.fromEntries(

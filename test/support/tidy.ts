@@ -39,7 +39,8 @@ const SLICES = [
 
 /**
  * Writers of each table. The storage engine writes what its records hold: sessions, images and
- * projects are recorded in segments and indexed with them.
+ * projects are recorded in segments and indexed with them. `ingest` adds what batches say about
+ * their sessions.
  */
 const WRITERS: Record<string, string[]> = {
   batches: ["src/log"],
@@ -57,9 +58,9 @@ const WRITERS: Record<string, string[]> = {
   presence_devices: ["src/presence"],
   project_usage: ["src/projects"],
   projects: ["src/log"],
-  segments: ["src/log"],
+  segments: ["src/ingest", "src/log"],
   session_worker_leases: ["src/sessions"],
-  sessions: ["src/log"],
+  sessions: ["src/ingest", "src/log"],
   signatures: ["src/api-keys"],
   unreadable_segments: ["src/log"],
   users: ["src/updates"],

@@ -130,6 +130,7 @@ export function queryParameters(query: Input<TProperties>) {
     ...(description !== undefined && { description }),
     // Lists may also be repeated instead of separated by commas.
     ...(schema["type"] === "array" && { style: "form", explode: false }),
+    ...(schema["type"] === "object" && { style: "deepObject", explode: true }),
     schema,
   }));
 }

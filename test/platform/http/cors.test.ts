@@ -19,6 +19,7 @@ const WEB_PATHS = [
   "/v1/web/feature-flags",
   "/v1/web/uxt/signals/task",
   "/v1/sdk/start",
+  "/v1/sdk/i",
 ];
 const SDK_HEADERS = [
   "content-type",

@@ -88,6 +88,7 @@ const ROUTES = [
   "post /v1/mobile/images",
   "post /v1/mobile/late",
   "post /v1/mobile/start",
+  "post /v1/sdk/i",
   "post /v1/sdk/start",
   "post /v1/web/feature-flags",
   "post /v1/web/i",

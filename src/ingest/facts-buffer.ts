@@ -1,0 +1,102 @@
+import { type PendingSegment } from "../log/open-segment.ts";
+import { type Indexed } from "../log/segment-index.ts";
+import { type Sql } from "../platform/database/database.ts";
+import { type Log } from "../platform/logger.ts";
+import { warnRarely } from "../platform/rare-warnings.ts";
+import { doneWithin } from "../platform/time-limit.ts";
+import { WriteBehind } from "../platform/write-behind.ts";
+import { type SegmentFacts, storedFacts, writeFacts } from "./facts-table.ts";
+import { type ToldFacts, bySession } from "./session-facts.ts";
+
+const WRITE_MS = 1000;
+const STOP_MS = 1000;
+// Sessions of one transaction at most, unless a single segment has more.
+const SESSIONS_MAX = 2000;
+// Facts that wait while the database is away. What is dropped is read from its segment later.
+const WAITING_MAX = 100_000;
+
+/** Writes what batches say about their sessions about a second after the batches are committed. */
+export class FactsBuffer implements AsyncDisposable {
+  readonly #sql: Sql;
+  readonly #log: Log;
+  /** Facts of segments that are not committed yet. */
+  readonly #pending = new Map<PendingSegment, ToldFacts[]>();
+  /** Facts of committed segments, in the order of their commits. */
+  #waiting: SegmentFacts[] = [];
+  #waitingSessions = 0;
+  readonly #writer = new WriteBehind(WRITE_MS, async () => await this.#write());
+
+  constructor(sql: Sql, log: Log) {
+    this.#sql = sql;
+    this.#log = log;
+  }
+
+  /** Writes what is buffered; gives up if the database takes longer than STOP_MS. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await doneWithin(STOP_MS, this.#writer[Symbol.asyncDispose]());
+  }
+
+  /** Takes the facts of a batch that was appended to the segment. Every batch must be told. */
+  add(segment: PendingSegment, told: ToldFacts): void {
+    const known = this.#pending.get(segment);
+    if (known !== undefined) {
+      known.push(told);
+      return;
+    }
+    const first = [told];
+    this.#pending.set(segment, first);
+    segment.committed.then(
+      async (indexed) => await this.#committed(segment, first, indexed),
+      () => this.#pending.delete(segment),
+    );
+  }
+
+  async #committed(segment: PendingSegment, told: ToldFacts[], indexed: Indexed): Promise<void> {
+    this.#pending.delete(segment);
+    const { id } = segment;
+    if (id === undefined || this.#waitingSessions > WAITING_MAX) return;
+    try {
+      // Fewer are stored if some are duplicates, or if the answer of the commit was lost.
+      const facts =
+        indexed.stored === told.length
+          ? [{ id, sessions: bySession(told) }]
+          : await storedFacts(this.#sql, new Map([[id, told]]));
+      this.#waiting.push(...facts);
+      this.#waitingSessions += sessionsOf(facts);
+      this.#writer.soon();
+    } catch (error) {
+      warnRarely(this.#log, { err: error }, "facts about sessions are read from segments later");
+    }
+  }
+
+  async #write(): Promise<void> {
+    const segments = this.#take();
+    if (segments.length === 0) return;
+    try {
+      await writeFacts(this.#sql, segments);
+    } catch (error) {
+      warnRarely(this.#log, { err: error }, "facts about sessions not written");
+      this.#waiting.unshift(...segments);
+      this.#waitingSessions += sessionsOf(segments);
+      this.#writer.soon();
+      return;
+    }
+    if (this.#waiting.length > 0) this.#writer.now();
+  }
+
+  #take(): SegmentFacts[] {
+    let count = 0;
+    let sessions = 0;
+    for (const { sessions: more } of this.#waiting) {
+      if (count > 0 && sessions + more.size > SESSIONS_MAX) break;
+      count++;
+      sessions += more.size;
+    }
+    this.#waitingSessions -= sessions;
+    return this.#waiting.splice(0, count);
+  }
+}
+
+function sessionsOf(segments: SegmentFacts[]): number {
+  return segments.reduce((sum, { sessions }) => sum + sessions.size, 0);
+}

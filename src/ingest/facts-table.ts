@@ -1,0 +1,137 @@
+import { type Queryable, type Sql } from "../platform/database/database.ts";
+import { arrayLiteral, unnested } from "../platform/database/unnested.ts";
+import { segmentTime } from "../log/segment.ts";
+import { type LabelColumns, Labels, type StoredLabels } from "./labels.ts";
+import { type SessionFacts, type ToldFacts, addFacts, bySession } from "./session-facts.ts";
+
+/** Facts of a segment's batches by session. */
+export type SegmentFacts = { id: string; sessions: Map<bigint, SessionFacts> };
+
+// Time by which a session may seem to be longer than data came in of it: clients' clocks differ.
+const CLOCK_SLACK_S = 300;
+
+const TYPES = {
+  id: "bigint",
+  events: "bigint",
+  clicks: "bigint",
+  page_views: "bigint",
+  errors: "bigint",
+  first_ms: "float8",
+  last_ms: "float8",
+  received_ms: "float8",
+  labels: "jsonb",
+  pages: "text",
+  dated_labels: "jsonb",
+};
+
+/**
+ * Adds the facts of segments to the rows of their sessions, each segment's once: other processes
+ * may have them, too.
+ */
+export async function writeFacts(sql: Sql, segments: SegmentFacts[]): Promise<void> {
+  const ids = segments.map(({ id }) => id).toSorted();
+  await sql.begin(async (transaction) => {
+    const claimed = await transaction<{ id: string }[]>`
+      update segments set facts_written = true where id = any(${arrayLiteral(ids)}::text::uuid[]) and not facts_written
+      returning id`;
+    const isClaimed = new Set(claimed.map(({ id }) => id));
+    await addToSessions(
+      transaction,
+      segments.filter(({ id }) => isClaimed.has(id)),
+    );
+  });
+}
+
+/** Returns the facts of those batches that are stored in their segments, not of duplicates. */
+export async function storedFacts(
+  sql: Sql,
+  segments: ReadonlyMap<string, ToldFacts[]>,
+): Promise<SegmentFacts[]> {
+  const pairs = [...segments].flatMap(([segment, told]) =>
+    [...new Set(told.map(({ sessionId }) => sessionId))].map((session) => ({ session, segment })),
+  );
+  if (pairs.length === 0) return [...segments.keys()].map((id) => ({ id, sessions: new Map() }));
+  const rows = await sql<{ batch: string }[]>`
+    select concat_ws(' ', segment_id, session_id, hash) as batch
+    from ${unnested(sql, pairs, { session: "bigint", segment: "uuid" })}
+    join batches on (session_id, segment_id) = (session, segment)`;
+  const stored = new Set(rows.map(({ batch }) => batch));
+  return [...segments].map(([id, told]) => {
+    // Deleted when found, because a segment may have the same batch twice.
+    const isStored = ({ sessionId, hash }: ToldFacts) =>
+      stored.delete(`${id} ${sessionId} ${BigInt.asIntN(64, hash)}`);
+    return { id, sessions: bySession(told.filter(isStored)) };
+  });
+}
+
+async function addToSessions(sql: Queryable, segments: SegmentFacts[]): Promise<void> {
+  const sessions = new Map<bigint, SessionFacts>();
+  const received = new Map<bigint, number>();
+  for (const segment of segments)
+    for (const [sessionId, facts] of segment.sessions) {
+      addFacts(sessions, sessionId, facts);
+      received.set(sessionId, Math.max(received.get(sessionId) ?? 0, segmentTime(segment.id)));
+    }
+  if (sessions.size === 0) return;
+  const known = await selectLabels(sql, sessions);
+  const rows = [...sessions]
+    // The order is the same everywhere, so that two processes cannot deadlock over the same rows.
+    .toSorted(([a], [b]) => (a < b ? -1 : 1))
+    .map(([id, facts]) => ({
+      id,
+      events: facts.events,
+      clicks: facts.clicks,
+      page_views: facts.pageViews,
+      errors: facts.errors,
+      first_ms: facts.firstAt,
+      last_ms: facts.lastAt,
+      received_ms: received.get(id),
+      ...labelColumns(facts.labels, known.get(id)),
+    }));
+  await updateSessions(sql, rows);
+}
+
+function labelColumns(labels: Labels | undefined, known: StoredLabels | undefined) {
+  if (labels === undefined) return { labels: null, pages: null, dated_labels: null };
+  const merged = Labels.of(known ?? {});
+  merged.merge(labels);
+  const { labels: found, pages, dated_labels: dated }: LabelColumns = merged.columns;
+  return { labels: JSON.stringify(found), pages, dated_labels: JSON.stringify(dated) };
+}
+
+/** Returns the stored labels of those sessions that get more, and locks their rows. */
+async function selectLabels(
+  sql: Queryable,
+  sessions: Map<bigint, SessionFacts>,
+): Promise<Map<bigint, StoredLabels>> {
+  const ids = [...sessions].flatMap(([id, { labels }]) => (labels === undefined ? [] : id));
+  if (ids.length === 0) return new Map();
+  const rows = await sql<{ id: string; stored: StoredLabels }[]>`
+    select id::text, dated_labels as stored from sessions where id = any(${arrayLiteral(ids)}::text::bigint[])
+    order by id for no key update`;
+  return new Map(rows.map(({ id, stored }) => [BigInt(id), stored]));
+}
+
+async function updateSessions(
+  sql: Queryable,
+  rows: Parameters<typeof unnested<typeof TYPES>>[1],
+): Promise<void> {
+  await sql`
+    update sessions as known set
+      events = known.events + record.events,
+      clicks = known.clicks + record.clicks,
+      page_views = known.page_views + record.page_views,
+      errors = known.errors + record.errors,
+      first_at = least(known.first_at, to_timestamp(first_ms / 1000)),
+      last_at = greatest(known.last_at, to_timestamp(last_ms / 1000)),
+      received_at = greatest(known.received_at, to_timestamp(received_ms / 1000)),
+      duration_ms = 1000 * greatest(0, least(
+        coalesce(extract(epoch from greatest(known.last_at, to_timestamp(last_ms / 1000))
+          - least(known.first_at, to_timestamp(first_ms / 1000))), 0),
+        extract(epoch from greatest(known.received_at, to_timestamp(received_ms / 1000)) - known.started_at) + ${CLOCK_SLACK_S})),
+      labels = coalesce(record.labels, known.labels),
+      pages = coalesce(record.pages::text[], known.pages),
+      dated_labels = coalesce(record.dated_labels, known.dated_labels)
+    from ${unnested(sql, rows, TYPES)}
+    where known.id = record.id`;
+}

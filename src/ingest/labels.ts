@@ -1,0 +1,116 @@
+import { storableText } from "../platform/text.ts";
+
+const KEY_MAX = 255;
+const TEXT_MAX = 1000;
+
+/** Which of two texts with one key counts, and how many texts are kept. */
+const KINDS = {
+  user: { isNewer: true, max: 16 },
+  anonymous: { isNewer: true, max: 16 },
+  metadata: { isNewer: true, max: 64 },
+  page: { isNewer: false, max: 64 },
+};
+export type LabelKind = keyof typeof KINDS;
+const NAMES: LabelKind[] = ["user", "anonymous", "metadata", "page"];
+
+/** `at` is epoch milliseconds by the client's clock. Only metadata has a value beside its key. */
+type Label = { key: string; value: string; at: number };
+
+/** Labels as columns of a session. */
+export type LabelColumns = {
+  /** Searched by containment. Ids are in the order of their times, the current one last. */
+  labels: { user: string[]; anonymous: string[]; metadata: Record<string, string> };
+  /** URLs and screens in the order of their first visits. */
+  pages: string[];
+  /** All labels with their times, from which the other columns follow. */
+  dated_labels: StoredLabels;
+};
+export type StoredLabels = Partial<Record<LabelKind, [key: string, value: string, at: number][]>>;
+
+/**
+ * Texts that a session is found by. Merging them in any order gives the same, because batches
+ * arrive in any order and in several processes. Texts are cut, and only so many of a kind are kept.
+ */
+export class Labels {
+  readonly #kinds = {
+    user: new Map<string, Label>(),
+    anonymous: new Map<string, Label>(),
+    metadata: new Map<string, Label>(),
+    page: new Map<string, Label>(),
+  };
+  #added = 0;
+
+  static of(stored: StoredLabels): Labels {
+    const labels = new Labels();
+    for (const kind of NAMES)
+      for (const [key, value, at] of stored[kind] ?? []) labels.#note(kind, { key, value, at });
+    return labels;
+  }
+
+  /** Adds a user id, an anonymous id, a page, or a key of metadata and its value. */
+  add(kind: LabelKind, ms: number, text: string, value = ""): void {
+    const key = cut(text, kind === "page" ? TEXT_MAX : KEY_MAX);
+    // The last one of several in one millisecond is the newest.
+    const at = ms + Math.min(this.#added++, 999) / 1000;
+    if (key !== "") this.#note(kind, { key, value: cut(value, TEXT_MAX), at });
+  }
+
+  merge(other: Labels): void {
+    for (const kind of NAMES)
+      for (const label of other.#kinds[kind].values()) this.#note(kind, label);
+  }
+
+  get columns(): LabelColumns {
+    const [users, anonymous, metadata, pages] = NAMES.map((kind) => this.#inOrder(kind));
+    return {
+      labels: {
+        user: keys(users),
+        anonymous: keys(anonymous),
+        metadata: Object.fromEntries((metadata ?? []).map(({ key, value }) => [key, value])),
+      },
+      pages: keys(pages),
+      dated_labels: Object.fromEntries(
+        NAMES.map((kind) => [
+          kind,
+          this.#inOrder(kind).map(({ key, value, at }) => [key, value, at]),
+        ]),
+      ),
+    };
+  }
+
+  #note(kind: LabelKind, label: Label): void {
+    const labels = this.#kinds[kind];
+    const known = labels.get(label.key);
+    if (known !== undefined && isNewer(known, label) === KINDS[kind].isNewer) return;
+    labels.set(label.key, label);
+    // A batch may have a hundred thousand of them.
+    if (labels.size > 2 * KINDS[kind].max) this.#trim(kind);
+  }
+
+  #trim(kind: LabelKind): void {
+    const kept = this.#inOrder(kind);
+    this.#kinds[kind].clear();
+    for (const label of kept) this.#kinds[kind].set(label.key, label);
+  }
+
+  /** Returns the labels that are kept, in the order of their times. */
+  #inOrder(kind: LabelKind): Label[] {
+    const { isNewer: keepsNewest, max } = KINDS[kind];
+    const labels = [...this.#kinds[kind].values()].toSorted((a, b) => (isNewer(a, b) ? 1 : -1));
+    return keepsNewest ? labels.slice(-max) : labels.slice(0, max);
+  }
+}
+
+/** Compares by time; at the same time by the texts, so that the order is always the same. */
+function isNewer(a: Label, b: Label): boolean {
+  if (a.at !== b.at) return a.at > b.at;
+  return a.value === b.value ? a.key > b.key : a.value > b.value;
+}
+
+function keys(labels: Label[] = []): string[] {
+  return labels.map(({ key }) => key);
+}
+
+function cut(text: string, max: number): string {
+  return storableText(text).slice(0, max).toWellFormed();
+}
