@@ -30,13 +30,16 @@ export class FactsCatchUp {
   /** Catches up repeatedly until the signal. */
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
+      const startedMs = performance.now();
       let isMore = false;
       try {
         isMore = await this.#catchUp(signal);
       } catch (error) {
         warnRarely(this.#deps.log, { err: error }, "facts about sessions not read from segments");
       }
-      if (!isMore) await setTimeout(REST_MS, undefined, { signal }).catch(() => undefined);
+      // Half of the time at most, because serving goes first, however many segments there are.
+      const restMs = isMore ? performance.now() - startedMs : REST_MS;
+      await setTimeout(restMs, undefined, { signal }).catch(() => undefined);
     }
   }
 

@@ -99,7 +99,7 @@ export function startRoutes({ starts, answers, clients, inflight, jsonBytesMax }
 
 export type SessionRoutesDeps = {
   sql: Sql;
-  /** Returns a summary of the batches and images that are stored of a session. */
+  /** Returns a summary of a session's stored batches and images. */
   contents: (sessionId: bigint) => Promise<{ batches: object; images: number }>;
 };
 

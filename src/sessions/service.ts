@@ -29,7 +29,7 @@ export type SessionsDeps = {
   quotas: Quotas;
 };
 
-/** Sessions that data is received of. */
+/** Looks up the sessions of data that comes in, and decides whether it is accepted. */
 export class Sessions {
   readonly #deps: SessionsDeps;
   readonly #beaconBytesMax: number;

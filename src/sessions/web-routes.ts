@@ -13,7 +13,7 @@ export type WebRoutesDeps = {
   authorize: (request: Request) => SessionToken;
 };
 
-/** Routes that a tracker asks for instructions; there are none. */
+/** Routes by which trackers ask for tags and conditions. All answer an empty list. */
 export function webRoutes({ sessions, authorize }: WebRoutesDeps) {
   const conditions = async (request: Request, projectID: string) => {
     const { projectId } = await sessions.admit(authorize(request).sessionId);

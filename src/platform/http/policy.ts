@@ -16,15 +16,18 @@ export type Policy = {
   tag: string;
   /** Renders the errors of the routes, and of unknown paths below them. */
   errors: (error: unknown) => Response;
-  /** Credential that callers must show, unless it follows from the audience. */
+  /**
+   * Credential that `/docs` names, unless it follows from the audience. Server keys are checked
+   * here; tokens and signatures are checked by the handlers.
+   */
   credential?: Credential;
   /** Set if a 200 says that data is durable: its latency is measured under this label. */
   acknowledges?: "batch" | "images";
   /** Set if a trailing slash makes another path and HEAD is not answered. */
   exactPath?: boolean;
   /**
-   * Set if the handlers use only the request, and no hook or schema of Elysia's: they are called
-   * without its pipeline, which takes as long as the rest of a small request.
+   * Set if the handlers use only the request, without parameters in the path, hooks or schemas of
+   * Elysia: they are called without its pipeline, which takes as long as the rest of a small request.
    */
   bare?: boolean;
   /** Request headers that web pages may send in addition to those of the audience. */

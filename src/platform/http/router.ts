@@ -129,6 +129,7 @@ function handlerOf(app: AnyElysia, route: InternalRoute, { bare }: Policy): Hand
 }
 
 function bareHandlerOf({ method, path, handler, hooks }: InternalRoute): Handler {
+  if (path.includes(":")) throw new Error(`${method} ${path} is bare, so it gets no parameters`);
   for (const name of ["params", "query", "headers", "body", "beforeHandle", "afterHandle"] as const)
     if (hooks[name] !== undefined)
       throw new Error(`${method} ${path} is bare, so its ${name} would be ignored`);
