@@ -11,6 +11,7 @@ import { addKeyCommands } from "./cli/key-commands.ts";
 import { STDERR, STDOUT } from "./platform/text-output.ts";
 import { addProjectCommands } from "./cli/project-commands.ts";
 import { addReindexCommand } from "./cli/reindex-command.ts";
+import { addVerifyCommand } from "./cli/verify-command.ts";
 import { addApiKeyCommands } from "./cli/api-key-commands.ts";
 
 const SERVICE_OUTPUT_MS = 1000;
@@ -46,6 +47,12 @@ function program(config: () => Config): Command {
     root
       .command("reindex")
       .description("rebuild the database's projects, sessions, batches and images from the store"),
+    config,
+  );
+  addVerifyCommand(
+    root
+      .command("verify")
+      .description("check that the object of each row is there and whole, and take out lost rows"),
     config,
   );
   addProjectCommands(

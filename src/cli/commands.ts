@@ -144,7 +144,7 @@ async function migrateDatabase({ config, databaseUrl }: Opened): Promise<string[
 }
 
 /** Names the database if it caused the error: the driver's own message does not. */
-function rethrow(error: unknown): never {
+export function rethrow(error: unknown): never {
   if (!(error instanceof Error && isAway(error))) throw error;
   if (error.message.includes("startup parameter"))
     throw new UsageError(

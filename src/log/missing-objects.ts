@@ -53,7 +53,8 @@ export async function isLive(sql: Sql, key: string): Promise<boolean> {
   return rows.length > 0;
 }
 
-async function isGone(objects: ObjectStore, key: string): Promise<boolean> {
+/** Returns whether the store says that there is no such object. Throws while it is unavailable. */
+export async function isGone(objects: ObjectStore, key: string): Promise<boolean> {
   try {
     await objects.read(key, 0, 1);
     return false;

@@ -21,8 +21,9 @@ const AHEAD_OBJECTS = 32;
 const GROUP_RECORDS = 10_000;
 const GROUP_OBJECTS = 1000;
 const PROBLEMS_KEPT_MAX = 100_000;
-const NO_ID = "00000000-0000-0000-0000-000000000000";
-const LAST_ID = "ffffffff-ffff-ffff-ffff-ffffffffffff";
+/** Ids below and above those of all segments. */
+export const NO_ID = "00000000-0000-0000-0000-000000000000";
+export const LAST_ID = "ffffffff-ffff-ffff-ffff-ffffffffffff";
 
 export type ReindexDeps = {
   sql: Sql;
@@ -250,11 +251,11 @@ function wholeOf(segment: CheckedSegment): CheckedSegment {
 }
 
 /** Reads ahead within the bounds, and yields in the order of `found`. */
-async function* readAhead(
-  found: AsyncIterable<Found>,
-  read: (object: Found) => Promise<CheckedSegment | undefined>,
-): AsyncGenerator<CheckedSegment> {
-  const ahead: { bytes: number; reading: Promise<CheckedSegment | undefined> }[] = [];
+export async function* readAhead<Unread extends { bytes: number }, Read>(
+  found: AsyncIterable<Unread>,
+  read: (object: Unread) => Promise<Read | undefined>,
+): AsyncGenerator<Read> {
+  const ahead: { bytes: number; reading: Promise<Read | undefined> }[] = [];
   let bytesAhead = 0;
   const next = async () => {
     const first = ahead.shift();

@@ -17,6 +17,7 @@ const ROOMS = [
   "src/platform/http",
   "src/wire",
   "src/log",
+  "src/log/verify",
   "slices",
   "src",
   "src/processes",

@@ -47,9 +47,13 @@ export class FileObjects implements ObjectStore {
     this.#temporary = join(root, TEMPORARY);
   }
 
-  /** Creates the folder if it is missing, and removes old temporary files of killed writers. */
-  static async open(folder: string): Promise<FileObjects> {
+  /**
+   * Creates the folder if it is missing, or rejects without `create`, and removes old temporary
+   * files of killed writers.
+   */
+  static async open(folder: string, { create = true } = {}): Promise<FileObjects> {
     const objects = new FileObjects(resolve(folder));
+    if (!create && !(await objects.#isThere())) throw objects.#away();
     const made = await mkdir(objects.#temporary, { recursive: true });
     if (made !== undefined)
       for (let path = objects.#temporary; path.length >= made.length; path = dirname(path))
@@ -151,11 +155,18 @@ export class FileObjects implements ObjectStore {
    * object.
    */
   async #missing(key: string): Promise<Error> {
-    const isThere = await access(this.#temporary).then(
+    return (await this.#isThere()) ? new ObjectMissing(key) : this.#away();
+  }
+
+  async #isThere(): Promise<boolean> {
+    return await access(this.#temporary).then(
       () => true,
       () => false,
     );
-    return isThere ? new ObjectMissing(key) : new Error(`files: ${this.#root} is gone`);
+  }
+
+  #away(): Error {
+    return new Error(`files: ${this.#root} is gone`);
   }
 
   /** Returns false if the object exists: a hard link never replaces a file, even in a race. */
