@@ -17,15 +17,16 @@ const TYPE = {
 
 /** Length of the mark that makes each sent copy a different batch. */
 export const MARK_BYTES = 16;
-const MARK_HOLDER = "0".repeat(MARK_BYTES);
+export const MARK_HOLDER = "0".repeat(MARK_BYTES);
 // Log messages fill the rest. They can have every size above 200 bytes; smaller ones skip the size
 // at which the length prefix grows by a byte.
 const FILLER_BYTES_MIN = 200;
 const FILLER_BYTES_MAX = 400;
 
-export type Batch = { bytes: Uint8Array; markOffset: number; messages: number };
+/** Bytes with one mark or several, which may be overwritten with any ASCII. */
+export type Batch = { bytes: Uint8Array; markOffsets: number[] };
 
-/** Builds a batch of exactly `size` bytes, whose mark may be overwritten with any ASCII. */
+/** Builds a batch of exactly `size` bytes. */
 export function buildBatch(size: number, startedAtMs: number): Batch {
   const writer = new MessageWriter(startedAtMs);
   writer.message(TYPE.meta, [0]);
@@ -41,7 +42,7 @@ export function buildBatch(size: number, startedAtMs: number): Batch {
     writer.filler(TYPE.log, FILLER_BYTES_MAX);
   writer.filler(TYPE.log, size - writer.length);
   if (writer.length !== size) throw new Error(`the batch has ${writer.length} bytes, not ${size}`);
-  return { bytes: Uint8Array.from(writer.bytes), markOffset, messages: writer.messages };
+  return { bytes: Uint8Array.from(writer.bytes), markOffsets: [markOffset] };
 }
 
 type Field = number | string | boolean;
@@ -111,7 +112,6 @@ function encodedBytes({ type, values }: Sample): number {
 
 class MessageWriter {
   readonly bytes: number[] = [];
-  messages = 0;
   #timeMs: number;
 
   constructor(startedAtMs: number) {
@@ -130,7 +130,6 @@ class MessageWriter {
     pushUint(this.bytes, body.length);
     for (const byte of body) this.bytes.push(byte);
     this.#timeMs += 37;
-    this.messages++;
   }
 
   /** Writes one log message of exactly `size` bytes, including its envelope. */
@@ -140,7 +139,6 @@ class MessageWriter {
       this.message(type, ["debug", "x".repeat(content)]);
       if (this.bytes.length - start === size) return;
       this.bytes.length = start;
-      this.messages--;
       this.#timeMs -= 37;
     }
     throw new Error(`no message of ${size} bytes`);

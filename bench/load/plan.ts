@@ -2,9 +2,19 @@ import { type Static, Type } from "typebox";
 
 /** Messages between the bench and its load process, checked at both ends, as they have no types. */
 
+/** Types of batches of the web tracker, as it names them in a header. */
+export const WebType = Type.Union([
+  Type.Literal("player"),
+  Type.Literal("devtools"),
+  Type.Literal("visual"),
+]);
+export type WebType = Static<typeof WebType>;
+
 const Batches = Type.Object({
   kind: Type.Literal("batch"),
   bytes: Type.Integer({ minimum: 256 }),
+  /** Absent for batches of a mobile SDK. */
+  web: Type.Optional(WebType),
   gzip: Type.Optional(Type.Boolean()),
   /** Project in which every connection starts a session of its own. */
   projectKey: Type.Optional(Type.String()),

@@ -2,13 +2,15 @@ import { buildBatch, MARK_BYTES } from "./batch.ts";
 import type { Endpoint } from "./connection.ts";
 import { gzipBatch } from "./gzip-batch.ts";
 import { buildImageForm } from "./image-form.ts";
-import type { Work } from "./plan.ts";
+import type { WebType, Work } from "./plan.ts";
+import { buildWebBatch } from "./web-batch.ts";
 
 // The head is written right before the body, because the length of tokens varies slightly.
 const HEAD_BYTES_MAX = 1024;
 const RUN_DIGITS = 6;
 const METHODS = { batch: "POST", image: "POST", put: "PUT", get: "GET" };
 const USER_AGENT = "ORTracker/1.0.14 CFNetwork/1410.0.3 Darwin/22.6.0";
+const ORIGIN = "https://shop.example.com";
 
 /**
  * Builds every request of a run in one buffer: only the connection's head and a mark in the body
@@ -72,12 +74,14 @@ type Head = {
   /** Absent if there is no body. */
   contentType?: string | undefined;
   contentEncoding?: string | undefined;
+  /** Type of a batch of the web tracker, which runs on a page. */
+  dataType?: WebType;
   bodyBytes?: number;
 };
 
 export function requestHead(head: Head): string {
   const { method, path, host, token = "", signature, bodyBytes = 0 } = head;
-  const { contentType, contentEncoding } = head;
+  const { contentType, contentEncoding, dataType } = head;
   return [
     `${method} ${path} HTTP/1.1`,
     `Host: ${host}`,
@@ -88,6 +92,7 @@ export function requestHead(head: Head): string {
       ? []
       : [`Content-Type: ${contentType}`, `Content-Length: ${bodyBytes}`]),
     ...(contentEncoding === undefined ? [] : [`Content-Encoding: ${contentEncoding}`]),
+    ...(dataType === undefined ? [] : [`Origin: ${ORIGIN}`, `DataType: ${dataType}`]),
     "\r\n",
   ].join("\r\n");
 }
@@ -99,6 +104,7 @@ type Described = {
   path: string;
   contentType?: string;
   contentEncoding?: string;
+  dataType?: WebType;
   /** Called for each request, with the buffer and where the body begins, after it was marked. */
   seal?: (buffer: Uint8Array, start: number) => void;
 };
@@ -109,14 +115,23 @@ function describe(work: Work): Described {
     const form = buildImageForm(work.projectID, work.bytes);
     return { ...form, path: "/v1/ios/images" };
   }
-  const batch = buildBatch(work.bytes, Date.now());
-  const about = {
-    path: work.kind === "batch" ? "/v1/ios/append" : work.path,
-    contentType: "application/octet-stream",
-  };
+  const contentType = "application/octet-stream";
+  const { batch, ...about } =
+    work.kind === "batch" && work.web !== undefined
+      ? describeWeb(work.web, work.bytes)
+      : {
+          batch: buildBatch(work.bytes, Date.now()),
+          path: work.kind === "batch" ? "/v1/ios/append" : work.path,
+        };
   if (work.kind === "batch" && work.gzip === true)
-    return { ...about, contentEncoding: "gzip", ...gzipBatch(batch) };
-  return { ...about, body: batch.bytes, markOffsets: [batch.markOffset] };
+    return { ...about, contentType, contentEncoding: "gzip", ...gzipBatch(batch) };
+  return { ...about, contentType, body: batch.bytes, markOffsets: batch.markOffsets };
+}
+
+function describeWeb(dataType: WebType, bytes: number) {
+  const { split, ...batch } = buildWebBatch(dataType, bytes);
+  const path = `/v1/web/i?batch=0_1_${bytes}_kyes${split === undefined ? "" : `&split=${split}`}`;
+  return { batch, path, dataType };
 }
 
 /**

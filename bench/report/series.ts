@@ -20,6 +20,7 @@ export type Colour = keyof typeof COLOURS;
 export const SERIES = {
   files: "blue",
   s3: "aqua",
+  web: "violet",
   floor: "grey",
   onePut: "orange",
   onePutTuned: "yellow",

@@ -34,6 +34,10 @@ export function megabytes(bytesPerSecond: number): string {
   return `${(bytesPerSecond / 1e6).toFixed(bytesPerSecond < 100e6 ? 1 : 0)} MB/s`;
 }
 
+export function gigabytes(bytesPerSecond: number): string {
+  return `${(bytesPerSecond / 1e9).toFixed(2)} GB/s`;
+}
+
 export function kib(bytes: number): string {
   return `${(bytes / 1024).toFixed(0)} KiB`;
 }

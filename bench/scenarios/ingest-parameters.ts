@@ -16,6 +16,13 @@ const FULL = {
   putsPerSecond: 0,
   /** Numbers of connections of the phase with few. */
   few: [64, 128, 256, 512],
+  web: {
+    /** Size of a whole page, before compression. */
+    pageBytes: 100 * 1024,
+    warmupSeconds: 1,
+    seconds: 1.5,
+    walk: { rounds: 5, ms: 100 },
+  },
   noClients: { settleSeconds: 10, seconds: 30 },
   soak: { minutes: 10, share: 0.8 },
   steady: {
@@ -50,6 +57,7 @@ const QUICK: IngestParameters = {
   warmupSeconds: 0.5,
   seconds: 1,
   few: [64, 512],
+  web: { ...FULL.web, warmupSeconds: 0.5, seconds: 1, walk: { rounds: 1, ms: 50 } },
   noClients: { settleSeconds: 1, seconds: 2 },
   soak: { minutes: 0.1, share: 0.8 },
   steady: { ...FULL.steady, spendSeconds: 1, seconds: 2 },

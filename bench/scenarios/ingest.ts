@@ -9,6 +9,7 @@ import { type IngestParameters, ingestParameters } from "./ingest-parameters.ts"
 import { measureSaturation } from "./ingest-saturation.ts";
 import { measureSoak } from "./ingest-soak.ts";
 import { measureIdle, measureSteady } from "./ingest-steady.ts";
+import { measureWeb } from "./ingest-web.ts";
 import { measureWorkers } from "./ingest-workers.ts";
 import type { Context } from "./measure.ts";
 
@@ -21,12 +22,13 @@ const PHASES: Record<string, (context: Context<IngestParameters>) => Promise<voi
   workers: measureWorkers,
   few: measureFew,
   "no-clients": measureNoClients,
+  web: measureWeb,
   soak: measureSoak,
 };
 
 export const ingestPhases = Object.keys(PHASES);
 
-/** Measures batches of a mobile SDK, from many sessions at once. */
+/** Measures batches of SDKs, mobile ones if nothing else is said, from many sessions at once. */
 export async function runIngest(
   harness: Harness,
   findings: Findings,

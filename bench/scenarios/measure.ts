@@ -54,7 +54,9 @@ export async function measureStages(
   }
   const acknowledged = results.reduce((sum, { statuses }) => sum + (statuses["200"] ?? 0), 0);
   const sent = results.reduce((sum, each) => sum + each.sent, 0);
-  findings.failures.push(...(await index.problems(`${phase}, ${name}`, acknowledged, sent)));
+  const rows = work.kind === "batch" && work.web === "visual" ? 2 : 1;
+  const label = `${phase}, ${name}`;
+  findings.failures.push(...(await index.problems(label, acknowledged * rows, sent * rows)));
   return results;
 }
 

@@ -1,5 +1,5 @@
 import type { Harness, Subject } from "../harness.ts";
-import type { StageResult } from "../load/plan.ts";
+import type { StageResult, WebType } from "../load/plan.ts";
 import { RECORDED_CURVE, type Store, type StoreKind } from "../stores.ts";
 import { batchWork, type Context, measureStage } from "./measure.ts";
 
@@ -23,6 +23,8 @@ export type Saturation = {
   connections?: number;
   batchBytes?: number;
   gzip?: boolean;
+  /** Absent for batches of a mobile SDK. */
+  web?: WebType;
 };
 
 /** Measures a fresh server on an empty store, with every connection always busy. */
@@ -30,7 +32,7 @@ export async function saturate(
   { harness, findings, parameters }: Context<LoadParameters>,
   request: Saturation,
 ): Promise<StageResult> {
-  const { phase, name, round, start, gzip } = request;
+  const { phase, name, round, start, gzip, web } = request;
   const { connections, batchBytes, warmupSeconds, seconds, putsPerSecond } = {
     ...parameters,
     ...request,
@@ -47,7 +49,11 @@ export async function saturate(
       round,
       subject,
       store: request.store === undefined ? undefined : store,
-      work: { ...batchWork(subject, batchBytes), ...(gzip === true && { gzip }) },
+      work: {
+        ...batchWork(subject, batchBytes),
+        ...(gzip === true && { gzip }),
+        ...(web !== undefined && { web }),
+      },
       connections,
       stage: { name: "saturation", warmupSeconds, seconds },
     },
