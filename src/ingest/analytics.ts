@@ -7,7 +7,9 @@ import { noSigns } from "./signs.ts";
 
 // Parsing cannot be interrupted. Larger batches are stored as they are, and only counted as batches.
 const READ_BYTES_MAX = 2 ** 20 + 64 * 1024;
+const DEPTH_MAX = 100;
 const UTF8 = new TextDecoder();
+const [QUOTE, BACKSLASH, OPEN_LIST, CLOSE_LIST, OPEN_OBJECT, CLOSE_OBJECT] = Buffer.from('"\\[]{}');
 
 /**
  * Reads a batch of the analytics SDK: JSON with lists of `events` and `user_actions`, also below
@@ -30,9 +32,25 @@ export function walkAnalytics(bytes: Uint8Array): Frames {
 /** Returns the JSON of a batch as text, and its value. Throws FrameError if it is none. */
 export function parseAnalytics(bytes: Uint8Array): { text: string; value: unknown } {
   const text = UTF8.decode(bytes);
-  const value = parseJson(text);
-  if (!isUtf8(bytes) || value === undefined) throw new FrameError("json");
+  const value = isUtf8(bytes) && isShallow(bytes) ? parseJson(text) : undefined;
+  if (value === undefined) throw new FrameError("json");
   return { text, value };
+}
+
+/** Returns whether every reader of JSON can read it: many give up at some depth. */
+function isShallow(json: Uint8Array): boolean {
+  let depth = 0;
+  let isInText = false;
+  for (let at = 0; at < json.length; at++) {
+    const byte = json[at];
+    if (byte === BACKSLASH) at++;
+    else if (byte === QUOTE) isInText = !isInText;
+    else if (isInText) continue;
+    else if (byte === OPEN_LIST || byte === OPEN_OBJECT) {
+      if (++depth > DEPTH_MAX) return false;
+    } else if (byte === CLOSE_LIST || byte === CLOSE_OBJECT) depth--;
+  }
+  return true;
 }
 
 function* itemsOf(batch: unknown): Generator<Record<string, unknown>> {

@@ -74,14 +74,20 @@ const READERS: Record<Encoding, (cursor: Cursor) => Field | undefined> = {
     while (cursor.offset < end) value = (value << 8) | (cursor.bytes[cursor.offset++] ?? 0);
     return value;
   },
-  text(cursor) {
-    const length = cursor.uint();
-    const start = cursor.offset;
-    if (!(length <= cursor.bytes.length - start)) return undefined; // Catches a length of NaN, too.
-    cursor.offset += length;
-    return utf8.decode(cursor.bytes.subarray(start, cursor.offset));
-  },
+  text: (cursor) => readText(cursor),
 };
+
+/**
+ * Reads a text, or only its first bytes: a part of a longer string would keep all of it in memory.
+ * Returns undefined if the bytes end inside it.
+ */
+export function readText(cursor: Cursor, bytesMax = Number.POSITIVE_INFINITY): string | undefined {
+  const length = cursor.uint();
+  const start = cursor.offset;
+  if (!(length <= cursor.bytes.length - start)) return undefined; // Catches a length of NaN, too.
+  cursor.offset += length;
+  return utf8.decode(cursor.bytes.subarray(start, start + Math.min(length, bytesMax)));
+}
 
 export function plain(value: bigint): number | string {
   const number = Number(value);

@@ -6,24 +6,25 @@ import { warnRarely } from "../platform/rare-warnings.ts";
 import { doneWithin } from "../platform/time-limit.ts";
 import { WriteBehind } from "../platform/write-behind.ts";
 import { type SegmentFacts, storedFacts, writeFacts } from "./facts-table.ts";
-import { type ToldFacts, bySession } from "./session-facts.ts";
+import { type FactsOfBatch, bySession } from "./session-facts.ts";
 
 const WRITE_MS = 1000;
 const STOP_MS = 1000;
 // Sessions of one transaction at most, unless a single segment has more.
 const SESSIONS_MAX = 2000;
-// Facts that wait while the database is away. What is dropped is read from its segment later.
-const WAITING_MAX = 100_000;
+// Bytes that wait while the database is away, about. What is dropped is read from its segment later.
+const WAITING_BYTES_MAX = 32 * 2 ** 20;
+const SESSION_BYTES = 300;
 
 /** Writes what batches say about their sessions about a second after the batches are committed. */
 export class FactsBuffer implements AsyncDisposable {
   readonly #sql: Sql;
   readonly #log: Log;
   /** Facts of segments that are not committed yet. */
-  readonly #pending = new Map<PendingSegment, ToldFacts[]>();
+  readonly #pending = new Map<PendingSegment, FactsOfBatch[]>();
   /** Facts of committed segments, in the order of their commits. */
   #waiting: SegmentFacts[] = [];
-  #waitingSessions = 0;
+  #waitingBytes = 0;
   readonly #writer = new WriteBehind(WRITE_MS, async () => await this.#write());
 
   constructor(sql: Sql, log: Log) {
@@ -36,14 +37,14 @@ export class FactsBuffer implements AsyncDisposable {
     await doneWithin(STOP_MS, this.#writer[Symbol.asyncDispose]());
   }
 
-  /** Takes the facts of a batch that was appended to the segment. Every batch must be told. */
-  add(segment: PendingSegment, told: ToldFacts): void {
+  /** Takes the facts of a batch that was appended to the segment. Every batch must be added. */
+  add(segment: PendingSegment, batch: FactsOfBatch): void {
     const known = this.#pending.get(segment);
     if (known !== undefined) {
-      known.push(told);
+      known.push(batch);
       return;
     }
-    const first = [told];
+    const first = [batch];
     this.#pending.set(segment, first);
     segment.committed.then(
       async (indexed) => await this.#committed(segment, first, indexed),
@@ -51,18 +52,22 @@ export class FactsBuffer implements AsyncDisposable {
     );
   }
 
-  async #committed(segment: PendingSegment, told: ToldFacts[], indexed: Indexed): Promise<void> {
+  async #committed(
+    segment: PendingSegment,
+    batches: FactsOfBatch[],
+    indexed: Indexed,
+  ): Promise<void> {
     this.#pending.delete(segment);
     const { id } = segment;
-    if (id === undefined || this.#waitingSessions > WAITING_MAX) return;
+    if (id === undefined || this.#waitingBytes > WAITING_BYTES_MAX) return;
     try {
       // Fewer are stored if some are duplicates, or if the answer of the commit was lost.
       const facts =
-        indexed.stored === told.length
-          ? [{ id, sessions: bySession(told) }]
-          : await storedFacts(this.#sql, new Map([[id, told]]));
+        indexed.stored === batches.length
+          ? [{ id, sessions: bySession(batches) }]
+          : await storedFacts(this.#sql, new Map([[id, batches]]));
       this.#waiting.push(...facts);
-      this.#waitingSessions += sessionsOf(facts);
+      this.#waitingBytes += bytesOf(facts);
       this.#writer.soon();
     } catch (error) {
       warnRarely(this.#log, { err: error }, "facts about sessions are read from segments later");
@@ -77,7 +82,7 @@ export class FactsBuffer implements AsyncDisposable {
     } catch (error) {
       warnRarely(this.#log, { err: error }, "facts about sessions not written");
       this.#waiting.unshift(...segments);
-      this.#waitingSessions += sessionsOf(segments);
+      this.#waitingBytes += bytesOf(segments);
       this.#writer.soon();
       return;
     }
@@ -92,11 +97,15 @@ export class FactsBuffer implements AsyncDisposable {
       count++;
       sessions += more.size;
     }
-    this.#waitingSessions -= sessions;
-    return this.#waiting.splice(0, count);
+    const taken = this.#waiting.splice(0, count);
+    this.#waitingBytes -= bytesOf(taken);
+    return taken;
   }
 }
 
-function sessionsOf(segments: SegmentFacts[]): number {
-  return segments.reduce((sum, { sessions }) => sum + sessions.size, 0);
+function bytesOf(segments: SegmentFacts[]): number {
+  let bytes = 0;
+  for (const { sessions } of segments)
+    for (const { labels } of sessions.values()) bytes += SESSION_BYTES + 2 * (labels?.length ?? 0);
+  return bytes;
 }

@@ -58,7 +58,8 @@ export class FactsCatchUp {
       select id, bytes from segments
       where not facts_written and not deleted and created_at < now() - ${DUE_AFTER_S} * interval '1 second'
         and not exists (select from unreadable_segments where segment_id = id)
-      order by id limit ${PAGE_SEGMENTS}`;
+      -- The newest first: those of a killed process, before all those of a previous version.
+      order by id desc limit ${PAGE_SEGMENTS}`;
   }
 
   async #read(id: string, bytes: number): Promise<void> {

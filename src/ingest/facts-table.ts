@@ -2,7 +2,7 @@ import { type Queryable, type Sql } from "../platform/database/database.ts";
 import { arrayLiteral, unnested } from "../platform/database/unnested.ts";
 import { segmentTime } from "../log/segment.ts";
 import { type LabelColumns, Labels, type StoredLabels } from "./labels.ts";
-import { type SessionFacts, type ToldFacts, addFacts, bySession } from "./session-facts.ts";
+import { type SessionFacts, type FactsOfBatch, addFacts, bySession } from "./session-facts.ts";
 
 /** Facts of a segment's batches by session. */
 export type SegmentFacts = { id: string; sessions: Map<bigint, SessionFacts> };
@@ -45,10 +45,13 @@ export async function writeFacts(sql: Sql, segments: SegmentFacts[]): Promise<vo
 /** Returns the facts of those batches that are stored in their segments, not of duplicates. */
 export async function storedFacts(
   sql: Sql,
-  segments: ReadonlyMap<string, ToldFacts[]>,
+  segments: ReadonlyMap<string, FactsOfBatch[]>,
 ): Promise<SegmentFacts[]> {
-  const pairs = [...segments].flatMap(([segment, told]) =>
-    [...new Set(told.map(({ sessionId }) => sessionId))].map((session) => ({ session, segment })),
+  const pairs = [...segments].flatMap(([segment, batches]) =>
+    [...new Set(batches.map(({ sessionId }) => sessionId))].map((session) => ({
+      session,
+      segment,
+    })),
   );
   if (pairs.length === 0) return [...segments.keys()].map((id) => ({ id, sessions: new Map() }));
   const rows = await sql<{ batch: string }[]>`
@@ -56,11 +59,11 @@ export async function storedFacts(
     from ${unnested(sql, pairs, { session: "bigint", segment: "uuid" })}
     join batches on (session_id, segment_id) = (session, segment)`;
   const stored = new Set(rows.map(({ batch }) => batch));
-  return [...segments].map(([id, told]) => {
+  return [...segments].map(([id, batches]) => {
     // Deleted when found, because a segment may have the same batch twice.
-    const isStored = ({ sessionId, hash }: ToldFacts) =>
+    const isStored = ({ sessionId, hash }: FactsOfBatch) =>
       stored.delete(`${id} ${sessionId} ${BigInt.asIntN(64, hash)}`);
-    return { id, sessions: bySession(told.filter(isStored)) };
+    return { id, sessions: bySession(batches.filter(isStored)) };
   });
 }
 
@@ -73,41 +76,43 @@ async function addToSessions(sql: Queryable, segments: SegmentFacts[]): Promise<
       received.set(sessionId, Math.max(received.get(sessionId) ?? 0, segmentTime(segment.id)));
     }
   if (sessions.size === 0) return;
-  const known = await selectLabels(sql, sessions);
-  const rows = [...sessions]
-    // The order is the same everywhere, so that two processes cannot deadlock over the same rows.
-    .toSorted(([a], [b]) => (a < b ? -1 : 1))
-    .map(([id, facts]) => ({
-      id,
-      events: facts.events,
-      clicks: facts.clicks,
-      page_views: facts.pageViews,
-      errors: facts.errors,
-      first_ms: facts.firstAt,
-      last_ms: facts.lastAt,
-      received_ms: received.get(id),
-      ...labelColumns(facts.labels, known.get(id)),
-    }));
+  const known = await lockSessions(sql, sessions.keys());
+  const rows = [...sessions].map(([id, facts]) => ({
+    id,
+    events: facts.events,
+    clicks: facts.clicks,
+    page_views: facts.pageViews,
+    errors: facts.errors,
+    first_ms: facts.firstAt,
+    last_ms: facts.lastAt,
+    received_ms: received.get(id),
+    ...labelColumns(facts.labels, known.get(id)),
+  }));
   await updateSessions(sql, rows);
 }
 
-function labelColumns(labels: Labels | undefined, known: StoredLabels | undefined) {
-  if (labels === undefined) return { labels: null, pages: null, dated_labels: null };
-  const merged = Labels.of(known ?? {});
-  merged.merge(labels);
-  const { labels: found, pages, dated_labels: dated }: LabelColumns = merged.columns;
-  return { labels: JSON.stringify(found), pages, dated_labels: JSON.stringify(dated) };
+/** Returns the columns of the labels, or nulls if there is nothing new in them. */
+function labelColumns(labels: Labels | undefined, stored: StoredLabels = {}) {
+  const none = { labels: null, pages: null, dated_labels: null };
+  if (labels === undefined) return none;
+  const known = Labels.of(stored);
+  const before = JSON.stringify(known.columns.dated_labels);
+  known.merge(labels);
+  const { labels: found, pages, dated_labels }: LabelColumns = known.columns;
+  const dated = JSON.stringify(dated_labels);
+  return dated === before ? none : { labels: JSON.stringify(found), pages, dated_labels: dated };
 }
 
-/** Returns the stored labels of those sessions that get more, and locks their rows. */
-async function selectLabels(
+/**
+ * Locks the rows of the sessions, and returns their labels. The order is the same everywhere, so that
+ * two processes cannot deadlock over the same rows.
+ */
+async function lockSessions(
   sql: Queryable,
-  sessions: Map<bigint, SessionFacts>,
+  sessions: Iterable<bigint>,
 ): Promise<Map<bigint, StoredLabels>> {
-  const ids = [...sessions].flatMap(([id, { labels }]) => (labels === undefined ? [] : id));
-  if (ids.length === 0) return new Map();
   const rows = await sql<{ id: string; stored: StoredLabels }[]>`
-    select id::text, dated_labels as stored from sessions where id = any(${arrayLiteral(ids)}::text::bigint[])
+    select id::text, dated_labels as stored from sessions where id = any(${arrayLiteral(sessions)}::text::bigint[])
     order by id for no key update`;
   return new Map(rows.map(({ id, stored }) => [BigInt(id), stored]));
 }

@@ -1,7 +1,11 @@
-import { storableText } from "../platform/text.ts";
+import { longerThan, storableText } from "../platform/text.ts";
 
 const KEY_MAX = 255;
 const TEXT_MAX = 1000;
+const ADDED_MAX = 1000;
+const TIME_MAX_MS = Date.UTC(2100, 0);
+/** Bytes that a text needs at most before it is cut. */
+export const LABEL_BYTES_MAX = 4 * TEXT_MAX;
 
 /** Which of two texts with one key counts, and how many texts are kept. */
 const KINDS = {
@@ -47,17 +51,39 @@ export class Labels {
     return labels;
   }
 
+  /** True if no more can be added: a hostile batch may have a hundred thousand. */
+  get isFull(): boolean {
+    return this.#added >= ADDED_MAX;
+  }
+
   /** Adds a user id, an anonymous id, a page, or a key of metadata and its value. */
   add(kind: LabelKind, ms: number, text: string, value = ""): void {
+    if (this.isFull) return;
     const key = cut(text, kind === "page" ? TEXT_MAX : KEY_MAX);
-    // The last one of several in one millisecond is the newest.
-    const at = ms + Math.min(this.#added++, 999) / 1000;
-    if (key !== "") this.#note(kind, { key, value: cut(value, TEXT_MAX), at });
+    // The last one of several in one millisecond is the newest. A time that no clock has is the
+    // oldest, because its label would stay the newest for ever.
+    const at = (ms < TIME_MAX_MS ? ms : 0) + this.#added++ / 1000;
+    if (key === "") return;
+    this.#note(kind, { key, value: kind === "metadata" ? cut(value, TEXT_MAX) : "", at });
+  }
+
+  copy(): Labels {
+    const copied = new Labels();
+    copied.merge(this);
+    return copied;
   }
 
   merge(other: Labels): void {
     for (const kind of NAMES)
       for (const label of other.#kinds[kind].values()) this.#note(kind, label);
+  }
+
+  /** Length of the texts. */
+  get length(): number {
+    return NAMES.flatMap((kind) => [...this.#kinds[kind].values()]).reduce(
+      (sum, { key, value }) => sum + key.length + value.length,
+      0,
+    );
   }
 
   get columns(): LabelColumns {
@@ -112,5 +138,7 @@ function keys(labels: Label[] = []): string[] {
 }
 
 function cut(text: string, max: number): string {
-  return storableText(text).slice(0, max).toWellFormed();
+  // No more than may be kept, so that a long text takes no time.
+  const storable = storableText(text.slice(0, 2 * (max + 1)));
+  return longerThan(storable, max) ? Array.from(storable).slice(0, max).join("") : storable;
 }

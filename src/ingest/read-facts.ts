@@ -1,31 +1,84 @@
+import { setImmediate } from "node:timers/promises";
+
 import { type BatchNotes } from "../log/checked-segment.ts";
 import { type SegmentEntry } from "../log/segment.ts";
-import { type Sql } from "../platform/database/database.ts";
+import { type Queryable, type Sql } from "../platform/database/database.ts";
+import { unnested } from "../platform/database/unnested.ts";
 import { storedFacts, writeFacts } from "./facts-table.ts";
-import { type ToldFacts, factsOf } from "./session-facts.ts";
+import { type FactsOfBatch, factsOf } from "./session-facts.ts";
 import { walkStored } from "./stored-batch.ts";
+
+const HELD_BYTES_MAX = 64 * 2 ** 20;
+const BATCH_BYTES = 300;
+// Time after which others get a turn of the event loop.
+const TURN_MS = 10;
 
 /** Facts about sessions in the batches of segments that are read. */
 export class ReadFacts implements BatchNotes {
   readonly #sql: Sql;
-  readonly #segments = new Map<string, ToldFacts[]>();
+  readonly #segments = new Map<string, FactsOfBatch[]>();
+  #heldBytes = 0;
+  #turnMs = performance.now();
 
   constructor(sql: Sql) {
     this.#sql = sql;
   }
 
-  note(segmentId: string, { sessionId, flags, facts }: SegmentEntry, body: Uint8Array): void {
+  get isFull(): boolean {
+    return this.#heldBytes > HELD_BYTES_MAX;
+  }
+
+  async note(
+    segmentId: string,
+    { sessionId, flags, facts }: SegmentEntry,
+    body: Uint8Array,
+  ): Promise<void> {
     if (facts === undefined) return;
-    const frames = walkStored(body, { flags, bytes: facts.bytes });
-    const told = { sessionId, hash: facts.hash, facts: factsOf(frames) };
+    const frames = await walkStored(body, { flags, bytes: facts.bytes });
+    const batch = { sessionId, hash: facts.hash, facts: factsOf(frames) };
     const known = this.#segments.get(segmentId);
-    if (known === undefined) this.#segments.set(segmentId, [told]);
-    else known.push(told);
+    if (known === undefined) this.#segments.set(segmentId, [batch]);
+    else known.push(batch);
+    this.#heldBytes += bytesOf(batch);
+    if (performance.now() - this.#turnMs < TURN_MS) return;
+    await setImmediate();
+    this.#turnMs = performance.now();
+  }
+
+  /** Forgets batches that another segment has whose facts are written. */
+  async leaveOutWritten(sql: Queryable, segmentIds: string[]): Promise<void> {
+    const batches = segmentIds.flatMap((id) => this.#segments.get(id) ?? []);
+    if (batches.length === 0) return;
+    const hashes = batches.map(({ sessionId, hash }) => ({
+      session: sessionId,
+      digest: BigInt.asIntN(64, hash),
+    }));
+    const rows = await sql<{ batch: string }[]>`
+      select concat_ws(' ', session_id, hash) as batch
+      from ${unnested(sql, hashes, { session: "bigint", digest: "bigint" })}
+      join batches on (session_id, hash) = (session, digest)
+      join segments on segments.id = segment_id where facts_written`;
+    if (rows.length === 0) return;
+    const written = new Set(rows.map(({ batch }) => batch));
+    for (const id of segmentIds)
+      this.#segments.set(
+        id,
+        (this.#segments.get(id) ?? []).filter(
+          ({ sessionId, hash }) => !written.has(`${sessionId} ${BigInt.asIntN(64, hash)}`),
+        ),
+      );
   }
 
   async write(segmentIds: string[]): Promise<void> {
     const segments = new Map(segmentIds.map((id) => [id, this.#segments.get(id) ?? []]));
     await writeFacts(this.#sql, await storedFacts(this.#sql, segments));
-    for (const id of segmentIds) this.#segments.delete(id);
+    for (const [id, batches] of segments) {
+      this.#segments.delete(id);
+      for (const batch of batches) this.#heldBytes -= bytesOf(batch);
+    }
   }
+}
+
+function bytesOf({ facts: { labels } }: FactsOfBatch): number {
+  return BATCH_BYTES + 2 * (labels?.length ?? 0);
 }

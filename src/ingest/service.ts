@@ -10,7 +10,7 @@ import { FrameError, type Frames } from "./frames.ts";
 import { type InflightBytes } from "../log/inflight-bytes.ts";
 import { kindFlags } from "../log/batch-kind.ts";
 import { FLAG, type BatchFacts, type NewRecord } from "../log/segment.ts";
-import { type SessionFacts, type ToldFacts, factsOf } from "./session-facts.ts";
+import { type SessionFacts, type FactsOfBatch, factsOf } from "./session-facts.ts";
 import { type SentBatch, type WireFormat } from "./wire-format.ts";
 
 /**
@@ -73,7 +73,7 @@ export class Ingest {
     const encoded = await format.read(request, bytesMax, held.reserve);
     try {
       const records: NewRecord[] = [];
-      const told: ToldFacts[] = [];
+      const factsOfAll: FactsOfBatch[] = [];
       let bytes = 0;
       for (const batch of format.batches(request, encoded)) {
         const { kind, content, body, gzip } = batch;
@@ -85,7 +85,7 @@ export class Ingest {
           const hash = Bun.hash.xxHash3(content);
           const facts = factsOf(frames);
           records.push({ head, body, facts: batchFacts(content, hash, facts) });
-          told.push({ sessionId, hash, facts });
+          factsOfAll.push({ sessionId, hash, facts });
         } else metrics.batches.inc({ outcome: "discarded" });
         bytes += body.length;
         if (body.buffer !== encoded.sent.buffer) held.reserve(body.length);
@@ -94,7 +94,7 @@ export class Ingest {
       metrics.batchBytes.inc(encoded.sent.length);
       const memory = await commitLog.memoryFor(bytes, records.length);
       const segment = commitLog.appendAll(records, bytes, memory);
-      for (const one of told) this.#deps.facts.add(segment, one);
+      for (const one of factsOfAll) this.#deps.facts.add(segment, one);
       return segment;
     } finally {
       // They were copied into the segment, or nobody wants them.

@@ -1,4 +1,5 @@
 import { type Frames } from "./frames.ts";
+import { Labels } from "./labels.ts";
 import { type Signs, noSigns } from "./signs.ts";
 
 const TIME_MAX_MS = Date.UTC(2100, 0);
@@ -12,14 +13,14 @@ export type SessionFacts = Signs & {
 };
 
 /** A batch of a segment, and what it says about its session. */
-export type ToldFacts = {
+export type FactsOfBatch = {
   sessionId: bigint;
   /** xxHash3 of the inflated bytes. */
   hash: bigint;
   facts: SessionFacts;
 };
 
-/** Returns the facts of a batch; there are none if it is malformed. */
+/** Returns the facts of a batch; all are 0 or null if it is malformed. */
 export function factsOf(frames: Frames | undefined): SessionFacts {
   if (frames === undefined) return { events: 0, firstAt: null, lastAt: null, ...noSigns() };
   const { messages, firstAt, lastAt, ...signs } = frames;
@@ -34,14 +35,15 @@ export function mergeFacts(facts: SessionFacts, other: SessionFacts): void {
   facts.errors += other.errors;
   facts.firstAt = earlier(facts.firstAt, other.firstAt);
   facts.lastAt = later(facts.lastAt, other.lastAt);
-  if (facts.labels === undefined) facts.labels = other.labels;
-  else if (other.labels !== undefined) facts.labels.merge(other.labels);
+  if (other.labels === undefined) return;
+  facts.labels ??= new Labels();
+  facts.labels.merge(other.labels);
 }
 
 /** Returns the facts by session. */
-export function bySession(told: Iterable<ToldFacts>): Map<bigint, SessionFacts> {
+export function bySession(batches: Iterable<FactsOfBatch>): Map<bigint, SessionFacts> {
   const sessions = new Map<bigint, SessionFacts>();
-  for (const { sessionId, facts } of told) addFacts(sessions, sessionId, facts);
+  for (const { sessionId, facts } of batches) addFacts(sessions, sessionId, facts);
   return sessions;
 }
 
@@ -51,8 +53,8 @@ export function addFacts(
   facts: SessionFacts,
 ): void {
   const known = sessions.get(sessionId);
-  if (known === undefined) sessions.set(sessionId, { ...facts });
-  else mergeFacts(known, facts);
+  if (known !== undefined) mergeFacts(known, facts);
+  else sessions.set(sessionId, { ...facts, labels: facts.labels?.copy() });
 }
 
 /** Returns null for times before 1970 and after 2100, since a client's clock may have any value. */

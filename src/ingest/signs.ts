@@ -1,5 +1,6 @@
-import { type Layout, decodeFields } from "./decoding.ts";
-import { type LabelKind, Labels } from "./labels.ts";
+import { readText } from "./decoding.ts";
+import { type LabelKind, LABEL_BYTES_MAX, Labels } from "./labels.ts";
+import { Cursor } from "./varint.ts";
 
 /** Counts and labels of a batch. `labels` is undefined if there are none, as in most batches. */
 export type Signs = {
@@ -13,35 +14,34 @@ export type Signs = {
 type Sign = {
   counts?: "clicks" | "pageViews" | "errors";
   label?: LabelKind;
-  /** Fields of its body. The first one is the label's text; a field `value` is its value. */
-  layout?: Layout;
+  /** Number of texts at the start of the body: the label's, and its value or another one. */
+  texts?: 1 | 2;
+  /** Set if the last byte of the body, a boolean, says whether the message counts. */
+  isOptional?: true;
 };
 /** Signs by type of message. */
 export type SignTable = readonly (Sign | undefined)[];
 
-const s = "text";
-const u = "uint";
-const ID: Layout = { id: s };
-const METADATA: Sign = { label: "metadata", layout: { key: s, value: s } };
-const LOCATION: Layout = { url: s, referrer: s, navigationStart: u };
+const PAGE: Sign = { counts: "pageViews", label: "page" };
 
 export const WEB_SIGNS = tableOf([
-  [4, { counts: "pageViews", label: "page", layout: LOCATION }],
-  [28, { label: "user", layout: ID }],
-  [29, { label: "anonymous", layout: ID }],
-  [30, METADATA],
+  [4, PAGE],
+  [28, { label: "user" }],
+  [29, { label: "anonymous" }],
+  [30, { label: "metadata", texts: 2 }],
   [68, { counts: "clicks" }],
   [69, { counts: "clicks" }],
   [78, { counts: "errors" }],
-  [122, { counts: "pageViews", label: "page", layout: { ...LOCATION, title: s } }],
+  [122, PAGE],
 ]);
 
 export const MOBILE_SIGNS = tableOf([
-  [92, METADATA],
-  [94, { label: "user", layout: ID }],
-  [95, { label: "anonymous", layout: ID }],
+  [92, { label: "metadata", texts: 2 }],
+  [94, { label: "user" }],
+  [95, { label: "anonymous" }],
   [97, { counts: "errors" }],
-  [98, { counts: "pageViews", label: "page", layout: { screen: s, view: s, visible: "boolean" } }],
+  // A screen, its view, and whether it is visible now.
+  [98, { ...PAGE, texts: 2, isOptional: true }],
   [100, { counts: "clicks" }],
 ]);
 
@@ -50,20 +50,17 @@ export function noSigns(): Signs {
 }
 
 /** Adds what a message says. A label whose body is malformed is left out. */
-export function addSign(
-  signs: Signs,
-  { counts, label, layout }: Sign,
-  body: Uint8Array,
-  at: number,
-) {
-  const fields = layout === undefined ? undefined : decodeFields(layout, body);
-  // A screen that is hidden is not visited.
-  if (fields?.["visible"] === false) return;
+export function addSign(signs: Signs, sign: Sign, body: Uint8Array, at: number): void {
+  const { counts, label, texts = 1, isOptional } = sign;
+  if (isOptional && body.at(-1) !== 1) return;
   if (counts !== undefined) signs[counts]++;
-  if (label === undefined || fields === undefined) return;
-  const [text] = Object.values(fields);
+  if (label === undefined) return;
   signs.labels ??= new Labels();
-  signs.labels.add(label, at, String(text), String(fields["value"] ?? ""));
+  if (signs.labels.isFull) return;
+  const cursor = new Cursor(body);
+  const text = readText(cursor, LABEL_BYTES_MAX);
+  const value = texts === 2 ? readText(cursor, LABEL_BYTES_MAX) : "";
+  if (text !== undefined && value !== undefined) signs.labels.add(label, at, text, value);
 }
 
 function tableOf(signs: [type: number, sign: Sign][]): SignTable {

@@ -3,8 +3,8 @@ import { gunzipSync } from "node:zlib";
 import { batchKindOf } from "../log/batch-kind.ts";
 import { FLAG } from "../log/segment.ts";
 import { walkAnalytics } from "./analytics.ts";
-import { FrameError, type Frames, walkFrames } from "./frames.ts";
-import { walkWebFrames } from "./web-frames.ts";
+import { FrameError, type Frames, walkManyFrames } from "./frames.ts";
+import { walkManyWebFrames } from "./web-frames.ts";
 
 /** Inflates a stored batch to what the client encoded. Throws if it does not inflate. */
 export function inflated(
@@ -14,17 +14,17 @@ export function inflated(
   return (flags & FLAG.gzip) === 0 ? body : gunzipSync(body, { maxOutputLength: bytes });
 }
 
-/** Walks over the frames of a stored batch; returns undefined if it has none or is malformed. */
-export function walkStored(
+/** Walks over the frames of a stored batch; resolves with undefined if it is malformed. */
+export async function walkStored(
   body: Uint8Array,
   stored: { flags: number; bytes: number },
-): Frames | undefined {
+): Promise<Frames | undefined> {
   const kind = batchKindOf(stored.flags);
   if ((stored.flags & FLAG.quarantined) !== 0 || kind === "unknown") return undefined;
   const content = inflated(body, stored);
   try {
     if (kind === "sdk") return walkAnalytics(content);
-    return kind === "mobile" ? walkFrames(content) : walkWebFrames(content, kind);
+    return await (kind === "mobile" ? walkManyFrames(content) : walkManyWebFrames(content, kind));
   } catch (error) {
     // A batch that another version stored may be malformed by today's rules.
     if (error instanceof FrameError) return undefined;

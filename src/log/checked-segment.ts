@@ -1,5 +1,6 @@
 import { unpack } from "msgpackr";
 
+import { type Queryable } from "../platform/database/database.ts";
 import { discarded } from "../platform/gc.ts";
 import { type ObjectStore } from "../platform/objects/objects.ts";
 import {
@@ -35,7 +36,14 @@ export type CheckedSegment = StoredSegment & {
 
 /** Takes notes of batches as they are read. */
 export interface BatchNotes {
-  note: (segmentId: string, entry: SegmentEntry, body: Uint8Array) => void;
+  note: (segmentId: string, entry: SegmentEntry, body: Uint8Array) => Promise<void>;
+  /** True if the notes should be written before more are taken. */
+  readonly isFull: boolean;
+  /**
+   * Forgets batches that another segment has whose notes are written. Call it before the batches'
+   * rows are moved to these segments.
+   */
+  leaveOutWritten: (sql: Queryable, segmentIds: string[]) => Promise<void>;
   /** Writes the notes of segments that have rows. */
   write: (segmentIds: string[]) => Promise<void>;
 }
@@ -62,7 +70,7 @@ export async function readChecked(
     if (state === "damaged") damaged.push(entry);
     const { kind } = entry;
     if (kind === "batch" && state !== "damaged")
-      batches?.note(footer.id, entry, record.subarray(RECORD_HEADER_BYTES));
+      await batches?.note(footer.id, entry, record.subarray(RECORD_HEADER_BYTES));
     if (kind === "batch" || kind === "chunk") continue;
     if (state !== "damaged") segment[ROWS[kind]].push(unpack(record.subarray(RECORD_HEADER_BYTES)));
     else if (kind === "session") segment.sessions.push(bareSession(entry));

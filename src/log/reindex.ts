@@ -3,7 +3,7 @@ import postgres from "postgres";
 import { type Sql } from "../platform/database/database.ts";
 import { isOutage } from "../platform/database/postgres-errors.ts";
 import { type Log } from "../platform/logger.ts";
-import { inPages } from "../platform/streams.ts";
+import { inPages, readAhead } from "../platform/streams.ts";
 import { ObjectDamaged, ObjectMissing, type ObjectStore } from "../platform/objects/objects.ts";
 import { type BatchNotes, type CheckedSegment, readChecked } from "./checked-segment.ts";
 import { type RowRange, isLive, missingObjects } from "./missing-objects.ts";
@@ -14,9 +14,6 @@ import { retryOutages } from "../platform/database/retry-outages.ts";
 import { markAbsent, markReadable, markUnreadable, unreadableOf } from "./unreadable.ts";
 
 const PAGE_OBJECTS = 1000;
-// Objects and bytes read ahead at most.
-const AHEAD_BYTES = 32 * 2 ** 20;
-const AHEAD_OBJECTS = 32;
 // Limits of one transaction.
 const GROUP_RECORDS = 10_000;
 const GROUP_OBJECTS = 1000;
@@ -58,10 +55,10 @@ export type Reindexed = {
 };
 
 /**
- * An object to check; `known` if its segment has a row that is not marked as deleted, `told` if the
- * facts of its batches were written, `unreadable` if the segment is marked so.
+ * An object to check; `known` if its segment has a row that is not marked as deleted, `noted` if
+ * the facts of its batches are written, `unreadable` if the segment is marked so.
  */
-type Found = Listed & { known: boolean; told: boolean; unreadable: boolean };
+type Found = Listed & { known: boolean; noted: boolean; unreadable: boolean };
 
 /**
  * Verifies every byte of every segment, and recreates the rows of everything in the store that is
@@ -105,7 +102,8 @@ export class Reindex {
       return segment;
     };
     let restoring: Promise<void> = Promise.resolve();
-    for await (const group of groups(readAhead(this.#found(), read))) {
+    const isFull = () => this.#deps.facts.isFull;
+    for await (const group of groups(readAhead(this.#found(), read), isFull)) {
       // One at a time, in the order of the ids; the next group is read meanwhile.
       await restoring;
       restoring = this.#restore(group);
@@ -122,8 +120,8 @@ export class Reindex {
       const ids = page.map(({ key }) => segmentIdOf(key)).filter((id) => id !== undefined);
       const rows = await retryOutages(
         async () =>
-          await this.#deps.sql<{ id: string; deleted: boolean; told: boolean }[]>`
-            select id, deleted, facts_written as told from segments where id = any(${ids})`,
+          await this.#deps.sql<{ id: string; deleted: boolean; noted: boolean }[]>`
+            select id, deleted, facts_written as noted from segments where id = any(${ids})`,
       );
       const known = new Map(rows.map((row) => [row.id, row]));
       const marked = await retryOutages(async () => await unreadableOf(this.#deps.sql, ids));
@@ -132,10 +130,10 @@ export class Reindex {
       for (const object of page) {
         const id = segmentIdOf(object.key) ?? "";
         const row = known.get(id);
-        const told = row?.told ?? false;
+        const noted = row?.noted ?? false;
         // A segment marked as deleted is about to be removed.
         if (row?.deleted === true) this.#checked++;
-        else yield { ...object, known: row !== undefined, told, unreadable: marked.has(id) };
+        else yield { ...object, known: row !== undefined, noted, unreadable: marked.has(id) };
       }
       const last = ids.at(-1);
       if (last === undefined) continue;
@@ -152,7 +150,7 @@ export class Reindex {
     if (segment.problem !== undefined) await this.#markDamaged(found.key, segment.problem);
     else if (found.unreadable)
       await retryOutages(async () => await markReadable(this.#deps.sql, segment.id));
-    if (found.known && !found.told) await this.#writeFacts([segment.id]);
+    if (found.known && !found.noted) await this.#writeFacts([segment.id]);
     return found.known ? undefined : segment;
   }
 
@@ -160,7 +158,7 @@ export class Reindex {
   async #readChecked(found: Found): Promise<CheckedSegment | undefined> {
     const { objects, log, facts } = this.#deps;
     try {
-      return await readChecked(objects, found, found.told ? undefined : facts);
+      return await readChecked(objects, found, found.noted ? undefined : facts);
     } catch (error) {
       if (error instanceof ObjectMissing) {
         // An object without a row was garbage collected as an orphan meanwhile.
@@ -191,6 +189,8 @@ export class Reindex {
     const { fresh, contested } = await this.#deps.sql.begin(async (transaction) => {
       const claimed = await claimSegments(transaction, segments);
       await markAbsent(transaction, chunkSegments(claimed));
+      const ids = claimed.map(({ id }) => id);
+      await this.#deps.facts.leaveOutWritten(transaction, ids);
       const restored = await restoreRows(transaction, claimed.map(wholeOf), { newerGiveWay: true });
       const lost = claimed.flatMap(({ id, damaged }) =>
         damaged.length > 0 ? { id, entries: damaged } : [],
@@ -250,46 +250,16 @@ function wholeOf(segment: CheckedSegment): CheckedSegment {
   return { ...segment, entries: segment.entries.filter((entry) => !damaged.has(entry)) };
 }
 
-/** Reads ahead within the bounds, and yields in the order of `found`. */
-export async function* readAhead<Unread extends { bytes: number }, Read>(
-  found: AsyncIterable<Unread>,
-  read: (object: Unread) => Promise<Read | undefined>,
-): AsyncGenerator<Read> {
-  const ahead: { bytes: number; reading: Promise<Read | undefined> }[] = [];
-  let bytesAhead = 0;
-  const next = async () => {
-    const first = ahead.shift();
-    bytesAhead -= first?.bytes ?? 0;
-    return await first?.reading;
-  };
-  for await (const object of found) {
-    while (ahead.length > 0 && isFull(ahead.length, bytesAhead + object.bytes)) {
-      const segment = await next();
-      if (segment !== undefined) yield segment;
-    }
-    const reading = read(object);
-    // Awaited later: until then a failure must not be an unhandled rejection.
-    reading.catch(() => undefined);
-    ahead.push({ bytes: object.bytes, reading });
-    bytesAhead += object.bytes;
-  }
-  while (ahead.length > 0) {
-    const segment = await next();
-    if (segment !== undefined) yield segment;
-  }
-}
-
-function isFull(objects: number, bytes: number): boolean {
-  return objects >= AHEAD_OBJECTS || bytes > AHEAD_BYTES;
-}
-
-async function* groups(segments: AsyncIterable<CheckedSegment>): AsyncGenerator<CheckedSegment[]> {
+async function* groups(
+  segments: AsyncIterable<CheckedSegment>,
+  isFull: () => boolean,
+): AsyncGenerator<CheckedSegment[]> {
   let group: CheckedSegment[] = [];
   let records = 0;
   for await (const segment of segments) {
     group.push(segment);
     records += segment.entries.length;
-    if (records < GROUP_RECORDS && group.length < GROUP_OBJECTS) continue;
+    if (records < GROUP_RECORDS && group.length < GROUP_OBJECTS && !isFull()) continue;
     yield group;
     group = [];
     records = 0;

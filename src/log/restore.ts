@@ -67,16 +67,14 @@ export async function restoreRows(
  */
 async function restoreSessions(sql: Queryable, records: SessionRecord[]): Promise<number> {
   if (records.length === 0) return 0;
-  const known = records.filter((record) => record.project_id !== null).map(({ id }) => id);
-  const [, inserted] = await Promise.all([
-    sql`delete from sessions where id = any(${arrayLiteral(known)}::text::bigint[]) and project_id is null`,
-    sql`
-      insert into sessions (${sql.unsafe(COLUMNS.session)})
-      select distinct on (id) ${sql.unsafe(COLUMNS.session)} from jsonb_populate_recordset(null::sessions, ${JSON.stringify(records)}::text::jsonb)
-      order by id, project_id nulls last
-      on conflict (id) do nothing`,
-  ]);
-  return inserted.count;
+  const excluded = COLUMNS.session.replaceAll(/\w+/g, "excluded.$&");
+  const { count } = await sql`
+    insert into sessions as known (${sql.unsafe(COLUMNS.session)})
+    select distinct on (id) ${sql.unsafe(COLUMNS.session)} from jsonb_populate_recordset(null::sessions, ${JSON.stringify(records)}::text::jsonb)
+    order by id, project_id nulls last
+    on conflict (id) do update set (${sql.unsafe(COLUMNS.session)}) = (${sql.unsafe(excluded)})
+    where known.project_id is null and excluded.project_id is not null`;
+  return count;
 }
 
 async function restoreImages(

@@ -1,5 +1,9 @@
 import { setImmediate, setTimeout } from "node:timers/promises";
 
+// Objects and bytes read ahead at most.
+const AHEAD_BYTES = 32 * 2 ** 20;
+const AHEAD_OBJECTS = 32;
+
 /** Largest body that is sent whole: Bun drops a stream's `Content-Length` (oven-sh/bun#10507). */
 export const INLINE_BYTES_MAX = 2 ** 20;
 const SLICE_BYTES = 2 ** 18;
@@ -166,4 +170,40 @@ export async function* inPages<Item>(
     page = [];
   }
   if (page.length > 0) yield page;
+}
+
+/**
+ * Reads objects ahead, up to 32 of up to 32 MiB in all, and yields in their order. Leaves out those of
+ * which there is nothing to read.
+ */
+export async function* readAhead<Unread extends { bytes: number }, Read>(
+  found: AsyncIterable<Unread>,
+  read: (object: Unread) => Promise<Read | undefined>,
+): AsyncGenerator<Read> {
+  const ahead: { bytes: number; reading: Promise<Read | undefined> }[] = [];
+  let bytesAhead = 0;
+  const next = async () => {
+    const first = ahead.shift();
+    bytesAhead -= first?.bytes ?? 0;
+    return await first?.reading;
+  };
+  for await (const object of found) {
+    while (ahead.length > 0 && isFarAhead(ahead.length, bytesAhead + object.bytes)) {
+      const one = await next();
+      if (one !== undefined) yield one;
+    }
+    const reading = read(object);
+    // Awaited later: until then a failure must not be an unhandled rejection.
+    reading.catch(() => undefined);
+    ahead.push({ bytes: object.bytes, reading });
+    bytesAhead += object.bytes;
+  }
+  while (ahead.length > 0) {
+    const one = await next();
+    if (one !== undefined) yield one;
+  }
+}
+
+function isFarAhead(objects: number, bytes: number): boolean {
+  return objects >= AHEAD_OBJECTS || bytes > AHEAD_BYTES;
 }

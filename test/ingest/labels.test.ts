@@ -81,26 +81,40 @@ test("texts are cut and made storable, and empty ones are left out", () => {
   const labels = labelsOf([
     ["user", 1, "", ""],
     ["user", 1, "\0", ""],
-    ["page", 1, `${"x".repeat(999)}😀`, ""],
+    ["page", 1, `${"x".repeat(999)}😀y`, ""],
     ["metadata", 1, "k".repeat(300), "v\0\ud800".repeat(600)],
   ]);
   const { columns } = labels;
   expect(columns.labels.user).toEqual([]);
-  expect(columns.pages).toEqual([`${"x".repeat(999)}\ufffd`]);
+  expect(columns.pages).toEqual([`${"x".repeat(999)}😀`]);
   const [[key, value] = []] = Object.entries(columns.labels.metadata);
   expect(key).toBe("k".repeat(255));
   expect(value).toBe("v\ufffd".repeat(500));
 });
 
 test("of many only so many are kept: the latest ids and values, the first pages", () => {
-  const many = Array.from({ length: 5000 }, (_, at) =>
-    KINDS.map((kind): Added => [kind, at, `${kind} ${at}`, "v"]),
-  ).flat();
-  const { labels, pages, dated_labels: dated } = labelsOf(many).columns;
+  const all = new Labels();
+  for (let round = 0; round < 20; round++)
+    all.merge(
+      labelsOf(
+        Array.from({ length: 250 }, (_, nth) => 250 * round + nth).flatMap((at) =>
+          KINDS.map((kind): Added => [kind, at, `${kind} ${at}`, "v"]),
+        ),
+      ),
+    );
+  const { labels, pages, dated_labels: dated } = all.columns;
   expect(labels.user).toHaveLength(16);
   expect(labels.user.at(-1)).toBe("user 4999");
   expect(Object.keys(labels.metadata)).toHaveLength(64);
   expect(labels.metadata["metadata 4999"]).toBe("v");
   expect(pages).toEqual(Array.from({ length: 64 }, (_, at) => `page ${at}`));
   expect(Object.values(dated).flat()).toHaveLength(16 + 16 + 64 + 64);
+});
+
+test("of a batch only the first thousand are taken", () => {
+  const labels = labelsOf(
+    Array.from({ length: 5000 }, (_, at): Added => ["user", at, `user ${at}`, ""]),
+  );
+  expect(labels.isFull).toBe(true);
+  expect(labels.columns.labels.user.at(-1)).toBe("user 999");
 });

@@ -124,7 +124,7 @@ describe("what a batch says about its session is read back with the session", ()
       userID: null,
       metadata: {},
       pages: [],
-      pageViews: 1,
+      pageViews: 0,
     });
   });
 });
@@ -222,6 +222,48 @@ describe("sessions are found", () => {
       expect([filter, await find(filter)]).toEqual([filter, []]);
     expect(await find({ hasErrors: "true" })).toHaveLength(2);
   });
+});
+
+test("a label whose time no clock has does not stay the newest", async () => {
+  const session = await app.aSession();
+  const never = Number.MAX_SAFE_INTEGER;
+  await send(session, encodeBatch([encodeMessage(94, never, "future")], { timestamp: AT }));
+  await rowWith(session, 1);
+  await send(session, encodeBatch([encodeMessage(94, AT, "ada")], { timestamp: AT }));
+  expect(await rowWith(session, 2)).toMatchObject({ userID: "ada" });
+});
+
+test("batches for a session whose row was lost count when it is restored", async () => {
+  await using own = await TestApp.start();
+  const session = await own.aSession();
+  await own.append(session, MOBILE_BATCH);
+  await sessionFacts(own.sql);
+  await emptyTables(own.sql);
+  await own.stop();
+  await using again = await TestApp.start({
+    env: { DATABASE_URL: own.databaseUrl, DATA_DIR: own.config.dataDir },
+  });
+  expect((await again.append(session, WEB_BATCH, WEB)).status).toBe(200);
+  await sessionFacts(own.sql);
+  await reindex(own);
+  const [facts] = await sessionFacts(own.sql);
+  expect(facts).toMatchObject({ events: 18n, clicks: 3n });
+  expect(facts?.["labels"]).toMatchObject({ user: ["ada", "bob"] });
+});
+
+test("a batch that another segment has, too, counts once after a rebuild", async () => {
+  await using own = await TestApp.start();
+  const session = await own.aSession();
+  await own.append(session, MOBILE_BATCH);
+  const before = await sessionFacts(own.sql);
+  // As if its process had been killed between storing and indexing, and the client had sent it again.
+  await own.sql`delete from batches`;
+  await own.sql`update sessions set events = 0, clicks = 0, errors = 0, page_views = 0`;
+  await own.append(session, MOBILE_BATCH);
+  await eventually("it counts", async () => (await sessionRow(own, session))["events"] === 8);
+  await own.sql`delete from segments where id < (select max(id::text)::uuid from segments)`;
+  await reindex(own);
+  expect(await sessionFacts(own.sql)).toEqual(before);
 });
 
 test("a rebuild of the database finds the same facts", async () => {
