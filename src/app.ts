@@ -48,6 +48,8 @@ import { Router } from "./platform/http/router.ts";
 import { StoreHealth } from "./platform/objects/store-health.ts";
 import { ServerKeys } from "./platform/http/server-keys.ts";
 import { buildPresence } from "./presence/slice.ts";
+import { replayRoutes } from "./replay/routes.ts";
+import { buildReplays } from "./replays.ts";
 import { Projects } from "./projects/service.ts";
 import { type Grace, bearer } from "./sessions/bearer.ts";
 import { type Geo } from "./sessions/geo.ts";
@@ -238,7 +240,7 @@ function buildIngest(
     },
     {
       fileBytesMax: config.fileBytesMax,
-      uploadsMax: uploadsMax(config),
+      uploadsMax: Math.floor(config.inflightBytesMax / UPLOAD_BYTES),
       wholeFormsBytesMax: config.inflightBytesMax / 8,
     },
   );
@@ -263,6 +265,7 @@ function buildIngest(
     sessionRoutes({ sql, contents }),
     batchRoutes({ batches, findSession }),
     imageRoutes({ sql, reader, findSession }),
+    replayRoutes({ replays: buildReplays(sql, reader), findSession }),
   ];
 }
 
@@ -286,11 +289,6 @@ function buildPush({ config, sql, clock = SYSTEM_CLOCK }: Platform) {
     eventRoutes({ campaigns }),
     internalRoutes({ campaigns }),
   ];
-}
-
-/** Returns the maximum of concurrent uploads, whose bytes in memory no segment counts yet. */
-function uploadsMax({ inflightBytesMax }: Config): number {
-  return Math.floor(inflightBytesMax / UPLOAD_BYTES);
 }
 
 function atLeastOne(secrets: string[]): [string, ...string[]] {

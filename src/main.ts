@@ -4,6 +4,7 @@ import { Command, CommanderError, Option } from "commander";
 import { version } from "../package.json" with { type: "json" };
 import { type ServeOptions, runMigrations, sendCampaigns, serve, start } from "./cli/commands.ts";
 import { addDeviceCommands } from "./cli/device-commands.ts";
+import { addExportReplayCommand } from "./cli/export-replay-command.ts";
 import { type Config, readConfig } from "./platform/config/config.ts";
 import { openLog } from "./platform/logger.ts";
 import { DependencyAway, EXIT_AWAY, UsageError } from "./platform/errors.ts";
@@ -53,6 +54,12 @@ function program(config: () => Config): Command {
     root
       .command("verify")
       .description("check that the object of each row is there and whole, and take out lost rows"),
+    config,
+  );
+  addExportReplayCommand(
+    root
+      .command("export-replay")
+      .description("write the files from which OpenReplay's player shows a session"),
     config,
   );
   addProjectCommands(

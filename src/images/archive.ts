@@ -3,12 +3,12 @@ import { Writable } from "node:stream";
 import { createGunzip } from "node:zlib";
 
 import { AppError } from "../platform/errors.ts";
+import { FRAME_HEADER_BYTES } from "./frames.ts";
 import { tarEntries } from "./tar-check.ts";
 
 // An archive may inflate to this many times the largest file. Screenshots are compressed already,
 // so one that inflates to more is a decompression bomb.
 const GROWTH_MAX = 4;
-const FRAME_HEADER_BYTES = 12;
 
 /**
  * Validates an archive of screenshots or canvas images as it streams by, without buffering it:

@@ -3,7 +3,7 @@ import { pack } from "msgpackr";
 
 import { type Sql } from "../platform/database/database.ts";
 import { Lost } from "../platform/objects/read-faults.ts";
-import { type Place, type SegmentReader } from "../log/segment-reader.ts";
+import { type Place, type SegmentReader, batchBody } from "../log/segment-reader.ts";
 import { batchKindOf } from "../log/batch-kind.ts";
 import { FLAG } from "../log/segment.ts";
 import { parseAnalytics } from "./analytics.ts";
@@ -11,7 +11,6 @@ import { type Message } from "./decoding.ts";
 import { FrameError, walkManyFrames } from "./frames.ts";
 import { decodeMessages } from "./messages.ts";
 import { walkManyWebFrames } from "./web-frames.ts";
-import { inflated } from "./stored-batch.ts";
 import { decodeWebHeader, decodeWebMessages } from "./web-messages.ts";
 
 const PAGE_ROWS = 500;
@@ -91,7 +90,7 @@ export class Batches {
     quarantined: boolean,
   ): AsyncGenerator<{ row: BatchRow; body: Uint8Array | Lost }> {
     const rows = this.#rows(sessionId, quarantined);
-    const options = { decode: inflated, about: { session: String(sessionId) } };
+    const options = { decode: batchBody, about: { session: String(sessionId) } };
     for await (const { place, body } of this.#reader.read(rows, options))
       yield { row: place, body };
   }

@@ -39,6 +39,21 @@ export function decodeBody(
   return { name, body: body.toBase64(), undecoded: true };
 }
 
+/** Returns whether the layout matches the bytes from the cursor up to `end`, without decoding them. */
+export function matches(layout: Layout, cursor: Cursor, end: number): boolean {
+  for (const name in layout) {
+    const encoding = layout[name];
+    if (encoding === "boolean") cursor.offset += 1;
+    else if (encoding === "int32") cursor.offset += 4;
+    else {
+      const value = cursor.uint();
+      if (!Number.isFinite(value)) return false;
+      if (encoding === "text") cursor.offset += value;
+    }
+  }
+  return cursor.offset === end;
+}
+
 /** Returns undefined unless the layout matches the whole body. */
 export function decodeFields(layout: Layout, body: Uint8Array): Record<string, Field> | undefined {
   const cursor = new Cursor(body);

@@ -21,8 +21,11 @@ const ANDROID_NETWORK_CALL: Layout = {
   duration: "uint",
 };
 
-/** Client messages of the OpenReplay mobile wire format: name, and the layouts to try in turn. */
-const MESSAGE_TYPES: MessageTypes = new Map<number, [name: string, ...layouts: Layout[]]>([
+/**
+ * Client messages of the OpenReplay mobile wire format: name, the documented layout, and others to
+ * try in turn.
+ */
+export const MESSAGE_TYPES: MessageTypes = new Map<number, [name: string, ...layouts: Layout[]]>([
   [92, ["Metadata", { key: "text", value: "text" }]],
   [93, ["Event", { name: "text", payload: "text" }]],
   [94, ["UserID", { id: "text" }]],

@@ -1,18 +1,9 @@
-import { gunzipSync } from "node:zlib";
-
 import { batchKindOf } from "../log/batch-kind.ts";
+import { batchBody } from "../log/segment-reader.ts";
 import { FLAG } from "../log/segment.ts";
 import { walkAnalytics } from "./analytics.ts";
 import { FrameError, type Frames, walkManyFrames } from "./frames.ts";
 import { walkManyWebFrames } from "./web-frames.ts";
-
-/** Inflates a stored batch to what the client encoded. Throws if it does not inflate. */
-export function inflated(
-  body: Uint8Array,
-  { flags, bytes }: { flags: number; bytes: number },
-): Uint8Array {
-  return (flags & FLAG.gzip) === 0 ? body : gunzipSync(body, { maxOutputLength: bytes });
-}
 
 /** Walks over the frames of a stored batch; resolves with undefined if it is malformed. */
 export async function walkStored(
@@ -21,7 +12,7 @@ export async function walkStored(
 ): Promise<Frames | undefined> {
   const kind = batchKindOf(stored.flags);
   if ((stored.flags & FLAG.quarantined) !== 0 || kind === "unknown") return undefined;
-  const content = inflated(body, stored);
+  const content = batchBody(body, stored);
   try {
     if (kind === "sdk") return walkAnalytics(content);
     return await (kind === "mobile" ? walkManyFrames(content) : walkManyWebFrames(content, kind));

@@ -1,3 +1,11 @@
+/** Encodes a whole number up to 2^53 - 1 as unsigned LEB128. */
+export function encodeUint(value: number): Uint8Array {
+  const bytes: number[] = [];
+  let rest = value;
+  for (; rest > 0x7f; rest = Math.floor(rest / 128)) bytes.push((rest % 128) | 0x80);
+  return Uint8Array.from([...bytes, rest]);
+}
+
 /** Reads unsigned LEB128 numbers: 7 bits per byte, low ones first, at most 64 bits in 10 bytes. */
 export class Cursor {
   readonly bytes: Uint8Array;

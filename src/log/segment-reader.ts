@@ -1,10 +1,16 @@
+import { constants, gunzipSync } from "node:zlib";
+
 import { ObjectDamaged, type ObjectStore } from "../platform/objects/objects.ts";
 import { Lost, type ReadFaults } from "../platform/objects/read-faults.ts";
-import { RECORD_HEADER_BYTES, recordBody, segmentKey } from "./segment.ts";
+import { FLAG, RECORD_HEADER_BYTES, recordBody, segmentKey } from "./segment.ts";
 
 const SPAN_BYTES_MAX = 2 ** 20;
 // Reading over a gap of this size is cheaper than another request.
 const GAP_BYTES_MAX = 64 * 1024;
+// Compressed bytes that are enough for the first numbers of a batch.
+const HEAD_BYTES = 1024;
+// The smallest buffer that zlib takes.
+const CHUNK_BYTES_MIN = 64;
 
 /** Location of a record's body. */
 export type Place = { segmentId: string; offset: number; length: number };
@@ -122,4 +128,29 @@ async function* spans<P extends Place>(
     span = { segmentId: place.segmentId, start, end, places: [place] };
   }
   if (span !== undefined) yield span;
+}
+
+/** The flags of a batch, and its size when inflated. */
+type Stored = { flags: number; bytes: number };
+
+/**
+ * Inflates a stored body to what the client encoded. Throws if it does not inflate, or not to the
+ * size that it had.
+ */
+export function batchBody(body: Uint8Array, { flags, bytes }: Stored): Uint8Array {
+  // Room for all of it, and a byte more: zlib copies what it has to make room for.
+  const options = { maxOutputLength: bytes, chunkSize: Math.max(CHUNK_BYTES_MIN, bytes + 1) };
+  const content = isGzip(flags) ? gunzipSync(body, options) : body;
+  if (content.length !== bytes) throw new Error(`${content.length} bytes instead of ${bytes}`);
+  return content;
+}
+
+/** Inflates only the beginning. Throws if that does not inflate. */
+export function batchHead(body: Uint8Array, { flags }: Stored): Uint8Array {
+  if (!isGzip(flags)) return body;
+  return gunzipSync(body.subarray(0, HEAD_BYTES), { finishFlush: constants.Z_SYNC_FLUSH });
+}
+
+function isGzip(flags: number): boolean {
+  return (flags & FLAG.gzip) !== 0;
 }

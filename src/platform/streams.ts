@@ -10,6 +10,7 @@ const SLICE_BYTES = 2 ** 18;
 /** Bytes copied in one turn of the event loop. */
 const TURN_BYTES = 2 ** 22;
 const BREAK_AFTER_MS = 100;
+const PIECE_BYTES = 2 ** 16;
 
 /**
  * Streams a body only as fast as the client reads it. A failure half-way breaks the connection, so
@@ -113,6 +114,22 @@ export async function* partsOf(
       at += piece.length;
     }
   yield { buffer, bytes, last: true };
+}
+
+/** Joins short chunks into pieces of at least 64 KiB, and lets other requests run between them. */
+export async function* gathered(chunks: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+  let piece: Uint8Array[] = [];
+  let bytes = 0;
+  for await (const chunk of chunks) {
+    piece.push(chunk);
+    bytes += chunk.length;
+    if (bytes < PIECE_BYTES) continue;
+    yield piece.length === 1 ? chunk : Buffer.concat(piece, bytes);
+    piece = [];
+    bytes = 0;
+    await setImmediate();
+  }
+  if (bytes > 0) yield Buffer.concat(piece, bytes);
 }
 
 /** Returns bytes in memory as a stream of slices. */

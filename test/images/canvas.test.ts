@@ -1,5 +1,3 @@
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
 import { beforeAll, describe, expect, test } from "bun:test";
 
 import { Tokens } from "../../src/sessions/token.ts";
@@ -7,7 +5,16 @@ import { objectOf, refusalOf } from "../support/answers.ts";
 import { TestApp, type TestSession } from "../support/app.ts";
 import { concat } from "../support/batches.ts";
 import { BOUNDARY, type FormPart, MULTIPART, encodePart } from "../support/forms.ts";
-import { from, imageList, imageOf, imagesOf, upload } from "../support/images.ts";
+import {
+  RECORDED_CANVAS,
+  frameRecord,
+  from,
+  imageList,
+  imageOf,
+  imagesOf,
+  sendRecorded,
+  upload,
+} from "../support/images.ts";
 import { aProject } from "../support/projects.ts";
 import { aPage } from "../support/web-starts.ts";
 
@@ -16,10 +23,6 @@ const CANVAS = { path: PATH, fields: [] };
 const IS_FRAMES: FormPart = { field: "type", value: "frames" };
 const NAME = "1796052224645_42.webp.frames";
 const FRAME_HEADER_BYTES = 12;
-/** Forms as tracker 19.0.1 sends them, one after another, with ten frames of one canvas each. */
-const RECORDED = ["01", "02", "03"].map(
-  (name) => new Uint8Array(readFileSync(join(import.meta.dir, "tracker", `${name}.bin`))),
-);
 
 const app = TestApp.forTests();
 let session: TestSession;
@@ -30,10 +33,7 @@ beforeAll(async () => {
 
 /** A record of a frame, which may claim another size than it has. */
 function aFrame(bytes: Uint8Array, claimed = bytes.length): Uint8Array {
-  const head = Buffer.alloc(FRAME_HEADER_BYTES);
-  head.writeBigUInt64LE(1_760_000_000_000n);
-  head.writeUInt32LE(claimed, 8);
-  return concat([head, bytes]);
+  return frameRecord(1_760_000_000_000, bytes, claimed);
 }
 
 function frames(file: string, bytes: Uint8Array): FormPart {
@@ -42,15 +42,6 @@ function frames(file: string, bytes: Uint8Array): FormPart {
 
 function snapshot(file: string, bytes: Uint8Array = Buffer.from(file)): FormPart {
   return { file, bytes, part: "snapshot", type: "image/webp" };
-}
-
-/** Sends a recorded form, whose boundary is its first line. */
-async function replay(form: Uint8Array, { token }: TestSession): Promise<Response> {
-  const [first = ""] = Buffer.from(form).toString("latin1").split("\r\n");
-  return await app.post("/ingest/v1/web/images", form, {
-    authorization: `Bearer ${token}`,
-    "content-type": `multipart/form-data; boundary=${first.slice(2)}`,
-  });
 }
 
 /** Returns the timestamps of records of frames. Throws unless they fill the file exactly. */
@@ -67,13 +58,17 @@ function timesOf(file: Uint8Array): number[] {
 describe("frames of a canvas", () => {
   test("as they were recorded are stored for their session, also when they are sent twice", async () => {
     const own = await aPage(app, await aProject(app, { platform: "web" }));
-    for (const form of [...RECORDED, ...RECORDED])
-      expect((await replay(form, own)).status).toBe(200);
+    for (const form of [...RECORDED_CANVAS, ...RECORDED_CANVAS])
+      expect((await sendRecorded(app, own, form)).status).toBe(200);
     const list = await imageList(app, own);
     expect(list).toMatchObject(
-      RECORDED.map(() => ({ name: NAME, kind: "frames", contentType: "application/octet-stream" })),
+      RECORDED_CANVAS.map(() => ({
+        name: NAME,
+        kind: "frames",
+        contentType: "application/octet-stream",
+      })),
     );
-    expect(new Set(list.map(({ sha256 }) => sha256)).size).toBe(RECORDED.length);
+    expect(new Set(list.map(({ sha256 }) => sha256)).size).toBe(RECORDED_CANVAS.length);
     const { projectId } = await objectOf(app.fetch(`/v1/sessions/${own.sessionID}`));
     const times: number[] = [];
     for (const { sha256 } of list) {

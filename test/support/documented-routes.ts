@@ -76,6 +76,8 @@ export class DocumentedRoutes implements AsyncDisposable {
       "/api/v1/updates/{version}": `/api/v1/updates/${(await updates.published()).Id}`,
       "/v1/sessions/{sessionID}/batches": `/v1/sessions/${sessionID}/batches`,
       "/v1/sessions/{sessionID}/images": `/v1/sessions/${sessionID}/images`,
+      "/v1/sessions/{sessionID}/replay": `/v1/sessions/${sessionID}/replay`,
+      "/v1/sessions/{sessionID}/replay/{file}": `/v1/sessions/${sessionID}/replay/dom.mobs`,
       "/v1/images/{projectId}/{hash}": `/v1/images/${app.project.id}/hash`,
       "/subscribe/{userid}": "/subscribe/ann",
       "/subscribe/{userid}/client/{clientid}": "/subscribe/ann/client/phone",

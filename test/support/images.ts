@@ -1,3 +1,6 @@
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+
 import { type TestApp, type TestSession } from "./app.ts";
 import { objectOf } from "./answers.ts";
 import { type FormPart, MULTIPART, encodeForm } from "./forms.ts";
@@ -104,4 +107,43 @@ export function sha256Of(content: string | Uint8Array): string {
 /** Returns the `imagesHashList` of a start. */
 export async function hashList(app: TestApp, projectID = app.projectID): Promise<unknown> {
   return (await objectOf(app.start({ projectID })))["imagesHashList"];
+}
+
+/** Forms as tracker 19.0.1 sends them, one after another, with ten frames of one canvas each. */
+export const RECORDED_CANVAS = ["01", "02", "03"].map(
+  (name) => new Uint8Array(readFileSync(join(import.meta.dir, "../images/tracker", `${name}.bin`))),
+);
+
+/** Sends a recorded form, whose boundary is its first line. */
+export async function sendRecorded(
+  app: Pick<TestApp, "post">,
+  { token }: Pick<TestSession, "token">,
+  form: Uint8Array,
+): Promise<Response> {
+  const [first = ""] = Buffer.from(form).toString("latin1").split("\r\n");
+  return await app.post("/ingest/v1/web/images", form, {
+    authorization: `Bearer ${token}`,
+    "content-type": `multipart/form-data; boundary=${first.slice(2)}`,
+  });
+}
+
+/** Returns the file in a recorded form. */
+export function fileIn(form: Uint8Array): Uint8Array {
+  const text = Buffer.from(form).toString("latin1");
+  const [boundary = ""] = text.split("\r\n");
+  const file = text.indexOf("filename=");
+  const start = text.indexOf("\r\n\r\n", file) + 4;
+  return form.subarray(start, text.indexOf(`\r\n${boundary}`, start));
+}
+
+/** Encodes a frame as SDKs do; it may claim another size than it has. */
+export function frameRecord(
+  at: number,
+  bytes: Uint8Array,
+  claimed: number = bytes.length,
+): Uint8Array {
+  const header = Buffer.alloc(12);
+  header.writeBigUInt64LE(BigInt(at));
+  header.writeUInt32LE(claimed, 8);
+  return Buffer.concat([header, bytes]);
 }

@@ -34,6 +34,7 @@ const SLICES = [
   "presence",
   "projects",
   "push",
+  "replay",
   "sessions",
   "updates",
 ].map((name) => `src/${name}`);

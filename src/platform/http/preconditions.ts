@@ -8,7 +8,10 @@ const ENTITY_TAG = /(?:^|,)[ \t]*(?<weak>W\/)?(?<tag>"[\x21\x23-\x7e\x80-\xff]*"
 export type Validators = {
   /** Strong ETag, with its quotes. */
   etag: string;
-  /** Last-Modified in whole seconds. No two states of the file share one. */
+  /**
+   * Last-Modified in whole seconds. No two states of the file share one. NaN if they could: then
+   * no condition with a date is met.
+   */
   lastModifiedMs: number;
 };
 

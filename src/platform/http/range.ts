@@ -30,7 +30,8 @@ export function selectRange(
   headers: Headers,
 ): ByteRange & { status: 200 | 206 | 304 } {
   headers.set("etag", validators.etag);
-  headers.set("last-modified", formatHttpDate(validators.lastModifiedMs));
+  if (!Number.isNaN(validators.lastModifiedMs))
+    headers.set("last-modified", formatHttpDate(validators.lastModifiedMs));
   headers.set("accept-ranges", "bytes");
   if (checkPreconditions(request, validators) === "not_modified") {
     // Remove headers that describe a body: a 304 has none (RFC 9110, 15.4.5).

@@ -170,6 +170,7 @@ const QUERIES: [route: string, statuses: number[]][] = [
   ["get /v1/sessions", [200]],
   ["get /v1/sessions/{sessionID}/batches", [200]],
   ["get /v1/sessions/{sessionID}/images", [200]],
+  ["get /v1/sessions/{sessionID}/replay/{file}", [404]],
   ["get /v1/images/{projectId}/{hash}", [404]],
   ["get /notifications", [200]],
   ["get /devices/{external_id}/notifications", [200]],
