@@ -46,6 +46,14 @@ test("the table of alerts names those that deploy/alerts.yaml has", () => {
   );
 });
 
+test("the options of the web tracker that the manual names are those of its types", () => {
+  const types = readPage("node_modules/@openreplay/tracker/dist/lib/index.d.ts");
+  const cells = tableRows("docs/websites.md").map(([name = ""]) => name);
+  const options = cells.flatMap((cell) => cell.match(/(?<=`)[a-z]+(?=`)|(?<=\{ )\w+/gi) ?? []);
+  expect(options).toEqual(expect.arrayContaining(["obscureInputEmails", "capturePayload"]));
+  expect(options.filter((name) => !new RegExp(`^ +${name}\\??: `, "m").test(types))).toEqual([]);
+});
+
 test("a missing path, link or heading would be found", () => {
   expect(missingPaths("`src/nothing.ts`, `nothing/`, `src/app.ts`, `log/`")).toHaveLength(2);
   expect(leadsSomewhere("docs/README.md", "nothing.md")).toBe(false);

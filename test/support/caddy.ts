@@ -1,5 +1,6 @@
 import { join } from "node:path";
 
+import { codeBlock } from "./markdown.ts";
 import { needPrograms } from "./packages.ts";
 import { type Deployed, ProxyProcess, replaced } from "./proxy-process.ts";
 
@@ -13,6 +14,21 @@ const NEED = {
 const OPTIONS = "{\n\tadmin off\n\tauto_https off\n\tdefault_bind 127.0.0.1\n}\n";
 
 export const Caddy = {
+  /** Starts Caddy in front of a site, with what docs/websites.md adds to that. */
+  async site({ site, floodgate }: { site: string; floodgate: string }): Promise<ProxyProcess> {
+    await needPrograms(NEED);
+    const added = replaced(codeBlock("docs/websites.md", "caddyfile"), {
+      "127.0.0.1:8080": new URL(floodgate).host,
+    });
+    return await ProxyProcess.start({
+      name: "caddy",
+      args: (_folder, path) => ["run", "--adapter", "caddyfile", "--config", path],
+      config: (_folder, port) =>
+        `${OPTIONS}:${port} {\n${added}\nhandle {\nreverse_proxy ${new URL(site).host}\n}\n}\n`,
+      probe: "/next",
+    });
+  },
+
   /** Starts Caddy with deploy/Caddyfile. */
   async deployed({ upstreams, auth, edit = (text) => text }: Deployed): Promise<ProxyProcess> {
     await needPrograms(NEED);

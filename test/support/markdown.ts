@@ -28,6 +28,13 @@ export function codeOf(cell = ""): string | undefined {
   return /^`([^`]+)`/.exec(cell)?.[1];
 }
 
+/** Returns the page's first code block in a language. Throws if there is none. */
+export function codeBlock(path: string, language: string): string {
+  const text = new RegExp(`^\`\`\`${language}\\n(.*?)^\`\`\``, "ms").exec(readPage(path))?.[1];
+  if (text === undefined) throw new Error(`${path} has no block in ${language}`);
+  return text;
+}
+
 /** Empties code blocks; lines keep their numbers. */
 export function withoutCode(text: string): string {
   return text.replaceAll(/^ *```.*?^ *```$/gms, (block) => block.replaceAll(/.+/g, ""));

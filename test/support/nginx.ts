@@ -1,5 +1,6 @@
 import { join } from "node:path";
 
+import { codeBlock } from "./markdown.ts";
 import { needPrograms } from "./packages.ts";
 import { type Deployed, ProxyProcess, replaced } from "./proxy-process.ts";
 
@@ -37,6 +38,26 @@ export const Nginx = {
           location / {
             proxy_pass ${upstream};
           }
+        }`,
+    );
+  },
+
+  /** Starts nginx in front of a site, with what docs/websites.md adds to that. */
+  async site({ site, floodgate }: { site: string; floodgate: string }): Promise<ProxyProcess> {
+    const added = replaced(codeBlock("docs/websites.md", "nginx"), {
+      "http://127.0.0.1:8080": floodgate,
+    });
+    return await run(
+      (port) => `
+        server {
+          listen 127.0.0.1:${port};
+          location = /nginx {
+            return 204;
+          }
+          location / {
+            proxy_pass ${site};
+          }
+          ${added}
         }`,
     );
   },

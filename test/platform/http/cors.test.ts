@@ -14,6 +14,7 @@ const WEB_PATHS = [
   "/v1/web/start",
   "/v1/web/tags",
   "/v1/web/conditions/1",
+  "/v1/web/i?batch=0_1_4361_kyes&split=3721",
   "/v1/web/images",
   "/v1/web/not-started",
   "/v1/web/feature-flags",
@@ -29,6 +30,7 @@ const SDK_HEADERS = [
   "x-openreplay-batch",
 ];
 const WEB_START = { trackerVersion: "19.0.1" };
+const NO_PROJECT = { ...WEB_START, projectKey: "none", projectID: undefined };
 const LONG = " ".repeat(131_073);
 const READING = ["/v1/sessions", "/v1/sessions/1", "/v1/sessions/1/batches", "/v1/images/1/a"];
 
@@ -65,6 +67,9 @@ describe("every kind of answer on SDK routes is readable from any origin", () =>
     [404, "an unknown path", () => app.post("/v1/ios/nowhere", "", ORIGIN)],
     [404, "a path that is not built", () => app.post("/v1/web/nowhere", "", ORIGIN)],
     [400, "a web start of bad JSON", () => app.post("/v1/web/start", "{", ORIGIN)],
+    [401, "a web batch", () => append(aBatch(), "a.b.c.d", "/v1/web/i?batch=0_1_2_kyes")],
+    [404, "a web start of no project", () => app.start(NO_PROJECT, "/v1/web/start", ORIGIN)],
+    [413, "a web batch", () => append(new Uint8Array(2_000_000), session.token, "/v1/web/i")],
     [401, "tags without a token", () => app.fetch("/v1/web/tags", { headers: ORIGIN })],
     [403, "a web start of an app", () => app.start(WEB_START, "/v1/web/start", ORIGIN)],
     [413, "a web start over the limit", () => app.post("/v1/web/start", LONG, ORIGIN)],
