@@ -28,7 +28,7 @@ const HOLD_MS_MAX = 50;
  * Repetitions of a slow request: one that blocks the event loop does so every time, garbage
  * collection and JIT compilation do not.
  */
-const TRIES = 3;
+const TRIES = 8;
 /**
  * Requests without a body sent together; each is sent alone only if the group blocked the event
  * loop.
