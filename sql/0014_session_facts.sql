@@ -12,6 +12,9 @@ alter table sessions
   add column pages text[] not null default '{}', -- URLs and screens
   add column dated_labels jsonb not null default '{}'; -- all of these with their times, from which they follow
 
+-- Room in each page for updated rows, so that most updates need not touch any index.
+alter table sessions set (fillfactor = 70);
+
 create index sessions_user_id on sessions (project_id, user_id, started_at desc, id desc) where user_id is not null;
 create index sessions_labels on sessions using gin (labels jsonb_path_ops);
 create index sessions_errors on sessions (project_id, started_at desc, id desc) where errors > 0;

@@ -12,8 +12,8 @@ import { needRedis } from "./support/redis-server.ts";
 import { beginRun } from "./support/run-folder.ts";
 import { s3Server } from "./support/s3-server.ts";
 
-// One more than the cores of a small machine, because tests mostly wait.
-const SHARDS = 3;
+// The cores of a small machine. More of them only make each other late.
+const SHARDS = 2;
 const CONTEXT_LINES = 40;
 // Durations of the files, by which the shards are made equal: `bun run test:timings` measures them.
 const TIMINGS = join(import.meta.dir, "timings.json");

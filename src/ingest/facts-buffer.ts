@@ -1,3 +1,5 @@
+import { LRUCache } from "lru-cache";
+
 import { type PendingSegment } from "../log/open-segment.ts";
 import { type Indexed } from "../log/segment-index.ts";
 import { type Sql } from "../platform/database/database.ts";
@@ -6,9 +8,12 @@ import { warnRarely } from "../platform/rare-warnings.ts";
 import { doneWithin } from "../platform/time-limit.ts";
 import { WriteBehind } from "../platform/write-behind.ts";
 import { type SegmentFacts, storedFacts, writeFacts } from "./facts-table.ts";
-import { type FactsOfBatch, bySession } from "./session-facts.ts";
+import { type Labels } from "./labels.ts";
+import { type FactsOfBatch, type SessionFacts, bySession } from "./session-facts.ts";
 
-const WRITE_MS = 1000;
+// Readers see the facts within three seconds. The longer this is, the fewer rows are written.
+const WRITE_MS = 1500;
+const KNOWN_MAX = 20_000;
 const STOP_MS = 1000;
 // Sessions of one transaction at most, unless a single segment has more.
 const SESSIONS_MAX = 2000;
@@ -25,6 +30,8 @@ export class FactsBuffer implements AsyncDisposable {
   /** Facts of committed segments, in the order of their commits. */
   #waiting: SegmentFacts[] = [];
   #waitingBytes = 0;
+  /** Labels of sessions that are written or wait for it: most batches repeat some. */
+  readonly #known = new LRUCache<bigint, Labels>({ max: KNOWN_MAX });
   readonly #writer = new WriteBehind(WRITE_MS, async () => await this.#write());
 
   constructor(sql: Sql, log: Log) {
@@ -66,12 +73,23 @@ export class FactsBuffer implements AsyncDisposable {
         indexed.stored === batches.length
           ? [{ id, sessions: bySession(batches) }]
           : await storedFacts(this.#sql, new Map([[id, batches]]));
+      for (const { sessions } of facts)
+        for (const [sessionId, one] of sessions) this.#leaveOutKnown(sessionId, one);
       this.#waiting.push(...facts);
       this.#waitingBytes += bytesOf(facts);
       this.#writer.soon();
     } catch (error) {
       warnRarely(this.#log, { err: error }, "facts about sessions are read from segments later");
     }
+  }
+
+  #leaveOutKnown(sessionId: bigint, facts: SessionFacts): void {
+    const { labels } = facts;
+    if (labels === undefined) return;
+    const known = this.#known.get(sessionId);
+    if (known === undefined) this.#known.set(sessionId, labels.copy());
+    else if (known.covers(labels)) facts.labels = undefined;
+    else known.merge(labels);
   }
 
   async #write(): Promise<void> {

@@ -76,7 +76,7 @@ async function addToSessions(sql: Queryable, segments: SegmentFacts[]): Promise<
       received.set(sessionId, Math.max(received.get(sessionId) ?? 0, segmentTime(segment.id)));
     }
   if (sessions.size === 0) return;
-  const known = await lockSessions(sql, sessions.keys());
+  const known = await lockSessions(sql, sessions);
   const rows = [...sessions].map(([id, facts]) => ({
     id,
     events: facts.events,
@@ -104,16 +104,20 @@ function labelColumns(labels: Labels | undefined, stored: StoredLabels = {}) {
 }
 
 /**
- * Locks the rows of the sessions, and returns their labels. The order is the same everywhere, so that
+ * Locks the rows of the sessions, and returns the labels of those that get more. The order is the same everywhere, so that
  * two processes cannot deadlock over the same rows.
  */
 async function lockSessions(
   sql: Queryable,
-  sessions: Iterable<bigint>,
+  sessions: Map<bigint, SessionFacts>,
 ): Promise<Map<bigint, StoredLabels>> {
+  const labelled = [...sessions].flatMap(([id, { labels }]) => (labels === undefined ? [] : id));
   const rows = await sql<{ id: string; stored: StoredLabels }[]>`
-    select id::text, dated_labels as stored from sessions where id = any(${arrayLiteral(sessions)}::text::bigint[])
-    order by id for no key update`;
+    with locked as materialized (
+      select id, dated_labels from sessions where id = any(${arrayLiteral(sessions.keys())}::text::bigint[])
+      order by id for no key update
+    )
+    select id::text, dated_labels as stored from locked where id = any(${arrayLiteral(labelled)}::text::bigint[])`;
   return new Map(rows.map(({ id, stored }) => [BigInt(id), stored]));
 }
 

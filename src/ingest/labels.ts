@@ -43,6 +43,7 @@ export class Labels {
     page: new Map<string, Label>(),
   };
   #added = 0;
+  #lastPage: Uint8Array | undefined;
 
   static of(stored: StoredLabels): Labels {
     const labels = new Labels();
@@ -67,10 +68,33 @@ export class Labels {
     this.#note(kind, { key, value: kind === "metadata" ? cut(value, TEXT_MAX) : "", at });
   }
 
+  /** Returns whether merging the other labels would change nothing. */
+  covers(other: Labels): boolean {
+    return NAMES.every((kind) =>
+      other.#kinds[kind].values().every((label) => this.#hasBetter(kind, label)),
+    );
+  }
+
   copy(): Labels {
     const copied = new Labels();
     copied.merge(this);
     return copied;
+  }
+
+  /**
+   * Returns whether a message begins with the same page as the last one that was asked about: only
+   * the first visit counts, and a screen is often reported again.
+   */
+  isSamePage(body: Uint8Array): boolean {
+    const last = this.#lastPage;
+    const length = 1 + (body[0] ?? 0);
+    // Longer texts have a longer length, and are read.
+    if (length > 0x80 || length > body.length) return false;
+    let at = 0;
+    while (at < length && last?.[at] === body[at]) at++;
+    // A copy, because the body is freed.
+    if (at < length) this.#lastPage = body.slice(0, length);
+    return at === length;
   }
 
   merge(other: Labels): void {
@@ -105,12 +129,19 @@ export class Labels {
   }
 
   #note(kind: LabelKind, label: Label): void {
+    if (this.#hasBetter(kind, label)) return;
     const labels = this.#kinds[kind];
-    const known = labels.get(label.key);
-    if (known !== undefined && isNewer(known, label) === KINDS[kind].isNewer) return;
     labels.set(label.key, label);
     // A batch may have a hundred thousand of them.
     if (labels.size > 2 * KINDS[kind].max) this.#trim(kind);
+  }
+
+  /** Returns whether there is the same label, or another one with its key that counts instead. */
+  #hasBetter(kind: LabelKind, label: Label): boolean {
+    const known = this.#kinds[kind].get(label.key);
+    if (known === undefined) return false;
+    const isSame = known.at === label.at && known.value === label.value;
+    return isSame || isNewer(known, label) === KINDS[kind].isNewer;
   }
 
   #trim(kind: LabelKind): void {

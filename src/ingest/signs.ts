@@ -56,7 +56,7 @@ export function addSign(signs: Signs, sign: Sign, body: Uint8Array, at: number):
   if (counts !== undefined) signs[counts]++;
   if (label === undefined) return;
   signs.labels ??= new Labels();
-  if (signs.labels.isFull) return;
+  if (signs.labels.isFull || (label === "page" && signs.labels.isSamePage(body))) return;
   const cursor = new Cursor(body);
   const text = readText(cursor, LABEL_BYTES_MAX);
   const value = texts === 2 ? readText(cursor, LABEL_BYTES_MAX) : "";

@@ -5,7 +5,7 @@ import { Auditor } from "../support/auditor.ts";
 import { Random } from "../support/random.ts";
 import { ServerProcess, envOf } from "../support/server-process.ts";
 
-const [KILLS, ACKNOWLEDGED_MIN] = process.env["TEST_LONG"] === undefined ? [16, 250] : [200, 500];
+const [KILLS, ACKNOWLEDGED_MIN] = process.env["TEST_LONG"] === undefined ? [10, 150] : [200, 500];
 const LIFE_MS = { from: 30, to: 500 };
 
 test(`nothing acknowledged is lost or doubled by ${KILLS} times kill -9`, async () => {

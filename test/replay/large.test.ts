@@ -63,11 +63,15 @@ async function residentBytes({ pid }: ServerProcess): Promise<number> {
   return Number(kib) * 1024;
 }
 
-test.skipIf(process.platform !== "linux").each([
+const COMPRESSED = ["a page that compresses", "/v1/web/i", aPageBatch, true] as const;
+const CASES = [
+  COMPRESSED,
   ["a page", "/v1/web/i", aPageBatch, false],
-  ["a page that compresses", "/v1/web/i", aPageBatch, true],
   ["a phone", "/v1/mobile/i", aPhoneBatch, true],
-] as const)(
+] as const;
+const IS_LONG = process.env["TEST_LONG"] !== undefined;
+
+test.skipIf(process.platform !== "linux").each(IS_LONG ? CASES : [COMPRESSED])(
   "the file of 50 MB of %s begins within 300 ms and takes 32 MiB at most",
   async (_what, path, aBatch, isGzip) => {
     await using app = await TestApp.start();

@@ -20,6 +20,9 @@ import {
   verified,
 } from "../../support/verified.ts";
 
+const STORES =
+  process.env["TEST_LONG"] === undefined ? (["files"] as const) : (["files", "s3"] as const);
+
 // The first run on a machine may install the S3 server.
 setDefaultTimeout(120_000);
 
@@ -45,7 +48,7 @@ async function aLoss(app: TestApp) {
   return { session, other, keys, backup, found };
 }
 
-describe.each(["files", "s3"] as const)("what is gone from %s", (store) => {
+describe.each(STORES)("what is gone from %s", (store) => {
   test("is taken out and said, once, and everything else stays", async () => {
     await using app = await TestApp.start({ store, env: { COMMIT_BYTES: String(128 * 1024) } });
     const { session, other, found, keys } = await aLoss(app);

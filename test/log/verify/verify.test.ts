@@ -23,6 +23,9 @@ import {
   verified,
 } from "../../support/verified.ts";
 
+const STORES =
+  process.env["TEST_LONG"] === undefined ? (["files"] as const) : (["files", "s3"] as const);
+
 // The first run on a machine may install the S3 server.
 setDefaultTimeout(120_000);
 
@@ -30,7 +33,7 @@ setDefaultTimeout(120_000);
 const IN_BODY = 300;
 const MISMATCH = "1 of 1 records are not what was written";
 
-describe.each(["files", "s3"] as const)("of objects in %s", (store) => {
+describe.each(STORES)("of objects in %s", (store) => {
   test("whatever is gone, cut or flipped is named with whom it affects, and no row changes", async () => {
     await using app = await TestApp.start({ store });
     const session = await app.aSession();
