@@ -114,10 +114,13 @@ async function lockSessions(
   const labelled = [...sessions].flatMap(([id, { labels }]) => (labels === undefined ? [] : id));
   const rows = await sql<{ id: string; stored: StoredLabels }[]>`
     with locked as materialized (
-      select id, dated_labels from sessions where id = any(${arrayLiteral(sessions.keys())}::text::bigint[])
-      order by id for no key update
+      select sessions.id, dated_labels
+      -- Joined, because a condition would read the array anew for every row of a sequential scan.
+      from unnest(${arrayLiteral(sessions.keys())}::text::bigint[]) as asked (id) join sessions using (id)
+      order by sessions.id for no key update of sessions
     )
-    select id::text, dated_labels as stored from locked where id = any(${arrayLiteral(labelled)}::text::bigint[])`;
+    select locked.id::text, dated_labels as stored
+    from unnest(${arrayLiteral(labelled)}::text::bigint[]) as asked (id) join locked using (id)`;
   return new Map(rows.map(({ id, stored }) => [BigInt(id), stored]));
 }
 
