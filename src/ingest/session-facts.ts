@@ -1,5 +1,4 @@
 import { type Frames } from "./frames.ts";
-import { Labels } from "./labels.ts";
 import { type Signs, noSigns } from "./signs.ts";
 
 const TIME_MAX_MS = Date.UTC(2100, 0);
@@ -27,7 +26,7 @@ export function factsOf(frames: Frames | undefined): SessionFacts {
   return { ...signs, events: messages, firstAt: plausible(firstAt), lastAt: plausible(lastAt) };
 }
 
-/** Adds facts of another batch. */
+/** Adds facts of another batch, whose labels may be changed later. */
 export function mergeFacts(facts: SessionFacts, other: SessionFacts): void {
   facts.events += other.events;
   facts.clicks += other.clicks;
@@ -35,9 +34,8 @@ export function mergeFacts(facts: SessionFacts, other: SessionFacts): void {
   facts.errors += other.errors;
   facts.firstAt = earlier(facts.firstAt, other.firstAt);
   facts.lastAt = later(facts.lastAt, other.lastAt);
-  if (other.labels === undefined) return;
-  facts.labels ??= new Labels();
-  facts.labels.merge(other.labels);
+  if (facts.labels === undefined) facts.labels = other.labels;
+  else if (other.labels !== undefined) facts.labels.merge(other.labels);
 }
 
 /** Returns the facts by session. */
@@ -54,7 +52,7 @@ export function addFacts(
 ): void {
   const known = sessions.get(sessionId);
   if (known !== undefined) mergeFacts(known, facts);
-  else sessions.set(sessionId, { ...facts, labels: facts.labels?.copy() });
+  else sessions.set(sessionId, { ...facts });
 }
 
 /** Returns null for times before 1970 and after 2100, since a client's clock may have any value. */
