@@ -18,6 +18,27 @@ const CONTEXT_LINES = 40;
 // Durations of the files, by which the shards are made equal: `bun run test:timings` measures them.
 const TIMINGS = join(import.meta.dir, "timings.json");
 
+// Files that take longest, which only `bun run test:long` runs.
+const LONG = [
+  "test/campaigns/kill",
+  "test/cli/export-replay-command",
+  "test/cli/verify-command",
+  "test/deploy/site-proxies",
+  "test/durability/restarts",
+  "test/ingest/web-tracker-failures",
+  "test/ingest/web-tracker-privacy",
+  "test/log/verify/take-out",
+  "test/platform/database/pooler",
+  "test/platform/database/refusing-database",
+  "test/platform/http/event-loop",
+  "test/processes/frozen",
+  "test/replay/large",
+  "test/updates/kill",
+].map((name) => `${name}.test.ts`);
+const FILES = [...new Bun.Glob("test/**/*.test.ts").scanSync()]
+  .filter((path) => !LONG.includes(path))
+  .map((path) => `./${path}`);
+
 const endRun = beginRun();
 // An installation takes longer than a test may, and the S3 server is for all shards.
 if (Bun.argv.length === 2) await Promise.all([s3Server(), needRedis(), needNginx(), needBrowser()]);
@@ -35,7 +56,7 @@ async function runShard(nth: number): Promise<number> {
       "--timeout=60000",
       `--shard=${nth}/${SHARDS}`,
       `--timings=${TIMINGS}`,
-      ...Bun.argv.slice(2),
+      ...(Bun.argv.length > 2 ? Bun.argv.slice(2) : FILES),
     ],
     { env: process.env, stdout: "inherit", stderr: "pipe" },
   );
