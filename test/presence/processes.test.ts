@@ -22,6 +22,7 @@ import {
   watching,
 } from "../support/presence.ts";
 import { redisEnv } from "../support/redis-server.ts";
+import { untilBusIsUp } from "../support/bus-up.ts";
 import { ServerProcess } from "../support/server-process.ts";
 
 const TEST_MS = 60_000;
@@ -41,6 +42,7 @@ describe.each(["redis", "postgres"] as const)("two processes over %s", (bus) => 
   beforeAll(async () => {
     env = await freshEnv();
     [one, other] = await Promise.all([ServerProcess.start(env), ServerProcess.start(env)]);
+    await Promise.all([one, other].map(async ({ url }) => await untilBusIsUp(url)));
   });
 
   afterAll(async () => {
