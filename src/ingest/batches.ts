@@ -220,7 +220,8 @@ type Decoded = {
 };
 
 /**
- * Returns the messages of a batch, which are decoded one by one, or undefined if it is malformed. A batch that another version stored may be malformed by today's rules.
+ * Returns the messages of a batch, which are decoded one by one, or undefined if it is malformed. A
+ * batch that another version stored may be malformed by today's rules.
  */
 async function decodedBatch({ row: { flags }, body }: Batch): Promise<Decoded | undefined> {
   const kind = batchKindOf(flags);

@@ -9,7 +9,7 @@ import { doneWithin } from "../platform/time-limit.ts";
 import { WriteBehind } from "../platform/write-behind.ts";
 import { type SegmentFacts, storedFacts, writeFacts } from "./facts-table.ts";
 import { type Labels } from "./labels.ts";
-import { type FactsOfBatch, type SessionFacts, bySession } from "./session-facts.ts";
+import { type FactsOfBatch, type SessionFacts, bySession, sizeOf } from "./session-facts.ts";
 
 // Readers see the facts within three seconds. The longer this is, the fewer rows are written.
 const WRITE_MS = 1500;
@@ -19,7 +19,6 @@ const STOP_MS = 1000;
 const SESSIONS_MAX = 2000;
 // Bytes that wait while the database is away, about. What is dropped is read from its segment later.
 const WAITING_BYTES_MAX = 32 * 2 ** 20;
-const SESSION_BYTES = 300;
 
 /** Writes what batches say about their sessions about a second after the batches are committed. */
 export class FactsBuffer implements AsyncDisposable {
@@ -124,6 +123,6 @@ export class FactsBuffer implements AsyncDisposable {
 function bytesOf(segments: SegmentFacts[]): number {
   let bytes = 0;
   for (const { sessions } of segments)
-    for (const { labels } of sessions.values()) bytes += SESSION_BYTES + 2 * (labels?.length ?? 0);
+    for (const facts of sessions.values()) bytes += sizeOf(facts);
   return bytes;
 }

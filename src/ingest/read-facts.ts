@@ -5,11 +5,10 @@ import { type SegmentEntry } from "../log/segment.ts";
 import { type Queryable, type Sql } from "../platform/database/database.ts";
 import { unnested } from "../platform/database/unnested.ts";
 import { storedFacts, writeFacts } from "./facts-table.ts";
-import { type FactsOfBatch, factsOf } from "./session-facts.ts";
+import { type FactsOfBatch, factsOf, sizeOf } from "./session-facts.ts";
 import { walkStored } from "./stored-batch.ts";
 
 const HELD_BYTES_MAX = 64 * 2 ** 20;
-const BATCH_BYTES = 300;
 // Time after which others get a turn of the event loop.
 const TURN_MS = 10;
 
@@ -39,7 +38,7 @@ export class ReadFacts implements BatchNotes {
     const known = this.#segments.get(segmentId);
     if (known === undefined) this.#segments.set(segmentId, [batch]);
     else known.push(batch);
-    this.#heldBytes += bytesOf(batch);
+    this.#heldBytes += sizeOf(batch.facts);
     if (performance.now() - this.#turnMs < TURN_MS) return;
     await setImmediate();
     this.#turnMs = performance.now();
@@ -61,24 +60,28 @@ export class ReadFacts implements BatchNotes {
     if (rows.length === 0) return;
     const written = new Set(rows.map(({ batch }) => batch));
     for (const id of segmentIds)
-      this.#segments.set(
+      this.#keep(
         id,
-        (this.#segments.get(id) ?? []).filter(
-          ({ sessionId, hash }) => !written.has(`${sessionId} ${BigInt.asIntN(64, hash)}`),
-        ),
+        ({ sessionId, hash }) => !written.has(`${sessionId} ${BigInt.asIntN(64, hash)}`),
       );
   }
 
   async write(segmentIds: string[]): Promise<void> {
     const segments = new Map(segmentIds.map((id) => [id, this.#segments.get(id) ?? []]));
     await writeFacts(this.#sql, await storedFacts(this.#sql, segments));
-    for (const [id, batches] of segments) {
-      this.#segments.delete(id);
-      for (const batch of batches) this.#heldBytes -= bytesOf(batch);
-    }
+    this.forget(segmentIds);
   }
-}
 
-function bytesOf({ facts: { labels } }: FactsOfBatch): number {
-  return BATCH_BYTES + 2 * (labels?.length ?? 0);
+  forget(segmentIds: string[]): void {
+    for (const id of segmentIds) this.#keep(id, () => false);
+  }
+
+  #keep(id: string, isKept: (batch: FactsOfBatch) => boolean): void {
+    const kept: FactsOfBatch[] = [];
+    for (const batch of this.#segments.get(id) ?? [])
+      if (isKept(batch)) kept.push(batch);
+      else this.#heldBytes -= sizeOf(batch.facts);
+    if (kept.length > 0) this.#segments.set(id, kept);
+    else this.#segments.delete(id);
+  }
 }

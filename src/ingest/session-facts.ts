@@ -2,6 +2,7 @@ import { type Frames } from "./frames.ts";
 import { type Signs, noSigns } from "./signs.ts";
 
 const TIME_MAX_MS = Date.UTC(2100, 0);
+const FACTS_BYTES = 300;
 
 /** Facts that batches tell about their session. Times are epoch ms by the client's clock. */
 export type SessionFacts = Signs & {
@@ -53,6 +54,11 @@ export function addFacts(
   const known = sessions.get(sessionId);
   if (known !== undefined) mergeFacts(known, facts);
   else sessions.set(sessionId, { ...facts });
+}
+
+/** Returns about how many bytes of memory facts take. */
+export function sizeOf({ labels }: SessionFacts): number {
+  return FACTS_BYTES + 2 * (labels?.length ?? 0);
 }
 
 /** Returns null for times before 1970 and after 2100, since a client's clock may have any value. */

@@ -44,8 +44,10 @@ export interface BatchNotes {
    * rows are moved to these segments.
    */
   leaveOutWritten: (sql: Queryable, segmentIds: string[]) => Promise<void>;
-  /** Writes the notes of segments that have rows. */
+  /** Writes the notes of segments that have rows, and forgets them. */
   write: (segmentIds: string[]) => Promise<void>;
+  /** Forgets the notes of segments that another process has restored, or that cannot be read. */
+  forget: (segmentIds: string[]) => void;
 }
 
 /**

@@ -160,6 +160,7 @@ export class Reindex {
     try {
       return await readChecked(objects, found, found.noted ? undefined : facts);
     } catch (error) {
+      facts.forget([segmentIdOf(found.key) ?? ""]);
       if (error instanceof ObjectMissing) {
         // An object without a row was garbage collected as an orphan meanwhile.
         if (found.known && (await isLive(this.#deps.sql, found.key)))
@@ -199,6 +200,7 @@ export class Reindex {
       return { fresh: claimed, ...restored };
     });
     await this.#writeFacts(fresh.map(({ id }) => id));
+    this.#deps.facts.forget(segments.map(({ id }) => id));
     this.#done.known += segments.length - fresh.length;
     this.#done.segments += fresh.length;
     this.#done.records += fresh.reduce(

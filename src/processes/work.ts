@@ -23,8 +23,8 @@ import { listenForOperators } from "./work-listener.ts";
 /**
  * Runs the background work until the signal: sends campaigns, deletes unreferenced builds, handles
  * orphans, hashes images of the previous version, and writes facts about sessions that a process
- * could not write any more. Everything opened is closed in reverse order,
- * also when a later step throws.
+ * could not write any more. Everything opened is closed in reverse order, also when a later step
+ * throws.
  */
 export async function runWork(
   config: Config,

@@ -97,7 +97,7 @@ describe("to a folder", () => {
       await upload(app, session, [aFile(`1-${T0}.frames`, frame)], { path: "/v1/mobile/images" });
       const args = ["--session", session.sessionID, "--out", folder, "--json"];
       const files = ["dom.mobs", "replay.frames.zst"].map((name) => `${session.sessionID}/${name}`);
-      // What a run that was killed has left.
+      // As a run that was killed leaves it.
       await mkdir(join(folder, session.sessionID));
       await writeFile(join(folder, session.sessionID, ".dom.mobs.1234.part"), "half a file");
       for (const bytes of [29, 50]) {
