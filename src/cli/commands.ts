@@ -1,6 +1,5 @@
 import { constants, setPriority } from "node:os";
 
-import { buildWrite } from "../app.ts";
 import { answerHeartbeats } from "../processes/heartbeat.ts";
 import { type Config } from "../platform/config/config.ts";
 import { type ServerKey, readServerKey } from "../platform/config/data-dir.ts";
@@ -15,7 +14,6 @@ import { type Opened, ownDatabase, shareDatabase } from "../platform/database/op
 import { openObjects } from "../platform/objects/open-objects.ts";
 import { STDOUT } from "../platform/text-output.ts";
 import { type Project, type Projects, describeProject } from "../projects/service.ts";
-import { startServer } from "../processes/server.ts";
 import { type Program, Supervisor, tellReady } from "../processes/supervisor.ts";
 
 /**
@@ -79,6 +77,8 @@ export async function serve(config: Config, { kept, reusePort }: ServeOptions): 
   const log = openLog(config.logLevel);
   // With `start`, the supervisor has already warned for all its processes.
   if (kept !== true) warnWithoutKeys(config, log);
+  // Imported by the commands that need them: large modules slow the start of all others.
+  const { startServer } = await import("../processes/server.ts");
   await using server = await startServer(config, config.databaseUrl, {
     log,
     ...(reusePort !== undefined && { reusePort }),
@@ -93,7 +93,6 @@ export async function sendCampaigns(config: Config): Promise<void> {
   const signal = stopSignal();
   // Serving processes come first where both want the same core, because clients wait for them.
   setPriority(constants.priority.PRIORITY_BELOW_NORMAL);
-  // Imported here, because only this command needs it.
   const { runWork } = await import("../processes/work.ts");
   await using shared = await shareDatabase(config);
   await runWork(shared.config, shared.databaseUrl, signal);
@@ -122,6 +121,7 @@ export async function withProjects<T>(
   work: (projects: Projects) => Promise<T>,
 ): Promise<T> {
   return await withDatabase(config, async (sql, shared) => {
+    const { buildWrite } = await import("../app.ts");
     await using objects = await openObjects(shared);
     const log = openLog(config.logLevel);
     const { projects, commitLog } = buildWrite({ config: shared, sql, objects, log });

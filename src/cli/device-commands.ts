@@ -3,7 +3,6 @@ import { Presets, SingleBar } from "cli-progress";
 import { type Command } from "commander";
 
 import { print, withDatabase } from "./commands.ts";
-import { importDevices } from "../devices/import.ts";
 import { linesOf } from "../devices/lines.ts";
 import { type Config } from "../platform/config/config.ts";
 import { UsageError } from "../platform/errors.ts";
@@ -40,6 +39,7 @@ async function importFile(config: Config, file: string) {
     { format: "{bar} {percentage}% {devices} devices", stream: process.stderr, hideCursor: true },
     Presets.shades_classic,
   );
+  const { importDevices } = await import("../devices/import.ts");
   if (process.stderr.isTTY) bar.start(bytes, 0, { devices: 0 });
   try {
     return await withDatabase(
