@@ -4,7 +4,8 @@ import { pack } from "msgpackr";
 import { Type } from "typebox";
 import { Value } from "typebox/value";
 
-import { type BatchFacts, type Kind, SegmentWriter, segmentKey } from "../../src/log/segment.ts";
+import { type BatchFacts, type Kind } from "../../src/log/record.ts";
+import { SegmentWriter, segmentKey } from "../../src/log/segment.ts";
 import type { Harness } from "../harness.ts";
 import type { Options } from "../options.ts";
 import type { Findings } from "../report/findings.ts";

@@ -3,7 +3,7 @@ import { type Command } from "commander";
 
 import { print, withDatabase } from "./commands.ts";
 import { ReadFacts } from "../ingest/read-facts.ts";
-import { Reindex, type Reindexed } from "../log/reindex.ts";
+import { Reindex, type Reindexed } from "../log/recovery/reindex.ts";
 import { type Config } from "../platform/config/config.ts";
 import { openLog } from "../platform/logger.ts";
 import { type ObjectStore } from "../platform/objects/objects.ts";

@@ -5,7 +5,7 @@ import { type Sql } from "../platform/database/database.ts";
 import { Lost } from "../platform/objects/read-faults.ts";
 import { type Place, type SegmentReader, batchBody } from "../log/segment-reader.ts";
 import { batchKindOf } from "../log/batch-kind.ts";
-import { FLAG } from "../log/segment.ts";
+import { FLAG } from "../log/record.ts";
 import { parseAnalytics } from "./analytics.ts";
 import { type Message } from "./decoding.ts";
 import { FrameError, walkManyFrames } from "./frames.ts";

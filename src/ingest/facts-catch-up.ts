@@ -1,7 +1,8 @@
 import { setTimeout } from "node:timers/promises";
 
 import { readChecked } from "../log/checked-segment.ts";
-import { SegmentError, segmentKey } from "../log/segment.ts";
+import { SegmentError } from "../log/record.ts";
+import { segmentKey } from "../log/segment.ts";
 import { markUnreadable } from "../log/unreadable.ts";
 import { type Sql } from "../platform/database/database.ts";
 import { type Log } from "../platform/logger.ts";

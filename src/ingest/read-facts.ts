@@ -1,7 +1,7 @@
 import { setImmediate } from "node:timers/promises";
 
 import { type BatchNotes } from "../log/checked-segment.ts";
-import { type SegmentEntry } from "../log/segment.ts";
+import { type SegmentEntry } from "../log/record.ts";
 import { type Queryable, type Sql } from "../platform/database/database.ts";
 import { unnested } from "../platform/database/unnested.ts";
 import { storedFacts, writeFacts } from "./facts-table.ts";

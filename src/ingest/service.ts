@@ -9,7 +9,7 @@ import { type FactsBuffer } from "./facts-buffer.ts";
 import { FrameError, type Frames } from "./frames.ts";
 import { type InflightBytes } from "../log/inflight-bytes.ts";
 import { kindFlags } from "../log/batch-kind.ts";
-import { FLAG, type BatchFacts, type NewRecord } from "../log/segment.ts";
+import { FLAG, type BatchFacts, type NewRecord } from "../log/record.ts";
 import { type SessionFacts, type FactsOfBatch, factsOf } from "./session-facts.ts";
 import { type SentBatch, type WireFormat } from "./wire-format.ts";
 

@@ -1,6 +1,6 @@
 import { batchKindOf } from "../log/batch-kind.ts";
 import { batchBody } from "../log/segment-reader.ts";
-import { FLAG } from "../log/segment.ts";
+import { FLAG } from "../log/record.ts";
 import { walkAnalytics } from "./analytics.ts";
 import { FrameError, type Frames, walkManyFrames } from "./frames.ts";
 import { walkManyWebFrames } from "./web-frames.ts";

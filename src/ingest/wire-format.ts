@@ -3,7 +3,7 @@ import { type Encoded, readEncoded } from "../platform/bodies/content.ts";
 import { queryOf } from "../platform/http/parameters.ts";
 import { parseDecimal } from "../platform/whole-numbers.ts";
 import { type BatchKind } from "../log/batch-kind.ts";
-import { FLAG } from "../log/segment.ts";
+import { FLAG } from "../log/record.ts";
 import { walkAnalytics } from "./analytics.ts";
 import { type Frames, walkFrames, walkManyFrames } from "./frames.ts";
 import { walkManyWebFrames, walkWebFrames, webKindOf } from "./web-frames.ts";

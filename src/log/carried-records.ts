@@ -1,4 +1,5 @@
-import { type RecordHead, type SegmentWriter } from "./segment.ts";
+import { type RecordHead } from "./record.ts";
+import { type SegmentWriter } from "./segment.ts";
 
 const BYTES_MAX = 64 * 1024;
 // Time until records on a quiet server are worth a PUT of their own.

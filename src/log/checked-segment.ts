@@ -3,22 +3,15 @@ import { unpack } from "msgpackr";
 import { type Queryable } from "../platform/database/database.ts";
 import { discarded } from "../platform/gc.ts";
 import { type ObjectStore } from "../platform/objects/objects.ts";
-import {
-  type Footer,
-  RECORD_HEADER_BYTES,
-  type SegmentEntry,
-  SegmentError,
-  checkLength,
-  checkMagic,
-  compareRecord,
-  footerBytes,
-} from "./segment.ts";
+import { type Footer, checkLength, checkMagic, footerBytes } from "./footer.ts";
+import { RECORD_HEADER_BYTES, type SegmentEntry, SegmentError, compareRecord } from "./record.ts";
 import {
   type Listed,
   ROWS,
   type SessionRecord,
   type StoredSegment,
   emptySegment,
+  isRowKind,
   readEnd,
 } from "./stored-segment.ts";
 
@@ -73,7 +66,7 @@ export async function readChecked(
     const { kind } = entry;
     if (kind === "batch" && state !== "damaged")
       await batches?.note(footer.id, entry, record.subarray(RECORD_HEADER_BYTES));
-    if (kind === "batch" || kind === "chunk") continue;
+    if (!isRowKind(kind)) continue;
     if (state !== "damaged") segment[ROWS[kind]].push(unpack(record.subarray(RECORD_HEADER_BYTES)));
     else if (kind === "session") segment.sessions.push(bareSession(entry));
   }

@@ -11,15 +11,8 @@ import { type Outage } from "../platform/database/outage.ts";
 import { CarriedRecords } from "./carried-records.ts";
 import { CommitDeadline } from "./commit-deadline.ts";
 import { type InflightBytes } from "./inflight-bytes.ts";
-import {
-  FLAG,
-  type NewRecord,
-  type RecordHead,
-  type Segment,
-  type SegmentEntry,
-  SegmentWriter,
-  segmentKey,
-} from "./segment.ts";
+import { FLAG, type NewRecord, type RecordHead, type SegmentEntry } from "./record.ts";
+import { type Segment, SegmentWriter, segmentKey } from "./segment.ts";
 import { OpenSegment, type PendingSegment, waitingOf } from "./open-segment.ts";
 import { BufferPool } from "../platform/buffer-pool.ts";
 import { discarded, release } from "../platform/gc.ts";

@@ -1,6 +1,7 @@
 import { type Waiting } from "../platform/telemetry/metrics.ts";
 import { type Indexed } from "./segment-index.ts";
-import { type BatchFacts, type RecordHead, type SegmentEntry, SegmentWriter } from "./segment.ts";
+import { type BatchFacts, type RecordHead, type SegmentEntry } from "./record.ts";
+import { SegmentWriter } from "./segment.ts";
 
 /**
  * A segment being committed: `committed` resolves when its records are durable and indexed, or

@@ -6,7 +6,8 @@ import { SegmentDeleted } from "./commit-deadline.ts";
 import { unassignedOf, moveImages } from "./unassigned-images.ts";
 import { insertImages } from "./image-index.ts";
 import { mergeProject } from "./project-merge.ts";
-import { FLAG, type Kind, type Segment } from "./segment.ts";
+import { FLAG, type Kind } from "./record.ts";
+import { type Segment } from "./segment.ts";
 import {
   COLUMNS,
   type HashedImage,

@@ -2,7 +2,8 @@ import { constants, gunzipSync } from "node:zlib";
 
 import { ObjectDamaged, type ObjectStore } from "../platform/objects/objects.ts";
 import { Lost, type ReadFaults } from "../platform/objects/read-faults.ts";
-import { FLAG, RECORD_HEADER_BYTES, recordBody, segmentKey } from "./segment.ts";
+import { FLAG, RECORD_HEADER_BYTES, recordBody } from "./record.ts";
+import { segmentKey } from "./segment.ts";
 
 const SPAN_BYTES_MAX = 2 ** 20;
 // Reading over a gap of this size is cheaper than another request.

@@ -2,16 +2,9 @@ import { unpack } from "msgpackr";
 
 import { type ObjectStore } from "../platform/objects/objects.ts";
 import { Lost } from "../platform/objects/read-faults.ts";
-import {
-  type Footer,
-  type Kind,
-  RECORD_HEADER_BYTES,
-  SegmentError,
-  footerBytes,
-  readFooter,
-  recordBody,
-  segmentIdOf,
-} from "./segment.ts";
+import { type Footer, footerBytes, readFooter } from "./footer.ts";
+import { type Kind, RECORD_HEADER_BYTES, SegmentError, recordBody } from "./record.ts";
+import { segmentIdOf } from "./segment.ts";
 import { SegmentReader } from "./segment-reader.ts";
 
 // Length that covers most footers, and whole objects of a quiet server.
@@ -117,8 +110,13 @@ export async function readEnd(
 }
 
 export const ROWS = { project: "projects", session: "sessions", image: "images" } as const;
-type RowKind = Exclude<Kind, "batch" | "chunk">;
+type RowKind = keyof typeof ROWS;
 type RowBody = { kind: RowKind; body: Uint8Array };
+
+/** Tells whether the body of a record of that kind is a row. */
+export function isRowKind(kind: Kind): kind is RowKind {
+  return kind in ROWS;
+}
 
 /** Yields the bodies of rows, from the tail if that is the whole object. */
 async function* rowBodies(
@@ -128,7 +126,7 @@ async function* rowBodies(
   bytes: number,
 ): AsyncGenerator<RowBody> {
   const places = entries.flatMap(({ kind, offset, length }) =>
-    kind === "batch" || kind === "chunk" ? [] : [{ kind, segmentId: id, offset, length }],
+    isRowKind(kind) ? [{ kind, segmentId: id, offset, length }] : [],
   );
   if (tail.length === bytes)
     for (const { kind, offset, length } of places)

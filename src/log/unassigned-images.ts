@@ -1,5 +1,5 @@
 import { type Queryable } from "../platform/database/database.ts";
-import { type Footer } from "./segment.ts";
+import { type Footer } from "./footer.ts";
 import { COLUMNS } from "./stored-segment.ts";
 import { replaceChunks } from "./unreadable.ts";
 

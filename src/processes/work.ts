@@ -2,7 +2,7 @@ import { markInvalidSql } from "../devices/invalid-tokens.ts";
 import { readRecipients, recipientsSql } from "../devices/recipients.ts";
 import { Unhashed } from "../images/unhashed.ts";
 import { FactsCatchUp } from "../ingest/facts-catch-up.ts";
-import { type SweepResult, Orphans } from "../log/orphans.ts";
+import { type SweepResult, Orphans } from "../log/recovery/orphans.ts";
 import { SegmentReader } from "../log/segment-reader.ts";
 import { Scrapes } from "../platform/telemetry/metrics-relay.ts";
 import { Worker } from "../campaigns/worker.ts";

@@ -8,7 +8,8 @@ import { type Log } from "../platform/logger.ts";
 import { warnRarely } from "../platform/rare-warnings.ts";
 import { type Metrics } from "../platform/telemetry/metrics.ts";
 import { type Projects } from "./service.ts";
-import { type Kind, type Segment } from "../log/segment.ts";
+import { type Kind } from "../log/record.ts";
+import { type Segment } from "../log/segment.ts";
 
 const SYNC_MS = 1000;
 const STOP_MS = 500;

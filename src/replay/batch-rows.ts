@@ -1,5 +1,5 @@
 import { type BatchKind, batchKindOf, kindFlags } from "../log/batch-kind.ts";
-import { FLAG } from "../log/segment.ts";
+import { FLAG } from "../log/record.ts";
 import { type Place } from "../log/segment-reader.ts";
 import { type Sql } from "../platform/database/database.ts";
 

@@ -1,5 +1,5 @@
 import { batchBody, batchHead } from "../log/segment-reader.ts";
-import { FLAG } from "../log/segment.ts";
+import { FLAG } from "../log/record.ts";
 import { discarded } from "../platform/gc.ts";
 import { Lost } from "../platform/objects/read-faults.ts";
 import { type BatchRow, type BatchRows } from "./batch-rows.ts";

@@ -1,7 +1,7 @@
 import { type Sql } from "../platform/database/database.ts";
 import { retryOutages } from "../platform/database/retry-outages.ts";
 import { ObjectDamaged, ObjectMissing, type ObjectStore } from "../platform/objects/objects.ts";
-import { isGone } from "../log/missing-objects.ts";
+import { isGone } from "../log/recovery/missing-objects.ts";
 import { type Evidence } from "../log/verify/evidence.ts";
 import { type State } from "../log/verify/finding.ts";
 import { type Build, buildColumns, objectKey } from "./build.ts";

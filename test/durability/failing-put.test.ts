@@ -1,7 +1,7 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { randomBytes } from "node:crypto";
 
-import { readFooter } from "../../src/log/segment.ts";
+import { readFooter } from "../../src/log/footer.ts";
 import { metric } from "../support/answers.ts";
 import { type TestSession, TestApp } from "../support/app.ts";
 import { aBatch } from "../support/batches.ts";

@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
 import { batchKindOf, kindFlags } from "../../src/log/batch-kind.ts";
-import { FLAG } from "../../src/log/segment.ts";
+import { FLAG } from "../../src/log/record.ts";
 
 const KINDS = ["mobile", "player", "assets", "devtools", "analytics", "web", "sdk"] as const;
 const ALL_FLAGS = Object.values(FLAG).reduce((all, flag) => all | flag, 0);

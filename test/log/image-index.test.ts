@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 
-import { claimSegments, restoreRows } from "../../src/log/restore.ts";
+import { claimSegments, restoreRows } from "../../src/log/recovery/restore.ts";
 import { readStored } from "../../src/log/stored-segment.ts";
 import { TestApp } from "../support/app.ts";
 import { aBatch } from "../support/batches.ts";

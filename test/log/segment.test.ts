@@ -2,21 +2,16 @@ import { describe, expect, test } from "bun:test";
 
 import * as fc from "fast-check";
 
+import { checkLength, checkMagic, footerBytes, readFooter } from "../../src/log/footer.ts";
 import {
   FLAG,
   type Kind,
   RECORD_HEADER_BYTES,
-  type Segment,
   SegmentError,
-  SegmentWriter,
-  checkLength,
-  checkMagic,
   compareRecord,
-  footerBytes,
-  readFooter,
   recordBody,
-  segmentKey,
-} from "../../src/log/segment.ts";
+} from "../../src/log/record.ts";
+import { type Segment, SegmentWriter, segmentKey } from "../../src/log/segment.ts";
 
 const KINDS: Kind[] = ["batch", "session", "chunk", "image", "project"];
 const TIME_MAX = 2 ** 45;

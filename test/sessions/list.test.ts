@@ -2,7 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { Type } from "typebox";
 import { Value } from "typebox/value";
 
-import { readFooter } from "../../src/log/segment.ts";
+import { readFooter } from "../../src/log/footer.ts";
 import { objectOf, refusalOf, sessionRow } from "../support/answers.ts";
 import { TestApp } from "../support/app.ts";
 import { aProject } from "../support/projects.ts";

@@ -1,7 +1,7 @@
 import { pino } from "pino";
 
 import { ReadFacts } from "../../src/ingest/read-facts.ts";
-import { Reindex, type Reindexed } from "../../src/log/reindex.ts";
+import { Reindex, type Reindexed } from "../../src/log/recovery/reindex.ts";
 import { type Sql } from "../../src/platform/database/database.ts";
 import { metric } from "./answers.ts";
 import { type TestApp } from "./app.ts";

@@ -1,6 +1,7 @@
 import { pack } from "msgpackr";
 
-import { type BatchFacts, type Kind, SegmentWriter, segmentKey } from "../../src/log/segment.ts";
+import { type BatchFacts, type Kind } from "../../src/log/record.ts";
+import { SegmentWriter, segmentKey } from "../../src/log/segment.ts";
 import { type ObjectStore } from "../../src/platform/objects/objects.ts";
 
 /** A record to write; its body is the bytes of a batch or chunk, or a row. */

@@ -1,6 +1,6 @@
 import { pino } from "pino";
 
-import { Orphans, type OrphansOptions } from "../../src/log/orphans.ts";
+import { Orphans, type OrphansOptions } from "../../src/log/recovery/orphans.ts";
 import { type TestApp, type TestSession } from "./app.ts";
 import { aBatch } from "./batches.ts";
 import { indexState } from "./index-state.ts";

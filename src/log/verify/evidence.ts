@@ -1,7 +1,7 @@
 import { type Sql } from "../../platform/database/database.ts";
 import { retryOutages } from "../../platform/database/retry-outages.ts";
 import { type ObjectStore } from "../../platform/objects/objects.ts";
-import { isGone } from "../missing-objects.ts";
+import { isGone } from "../recovery/missing-objects.ts";
 import { inPages } from "../../platform/streams.ts";
 import { segmentIdOf, segmentKey } from "../segment.ts";
 

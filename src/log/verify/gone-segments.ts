@@ -2,7 +2,7 @@ import { LRUCache } from "lru-cache";
 import pLimit from "p-limit";
 
 import { type ObjectStore } from "../../platform/objects/objects.ts";
-import { isGone } from "../missing-objects.ts";
+import { isGone } from "../recovery/missing-objects.ts";
 import { segmentKey } from "../segment.ts";
 
 const KNOWN_MAX = 100_000;

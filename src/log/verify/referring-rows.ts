@@ -3,7 +3,7 @@ import type postgres from "postgres";
 import { type Sql } from "../../platform/database/database.ts";
 import { retryOutages } from "../../platform/database/retry-outages.ts";
 import { arrayLiteral } from "../../platform/database/unnested.ts";
-import { NO_ID } from "../reindex.ts";
+import { NO_ID } from "../recovery/reindex.ts";
 
 /** A column of a primary key; `least` is a value below all others. */
 type Column = { name: string; type: string; least: string };

@@ -3,9 +3,9 @@ import { LRUCache } from "lru-cache";
 import { type Sql } from "../../platform/database/database.ts";
 import { retryOutages } from "../../platform/database/retry-outages.ts";
 import { type ObjectStore } from "../../platform/objects/objects.ts";
-import { missingObjects } from "../missing-objects.ts";
+import { missingObjects } from "../recovery/missing-objects.ts";
 import { inPages } from "../../platform/streams.ts";
-import { LAST_ID, NO_ID } from "../reindex.ts";
+import { LAST_ID, NO_ID } from "../recovery/reindex.ts";
 import { segmentIdOf } from "../segment.ts";
 import { type IndexedSegment, namedSegments } from "./referring-rows.ts";
 

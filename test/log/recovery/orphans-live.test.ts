@@ -1,11 +1,11 @@
 import { describe, expect, test } from "bun:test";
 
-import { segmentKey } from "../../src/log/segment.ts";
-import { TestApp } from "../support/app.ts";
-import { aBatch } from "../support/batches.ts";
-import { aFile, imageOf, upload } from "../support/images.ts";
-import { emptyTables, ingestTables } from "../support/ingest-tables.ts";
-import { putSegment } from "../support/made-segment.ts";
+import { segmentKey } from "../../../src/log/segment.ts";
+import { TestApp } from "../../support/app.ts";
+import { aBatch } from "../../support/batches.ts";
+import { aFile, imageOf, upload } from "../../support/images.ts";
+import { emptyTables, ingestTables } from "../../support/ingest-tables.ts";
+import { putSegment } from "../../support/made-segment.ts";
 import {
   CHUNK,
   NOTHING,
@@ -15,8 +15,8 @@ import {
   keysOf,
   orphansOf,
   stateOf,
-} from "../support/orphans.ts";
-import { Random } from "../support/random.ts";
+} from "../../support/orphans.ts";
+import { Random } from "../../support/random.ts";
 
 const DAY_MS = 24 * 60 * 60_000;
 

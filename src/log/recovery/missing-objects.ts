@@ -1,9 +1,9 @@
 import pLimit from "p-limit";
 
-import { type Sql } from "../platform/database/database.ts";
-import { ObjectDamaged, ObjectMissing, type ObjectStore } from "../platform/objects/objects.ts";
-import { segmentIdOf, segmentKey } from "./segment.ts";
-import { retryOutages } from "../platform/database/retry-outages.ts";
+import { type Sql } from "../../platform/database/database.ts";
+import { ObjectDamaged, ObjectMissing, type ObjectStore } from "../../platform/objects/objects.ts";
+import { segmentIdOf, segmentKey } from "../segment.ts";
+import { retryOutages } from "../../platform/database/retry-outages.ts";
 
 const PAGE_ROWS = 1000;
 const READS_AT_A_TIME = 16;

@@ -1,12 +1,12 @@
-import { type Queryable } from "../platform/database/database.ts";
-import { arrayLiteral } from "../platform/database/unnested.ts";
-import { unassignedOf, moveImages } from "./unassigned-images.ts";
-import { insertImages } from "./image-index.ts";
-import { mergeProject } from "./project-merge.ts";
-import { batchColumns } from "./segment-index.ts";
-import { COLUMNS, type SessionRecord, type StoredSegment, isHashed } from "./stored-segment.ts";
+import { type Queryable } from "../../platform/database/database.ts";
+import { arrayLiteral } from "../../platform/database/unnested.ts";
+import { unassignedOf, moveImages } from "../unassigned-images.ts";
+import { insertImages } from "../image-index.ts";
+import { mergeProject } from "../project-merge.ts";
+import { batchColumns } from "../segment-index.ts";
+import { COLUMNS, type SessionRecord, type StoredSegment, isHashed } from "../stored-segment.ts";
 import { restoreUnhashed } from "./unhashed-images.ts";
-import { type Precedence, replaceBatch, unreadableOf } from "./unreadable.ts";
+import { type Precedence, replaceBatch, unreadableOf } from "../unreadable.ts";
 
 /**
  * Inserts rows for the segments that have none, and returns those segments. Waits for another

@@ -2,13 +2,14 @@ import { setTimeout } from "node:timers/promises";
 
 import type postgres from "postgres";
 
-import { type Queryable, type Sql } from "../platform/database/database.ts";
-import { isOutage } from "../platform/database/postgres-errors.ts";
-import { type Log } from "../platform/logger.ts";
-import { ObjectMissing, type ObjectStore } from "../platform/objects/objects.ts";
+import { type Queryable, type Sql } from "../../platform/database/database.ts";
+import { isOutage } from "../../platform/database/postgres-errors.ts";
+import { type Log } from "../../platform/logger.ts";
+import { ObjectMissing, type ObjectStore } from "../../platform/objects/objects.ts";
 import { claimSegments, isNeeded, restoreRows } from "./restore.ts";
-import { SegmentError, segmentIdOf, segmentKey, segmentTime } from "./segment.ts";
-import { type Listed, type StoredSegment, readStored } from "./stored-segment.ts";
+import { SegmentError } from "../record.ts";
+import { segmentIdOf, segmentKey, segmentTime } from "../segment.ts";
+import { type Listed, type StoredSegment, readStored } from "../stored-segment.ts";
 
 const PAGE_OBJECTS = 1000;
 const UNREFERENCED_MAX = 1000;

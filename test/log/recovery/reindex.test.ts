@@ -2,26 +2,26 @@ import { beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { gzipSync } from "node:zlib";
 import { pino } from "pino";
 
-import { ReadFacts } from "../../src/ingest/read-facts.ts";
-import { Reindex } from "../../src/log/reindex.ts";
-import { segmentKey } from "../../src/log/segment.ts";
-import { objectOf } from "../support/answers.ts";
-import { TestApp, type TestSession } from "../support/app.ts";
-import { aBatch } from "../support/batches.ts";
-import { runCommand } from "../support/command.ts";
-import { FaultyObjects } from "../support/faulty-objects.ts";
-import { aFile, imageList, imageOf, imagesOf, projectField, upload } from "../support/images.ts";
+import { ReadFacts } from "../../../src/ingest/read-facts.ts";
+import { Reindex } from "../../../src/log/recovery/reindex.ts";
+import { segmentKey } from "../../../src/log/segment.ts";
+import { objectOf } from "../../support/answers.ts";
+import { TestApp, type TestSession } from "../../support/app.ts";
+import { aBatch } from "../../support/batches.ts";
+import { runCommand } from "../../support/command.ts";
+import { FaultyObjects } from "../../support/faulty-objects.ts";
+import { aFile, imageList, imageOf, imagesOf, projectField, upload } from "../../support/images.ts";
 import {
   emptyTables,
   ingestTables,
   reindex,
   sessionFacts,
   untilIndexed,
-} from "../support/ingest-tables.ts";
-import { aProject } from "../support/projects.ts";
-import { Random } from "../support/random.ts";
-import { envOf } from "../support/server-process.ts";
-import { WEB_VECTORS } from "../support/tracker-requests.ts";
+} from "../../support/ingest-tables.ts";
+import { aProject } from "../../support/projects.ts";
+import { Random } from "../../support/random.ts";
+import { envOf } from "../../support/server-process.ts";
+import { WEB_VECTORS } from "../../support/tracker-requests.ts";
 
 // The first run on a machine may install the S3 server.
 setDefaultTimeout(120_000);

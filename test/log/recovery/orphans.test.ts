@@ -1,15 +1,23 @@
 import { afterEach, describe, expect, setDefaultTimeout, setSystemTime, test } from "bun:test";
-import { indexSegment } from "../../src/log/segment-index.ts";
-import { segmentKey } from "../../src/log/segment.ts";
-import { TestApp, type TestSession } from "../support/app.ts";
-import { aBatch } from "../support/batches.ts";
-import { eventually } from "../support/eventually.ts";
-import { indexState } from "../support/index-state.ts";
-import { ingestTables } from "../support/ingest-tables.ts";
-import { putSegment } from "../support/made-segment.ts";
-import { NOTHING, NO_GRACE, batch, chunk, keysOf, orphansOf, stateOf } from "../support/orphans.ts";
-import { append, serverBeside, statusOf } from "../support/requests.ts";
-import { ServerProcess, envOf } from "../support/server-process.ts";
+import { indexSegment } from "../../../src/log/segment-index.ts";
+import { segmentKey } from "../../../src/log/segment.ts";
+import { TestApp, type TestSession } from "../../support/app.ts";
+import { aBatch } from "../../support/batches.ts";
+import { eventually } from "../../support/eventually.ts";
+import { indexState } from "../../support/index-state.ts";
+import { ingestTables } from "../../support/ingest-tables.ts";
+import { putSegment } from "../../support/made-segment.ts";
+import {
+  NOTHING,
+  NO_GRACE,
+  batch,
+  chunk,
+  keysOf,
+  orphansOf,
+  stateOf,
+} from "../../support/orphans.ts";
+import { append, serverBeside, statusOf } from "../../support/requests.ts";
+import { ServerProcess, envOf } from "../../support/server-process.ts";
 
 // The first run on a machine may install the S3 server.
 setDefaultTimeout(120_000);

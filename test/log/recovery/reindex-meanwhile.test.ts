@@ -1,17 +1,17 @@
 import { describe, expect, test } from "bun:test";
 import { pino } from "pino";
 
-import { buildWrite } from "../../src/app.ts";
-import { ReadFacts } from "../../src/ingest/read-facts.ts";
-import { Reindex } from "../../src/log/reindex.ts";
-import { openDatabase } from "../../src/platform/database/database.ts";
-import { TestApp } from "../support/app.ts";
-import { aBatch } from "../support/batches.ts";
-import { FaultyObjects } from "../support/faulty-objects.ts";
-import { aFile, imageOf, imagesOf, textOf, upload } from "../support/images.ts";
-import { emptyTables, ingestTables, reindex } from "../support/ingest-tables.ts";
-import { aProject } from "../support/projects.ts";
-import { append, serverBeside } from "../support/requests.ts";
+import { buildWrite } from "../../../src/app.ts";
+import { ReadFacts } from "../../../src/ingest/read-facts.ts";
+import { Reindex } from "../../../src/log/recovery/reindex.ts";
+import { openDatabase } from "../../../src/platform/database/database.ts";
+import { TestApp } from "../../support/app.ts";
+import { aBatch } from "../../support/batches.ts";
+import { FaultyObjects } from "../../support/faulty-objects.ts";
+import { aFile, imageOf, imagesOf, textOf, upload } from "../../support/images.ts";
+import { emptyTables, ingestTables, reindex } from "../../support/ingest-tables.ts";
+import { aProject } from "../../support/projects.ts";
+import { append, serverBeside } from "../../support/requests.ts";
 
 const LOG = pino({ level: "silent" });
 const PIXELS = new Uint8Array([1, 2, 3]);

@@ -1,5 +1,5 @@
-import { type Queryable } from "../platform/database/database.ts";
-import { COLUMNS, type ImageRecord } from "./stored-segment.ts";
+import { type Queryable } from "../../platform/database/database.ts";
+import { COLUMNS, type ImageRecord } from "../stored-segment.ts";
 
 /** An image record; `recorded_in` is the id of the segment that contains the record. */
 type FirstImage = ImageRecord & { recorded_in: string };

@@ -1,16 +1,16 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 
-import { segmentKey } from "../../src/log/segment.ts";
-import { objectOf } from "../support/answers.ts";
-import { TestApp, type TestSession } from "../support/app.ts";
-import { aBatch } from "../support/batches.ts";
-import { runCommand } from "../support/command.ts";
-import { cut, flipped, gone, harm, segmentKeys } from "../support/damage.ts";
-import { FaultyObjects } from "../support/faulty-objects.ts";
-import { aFile, imageOf, upload } from "../support/images.ts";
-import { emptyTables, ingestTables, reindex } from "../support/ingest-tables.ts";
-import { putSegment, segmentId } from "../support/made-segment.ts";
-import { envOf } from "../support/server-process.ts";
+import { segmentKey } from "../../../src/log/segment.ts";
+import { objectOf } from "../../support/answers.ts";
+import { TestApp, type TestSession } from "../../support/app.ts";
+import { aBatch } from "../../support/batches.ts";
+import { runCommand } from "../../support/command.ts";
+import { cut, flipped, gone, harm, segmentKeys } from "../../support/damage.ts";
+import { FaultyObjects } from "../../support/faulty-objects.ts";
+import { aFile, imageOf, upload } from "../../support/images.ts";
+import { emptyTables, ingestTables, reindex } from "../../support/ingest-tables.ts";
+import { putSegment, segmentId } from "../../support/made-segment.ts";
+import { envOf } from "../../support/server-process.ts";
 
 // The first run on a machine may install the S3 server.
 setDefaultTimeout(120_000);

@@ -1,17 +1,18 @@
 import postgres from "postgres";
 
-import { type Sql } from "../platform/database/database.ts";
-import { isOutage } from "../platform/database/postgres-errors.ts";
-import { type Log } from "../platform/logger.ts";
-import { inPages, readAhead } from "../platform/streams.ts";
-import { ObjectDamaged, ObjectMissing, type ObjectStore } from "../platform/objects/objects.ts";
-import { type BatchNotes, type CheckedSegment, readChecked } from "./checked-segment.ts";
+import { type Sql } from "../../platform/database/database.ts";
+import { isOutage } from "../../platform/database/postgres-errors.ts";
+import { type Log } from "../../platform/logger.ts";
+import { inPages, readAhead } from "../../platform/streams.ts";
+import { ObjectDamaged, ObjectMissing, type ObjectStore } from "../../platform/objects/objects.ts";
+import { type BatchNotes, type CheckedSegment, readChecked } from "../checked-segment.ts";
 import { type RowRange, isLive, missingObjects } from "./missing-objects.ts";
 import { chunkSegments, claimSegments, restoreBatches, restoreRows } from "./restore.ts";
-import { SegmentError, segmentIdOf } from "./segment.ts";
-import { type Listed } from "./stored-segment.ts";
-import { retryOutages } from "../platform/database/retry-outages.ts";
-import { markAbsent, markReadable, markUnreadable, unreadableOf } from "./unreadable.ts";
+import { SegmentError } from "../record.ts";
+import { segmentIdOf } from "../segment.ts";
+import { type Listed } from "../stored-segment.ts";
+import { retryOutages } from "../../platform/database/retry-outages.ts";
+import { markAbsent, markReadable, markUnreadable, unreadableOf } from "../unreadable.ts";
 
 const PAGE_OBJECTS = 1000;
 // Limits of one transaction.

@@ -2,15 +2,15 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { gzipSync } from "node:zlib";
 import { unpackMultiple } from "msgpackr";
 
-import { metric, objectOf, refusalOf } from "../support/answers.ts";
-import { KEYED, TestApp, type TestSession, splitBatches } from "../support/app.ts";
-import { aBatch } from "../support/batches.ts";
-import { type Harm, cut, flipped, gone, harm, keptLog, segmentKeys } from "../support/damage.ts";
-import { failure } from "../support/failure.ts";
-import { FaultyObjects } from "../support/faulty-objects.ts";
-import { putSegment } from "../support/made-segment.ts";
-import { RawConnection } from "../support/raw-connection.ts";
-import { type ServerBeside, serverBeside } from "../support/requests.ts";
+import { metric, objectOf, refusalOf } from "../../support/answers.ts";
+import { KEYED, TestApp, type TestSession, splitBatches } from "../../support/app.ts";
+import { aBatch } from "../../support/batches.ts";
+import { type Harm, cut, flipped, gone, harm, keptLog, segmentKeys } from "../../support/damage.ts";
+import { failure } from "../../support/failure.ts";
+import { FaultyObjects } from "../../support/faulty-objects.ts";
+import { putSegment } from "../../support/made-segment.ts";
+import { RawConnection } from "../../support/raw-connection.ts";
+import { type ServerBeside, serverBeside } from "../../support/requests.ts";
 
 const BATCHES = 12;
 // Offset inside the body of a segment's only batch.
