@@ -2,40 +2,41 @@
 create table archives (
   id uuid primary key,
   project_id integer not null, -- 0: of sessions that belong to no known project
-  day date not null, -- of its sessions' starts, or on which its images were stored
-  kind text not null check (kind in ('sessions', 'images')),
+  day date not null, -- UTC: of its sessions' starts, or on which its other records were stored
+  kind text not null check (kind in ('sessions', 'images', 'projects')),
   bytes bigint not null,
   records integer not null,
-  created_at timestamptz not null default now()
+  created_at timestamptz not null default now(),
+  leased_until timestamptz -- until then a working process is merging it
 );
 create index archives_day on archives (project_id, day, kind);
 
--- The batches of one session in one archive.
+-- The records of one session in one archive.
 create table session_pieces (
   session_id bigint not null,
   archive_id uuid not null,
-  "offset" bigint not null, -- of the first record's header
+  start bigint not null, -- of the first record's header
   length bigint not null,
-  batches integer not null,
+  index_start bigint not null, -- of the header of its first index; indexes are its last records
+  batches integer not null, -- 0: it has only rows
   quarantined integer not null,
   messages bigint not null,
   bytes bigint not null, -- when inflated
-  first_segment uuid not null, -- place of the first batch in the order of commits
-  first_offset integer not null,
-  last_segment uuid not null,
-  last_offset integer not null,
-  first_received timestamptz not null,
-  last_received timestamptz not null,
+  first_segment uuid, -- where the first batch was stored before it was archived
+  first_offset integer,
+  first_received timestamptz,
+  last_received timestamptz,
   first_at timestamptz,
   last_at timestamptz,
   primary key (session_id, archive_id)
 );
 create index session_pieces_archive on session_pieces (archive_id);
 
--- Objects to delete. An object is in here from before its first byte until its row is committed.
+-- Objects to delete. An archive is in here from before its first byte until its row is committed.
 create table object_garbage (
   key text primary key,
-  due_at timestamptz not null
+  due_at timestamptz not null,
+  replaced_by uuid[] -- archives that have all that it had; null: its rows were never committed
 );
 create index object_garbage_due on object_garbage (due_at);
 
@@ -47,9 +48,7 @@ alter table segments
 update segments set position = numbered.position
   from (select id, nextval('segment_positions') as position from (select id from segments order by id) as ordered) as numbered
   where segments.id = numbered.id;
-alter table segments
-  alter column position set default nextval('segment_positions'),
-  alter column position set not null;
+alter table segments alter column position set default nextval('segment_positions');
 create index segments_landing on segments (id) where archived_at is null and not deleted;
 create index segments_archived on segments (archived_at) where archived_at is not null and not deleted;
 
@@ -60,5 +59,5 @@ alter table image_contents
 create index image_contents_landing on image_contents (stored_at) where archive_id is null;
 create index image_contents_archive on image_contents (archive_id) where archive_id is not null;
 
--- false: a serving process of a version that does not read archives
-alter table session_worker_leases add column reads_archives boolean not null default false;
+-- Serving process whose version reads archives, if it is the row's holder.
+alter table session_worker_leases add column archive_reader uuid;
