@@ -10,6 +10,7 @@ import { putSegment } from "../support/made-segment.ts";
 import { NOTHING, NO_GRACE, batch, chunk, keysOf, orphansOf, stateOf } from "../support/orphans.ts";
 import { append, serverBeside, statusOf } from "../support/requests.ts";
 import { ServerProcess, envOf } from "../support/server-process.ts";
+import { MAIN } from "../support/program.ts";
 
 // The first run on a machine may install the S3 server.
 setDefaultTimeout(120_000);
@@ -73,7 +74,7 @@ describe("the grace", () => {
     await using app = await TestApp.start();
     const session = await app.aSession();
     await putSegment(app.objects, [batch(session, "old")], { ageMs: 11 * MINUTE_MS });
-    await using worker = await ServerProcess.start(envOf(app), ["src/main.ts", "work"]);
+    await using worker = await ServerProcess.start(envOf(app), [MAIN, "work"]);
     await eventually("it is adopted", async () => (await stateOf(app)).orphans.length === 0);
     expect(await app.batches(session)).toEqual([aBatch({ salt: "old" })]);
     worker.signal("SIGTERM");
