@@ -1,5 +1,5 @@
 /**
- * Runs the tests in several processes side by side, prints their output as it comes, and at the end
+ * Runs the tests in shards, several side by side, prints their output as it comes, and at the end
  * again what belongs to each failed test. Arguments go to `bun test`.
  */
 import { join } from "node:path";
@@ -7,13 +7,16 @@ import { createInterface } from "node:readline";
 import { Readable } from "node:stream";
 
 import { needBrowser } from "./support/browser.ts";
+import { bundleProgram } from "./support/program.ts";
 import { needNginx } from "./support/nginx.ts";
 import { needRedis } from "./support/redis-server.ts";
 import { beginRun } from "./support/run-folder.ts";
 import { s3Server } from "./support/s3-server.ts";
 
-// The cores of a small machine. More of them only make each other late.
-const SHARDS = 2;
+// The cores of a small machine. More processes only make each other late.
+const PROCESSES = 2;
+// More than processes, so that one that is done early goes on with the next.
+const SHARDS = 6;
 const CONTEXT_LINES = 40;
 // Durations of the files, by which the shards are made equal: `bun run test:timings` measures them.
 const TIMINGS = join(import.meta.dir, "timings.json");
@@ -41,9 +44,15 @@ const FILES = [...new Bun.Glob("test/**/*.test.ts").scanSync()]
 
 const endRun = beginRun();
 // An installation takes longer than a test may, and the S3 server is for all shards.
+await bundleProgram();
 if (Bun.argv.length === 2) await Promise.all([s3Server(), needRedis(), needNginx(), needBrowser()]);
 const failures: string[] = [];
-const codes = await Promise.all(Array.from({ length: SHARDS }, (_, index) => runShard(index + 1)));
+const codes: number[] = [];
+let begun = 0;
+const runShards = async () => {
+  while (begun < SHARDS) codes.push(await runShard(++begun));
+};
+await Promise.all(Array.from({ length: PROCESSES }, runShards));
 for (const failure of failures) process.stderr.write(`\n${failure}\n`);
 await endRun();
 process.exitCode = codes.find((code) => code !== 0) ?? 0;

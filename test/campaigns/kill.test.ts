@@ -6,6 +6,7 @@ import { objectOf } from "../support/answers.ts";
 import { eventually, undelayedMs } from "../support/eventually.ts";
 import { APNS_PEM, PushServer, serviceAccount, TokenServer } from "../support/push-servers.ts";
 import { ServerProcess, envOf } from "../support/server-process.ts";
+import { MAIN } from "../support/program.ts";
 
 // More than can be sent in the time of all kills: after each there must be some left.
 const [KILLS, TARGETS] = process.env["TEST_LONG"] === undefined ? [3, 12_000] : [20, 100_000];
@@ -59,8 +60,7 @@ test("a worker that is killed at any moment leaves nobody out, and repeats only 
   const { uuid } = Object(result);
   await app.post(`/notifications/${uuid}/:launch`, "{}");
 
-  const work = async () =>
-    await ServerProcess.start({ ...envOf(app), ...env }, ["src/main.ts", "work"]);
+  const work = async () => await ServerProcess.start({ ...envOf(app), ...env }, [MAIN, "work"]);
   let worker = await work();
   const waits: number[] = [];
   for (let kill = 0; kill < KILLS; kill++) {

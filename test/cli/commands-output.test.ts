@@ -1,12 +1,11 @@
-import { join } from "node:path";
 import { expect, test } from "bun:test";
 import { Type } from "typebox";
 import { Value } from "typebox/value";
 
 import { TestApp } from "../support/app.ts";
 import { envOf } from "../support/server-process.ts";
+import { MAIN } from "../support/program.ts";
 
-const MAIN = join(import.meta.dir, "../../src/main.ts");
 const Projects = Type.Object({ projects: Type.Array(Type.Object({ name: Type.String() })) });
 
 const app = TestApp.forTests();

@@ -19,6 +19,7 @@ import {
   sendBatches,
   sendImage,
 } from "../support/verified.ts";
+import { MAIN } from "../support/program.ts";
 
 // The first run on a machine may install the S3 server.
 setDefaultTimeout(120_000);
@@ -199,7 +200,7 @@ test("killed in the middle of a repair, it is finished by the next one", async (
     // The repair has taken out the batch when it waits for this lock.
     await transaction`select from image_contents for update`;
     const env = { ...process.env, ...envOf(app) };
-    const child = Bun.spawn([process.execPath, "src/main.ts", "verify", "--repair"], {
+    const child = Bun.spawn([process.execPath, MAIN, "verify", "--repair"], {
       env,
       stdio: ["ignore", "ignore", "ignore"],
     });
@@ -234,7 +235,7 @@ test("killed in the middle of a repair, it is finished by the next one", async (
 
 test("it runs beside a server and a working process", async () => {
   await using app = await TestApp.start();
-  await using worker = await ServerProcess.start(envOf(app), ["src/main.ts", "work"]);
+  await using worker = await ServerProcess.start(envOf(app), [MAIN, "work"]);
   const session = await app.aSession();
   const sending = sendBatches(app, session, ...Array.from({ length: 40 }, (_, nth) => nth));
   for (const args of [["verify"], ["verify", "--quick", "--repair"]])

@@ -11,6 +11,7 @@ import { storedBefore } from "../support/images-before.ts";
 import { indexState } from "../support/index-state.ts";
 import { ingestTables } from "../support/ingest-tables.ts";
 import { ServerProcess, envOf } from "../support/server-process.ts";
+import { MAIN } from "../support/program.ts";
 
 const LOG = pino({ level: "silent" });
 const LARGE = "x".repeat(200_000);
@@ -148,7 +149,7 @@ describe("hashing", () => {
   test("goes on with what they write meanwhile, in a working process", async () => {
     await using app = await TestApp.start();
     const session = await aSessionBefore(app, { first: "1" });
-    await using worker = await ServerProcess.start(envOf(app), ["src/main.ts", "work"]);
+    await using worker = await ServerProcess.start(envOf(app), [MAIN, "work"]);
     await eventually("it is hashed", async () =>
       (await imageList(app, session)).every(({ sha256 }) => sha256 === sha256Of("1")),
     );

@@ -4,6 +4,7 @@ import { TestApp } from "../support/app.ts";
 import { pidsOf } from "../support/children.ts";
 import { eventually, timed } from "../support/eventually.ts";
 import { ServerProcess, envOf } from "../support/server-process.ts";
+import { MAIN } from "../support/program.ts";
 
 // Ten seconds, plus slack for a busy machine.
 const REPLACED_MS_MAX = 60_000;
@@ -15,7 +16,7 @@ describe.skipIf(!process.env["TEST_LONG"])("a process that is frozen", () => {
     "%s is replaced, and metrics are told meanwhile",
     async (command) => {
       await using server = await ServerProcess.start({ ...envOf(app), WORKERS: "2" }, [
-        "src/main.ts",
+        MAIN,
         "start",
       ]);
       const before = await pidsOf(server.pid, command);
@@ -42,7 +43,7 @@ describe.skipIf(!process.env["TEST_LONG"])("a process that is frozen", () => {
 
   test("start is no reason to kill the others once it goes on", async () => {
     await using server = await ServerProcess.start({ ...envOf(app), WORKERS: "2" }, [
-      "src/main.ts",
+      MAIN,
       "start",
     ]);
     const before = await pidsOf(server.pid, "serve");

@@ -15,6 +15,7 @@ import { OpenTimers } from "../support/open-timers.ts";
 import { freshDatabase } from "../support/postgres.ts";
 import { redisEnv } from "../support/redis-server.ts";
 import { TcpProxy } from "../support/tcp-proxy.ts";
+import { MAIN } from "../support/program.ts";
 
 const log = pino({ level: "silent" });
 const PIECES_MAX = 500;
@@ -156,7 +157,7 @@ describe("nothing is left behind", () => {
       env = { ...env, WORKERS: "2" };
       using timers = new OpenTimers();
       database.refuseAfter(pieces);
-      const child = run(["src/main.ts", "start"]);
+      const child = run([MAIN, "start"]);
       const seen = new Set<number>();
       while (child.exitCode === null && child.signalCode === null) {
         for (const { pid, command } of await childrenOf(child.pid)) {

@@ -7,8 +7,8 @@ import { afterEach, beforeAll, beforeEach, expect, test } from "bun:test";
 import { FOREIGN, bareEnv, runCommand } from "../support/command.ts";
 import { endIn } from "../support/end-run.ts";
 import { freshDatabase } from "../support/postgres.ts";
+import { MAIN } from "../support/program.ts";
 
-const MAIN = join(import.meta.dir, "../../src/main.ts");
 const TIMEOUT_MS = 60_000;
 
 let databaseUrl = "";

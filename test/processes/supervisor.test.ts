@@ -13,13 +13,12 @@ import { freePort } from "../support/free-port.ts";
 import { openPipe } from "../support/pipes.ts";
 import { ServerProcess, envOf } from "../support/server-process.ts";
 import { TcpProxy } from "../support/tcp-proxy.ts";
-
-const MAIN = join(import.meta.dir, "../../src/main.ts");
+import { MAIN } from "../support/program.ts";
 
 const app = TestApp.forTests();
 
 const start = async (workers: number, env = envOf(app)) =>
-  await ServerProcess.start({ ...env, WORKERS: String(workers) }, ["src/main.ts", "start"]);
+  await ServerProcess.start({ ...env, WORKERS: String(workers) }, [MAIN, "start"]);
 
 /** A request on a connection of its own. */
 async function isServed(url: string): Promise<boolean> {

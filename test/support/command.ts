@@ -1,7 +1,5 @@
 import { tmpdir } from "node:os";
-import { join } from "node:path";
-
-const MAIN = join(import.meta.dir, "../../src/main.ts");
+import { MAIN } from "./program.ts";
 
 /** Variables for other PostgreSQL programs; if Floodgate followed them, it could not start. */
 export const FOREIGN = {

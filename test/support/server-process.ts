@@ -1,6 +1,7 @@
 import { join } from "node:path";
 
 import { type TestApp } from "./app.ts";
+import { MAIN } from "./program.ts";
 
 const ROOT = join(import.meta.dir, "../..");
 const START_MS_MAX = 45_000;
@@ -24,7 +25,7 @@ export class ServerProcess implements AsyncDisposable {
   /** Starts the server; resolves when it listens. `env` is that of `testEnv`; bun runs `script`. */
   static async start(
     env: Record<string, string>,
-    script: string[] = ["src/main.ts", "serve"],
+    script: string[] = [MAIN, "serve"],
   ): Promise<ServerProcess> {
     const child = Bun.spawn([process.execPath, ...script], {
       cwd: ROOT,

@@ -15,6 +15,7 @@ import {
   makeDue,
   unfinishedParts,
 } from "../support/updates.ts";
+import { MAIN } from "../support/program.ts";
 
 setDefaultTimeout(90_000);
 
@@ -23,7 +24,7 @@ const BYTES = new Random(8).bytes(24 * MIB);
 const SENT = 22 * MIB;
 
 async function worker(app: TestApp): Promise<ServerProcess> {
-  return await ServerProcess.start(envOf(app), ["src/main.ts", "work"]);
+  return await ServerProcess.start(envOf(app), [MAIN, "work"]);
 }
 
 async function swept(app: TestApp): Promise<void> {

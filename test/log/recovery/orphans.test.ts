@@ -6,6 +6,7 @@ import { aBatch } from "../../support/batches.ts";
 import { eventually } from "../../support/eventually.ts";
 import { indexState } from "../../support/index-state.ts";
 import { ingestTables } from "../../support/ingest-tables.ts";
+import { MAIN } from "../../support/program.ts";
 import { putSegment } from "../../support/made-segment.ts";
 import {
   NOTHING,
@@ -81,7 +82,7 @@ describe("the grace", () => {
     await using app = await TestApp.start();
     const session = await app.aSession();
     await putSegment(app.objects, [batch(session, "old")], { ageMs: 11 * MINUTE_MS });
-    await using worker = await ServerProcess.start(envOf(app), ["src/main.ts", "work"]);
+    await using worker = await ServerProcess.start(envOf(app), [MAIN, "work"]);
     await eventually("it is adopted", async () => (await stateOf(app)).orphans.length === 0);
     expect(await app.batches(session)).toEqual([aBatch({ salt: "old" })]);
     worker.signal("SIGTERM");

@@ -5,8 +5,8 @@ import { join } from "node:path";
 import { expect, test } from "bun:test";
 
 import { bareEnv } from "../../support/command.ts";
+import { MAIN } from "../../support/program.ts";
 
-const MAIN = join(import.meta.dir, "../../../src/main.ts");
 const NAMELESS = 54_321;
 const AS_NAMELESS = ["setpriv", `--reuid=${NAMELESS}`, `--regid=${NAMELESS}`, "--clear-groups"];
 

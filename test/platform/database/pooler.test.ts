@@ -16,6 +16,7 @@ import { PushServer, TokenServer, serviceAccount } from "../../support/push-serv
 import { uploadImage } from "../../support/images.ts";
 import { append, statusOf } from "../../support/requests.ts";
 import { ServerProcess, envOf } from "../../support/server-process.ts";
+import { MAIN } from "../../support/program.ts";
 
 setDefaultTimeout(60_000);
 
@@ -201,7 +202,7 @@ test("a campaign is sent", async () => {
   const [row] = await app.sql<[{ id: number }]>`
     insert into notifications (title, body, conditions, scheduled_at, status, launch)
     values ('Hello', 'News.', '{}', now(), 5, 1) returning id::integer`;
-  await using _ = await ServerProcess.start(sending, ["src/main.ts", "work"]);
+  await using _ = await ServerProcess.start(sending, [MAIN, "work"]);
   await eventually(
     "it is sent",
     async () => {

@@ -13,6 +13,7 @@ import { RawConnection } from "../../support/raw-connection.ts";
 import { uploadImage } from "../../support/images.ts";
 import { append, statusOf } from "../../support/requests.ts";
 import { ServerProcess } from "../../support/server-process.ts";
+import { MAIN } from "../../support/program.ts";
 
 setDefaultTimeout(60_000);
 
@@ -194,7 +195,7 @@ test("an upload that it meets in the middle is refused when it goes on, and the 
 test("a campaign's worker waits for the end of it", async () => {
   const sql = openDatabase(env["DATABASE_URL"] ?? "", { connections: 1 });
   postgres.query("alter system set default_transaction_read_only = on", RELOAD);
-  await using work = await ServerProcess.start(env, ["src/main.ts", "work"]);
+  await using work = await ServerProcess.start(env, [MAIN, "work"]);
   await Bun.sleep(1000);
   expect(work.isRunning).toBe(true);
   postgres.query("alter system reset default_transaction_read_only", RELOAD);

@@ -22,6 +22,7 @@ import { RawConnection } from "../../support/raw-connection.ts";
 import { RawSocket, maskedFrame } from "../../support/raw-socket.ts";
 import { ServerProcess, envOf } from "../../support/server-process.ts";
 import { UpdateApi, aSignature } from "../../support/updates.ts";
+import { MAIN } from "../../support/program.ts";
 
 const HOLD_MS_MAX = 50;
 /**
@@ -67,7 +68,7 @@ beforeAll(async () => {
   turns = join(app.config.dataDir, "turns");
   await (await UpdateApi.of(app)).published({ name: "hostile.apk" });
   bearer = `authorization: Bearer ${(await app.aSession()).token}`;
-  const script = ["--preload", "./test/support/turns.ts", "src/main.ts", "serve"];
+  const script = ["--preload", "./test/support/turns.ts", MAIN, "serve"];
   server = await ServerProcess.start({ ...envOf(app), TURNS_SOCKET: turns }, script);
 });
 

@@ -10,6 +10,7 @@ import { append } from "../../support/requests.ts";
 import { Scrape } from "../../support/scrape.ts";
 import { ServerProcess, envOf } from "../../support/server-process.ts";
 import { UpdateApi } from "../../support/updates.ts";
+import { MAIN } from "../../support/program.ts";
 
 setDefaultTimeout(60_000);
 
@@ -79,10 +80,7 @@ async function namesIn(file: string): Promise<string[]> {
 }
 
 test("whichever process of a start is scraped, it answers with the sum of all, those included that have ended or are frozen", async () => {
-  await using server = await ServerProcess.start({ ...env, WORKERS: "2" }, [
-    "src/main.ts",
-    "start",
-  ]);
+  await using server = await ServerProcess.start({ ...env, WORKERS: "2" }, [MAIN, "start"]);
   const all = await Scrape.of(server);
   expect([processes(all, "serve"), processes(all, "work")]).toEqual([2, 1]);
 
@@ -119,7 +117,7 @@ test("whichever process of a start is scraped, it answers with the sum of all, t
 
 test("every metric of the dashboard and of the alerts is there once there was traffic, and each asks for it by its name", async () => {
   await using server = await ServerProcess.start({ ...env, WORKERS: "1", STRICT_FRAMING: "true" }, [
-    "src/main.ts",
+    MAIN,
     "start",
   ]);
   await sendBatches(server, 3);
@@ -157,10 +155,7 @@ test("every metric of the dashboard and of the alerts is there once there was tr
 });
 
 test("work alone answers on METRICS_PORT, and sees who is away", async () => {
-  await using work = await ServerProcess.start({ ...env, METRICS_PORT: "0" }, [
-    "src/main.ts",
-    "work",
-  ]);
+  await using work = await ServerProcess.start({ ...env, METRICS_PORT: "0" }, [MAIN, "work"]);
   await sendCampaign();
   await eventually("it is sent", async () => (await Scrape.of(work)).value(SENT) === DEVICES);
   const scrape = await Scrape.of(work);
