@@ -36,9 +36,12 @@ create index session_pieces_archive on session_pieces (archive_id);
 create table object_garbage (
   key text primary key,
   due_at timestamptz not null,
-  replaced_by uuid[] -- archives that have all that it had; null: its rows were never committed
+  replaced_by uuid[], -- archives that have all that it had; null: its rows were never committed
+  kept boolean not null default false, -- it is not deleted, because it may be the only copy of something
+  removed boolean not null default false -- the object is gone: others may still name it as their source
 );
 create index object_garbage_due on object_garbage (due_at);
+create index object_garbage_replaced on object_garbage using gin (replaced_by);
 
 create sequence segment_positions;
 alter table segments
@@ -51,6 +54,7 @@ update segments set position = numbered.position
 alter table segments alter column position set default nextval('segment_positions');
 create index segments_landing on segments (id) where archived_at is null and not deleted;
 create index segments_archived on segments (archived_at) where archived_at is not null and not deleted;
+create index segments_dropped on segments (archived_at) where archived_at is not null and deleted;
 
 alter table image_contents
   add column archive_id uuid, -- null: in chunks

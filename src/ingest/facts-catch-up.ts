@@ -1,12 +1,11 @@
 import { setTimeout } from "node:timers/promises";
 
-import { readChecked } from "../log/checked-segment.ts";
-import { SegmentError } from "../log/record.ts";
+import { isLost, readChecked } from "../log/checked-segment.ts";
 import { segmentKey } from "../log/segment.ts";
 import { markUnreadable } from "../log/unreadable.ts";
 import { type Sql } from "../platform/database/database.ts";
 import { type Log } from "../platform/logger.ts";
-import { ObjectDamaged, ObjectMissing, type ObjectStore } from "../platform/objects/objects.ts";
+import { type ObjectStore } from "../platform/objects/objects.ts";
 import { warnRarely } from "../platform/rare-warnings.ts";
 import { ReadFacts } from "./read-facts.ts";
 
@@ -77,12 +76,4 @@ export class FactsCatchUp {
     }
     await facts.write([id]);
   }
-}
-
-function isLost(error: unknown): boolean {
-  return (
-    error instanceof ObjectMissing ||
-    error instanceof ObjectDamaged ||
-    error instanceof SegmentError
-  );
 }

@@ -2,7 +2,7 @@ import { unpack } from "msgpackr";
 
 import { type Queryable } from "../platform/database/database.ts";
 import { discarded } from "../platform/gc.ts";
-import { type ObjectStore } from "../platform/objects/objects.ts";
+import { ObjectDamaged, ObjectMissing, type ObjectStore } from "../platform/objects/objects.ts";
 import { type Footer, checkLength, checkMagic, footerBytes } from "./footer.ts";
 import { RECORD_HEADER_BYTES, type SegmentEntry, SegmentError, compareRecord } from "./record.ts";
 import {
@@ -52,15 +52,12 @@ export async function readChecked(
   listed: Listed,
   batches?: Pick<BatchNotes, "note">,
 ): Promise<CheckedSegment> {
-  const { key, bytes } = listed;
-  const { footer, tail } = await readEnd(objects, listed, WINDOW_BYTES);
-  const window = new Window(objects, key, bytes - tail.length, tail);
+  const { bytes } = listed;
+  const { footer, tail, window } = await open(objects, listed);
   const segment = emptySegment(footer, listed);
   const damaged: SegmentEntry[] = [];
   let mismatched = 0;
-  for (const entry of footer.entries) {
-    const record = await recordOf(window, entry, bytes);
-    const state = compareRecord(record, entry);
+  for await (const { entry, record, state } of recordsOf(window, footer.entries, bytes)) {
     if (state !== "whole") mismatched++;
     if (state === "damaged") damaged.push(entry);
     const { kind } = entry;
@@ -73,6 +70,53 @@ export async function readChecked(
   const problem = (await frameProblem(window, footer, tail, bytes)) ?? countOf(mismatched, footer);
   discarded(bytes);
   return { ...segment, damaged, problem };
+}
+
+/** Record of a segment that was read; `body` is undefined if it cannot be. */
+export type CheckedRecord = { entry: SegmentEntry; body: Uint8Array | undefined };
+
+/**
+ * Reads the footer of a segment; `records` then reads and verifies the records of its entries.
+ * Throws SegmentError if the object has no valid footer.
+ */
+export async function openChecked(
+  objects: ObjectStore,
+  listed: Listed,
+): Promise<{
+  footer: Footer;
+  records: (entries: SegmentEntry[]) => AsyncGenerator<CheckedRecord>;
+}> {
+  const { footer, window } = await open(objects, listed);
+  async function* records(entries: SegmentEntry[]): AsyncGenerator<CheckedRecord> {
+    for await (const { entry, record, state } of recordsOf(window, entries, listed.bytes))
+      yield {
+        entry,
+        body: state === "damaged" ? undefined : record.subarray(RECORD_HEADER_BYTES),
+      };
+  }
+  return { footer, records };
+}
+
+/** Returns whether the error says that an object, or a part of it, is lost. */
+export function isLost(error: unknown): boolean {
+  return (
+    error instanceof ObjectMissing ||
+    error instanceof ObjectDamaged ||
+    error instanceof SegmentError
+  );
+}
+
+async function open(objects: ObjectStore, listed: Listed) {
+  const { footer, tail } = await readEnd(objects, listed, WINDOW_BYTES);
+  const window = new Window(objects, listed.key, listed.bytes - tail.length, tail);
+  return { footer, tail, window };
+}
+
+async function* recordsOf(window: Window, entries: SegmentEntry[], bytes: number) {
+  for (const entry of entries) {
+    const record = await recordOf(window, entry, bytes);
+    yield { entry, record, state: compareRecord(record, entry) };
+  }
 }
 
 /** Reads a record, and once more if it does not match: it may have been damaged in transit. */

@@ -96,17 +96,26 @@ export function emptySegment(footer: Footer, { key, bytes }: Listed): StoredSegm
 export async function readEnd(
   objects: ObjectStore,
   { key, bytes }: Listed,
-  tailBytes: number,
+  tailBytes: number = TAIL_BYTES,
 ): Promise<{ footer: Footer; tail: Uint8Array }> {
   const id = segmentIdOf(key);
   if (id === undefined) throw new SegmentError("the key is not that of a segment");
+  const end = await readEndOf(objects, { key, bytes }, tailBytes);
+  if (end.footer.id !== id) throw new SegmentError("the id of the segment differs from its key");
+  return end;
+}
+
+/** Reads the end of a segment or an archive, whatever its key. Throws SegmentError. */
+export async function readEndOf(
+  objects: ObjectStore,
+  { key, bytes }: Listed,
+  tailBytes: number = TAIL_BYTES,
+): Promise<{ footer: Footer; tail: Uint8Array }> {
   let tail = await objects.read(key, Math.max(0, bytes - tailBytes), bytes);
   const needed = footerBytes(tail);
   if (needed > bytes) throw new SegmentError("the footer is longer than the segment");
   if (needed > tail.length) tail = await objects.read(key, bytes - needed, bytes);
-  const footer = readFooter(tail);
-  if (footer.id !== id) throw new SegmentError("the id of the segment differs from its key");
-  return { footer, tail };
+  return { footer: readFooter(tail), tail };
 }
 
 export const ROWS = { project: "projects", session: "sessions", image: "images" } as const;

@@ -1,3 +1,6 @@
+import { Archiver } from "../archives/archiver.ts";
+import { Drop } from "../archives/drop.ts";
+import { ObjectGarbage } from "../archives/object-garbage.ts";
 import { markInvalidSql } from "../devices/invalid-tokens.ts";
 import { readRecipients, recipientsSql } from "../devices/recipients.ts";
 import { Unhashed } from "../images/unhashed.ts";
@@ -22,8 +25,8 @@ import { listenForOperators } from "./work-listener.ts";
 
 /**
  * Runs the background work until the signal: sends campaigns, deletes unreferenced builds, handles
- * orphans, hashes images of the previous version, and writes facts about sessions that a process
- * could not write any more. Everything opened is closed in reverse order, also when a later step
+ * orphans, hashes images of the previous version, writes facts about sessions that a process could
+ * not write any more, and moves segments to archives. Everything opened is closed in reverse order, also when a later step
  * throws.
  */
 export async function runWork(
@@ -53,6 +56,13 @@ export async function runWork(
   const orphans = new Orphans({ sql, objects, log, onSwept });
   const unhashed = new Unhashed({ sql, reader: new SegmentReader(objects), log });
   const facts = new FactsCatchUp({ sql, objects, log });
+  const archiveGarbage = new ObjectGarbage({ sql, objects, log }, config.archives);
+  const archiver = new Archiver(
+    { sql, objects, garbage: archiveGarbage, clock, metrics, log },
+    config.archives,
+  );
+  const drop = new Drop({ sql, objects, log }, config.archives);
+  metrics.watchArchives(archiver, archiveGarbage);
   metrics.watchPushes(() => sender.counts);
   metrics.watchCampaigns(worker);
   metrics.watchGarbage(async () => await garbage.overdueSeconds());
@@ -69,6 +79,9 @@ export async function runWork(
     orphans.run(signal),
     unhashed.run(signal),
     facts.run(signal),
+    archiver.run(signal),
+    archiveGarbage.run(signal),
+    drop.run(signal),
   ]);
   await opened.disposeAsync();
   log.info("stopped");

@@ -6,7 +6,7 @@ import { type Sql } from "../platform/database/database.ts";
 import { AppError } from "../platform/errors.ts";
 import { type RateLimits } from "../platform/http/rate-limits.ts";
 import { type Projects } from "../projects/service.ts";
-import { timeOf } from "./session-id.ts";
+import { sessionTime } from "../log/session-time.ts";
 
 const SESSIONS_CACHED_MAX = 200_000;
 // Short, because a rebuild of the database may restore an unknown session at any time.
@@ -83,7 +83,7 @@ export class Sessions {
       id: String(id),
       project_id: null,
       recorded: true,
-      started_at: new Date(timeOf(id)).toISOString(),
+      started_at: new Date(sessionTime(id)).toISOString(),
       user_country: "UN",
       user_state: "",
       user_city: "",

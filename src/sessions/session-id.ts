@@ -1,5 +1,5 @@
-/** OpenReplay session ids count milliseconds from 2019-02-12T19:33:20Z. */
-const EPOCH = 1_550_000_000_000;
+import { SESSION_EPOCH_MS } from "../log/session-time.ts";
+
 /**
  * Largest time of an id. The format has 40 bits for it, but the highest one would be the sign of
  * PostgreSQL's bigint, so ids end in July 2036.
@@ -33,16 +33,14 @@ export class SessionIds {
     if (!Number.isInteger(worker) || worker < 0 || worker > WORKER_MAX)
       throw new RangeError(`Worker ${worker} is not 16 bits.`);
     const exhausted = this.#sequence === SEQUENCE_MAX;
-    const elapsed = Math.max(Math.floor(this.#now()) - EPOCH, this.#elapsed + (exhausted ? 1 : 0));
+    const elapsed = Math.max(
+      Math.floor(this.#now()) - SESSION_EPOCH_MS,
+      this.#elapsed + (exhausted ? 1 : 0),
+    );
     if (!(elapsed > 0 && elapsed <= ELAPSED_MAX))
-      throw new RangeError(`Session ids cannot hold the time ${elapsed + EPOCH}.`);
+      throw new RangeError(`Session ids cannot hold the time ${elapsed + SESSION_EPOCH_MS}.`);
     this.#sequence = elapsed > this.#elapsed ? 0 : this.#sequence + 1;
     this.#elapsed = elapsed;
     return (BigInt(elapsed) << 24n) | BigInt((worker << 8) | this.#sequence);
   }
-}
-
-/** Returns the epoch milliseconds at which the id was issued. */
-export function timeOf(sessionId: bigint): number {
-  return Number(sessionId >> 24n) + EPOCH;
 }

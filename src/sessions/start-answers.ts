@@ -1,5 +1,5 @@
 import { type Config } from "../platform/config/config.ts";
-import { timeOf } from "./session-id.ts";
+import { sessionTime } from "../log/session-time.ts";
 import { type Started } from "./starts.ts";
 
 export type StartAnswersDeps = {
@@ -30,7 +30,7 @@ export class StartAnswers {
     return {
       ...this.#common(started),
       delay,
-      startTimestamp: timeOf(sessionId),
+      startTimestamp: sessionTime(sessionId),
       timestamp: 0,
       userOS: agent.os,
       userDevice: agent.device,

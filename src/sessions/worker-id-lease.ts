@@ -86,9 +86,10 @@ export class WorkerIdLease implements Service {
     for (let tries = 0; tries < TRIES_MAX; tries++) {
       const askedMs = performance.now();
       const [held] = await sql`
-        insert into session_worker_leases as lease (number, holder, leased_until)
-        values (${number}, ${this.#holder}, now() + ${LEASE_S} * interval '1 second')
-        on conflict (number) do update set holder = excluded.holder, leased_until = excluded.leased_until
+        insert into session_worker_leases as lease (number, holder, leased_until, archive_reader)
+        values (${number}, ${this.#holder}, now() + ${LEASE_S} * interval '1 second', ${this.#holder})
+        on conflict (number) do update set
+          holder = excluded.holder, leased_until = excluded.leased_until, archive_reader = excluded.archive_reader
         where lease.holder = excluded.holder or lease.leased_until < now() returning 1`;
       if (held !== undefined) {
         this.#number = number;

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "bun:test";
 
-import { SessionIds, timeOf } from "../../src/sessions/session-id.ts";
+import { sessionTime } from "../../src/log/session-time.ts";
+import { SessionIds } from "../../src/sessions/session-id.ts";
 import { Tokens } from "../../src/sessions/token.ts";
 import { objectOf, refusalOf, sessionRow } from "../support/answers.ts";
 import { TestApp } from "../support/app.ts";
@@ -151,7 +152,7 @@ describe("a valid token of a session that has no row", () => {
       sessionID: session.sessionID,
       projectId: null,
       recorded: true,
-      startedAt: new Date(timeOf(sessionId)).toISOString(),
+      startedAt: new Date(sessionTime(sessionId)).toISOString(),
       userCountry: "UN",
     });
   });

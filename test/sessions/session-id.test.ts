@@ -1,6 +1,7 @@
 import * as fc from "fast-check";
 import { expect, test } from "bun:test";
-import { SessionIds, timeOf } from "../../src/sessions/session-id.ts";
+import { sessionTime } from "../../src/log/session-time.ts";
+import { SessionIds } from "../../src/sessions/session-id.ts";
 
 const T0 = 1_760_000_000_000;
 const EPOCH = 1_550_000_000_000;
@@ -21,7 +22,7 @@ test("an id holds the time, the worker and a sequence", () => {
     Array.from({ length: 8 }, () => T0),
   );
   expect(ids.at(-1)).toBe(3523215360000131335n);
-  expect(timeOf(3523215360000131335n)).toBe(T0);
+  expect(sessionTime(3523215360000131335n)).toBe(T0);
 });
 
 test("the sequence starts anew each millisecond", () => {
@@ -35,8 +36,8 @@ test("after 256 ids in a millisecond they run ahead of the clock", () => {
     Array.from({ length: 513 }, () => T0),
   );
   expect(new Set(ids).size).toBe(513);
-  expect(ids.slice(254, 258).map(timeOf)).toEqual([T0, T0, T0 + 1, T0 + 1]);
-  expect(timeOf(ids[512] ?? 0n)).toBe(T0 + 2);
+  expect(ids.slice(254, 258).map(sessionTime)).toEqual([T0, T0, T0 + 1, T0 + 1]);
+  expect(sessionTime(ids[512] ?? 0n)).toBe(T0 + 2);
 });
 
 test("ids rise whatever the clock does, and stay the worker's", () => {
@@ -91,7 +92,7 @@ test("a clock that went wrong for a moment does no lasting harm", () => {
   now = T0 + 1;
   const after = ids.next();
   expect(after).toBeGreaterThan(before);
-  expect(timeOf(after)).toBe(T0 + 1);
+  expect(sessionTime(after)).toBe(T0 + 1);
 });
 
 test.each([-1, 65_536, 1.5, Number.NaN])("%d is no worker", (worker) => {
@@ -100,7 +101,7 @@ test.each([-1, 65_536, 1.5, Number.NaN])("%d is no worker", (worker) => {
 
 test("the time of an id is the server's now", () => {
   const before = Date.now();
-  const at = timeOf(new SessionIds(() => 1).next());
+  const at = sessionTime(new SessionIds(() => 1).next());
   expect(at).toBeGreaterThanOrEqual(before);
   expect(at).toBeLessThanOrEqual(Date.now());
 });

@@ -2,7 +2,7 @@ import { gzipSync } from "node:zlib";
 import { beforeAll, describe, expect, test } from "bun:test";
 
 import { encodeProjectID } from "../../src/projects/codec.ts";
-import { timeOf } from "../../src/sessions/session-id.ts";
+import { sessionTime } from "../../src/log/session-time.ts";
 import { Tokens } from "../../src/sessions/token.ts";
 import { objectOf, refusalOf, sessionRow } from "../support/answers.ts";
 import { TestApp } from "../support/app.ts";
@@ -65,7 +65,7 @@ describe.each(PATHS)("a start at %s", (path) => {
     const startedMs = Number(claims?.expiresAt) - 7_200_000;
     expectNow(startedMs, before);
     // The clock of the id stands still within a millisecond and runs ahead only in a flood.
-    expect(Math.abs(timeOf(claims?.sessionId ?? 0n) - startedMs)).toBeLessThan(1000);
+    expect(Math.abs(sessionTime(claims?.sessionId ?? 0n) - startedMs)).toBeLessThan(1000);
   });
 
   test("names the project by number or by key, and the key decides when both are there", async () => {

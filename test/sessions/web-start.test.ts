@@ -1,6 +1,6 @@
 import { beforeAll, describe, expect, test } from "bun:test";
 
-import { timeOf } from "../../src/sessions/session-id.ts";
+import { sessionTime } from "../../src/log/session-time.ts";
 import { Tokens } from "../../src/sessions/token.ts";
 import { objectOf, sessionRow } from "../support/answers.ts";
 import { TestApp } from "../support/app.ts";
@@ -42,7 +42,7 @@ describe("a start of a web page", () => {
       userUUID: expect.stringMatching(/^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-/),
       projectID: String(web.id),
       delay: expect.any(Number),
-      startTimestamp: timeOf(BigInt(answer.sessionID)),
+      startTimestamp: sessionTime(BigInt(answer.sessionID)),
       timestamp: 0,
       userOS: "Linux",
       userDevice: "",
@@ -131,7 +131,9 @@ describe("a start of a web page", () => {
       canvasFPS: 4,
     });
     const expiresAt = Number(TOKENS.verify(answer.token, 0)?.expiresAt);
-    expect(Math.abs(expiresAt - HOUR_MS - timeOf(BigInt(answer.sessionID)))).toBeLessThan(1000);
+    expect(Math.abs(expiresAt - HOUR_MS - sessionTime(BigInt(answer.sessionID)))).toBeLessThan(
+      1000,
+    );
   });
 
   test("is told the settings of the environment, unless its project has its own", async () => {

@@ -3,6 +3,7 @@ import { isIP } from "node:net";
 import ipaddr from "ipaddr.js";
 
 const WHOLE_NUMBER = /^-?\d+$/;
+const DECIMAL = /^-?\d+(?:\.\d+)?$/;
 
 /**
  * Returns whether the text is a whole number in plain digits. 1.5, 0x50 and true are not:
@@ -10,6 +11,11 @@ const WHOLE_NUMBER = /^-?\d+$/;
  */
 export function isWholeNumber(text: string): boolean {
   return WHOLE_NUMBER.test(text.trim());
+}
+
+/** Returns whether the text is a number in plain digits: 1e3 and 0x50 are not. */
+export function isDecimal(text: string): boolean {
+  return DECIMAL.test(text.trim());
 }
 
 export type AddressRange = [ipaddr.IPv4 | ipaddr.IPv6, number];

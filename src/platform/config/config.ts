@@ -5,7 +5,7 @@ import { Value } from "typebox/value";
 
 import { BOUNDS, numberOf, presenceBounds, rowLimits } from "./bounds.ts";
 import { environmentProblems } from "./config-problems.ts";
-import { isWholeNumber, list, parseOrigin } from "./config-values.ts";
+import { isDecimal, isWholeNumber, list, parseOrigin } from "./config-values.ts";
 import { readDatabase } from "./database-config.ts";
 import { PUSH_VARIABLES, pushConfig } from "./push-config.ts";
 import { UsageError } from "../errors.ts";
@@ -14,6 +14,9 @@ const MIB = 2 ** 20;
 // host:port or :port; an IPv6 host stands in brackets.
 const ADDRESS = String.raw`^(?:[^:\s]*|\[[0-9a-fA-F:.]+\]):\d{1,5}$`;
 const LISTEN_DEFAULT = ":8080";
+// A time that may be a fraction.
+const time = (usual: number, maximum: number) =>
+  Type.Number({ exclusiveMinimum: 0, maximum, default: usual });
 // Requests per second.
 const RATE = Type.Optional(Type.Integer({ minimum: 1, maximum: 1_000_000 }));
 
@@ -73,6 +76,9 @@ export const Env = Type.Object({
   UPDATE_PUBLIC_KEY: Type.Optional(Type.String({ minLength: 1 })),
   DOWNLOAD_REDIRECT: Type.Boolean({ default: false }),
   DOWNLOAD_CACHE_BYTES: Type.Integer({ minimum: 0, default: 256 * MIB }),
+  ARCHIVE_AFTER_S: time(3600, 30 * 86_400),
+  FEED_HOURS: time(24, 30 * 24),
+  OBJECT_GRACE_S: time(600, 86_400),
   GEOIP_DB: Type.Optional(Type.String({ minLength: 1 })),
   CORS_ORIGINS: Type.String({ default: "" }),
   LOG_LEVEL: Type.Enum(["trace", "debug", "info", "warn", "error", "fatal", "silent"], {
@@ -167,6 +173,7 @@ export function readConfig(env: Record<string, string | undefined> = process.env
     quotaBytesPerDay: values.QUOTA_BYTES_PER_DAY,
     push: pushConfig(values),
     updates: updatesConfig(values),
+    archives: archivesConfig(values),
     geoipPath: values.GEOIP_DB,
     logLevel: values.LOG_LEVEL,
   };
@@ -198,6 +205,14 @@ function updatesConfig(values: Type.Static<typeof Env>) {
   };
 }
 
+function archivesConfig(values: Type.Static<typeof Env>) {
+  const [afterS, feedS] = [values.ARCHIVE_AFTER_S, values.FEED_HOURS * 3600];
+  const graceS = values.OBJECT_GRACE_S;
+  // Working processes look for what is due as often as the shortest time asks for.
+  const everyMs = Math.min(60_000, Math.max(250, 1000 * Math.min(afterS, feedS, graceS)));
+  return { afterS, feedS, graceS, everyMs };
+}
+
 /** Reads `REDIS_URL`, or else `REDIS`: the old heartbeat service's name for an address. */
 function redisConfig({ REDIS_URL, REDIS, REDIS_PREFIX }: Type.Static<typeof Env>) {
   const url = REDIS_URL ?? (REDIS && `redis://${REDIS.startsWith(":") ? "localhost" : ""}${REDIS}`);
@@ -218,15 +233,16 @@ function splitAddress(address: string): { host: string; port: number } {
  */
 function valuesOf(set: Record<string, string | undefined>): unknown {
   const properties: Record<string, object> = Env.properties;
-  const odd = Object.entries(set).filter(
-    ([name, text = ""]) => isInteger(properties[name]) && !isWholeNumber(text),
-  );
+  const odd = Object.entries(set).filter(([name, text = ""]) => !isPlain(properties[name], text));
   const converted = Value.Convert(Env, Value.Default(Env, { ...set }));
   return typeof converted === "object" ? { ...converted, ...Object.fromEntries(odd) } : converted;
 }
 
-function isInteger(schema: object = {}): boolean {
-  return "type" in schema && schema.type === "integer";
+/** Returns false for numbers that are not written in plain digits. */
+function isPlain(schema: object = {}, text: string): boolean {
+  if (!("type" in schema)) return true;
+  if (schema.type === "integer") return isWholeNumber(text);
+  return schema.type !== "number" || isDecimal(text);
 }
 
 /**

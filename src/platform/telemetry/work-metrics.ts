@@ -22,16 +22,74 @@ export class WorkMetrics extends ProcessMetrics {
     "Segments found without a row in the index: adopted, deleted, or damaged (left as they are).",
     ["outcome"],
   );
+  readonly archiveFailures = this.counter(
+    "archive_failures_total",
+    "Attempts to archive segments that failed; they are repeated.",
+  );
+  readonly #archivedSegments = this.counter(
+    "archived_segments_total",
+    "Segments whose batches were moved into archives.",
+  );
+  readonly #archiveBytes = this.counter(
+    "archive_bytes_total",
+    "Bytes of segments that were read to archive them, and of archives that were written.",
+    ["direction"],
+  );
+  readonly #archives = this.counter("archives_total", "Archives that were written.", ["kind"]);
 
   constructor() {
     super("work");
     // Create the series with 0: Prometheus sees an increase only in series that existed before.
     for (const outcome of ["sent", "refused", "left"]) this.campaigns.inc({ outcome }, 0);
     for (const outcome of ["adopted", "deleted", "damaged"]) this.orphans.inc({ outcome }, 0);
+    for (const direction of ["read", "written"]) this.#archiveBytes.inc({ direction }, 0);
+    for (const kind of ["sessions", "images", "projects"]) this.#archives.inc({ kind }, 0);
   }
 
   countOrphans(found: Record<string, number>): void {
     for (const [outcome, count] of Object.entries(found)) this.orphans.inc({ outcome }, count);
+  }
+
+  /** Counts a step that has archived segments, or has only written archives. */
+  countArchived({
+    segments,
+    readBytes,
+    archives,
+  }: {
+    segments: number;
+    readBytes: number;
+    archives: { kind: string; bytes: number }[];
+  }): void {
+    this.#archivedSegments.inc({}, segments);
+    this.#archiveBytes.inc({ direction: "read" }, readBytes);
+    for (const { kind, bytes } of archives) {
+      this.#archives.inc({ kind });
+      this.#archiveBytes.inc({ direction: "written" }, bytes);
+    }
+  }
+
+  watchArchives(
+    archiver: { oldestSeconds: () => Promise<number> },
+    garbage: { overdueSeconds: () => Promise<number>; kept: () => Promise<number> },
+  ): void {
+    this.watch(
+      "oldest_unarchived_segment_age_seconds",
+      "Age of the oldest readable segment whose batches are not in archives yet; 0 if there is none.",
+      async () => await archiver.oldestSeconds(),
+      { aggregator: "max" },
+    );
+    this.watch(
+      "archive_garbage_overdue_seconds",
+      "Time for which the oldest unreferenced archive has been due for deletion; 0 if there is none.",
+      async () => await garbage.overdueSeconds(),
+      { aggregator: "max" },
+    );
+    this.watch(
+      "archives_kept",
+      "Archives without a row that are kept, because they may be the only copy of something.",
+      async () => await garbage.kept(),
+      { aggregator: "max" },
+    );
   }
 
   watchPushes(counts: () => Record<ProviderName, PushCounts | undefined>): void {

@@ -117,6 +117,9 @@ test.each<[string, string, string]>([
   ["PORT", "true", "PORT must be integer"],
   ["WORKERS", "2.9", "WORKERS must be integer"],
   ["WORKERS", "1e2", "WORKERS must be integer"],
+  ["ARCHIVE_AFTER_S", "1e2", "ARCHIVE_AFTER_S must be number"],
+  ["FEED_HOURS", "0", "FEED_HOURS must be > 0"],
+  ["OBJECT_GRACE_S", ".5", "OBJECT_GRACE_S must be number"],
   [
     "TRUSTED_PROXIES",
     "010.0.0.1/8",

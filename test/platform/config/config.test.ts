@@ -51,6 +51,7 @@ test("without variables everything has its documented default", () => {
       redirect: false,
       cacheBytes: 0,
     },
+    archives: { afterS: 3600, feedS: 86_400, graceS: 600, everyMs: 60_000 },
     geoipPath: undefined,
     logLevel: "info",
   });
@@ -115,6 +116,9 @@ test("every variable is read", () => {
     UPDATE_PUBLIC_KEY: "/key.pem",
     DOWNLOAD_REDIRECT: "true",
     DOWNLOAD_CACHE_BYTES: "1000",
+    ARCHIVE_AFTER_S: "0.5",
+    FEED_HOURS: "1.5",
+    OBJECT_GRACE_S: "2",
     GEOIP_DB: "/city.mmdb",
     CORS_ORIGINS: "https://a.example",
     LOG_LEVEL: "debug",
@@ -183,6 +187,7 @@ test("every variable is read", () => {
       redirect: true,
       cacheBytes: 1000,
     },
+    archives: { afterS: 0.5, feedS: 5400, graceS: 2, everyMs: 500 },
     geoipPath: "/city.mmdb",
     logLevel: "debug",
   });
