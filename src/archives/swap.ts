@@ -83,9 +83,10 @@ async function deleteBatches(sql: Queryable, batches: MovedBatch[]): Promise<voi
 async function endSegments(sql: Queryable, segments: SourceSegment[]): Promise<string[]> {
   if (segments.length === 0) return [];
   const referred = await referredSegments(sql, segments);
-  const ids = segments.map(({ id }) => id).filter((id) => !referred.has(id));
   await sql`
-    update segments set archived_at = now(), leased_until = null where id = any(${arrayLiteral(ids)}::text::uuid[])`;
+    update segments set leased_until = null,
+      archived_at = case when id = any(${arrayLiteral(referred)}::text::uuid[]) then null else now() end
+    where id = any(${arrayLiteral(segments.map(({ id }) => id))}::text::uuid[])`;
   return [...referred];
 }
 
