@@ -7,9 +7,11 @@ create table archives (
   bytes bigint not null,
   records integer not null,
   created_at timestamptz not null default now(),
-  leased_until timestamptz -- until then a working process is merging it
+  leased_until timestamptz, -- until then a working process is merging it
+  has_erased boolean not null default false -- it holds what no row refers to, and is to be rewritten without it
 );
 create index archives_day on archives (project_id, day, kind);
+create index archives_erased on archives (created_at) where has_erased;
 
 -- The records of one session in one archive.
 create table session_pieces (
@@ -30,7 +32,7 @@ create table session_pieces (
   last_at timestamptz,
   primary key (session_id, archive_id)
 );
-create index session_pieces_archive on session_pieces (archive_id);
+create index session_pieces_archive on session_pieces (archive_id, session_id);
 
 -- Objects to delete. An archive is in here from before its first byte until its row is committed.
 create table object_garbage (

@@ -16,6 +16,7 @@ import { SegmentError } from "../log/record.ts";
 export const LEVEL = 3;
 /** Batches of one index at most, so that a long session is read with little memory. */
 export const INDEX_BATCHES_MAX = 2048;
+export const INDEX_ROWS_MAX = 8192;
 // More than an index can have when it is inflated.
 const INDEX_BYTES_MAX = 2 ** 20;
 

@@ -4,6 +4,7 @@ import {
   type ArchivedBatch,
   type Frame,
   INDEX_BATCHES_MAX,
+  INDEX_ROWS_MAX,
   type Index,
   LEVEL,
   type Origin,
@@ -38,6 +39,7 @@ export class PieceWriter {
 
   /** Adds a row of kind `session` or `image`, before the first batch. */
   *addRow(head: RecordHead, body: Uint8Array, origin: Origin): Generator<Uint8Array> {
+    if (this.#index.rows.length === INDEX_ROWS_MAX) this.#endIndex();
     yield this.#archive.add({ ...head, ...this.#head }, body);
     yield body;
     this.#index.rows.push(origin);

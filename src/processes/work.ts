@@ -1,5 +1,6 @@
 import { Archiver } from "../archives/archiver.ts";
 import { Drop } from "../archives/drop.ts";
+import { Merger, mergeEveryS } from "../archives/merge/merger.ts";
 import { ObjectGarbage } from "../archives/object-garbage.ts";
 import { markInvalidSql } from "../devices/invalid-tokens.ts";
 import { readRecipients, recipientsSql } from "../devices/recipients.ts";
@@ -62,6 +63,10 @@ export async function runWork(
     config.archives,
   );
   const drop = new Drop({ sql, objects, log }, config.archives);
+  const merger = new Merger(
+    { sql, objects, garbage: archiveGarbage, clock, metrics, log },
+    { everyS: mergeEveryS(config.archives.afterS), graceS: config.archives.graceS },
+  );
   metrics.watchArchives(archiver, archiveGarbage);
   metrics.watchPushes(() => sender.counts);
   metrics.watchCampaigns(worker);
@@ -82,6 +87,7 @@ export async function runWork(
     archiver.run(signal),
     archiveGarbage.run(signal),
     drop.run(signal),
+    merger.run(signal),
   ]);
   await opened.disposeAsync();
   log.info("stopped");

@@ -20,6 +20,7 @@ const ROOMS = [
   "src/log/recovery",
   "src/log/verify",
   "src/archives",
+  "src/archives/merge",
   "slices",
   "src",
   "src/processes",

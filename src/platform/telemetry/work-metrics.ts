@@ -35,6 +35,16 @@ export class WorkMetrics extends ProcessMetrics {
     "Bytes of segments that were read to archive them, and of archives that were written.",
     ["direction"],
   );
+  readonly #merges = this.counter(
+    "archive_merges_total",
+    "Merges of archives, and archives rewritten without what was erased, by outcome: merged, rewritten, overtaken (others have changed the archives), damaged (one was marked as unreadable), or failed (repeated).",
+    ["outcome"],
+  );
+  readonly #mergeBytes = this.counter(
+    "archive_merge_bytes_total",
+    "Bytes of archives that were read to merge them, and that were written.",
+    ["direction"],
+  );
   readonly #archives = this.counter("archives_total", "Archives that were written.", ["kind"]);
 
   constructor() {
@@ -43,6 +53,9 @@ export class WorkMetrics extends ProcessMetrics {
     for (const outcome of ["sent", "refused", "left"]) this.campaigns.inc({ outcome }, 0);
     for (const outcome of ["adopted", "deleted", "damaged"]) this.orphans.inc({ outcome }, 0);
     for (const direction of ["read", "written"]) this.#archiveBytes.inc({ direction }, 0);
+    for (const direction of ["read", "written"]) this.#mergeBytes.inc({ direction }, 0);
+    for (const outcome of ["merged", "rewritten", "overtaken", "damaged", "failed"])
+      this.#merges.inc({ outcome }, 0);
     for (const kind of ["sessions", "images", "projects"]) this.#archives.inc({ kind }, 0);
   }
 
@@ -66,6 +79,13 @@ export class WorkMetrics extends ProcessMetrics {
       this.#archives.inc({ kind });
       this.#archiveBytes.inc({ direction: "written" }, bytes);
     }
+  }
+
+  /** Counts an attempt to merge archives. */
+  countMerge(merge: { outcome: string; bytesRead: number; bytesWritten: number }): void {
+    this.#merges.inc({ outcome: merge.outcome });
+    this.#mergeBytes.inc({ direction: "read" }, merge.bytesRead);
+    this.#mergeBytes.inc({ direction: "written" }, merge.bytesWritten);
   }
 
   watchArchives(
