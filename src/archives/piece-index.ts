@@ -112,8 +112,8 @@ export function unpackIndex(body: Uint8Array): Index {
 /** Returns the bodies of a frame's batches. Throws SegmentError if it holds other bytes. */
 export function unpackFrame(
   body: Uint8Array,
-  frame: Frame,
-  batches: ArchivedBatch[],
+  frame: Pick<Frame, "bytes">,
+  batches: Pick<ArchivedBatch, "bytes">[],
 ): Uint8Array[] {
   const content = inflated(body, frame.bytes);
   if (content.length !== frame.bytes)
