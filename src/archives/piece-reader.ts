@@ -37,7 +37,7 @@ type Range = { start: number; end: number };
 /** Bytes of a range, fewer than that if the object is damaged. */
 type Window = Range & { bytes: Uint8Array };
 
-/** What is held in memory of a session's pieces. */
+/** Bytes of a session's pieces that are held in memory. */
 export class PieceCache {
   readonly windows = new LRUCache<string, Window>({
     maxSize: HELD_BYTES,
@@ -106,7 +106,7 @@ export class PieceReader {
         indexLength(header, end - bodyAt),
       );
       if (length instanceof Lost) {
-        // Where the next index begins is not known.
+        // The place of the next index is not known.
         yield length;
         return;
       }

@@ -18,6 +18,8 @@ import {
 
 const BEFORE_ALL = { segmentId: "00000000-0000-0000-0000-000000000000", offset: 0 };
 const PAGE_BATCHES = 500;
+// Bytes that are read at once of each of many pieces.
+const AHEAD_BYTES_MIN = 2 ** 18;
 // Hashes that are remembered. A longer session shows a batch twice if it was sent again after so
 // many others.
 const SEEN_MAX = 2 ** 18;
@@ -195,7 +197,7 @@ export class SessionRecords {
 
   #piece(row: PieceRow, pieces: number): PieceReader {
     const deps = { ...this.#deps, cache: this.#cache };
-    const aheadBytes = Math.floor(HELD_BYTES / pieces);
+    const aheadBytes = Math.max(AHEAD_BYTES_MIN, Math.floor(HELD_BYTES / pieces));
     return new PieceReader(deps, row, row, { aheadBytes, isWhole: this.#isWhole });
   }
 

@@ -9,7 +9,7 @@ import { TestApp, type TestSession } from "../support/app.ts";
 import {
   type Made,
   type Stored,
-  archive,
+  archiveBatches,
   landingOf,
   makeArchive,
   rowsOf,
@@ -204,7 +204,7 @@ describe.each([
       const all = await landingOf(app, session);
       const first = all.filter(() => random.chance(0.3));
       const isFirst = (nth: number) => first.some((one) => one === all[nth]);
-      const made = await archive(app, session, { which: isFirst });
+      const made = await archiveBatches(app, session, { which: isFirst });
       for (const { body } of first) await app.append(session, body);
       expect(await landingOf(app, session)).toHaveLength(BATCHES);
       const mover = await Mover.of(session, random, new Map([[made, first]]), { movesBack: false });

@@ -4,7 +4,7 @@ import { describe, expect, test } from "bun:test";
 import { segmentKey } from "../../src/log/segment.ts";
 import { sessionRow } from "../support/answers.ts";
 import { TestApp, type TestSession } from "../support/app.ts";
-import { archive, landingOf, makeArchive, merge, swap } from "../support/archived.ts";
+import { archiveBatches, landingOf, makeArchive, merge, swap } from "../support/archived.ts";
 import { encodeBatch, encodeMessage } from "../support/batches.ts";
 import { runCommand } from "../support/command.ts";
 import { flipped, gone, harm } from "../support/damage.ts";
@@ -75,7 +75,7 @@ describe.each(SESSIONS)("every route says the same about %s", (_what, aSession) 
     const session = await aSession();
     const before = await answersAbout(app, session);
     const made = [];
-    for (const which of moves) made.push(await archive(app, session, { which }));
+    for (const which of moves) made.push(await archiveBatches(app, session, { which }));
     expect(await answersAbout(app, session)).toEqual(before);
     if (made.length === 1) return;
     await merge(app, session, made);
@@ -85,11 +85,11 @@ describe.each(SESSIONS)("every route says the same about %s", (_what, aSession) 
   test("when all are stored twice, as rows and in archives", async () => {
     const session = await aSession();
     const before = await answersAbout(app, session);
-    await archive(app, session, { keepsRows: true });
+    await archiveBatches(app, session, { keepsRows: true });
     expect(await answersAbout(app, session)).toEqual(before);
-    await archive(app, session, { keepsRows: true, which: (nth) => nth % 2 === 0 });
+    await archiveBatches(app, session, { keepsRows: true, which: (nth) => nth % 2 === 0 });
     expect(await answersAbout(app, session)).toEqual(before);
-    await archive(app, session);
+    await archiveBatches(app, session);
     expect(await answersAbout(app, session)).toEqual(before);
   });
 
@@ -98,20 +98,20 @@ describe.each(SESSIONS)("every route says the same about %s", (_what, aSession) 
     const before = await answersAbout(app, session);
     const [first, second] = await landingOf(app, session);
     const last = (await landingOf(app, session)).at(-1);
-    await archive(app, session);
+    await archiveBatches(app, session);
     const path = aSession === aPage ? "/v1/web/i" : "/v1/mobile/i";
     for (const one of [second, first, last])
       expect((await app.append(session, one?.body ?? new Uint8Array(), path)).status).toBe(200);
     expect(await landingOf(app, session)).toHaveLength(3);
     expect(await answersAbout(app, session)).toEqual(before);
-    await archive(app, session);
+    await archiveBatches(app, session);
     expect(await answersAbout(app, session)).toEqual(before);
   });
 
   test("when one of two copies is damaged", async () => {
     const session = await aSession();
     const before = await answersAbout(app, session);
-    const made = await archive(app, session, { keepsRows: true });
+    const made = await archiveBatches(app, session, { keepsRows: true });
     const { start, indexStart } = made.piece;
     await harm(app.objects, made.key, flipped(Math.floor((start + indexStart) / 2)));
     expect(await answersAbout(app, session)).toEqual(before);
@@ -125,7 +125,7 @@ describe.each(SESSIONS)("every route says the same about %s", (_what, aSession) 
     const session = await aSession();
     const before = await answersAbout(app, session);
     const keys = (await landingOf(app, session)).map(({ batch }) => segmentKey(batch.segmentId));
-    await archive(app, session);
+    await archiveBatches(app, session);
     for (const key of keys) await harm(app.objects, key, gone);
     expect(await answersAbout(app, session)).toEqual(before);
   });
@@ -134,7 +134,7 @@ describe.each(SESSIONS)("every route says the same about %s", (_what, aSession) 
 test("a session without batches has none when it has a piece of rows", async () => {
   const session = await app.aSession();
   const before = await answersAbout(app, session);
-  await archive(app, session);
+  await archiveBatches(app, session);
   expect(await answersAbout(app, session)).toEqual(before);
 });
 
@@ -142,7 +142,7 @@ test("a session's summary counts what was sent twice once", async () => {
   const session = await aPage();
   const { batches } = await sessionRow(app, session);
   const stored = await landingOf(app, session);
-  await archive(app, session);
+  await archiveBatches(app, session);
   await app.append(session, stored[3]?.body ?? new Uint8Array(), "/v1/web/i");
   expect((await sessionRow(app, session))["batches"]).toEqual(batches);
   expect(batches).toMatchObject({ count: 12, quarantined: 1 });
@@ -152,7 +152,7 @@ test("export-replay writes the files of archived batches", async () => {
   const session = await aPage();
   const { sessionID } = session;
   const expected = await replayOf(app, session, "dom.mobs");
-  await archive(app, session, { which: (nth) => nth % 2 === 0 });
+  await archiveBatches(app, session, { which: (nth) => nth % 2 === 0 });
   const out = `${app.config.dataDir}/out`;
   const args = ["export-replay", "--session", sessionID, "--out", out, "--json"];
   const { code, err } = await runCommand(args, envOf(app));

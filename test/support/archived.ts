@@ -95,13 +95,9 @@ export async function swap(
     const ids = gone.map(({ archive }) => archive.id);
     await transaction`delete from session_pieces where archive_id = any(${ids}::uuid[])`;
     await transaction`delete from archives where id = any(${ids}::uuid[])`;
+    const archives = made.map((one) => one.archive);
     const pieces = made.map(({ piece }) => piece);
-    if (made.length > 0)
-      await insertArchives(
-        transaction,
-        made.map(({ archive }) => archive),
-        pieces,
-      );
+    if (made.length > 0) await insertArchives(transaction, archives, pieces);
     for (const { segmentId, offset } of moved)
       await transaction`
         delete from batches where (session_id, segment_id, "offset") = (${sessionID}, ${segmentId}, ${offset})`;
@@ -113,7 +109,7 @@ export async function swap(
 }
 
 /** Moves batches from segments into an archive: all, or those of these numbers. */
-export async function archive(
+export async function archiveBatches(
   app: Target,
   session: Session,
   {
