@@ -18,6 +18,8 @@ export const LEVEL = 3;
 export const INDEX_BATCHES_MAX = 2048;
 // More than an index can have when it is inflated.
 const INDEX_BYTES_MAX = 2 ** 20;
+// The smallest buffer that zlib takes.
+const CHUNK_BYTES_MIN = 64;
 
 /** Place at which a record was first stored, which identifies it: places are in the order of commits. */
 export type Origin = { segmentId: string; offset: number };
@@ -124,7 +126,9 @@ export function unpackFrame(
 
 function inflated(body: Uint8Array, bytesMax: number): Uint8Array {
   try {
-    return zstdDecompressSync(body, { maxOutputLength: Math.max(1, bytesMax) });
+    // Room for all of it, and a byte more: zlib copies what it has to make room for.
+    const chunkSize = Math.max(CHUNK_BYTES_MIN, bytesMax + 1);
+    return zstdDecompressSync(body, { maxOutputLength: Math.max(1, bytesMax), chunkSize });
   } catch (cause) {
     throw new SegmentError("a record of an archive does not inflate", { cause });
   }

@@ -1,7 +1,7 @@
 import { LRUCache } from "lru-cache";
 
 import { KINDS, RECORD_HEADER_BYTES, SegmentError, recordBody } from "../log/record.ts";
-import { discarded } from "../platform/gc.ts";
+import { discarded, release } from "../platform/gc.ts";
 import { ObjectDamaged, type ObjectStore } from "../platform/objects/objects.ts";
 import { Lost, type ReadFaults } from "../platform/objects/read-faults.ts";
 import { type ArchiveName, archiveKey } from "./archive-key.ts";
@@ -15,10 +15,11 @@ import {
 } from "./piece-index.ts";
 import { type Piece } from "./piece.ts";
 
-/** Bytes of pieces that are held while a session is read, and as many of inflated frames. */
+/** Bytes of pieces that are held while a session is read. */
 export const HELD_BYTES = 8 * 2 ** 20;
-// Bytes read at once where a reader jumps.
-const JUMP_BYTES = 2 ** 20;
+const HELD_FRAMES_BYTES = 4 * 2 ** 20;
+// Bytes of a longer piece that are read at once.
+const WINDOW_BYTES = 2 * 2 ** 20;
 const FRAME_BYTES_MAX = 2 ** 20;
 // More than the largest batch that is accepted, which is a frame of its own.
 const BATCH_BYTES_MAX = 2 ** 27;
@@ -42,9 +43,11 @@ export class PieceCache {
   readonly windows = new LRUCache<string, Window>({
     maxSize: HELD_BYTES,
     sizeCalculation: ({ bytes }) => Math.max(1, bytes.length),
+    // Nobody reads it any more, unless several files are read at once: they read it again.
+    dispose: ({ bytes }) => release(bytes),
   });
   readonly frames = new LRUCache<string, Uint8Array | Lost>({
-    maxSize: HELD_BYTES,
+    maxSize: HELD_FRAMES_BYTES,
     sizeCalculation: (content) => (content instanceof Lost ? 1 : Math.max(1, content.length)),
   });
 }
@@ -91,11 +94,10 @@ export class PieceReader {
     this.#isWhole = isWhole && length <= aheadBytes;
   }
 
-  /** Yields the batches in the order of commits, and Lost for an index that cannot be read. */
-  async *batches(): AsyncGenerator<PlacedBatch | Lost> {
+  /** Yields the batches of each index in the order of commits, and Lost if one cannot be read. */
+  async *lists(): AsyncGenerator<PlacedBatch[] | Lost> {
     for await (const index of this.indexes())
-      if (index instanceof Lost) yield index;
-      else yield* batchesOf(index);
+      yield index instanceof Lost ? index : [...batchesOf(index)];
   }
 
   async *indexes(): AsyncGenerator<PlacedIndex | Lost> {
@@ -170,7 +172,7 @@ export class PieceReader {
     if (isAgain) return await this.#fetch({ start, end });
     let window = this.#cache.windows.get(name);
     if (window === undefined || !has(window, start, end)) {
-      const range = this.#around(start, end, part, window);
+      const range = this.#around(start, end, part);
       const bytes = await this.#fetch(range);
       if (bytes instanceof Lost) return bytes;
       window = { ...range, bytes };
@@ -179,11 +181,11 @@ export class PieceReader {
     return window.bytes.subarray(start - window.start, end - window.start);
   }
 
-  #around(start: number, end: number, part: Range, before: Window | undefined): Range {
+  #around(start: number, end: number, part: Range): Range {
     if (this.#isWhole) return { start: this.#records.start, end: this.#indexes.end };
-    const isNext = before === undefined || has(before, start, start);
-    const ahead = isNext ? this.#aheadBytes : Math.min(JUMP_BYTES, this.#aheadBytes);
-    return { start, end: Math.min(part.end, Math.max(end, start + ahead)) };
+    if (part.end - part.start <= this.#aheadBytes) return part;
+    const bytes = Math.min(WINDOW_BYTES, this.#aheadBytes);
+    return { start, end: Math.min(part.end, Math.max(end, start + bytes)) };
   }
 
   async #fetch({ start, end }: Range): Promise<Uint8Array | Lost> {
@@ -251,9 +253,10 @@ export async function* readPiece(
   signal?: AbortSignal,
 ): AsyncGenerator<{ batch: ArchivedBatch; body: Uint8Array | Lost }> {
   const reader = new PieceReader({ objects, signal }, archive, piece);
-  for await (const batch of reader.batches())
-    if (batch instanceof Lost) throw batch;
-    else yield { batch, body: await reader.body(batch) };
+  for await (const list of reader.lists()) {
+    if (list instanceof Lost) throw list;
+    for (const batch of list) yield { batch, body: await reader.body(batch) };
+  }
 }
 
 /** Compares the places at which records were first stored, which are in the order of commits. */

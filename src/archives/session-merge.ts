@@ -110,24 +110,33 @@ export class Merge {
     return pieces.every(({ id }) => this.#pieces.has(id));
   }
 
+  /** Returns the next batch. Returns undefined at the end, or if an index has to be read before. */
+  take(): StoredBatch | undefined {
+    const first = this.#first();
+    return first === undefined ? this.#batches[this.#nth++] : first.take();
+  }
+
+  /** Returns the next batch, or what a piece has not listed at its end. Returns undefined at the end. */
   async next(): Promise<StoredBatch | Unlisted | undefined> {
     for (;;) {
-      const row = this.#batches[this.#nth];
-      const cursor = this.#cursors.reduce<PieceCursor | undefined>(
-        (least, one) => (least === undefined || byOrigin(one.place, least.place) < 0 ? one : least),
-        undefined,
-      );
-      if (cursor === undefined || (row !== undefined && byOrigin(row, cursor.place) < 0)) {
-        this.#nth++;
-        return row;
-      }
-      const batch = await cursor.next();
-      if (batch !== undefined) return batch;
-      if (!cursor.isDone) continue;
-      this.#cursors = this.#cursors.filter((one) => one !== cursor);
-      const { unlisted } = cursor;
-      if (unlisted !== undefined) return unlisted;
+      const batch = this.take();
+      const first = this.#first();
+      if (batch !== undefined || first === undefined) return batch;
+      await first.advance();
+      if (!first.isDone) continue;
+      this.#cursors = this.#cursors.filter((one) => one !== first);
+      if (first.unlisted !== undefined) return first.unlisted;
     }
+  }
+
+  /** Returns the piece that has the next batch; undefined if a row is before it. */
+  #first(): PieceCursor | undefined {
+    let first: PieceCursor | undefined;
+    for (const cursor of this.#cursors)
+      if (first === undefined || byOrigin(cursor.place, first.place) < 0) first = cursor;
+    const row = this.#batches[this.#nth];
+    const isLater = first !== undefined && row !== undefined && byOrigin(row, first.place) < 0;
+    return isLater ? undefined : first;
   }
 }
 
@@ -135,41 +144,48 @@ export class Merge {
 export class PieceCursor {
   readonly #row: PieceRow;
   readonly #piece: PieceReader;
-  readonly #batches: AsyncGenerator<PlacedBatch | Lost>;
+  readonly #lists: AsyncGenerator<PlacedBatch[] | Lost>;
   readonly #quarantined: boolean | undefined;
-  #head: PlacedBatch | undefined;
+  #list: PlacedBatch[] = [];
+  #nth = 0;
+  #last: Origin;
   #found = 0;
   #lost: Lost | undefined;
-  /** The place of the next batch, or one before it. */
-  place: Origin;
   isDone = false;
 
   constructor(row: PieceRow, piece: PieceReader, quarantined: boolean | undefined) {
     this.#row = row;
     this.#piece = piece;
-    this.#batches = piece.batches();
+    this.#lists = piece.lists();
     this.#quarantined = quarantined;
-    this.place = row;
+    this.#last = row;
   }
 
   get id(): string {
     return this.#row.id;
   }
 
-  /** Returns the batch at `place`. Returns undefined once it knows the place of the next one. */
-  async next(): Promise<PlacedBatch | undefined> {
-    const batch = this.#head;
-    this.#head = undefined;
-    if (batch !== undefined) return batch;
-    for (;;) {
-      const { done, value } = await this.#batches.next();
-      if (done === true) this.isDone = true;
-      else if (value instanceof Lost) this.#lost ??= value;
-      else if (this.#isWanted(value)) {
-        this.#found++;
-        this.#head = this.place = value;
-      }
-      if (this.isDone || this.#head !== undefined) return undefined;
+  /** The place of the next batch, or one before it. */
+  get place(): Origin {
+    return this.#list[this.#nth] ?? this.#last;
+  }
+
+  /** Returns the next batch; undefined if an index has to be read before. */
+  take(): PlacedBatch | undefined {
+    const batch = this.#list[this.#nth++];
+    this.#last = batch ?? this.#last;
+    return batch;
+  }
+
+  /** Reads the next index. */
+  async advance(): Promise<void> {
+    const { done, value } = await this.#lists.next();
+    if (done === true) this.isDone = true;
+    else if (value instanceof Lost) this.#lost ??= value;
+    else {
+      this.#list = value.filter((batch) => this.#isWanted(batch));
+      this.#nth = 0;
+      this.#found += this.#list.length;
     }
   }
 

@@ -94,7 +94,7 @@ export class SessionRecords {
           if (!merge.add(next)) page = next;
           continue;
         }
-        const batch = await merge.next();
+        const batch = merge.take() ?? (await merge.next());
         if (batch === undefined) return;
         if ("lost" in batch) {
           // It may just have been merged.
@@ -121,7 +121,10 @@ export class SessionRecords {
     batches: AsyncIterable<B> | Iterable<B>,
     decode: Decode = batchBody,
   ): AsyncGenerator<{ batch: B; body: Uint8Array | Lost }> {
-    const source = iterated(batches);
+    const source =
+      Symbol.asyncIterator in batches
+        ? batches[Symbol.asyncIterator]()
+        : batches[Symbol.iterator]();
     let next = await source.next();
     // Neighbours in segments are read together.
     async function* neighbours() {
@@ -137,28 +140,32 @@ export class SessionRecords {
         if (isLanding(batch)) {
           const bodies = this.#reader.read(neighbours(), { decode, isSilent: true });
           for await (const { place, body } of bodies)
-            yield { batch: place.batch, body: await this.#orCopy(place.batch, body, decode) };
+            yield {
+              batch: place.batch,
+              body: body instanceof Lost ? await this.#copyOf(place.batch, body, decode) : body,
+            };
           continue;
         }
         if ("lost" in batch) yield { batch, body: batch.lost };
         else {
           const body = await this.#body(batch, decode);
-          yield { batch, body: await this.#orCopy(batch, body, decode) };
+          yield {
+            batch,
+            body: body instanceof Lost ? await this.#copyOf(batch, body, decode) : body,
+          };
         }
         next = await source.next();
       }
     } finally {
-      await source.return(undefined);
+      await source.return?.();
     }
   }
 
-  /** Returns the body, or that of another copy if it is lost. The batch may also just have moved. */
-  async #orCopy(
-    batch: Readable,
-    body: Uint8Array | Lost,
-    decode: Decode,
-  ): Promise<Uint8Array | Lost> {
-    if (!(body instanceof Lost)) return body;
+  /**
+   * Returns the body of another copy of a batch whose body is lost. The batch may also just have
+   * moved.
+   */
+  async #copyOf(batch: Readable, lost: Lost, decode: Decode): Promise<Uint8Array | Lost> {
     const tried = new Set([placeOf(batch)]);
     let isStored = false;
     // Asked again after each new failure: it may have moved again.
@@ -175,8 +182,8 @@ export class SessionRecords {
       }
     }
     // Otherwise it was erased.
-    if (isStored) this.#report(body);
-    return body;
+    if (isStored) this.#report(lost);
+    return lost;
   }
 
   /** Yields the copies that a batch has now, and Lost for an index that cannot be read. */
@@ -184,8 +191,9 @@ export class SessionRecords {
     const { pieces, batches } = await selectCopy(this.#deps.sql, this.#sessionId, hash);
     yield* batches;
     for (const row of pieces)
-      for await (const batch of this.#piece(row, pieces.length).batches())
-        if (batch instanceof Lost || batch.hash === hash) yield batch;
+      for await (const list of this.#piece(row, pieces.length).lists())
+        if (list instanceof Lost) yield list;
+        else yield* list.filter((batch) => batch.hash === hash);
   }
 
   async #body(batch: Readable, decode: Decode): Promise<Uint8Array | Lost> {
@@ -225,8 +233,4 @@ function placeOf(batch: Readable): string {
 
 function isLanding<B extends Readable | Unlisted>(batch: B): batch is B & Readable & Landing {
   return !("lost" in batch) && batch.frame === undefined;
-}
-
-async function* iterated<T>(all: AsyncIterable<T> | Iterable<T>): AsyncGenerator<T> {
-  yield* all;
 }
