@@ -13,6 +13,7 @@ import { countImages } from "./images/reading.ts";
 import { imageRoutes, uploadRoutes } from "./images/routes.ts";
 import { ImageNames, Images } from "./images/service.ts";
 import { Unhashed } from "./images/unhashed.ts";
+import { archiveNameOf } from "./archives/archive-key.ts";
 import { Batches } from "./ingest/batches.ts";
 import { FactsBuffer } from "./ingest/facts-buffer.ts";
 import { CommitLog } from "./log/commit-log.ts";
@@ -145,7 +146,7 @@ export async function buildApp(given: Serving) {
   const { commitLog, inflight, metrics, projects, quotas } = write;
   const clients = new Clients(config.trustedProxies);
   const faults = new ReadFaults(metrics, log, async (key) => {
-    const id = segmentIdOf(key);
+    const id = segmentIdOf(key) ?? archiveNameOf(key)?.id;
     if (id !== undefined) await markUnreadable(sql, [id]);
   });
   const workerId = new WorkerIdLease(sql, log);
@@ -244,7 +245,7 @@ function buildIngest(
       wholeFormsBytesMax: config.inflightBytesMax / 8,
     },
   );
-  const batches = new Batches(sql, reader);
+  const batches = new Batches({ sql, objects, faults });
   const authorize = (request: Request, grace?: Grace) =>
     bearer(request, tokens, grace, clock.epochMs());
   const findSession = async (sessionID: string) => {
@@ -265,7 +266,7 @@ function buildIngest(
     sessionRoutes({ sql, contents }),
     batchRoutes({ batches, findSession }),
     imageRoutes({ sql, reader, findSession }),
-    replayRoutes({ replays: buildReplays(sql, reader), findSession }),
+    replayRoutes({ replays: buildReplays({ sql, objects, faults }), findSession }),
   ];
 }
 

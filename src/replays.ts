@@ -1,7 +1,8 @@
 import { findImage, imageBytes, type ImageRow } from "./images/reading.ts";
 import { framesOf, listFrames } from "./images/frames.ts";
 import { firstIndexOf, replayRecords } from "./ingest/replay-records.ts";
-import { type SegmentReader } from "./log/segment-reader.ts";
+import { type SessionRecordsDeps } from "./archives/session-records.ts";
+import { SegmentReader } from "./log/segment-reader.ts";
 import { type Sql } from "./platform/database/database.ts";
 import { Replays } from "./replay/service.ts";
 import { getSession } from "./sessions/list.ts";
@@ -10,10 +11,12 @@ import { getSession } from "./sessions/list.ts";
 const FRAME_FILES_MAX = 100_000;
 
 /** Builds the replay files, which the command line needs, too. */
-export function buildReplays(sql: Sql, reader: SegmentReader): Replays {
+export function buildReplays(records: SessionRecordsDeps): Replays {
+  const { sql, objects, faults } = records;
+  const reader = new SegmentReader(objects, faults);
   return new Replays({
-    sql,
-    reader,
+    records,
+    startedAt: async (sessionId) => (await getSession(sql, sessionId)).startedAt,
     mobile: { firstIndex: firstIndexOf, records: replayRecords },
     images: (sessionId) => framesIn(sql, reader, sessionId),
   });

@@ -19,6 +19,8 @@ export const INDEX_BATCHES_MAX = 2048;
 export const INDEX_ROWS_MAX = 8192;
 // More than an index can have when it is inflated.
 const INDEX_BYTES_MAX = 2 ** 20;
+// The smallest buffer that zlib takes.
+const CHUNK_BYTES_MIN = 64;
 
 /** Place at which a record was first stored, which identifies it: places are in the order of commits. */
 export type Origin = { segmentId: string; offset: number };
@@ -113,8 +115,8 @@ export function unpackIndex(body: Uint8Array): Index {
 /** Returns the bodies of a frame's batches. Throws SegmentError if it holds other bytes. */
 export function unpackFrame(
   body: Uint8Array,
-  frame: Frame,
-  batches: ArchivedBatch[],
+  frame: Pick<Frame, "bytes">,
+  batches: Pick<ArchivedBatch, "bytes">[],
 ): Uint8Array[] {
   const content = inflated(body, frame.bytes);
   if (content.length !== frame.bytes)
@@ -125,7 +127,9 @@ export function unpackFrame(
 
 function inflated(body: Uint8Array, bytesMax: number): Uint8Array {
   try {
-    return zstdDecompressSync(body, { maxOutputLength: Math.max(1, bytesMax) });
+    // Room for all of it, and a byte more: zlib copies what it has to make room for.
+    const chunkSize = Math.max(CHUNK_BYTES_MIN, bytesMax + 1);
+    return zstdDecompressSync(body, { maxOutputLength: Math.max(1, bytesMax), chunkSize });
   } catch (cause) {
     throw new SegmentError("a record of an archive does not inflate", { cause });
   }

@@ -3,7 +3,6 @@ import { type Command, InvalidArgumentError } from "commander";
 
 import { print, withDatabase } from "./commands.ts";
 import { type ExportTarget, openTarget } from "./export-target.ts";
-import { SegmentReader } from "../log/segment-reader.ts";
 import { type Config } from "../platform/config/config.ts";
 import { AppError, UsageError } from "../platform/errors.ts";
 import { openObjects } from "../platform/objects/open-objects.ts";
@@ -45,7 +44,7 @@ async function exportReplay(
     });
     await using target = await openTarget(out, shared.s3);
     await using objects = await openObjects(shared);
-    const files = await buildReplays(sql, new SegmentReader(objects)).list(session);
+    const files = await buildReplays({ sql, objects }).list(session);
     return await exportAll(files, String(session), target, skipMissing);
   });
 }

@@ -1,9 +1,9 @@
 import { setImmediate } from "node:timers/promises";
 import { pack } from "msgpackr";
 
-import { type Sql } from "../platform/database/database.ts";
+import { type StoredBatch, type Unlisted } from "../archives/session-merge.ts";
+import { SessionRecords, type SessionRecordsDeps } from "../archives/session-records.ts";
 import { Lost } from "../platform/objects/read-faults.ts";
-import { type Place, type SegmentReader, batchBody } from "../log/segment-reader.ts";
 import { batchKindOf } from "../log/batch-kind.ts";
 import { FLAG } from "../log/record.ts";
 import { parseAnalytics } from "./analytics.ts";
@@ -13,7 +13,8 @@ import { decodeMessages } from "./messages.ts";
 import { walkManyWebFrames } from "./web-frames.ts";
 import { decodeWebHeader, decodeWebMessages } from "./web-messages.ts";
 
-const PAGE_ROWS = 500;
+// Rows of batches that are held while they are only counted.
+const COUNTED_PAGE_BATCHES = 10_000;
 const JSON_PIECE_LENGTH = 64 * 1024;
 // Time until the buffered part of a JSON document is flushed even if it is short: the store may be
 // slow.
@@ -31,8 +32,8 @@ export type BatchSummary = {
   lastAt: Date | null;
 };
 
-type BatchRow = Place & { flags: number; bytes: number; messages: number; receivedAt: Date };
-type Batch = { row: BatchRow; body: Uint8Array };
+type Batch = { batch: StoredBatch; body: Uint8Array };
+type Read = AsyncGenerator<{ batch: StoredBatch | Unlisted; body: Uint8Array | Lost }>;
 /** Run of batches that cannot be read; the times are when they were received. */
 type Missing = { missing: { batches: number; from: Date; to: Date } };
 
@@ -47,16 +48,14 @@ export type BatchOptions = {
 };
 
 /**
- * Reads a session's batches as they were sent, in commit order, with a page of rows and a span of a
- * segment in memory at a time.
+ * Reads a session's batches as they were sent, in commit order, with a page of rows and a few
+ * megabytes of objects in memory at a time.
  */
 export class Batches {
-  readonly #sql: Sql;
-  readonly #reader: SegmentReader;
+  readonly #deps: SessionRecordsDeps;
 
-  constructor(sql: Sql, reader: SegmentReader) {
-    this.#sql = sql;
-    this.#reader = reader;
+  constructor(deps: SessionRecordsDeps) {
+    this.#deps = deps;
   }
 
   async *encode(
@@ -64,61 +63,61 @@ export class Batches {
     format: BatchFormat,
     { quarantined, skipMissing }: BatchOptions,
   ): AsyncGenerator<Uint8Array> {
-    const batches = this.#read(sessionId, quarantined);
+    const records = new SessionRecords(this.#deps, sessionId);
+    const batches = records.read(records.list({ quarantined }));
     if (format === "application/json") yield* jsonDocument(batches);
     else
-      for await (const { row, body } of batches) {
-        if (!(body instanceof Lost))
-          yield format === "application/msgpack" ? pack(describe({ row, body })) : withLength(body);
-        else if (!skipMissing) throw body;
+      for await (const { batch, body } of batches) {
+        if (body instanceof Lost) {
+          if (!skipMissing) throw body;
+        } else if (!("lost" in batch))
+          yield format === "application/msgpack"
+            ? pack(describe({ batch, body }))
+            : withLength(body);
       }
   }
 
-  /** Summarizes a session's stored batches. */
-  async summary(sessionId: bigint) {
-    const [row] = await this.#sql<[BatchSummary]>`
-      select count(*)::integer as count, coalesce(sum(bytes), 0)::double precision as bytes,
-        coalesce(sum(messages), 0)::double precision as messages,
-        count(*) filter (where flags & ${FLAG.quarantined} <> 0)::integer as quarantined,
-        min(first_at) as "firstAt", max(last_at) as "lastAt"
-      from batches where session_id = ${sessionId}`;
-    return row;
+  /** Summarizes a session's stored batches, each once. */
+  async summary(sessionId: bigint): Promise<BatchSummary> {
+    const [{ sources, ...sum }] = await this.#deps.sql<[BatchSummary & { sources: number }]>`
+      with source as (
+        select count(*) as batches, sum(bytes) as bytes, sum(messages) as messages,
+          count(*) filter (where flags & ${FLAG.quarantined} <> 0) as quarantined, min(first_at) as first_at, max(last_at) as last_at
+        from batches where session_id = ${sessionId} having count(*) > 0
+        union all
+        select batches, bytes, messages, quarantined, first_at, last_at
+        from session_pieces where session_id = ${sessionId} and batches > 0
+      )
+      select count(*)::integer as sources, coalesce(sum(batches), 0)::integer as count,
+        coalesce(sum(bytes), 0)::double precision as bytes, coalesce(sum(messages), 0)::double precision as messages,
+        coalesce(sum(quarantined), 0)::integer as quarantined, min(first_at) as "firstAt", max(last_at) as "lastAt"
+      from source`;
+    // Only several places can have copies of one batch.
+    return sources < 2 ? sum : ((await this.#counted(sessionId)) ?? sum);
   }
 
-  async *#read(
-    sessionId: bigint,
-    quarantined: boolean,
-  ): AsyncGenerator<{ row: BatchRow; body: Uint8Array | Lost }> {
-    const rows = this.#rows(sessionId, quarantined);
-    const options = { decode: batchBody, about: { session: String(sessionId) } };
-    for await (const { place, body } of this.#reader.read(rows, options))
-      yield { row: place, body };
-  }
-
-  async *#rows(sessionId: bigint, quarantined: boolean): AsyncGenerator<BatchRow> {
-    let after = { segmentId: "00000000-0000-0000-0000-000000000000", offset: 0 };
-    for (;;) {
-      const rows = await selectPage(this.#sql, sessionId, quarantined, after);
-      yield* rows;
-      const last = rows.at(-1);
-      if (last === undefined || rows.length < PAGE_ROWS) return;
-      after = last;
+  /** Counts the batches one by one. Returns undefined if some are not listed. */
+  async #counted(sessionId: bigint): Promise<BatchSummary | undefined> {
+    const sum = { count: 0, bytes: 0, messages: 0, quarantined: 0 };
+    let first = Number.POSITIVE_INFINITY;
+    let last = Number.NEGATIVE_INFINITY;
+    const records = new SessionRecords(this.#deps, sessionId);
+    const options = { pageBatches: COUNTED_PAGE_BATCHES, readsBodies: false };
+    for await (const batch of records.list(options)) {
+      if ("lost" in batch) return undefined;
+      sum.count++;
+      sum.bytes += batch.bytes;
+      sum.messages += batch.messages;
+      if ((batch.flags & FLAG.quarantined) !== 0) sum.quarantined++;
+      first = Math.min(first, batch.firstAt ?? first);
+      last = Math.max(last, batch.lastAt ?? last);
     }
+    return { ...sum, firstAt: dateOf(first), lastAt: dateOf(last) };
   }
 }
 
-async function selectPage(
-  sql: Sql,
-  sessionId: bigint,
-  quarantined: boolean,
-  after: { segmentId: string; offset: number },
-): Promise<BatchRow[]> {
-  return await sql<BatchRow[]>`
-    select segment_id as "segmentId", "offset", length, bytes, flags, messages, received_at as "receivedAt"
-    from batches
-    where session_id = ${sessionId} and (segment_id, "offset") > (${after.segmentId}, ${after.offset})
-      and (flags & ${FLAG.quarantined} <> 0) = ${quarantined}
-    order by segment_id, "offset" limit ${PAGE_ROWS}`;
+function dateOf(ms: number): Date | null {
+  return Number.isFinite(ms) ? new Date(ms) : null;
 }
 
 function withLength(body: Uint8Array): Uint8Array {
@@ -128,20 +127,18 @@ function withLength(body: Uint8Array): Uint8Array {
   return framed;
 }
 
-function describe({ row, body }: Batch) {
+function describe({ batch, body }: Batch) {
   return {
-    receivedAt: row.receivedAt.toISOString(),
-    late: (row.flags & FLAG.late) !== 0,
-    kind: batchKindOf(row.flags),
-    messages: row.messages,
+    receivedAt: new Date(batch.receivedAt).toISOString(),
+    late: (batch.flags & FLAG.late) !== 0,
+    kind: batchKindOf(batch.flags),
+    messages: batch.messages,
     body,
   };
 }
 
 /** Encodes one message at a time, because a small batch can hold hundreds of thousands. */
-async function* jsonDocument(
-  batches: AsyncGenerator<{ row: BatchRow; body: Uint8Array | Lost }>,
-): AsyncGenerator<Uint8Array> {
+async function* jsonDocument(batches: Read): AsyncGenerator<Uint8Array> {
   let text = '{"batches":[';
   let separator = "";
   let sentMs = performance.now();
@@ -164,16 +161,16 @@ async function* jsonDocument(
 }
 
 /** Yields the batches, and between them an entry for each run of lost batches. */
-async function* withGaps(
-  batches: AsyncGenerator<{ row: BatchRow; body: Uint8Array | Lost }>,
-): AsyncGenerator<Batch | Missing> {
+async function* withGaps(batches: Read): AsyncGenerator<Batch | Missing> {
   let gap: Missing | undefined;
-  for await (const { row, body } of batches)
-    if (body instanceof Lost) gap = widened(gap, row.receivedAt);
+  for await (const { batch, body } of batches)
+    if ("lost" in batch) gap = widened(gap, batch);
+    else if (body instanceof Lost)
+      gap = widened(gap, { batches: 1, from: batch.receivedAt, to: batch.receivedAt });
     else {
       if (gap !== undefined) yield gap;
       gap = undefined;
-      yield { row, body };
+      yield { batch, body };
     }
   if (gap !== undefined) yield gap;
 }
@@ -181,14 +178,16 @@ async function* withGaps(
 /**
  * Extends the time range: batches of several processes may be committed out of order of receipt.
  */
-function widened(gap: Missing | undefined, receivedAt: Date): Missing {
-  if (gap === undefined) return { missing: { batches: 1, from: receivedAt, to: receivedAt } };
-  const { batches, from, to } = gap.missing;
+function widened(gap: Missing | undefined, more: Omit<Unlisted, "lost">): Missing {
+  const from = new Date(more.from);
+  const to = new Date(more.to);
+  if (gap === undefined) return { missing: { batches: more.batches, from, to } };
+  const { missing } = gap;
   return {
     missing: {
-      batches: batches + 1,
-      from: receivedAt < from ? receivedAt : from,
-      to: receivedAt > to ? receivedAt : to,
+      batches: missing.batches + more.batches,
+      from: from < missing.from ? from : missing.from,
+      to: to > missing.to ? to : missing.to,
     },
   };
 }
@@ -223,7 +222,7 @@ type Decoded = {
  * Returns the messages of a batch, which are decoded one by one, or undefined if it is malformed. A
  * batch that another version stored may be malformed by today's rules.
  */
-async function decodedBatch({ row: { flags }, body }: Batch): Promise<Decoded | undefined> {
+async function decodedBatch({ batch: { flags }, body }: Batch): Promise<Decoded | undefined> {
   const kind = batchKindOf(flags);
   if ((flags & FLAG.quarantined) !== 0 || kind === "unknown") return undefined;
   try {

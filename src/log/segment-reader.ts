@@ -25,6 +25,8 @@ export type ReadOptions<P> = {
   decode?: (body: Uint8Array, place: P) => Uint8Array;
   /** Fields for log lines. */
   about?: object;
+  /** Set if the caller reports what is lost: another copy may have it. */
+  isSilent?: boolean;
   signal?: AbortSignal | undefined;
 };
 
@@ -73,7 +75,8 @@ export class SegmentReader {
         again ??= await this.#fetch(span, options.signal);
         body = bodyIn(again, span, place, options);
       }
-      if (body instanceof Lost) this.#faults?.lost(body, options.about ?? {});
+      if (body instanceof Lost && options.isSilent !== true)
+        this.#faults?.lost(body, options.about ?? {});
       yield { place, body };
     }
   }

@@ -1,91 +1,112 @@
-import { type BatchKind, batchKindOf, kindFlags } from "../log/batch-kind.ts";
+import { type StoredBatch } from "../archives/session-merge.ts";
+import { type Readable, type SessionRecords } from "../archives/session-records.ts";
+import { type BatchKind, batchKindOf } from "../log/batch-kind.ts";
 import { FLAG } from "../log/record.ts";
-import { type Place } from "../log/segment-reader.ts";
-import { type Sql } from "../platform/database/database.ts";
+import { type Lost } from "../platform/objects/read-faults.ts";
 
 /** Kinds of batches that replay files are made of. */
-const KINDS = ["mobile", "player", "assets", "devtools", "web"] as const satisfies BatchKind[];
-// The bits of the flags that are the kind.
-const KIND_BITS = 0xf0;
+const KINDS: ReadonlySet<string> = new Set<BatchKind>([
+  "mobile",
+  "player",
+  "assets",
+  "devtools",
+  "web",
+]);
 // Batches of a session that are replayed at most: further ones are left out.
 const BATCHES_MAX = 2 ** 18;
-// Seconds of a session that are in the first of its two DOM files.
-const EARLY_S = 15;
+const PAGE_BATCHES = 10_000;
+// Time of a session that is in the first of its two DOM files.
+const EARLY_MS = 15_000;
 
-// Fields of a packed row, as the query below writes them.
+// Fields of a packed row. The first ones stay the same when a batch moves into an archive.
 const ID_BYTES = 16;
-const ROW_BYTES = ID_BYTES + 4 + 4 + 4 + 2 + 1;
+const AT = { offset: 16, bytes: 20, flags: 24, isEarly: 26, isGzip: 27, place: 28, frame: 32 };
+const TIMES = { hash: 36, first: 44, last: 52, received: 60 };
+const TAGGED_BYTES = AT.isGzip;
+const ROW_BYTES = 68;
+const NO_FRAME = 2 ** 32 - 1;
+const START_ROWS = 512;
 
-export type BatchRow = Place & { flags: number; bytes: number };
+type Frame = NonNullable<Readable["frame"]>;
+export type BatchRow = Readable;
 type Wanted = (kind: BatchKind | "unknown", isEarly: boolean) => boolean;
+type Rows = {
+  packed: Buffer;
+  /** Frames of archives that rows name by their number. */
+  frames: readonly Frame[];
+  lost: Lost | undefined;
+};
 
 /**
- * Rows of a session's batches at one moment, in the order of their times. They are packed, because
- * a session may have more of them than should be objects.
+ * Rows of a session's batches, in the order of their times. They are packed, because a session may
+ * have more of them than should be objects.
  */
 export class BatchRows {
-  readonly #packed: Buffer;
+  readonly #rows: Rows;
 
-  private constructor(packed: Buffer) {
-    this.#packed = packed;
+  private constructor(rows: Rows) {
+    this.#rows = rows;
   }
 
   /**
-   * Reads the rows of a session's well-formed batches: those of web pages by the time in their
-   * header. Leaves out late batches that a phone wrote before the session's own ones: a crash kept
-   * them back, and they were sent with the token of the session after it.
+   * Lists a session's well-formed batches: those of web pages by the time in their header. Leaves
+   * out late batches that a phone wrote before the session's own ones: a crash kept them back, and
+   * they were sent with the token of the session after it.
    */
-  static async read(sql: Sql, sessionId: bigint): Promise<BatchRows> {
-    const own = sql`session_id = ${sessionId} and flags & ${FLAG.quarantined} = 0`;
-    const order = sql`first_at nulls last, received_at, segment_id, "offset"`;
-    const [row] = await sql<[{ packed: Buffer }]>`
-      with replayed as (
-        select batches.*, first_at <= early.until as is_early
-        from batches, (
-          select started_at + make_interval(secs => ${EARLY_S}) as until from sessions where id = ${sessionId}
-        ) as early
-        where ${own} and flags & ${KIND_BITS} = any(${KINDS.map(kindFlags)}::integer[])
-          and not coalesce(flags & ${FLAG.late} <> 0 and last_at < (
-            select min(first_at) from batches where ${own} and flags & ${FLAG.late} = 0
-          ), false)
-        order by ${order} limit ${BATCHES_MAX}
-      )
-      select coalesce(string_agg(
-        uuid_send(segment_id) || int4send("offset") || int4send(length) || int4send(bytes)
-          || int2send(flags) || boolsend(coalesce(is_early, false)),
-        ''::bytea order by ${order}), ''::bytea) as packed
-      from replayed`;
-    return new BatchRows(row.packed);
+  static async read(records: SessionRecords, startedAt: Date): Promise<BatchRows> {
+    const options = { quarantined: false, pageBatches: PAGE_BATCHES, readsBodies: false };
+    const table = new Table(startedAt.getTime() + EARLY_MS);
+    for await (const batch of records.list(options)) {
+      if ("lost" in batch) table.lost ??= batch.lost;
+      else table.add(batch);
+      if (table.length === BATCHES_MAX) break;
+    }
+    return new BatchRows(table.sorted());
+  }
+
+  /** Set if there are batches that no index lists. */
+  get lost(): Lost | undefined {
+    return this.#rows.lost;
   }
 
   get length(): number {
-    return this.#packed.length / ROW_BYTES;
+    return this.#rows.packed.length / ROW_BYTES;
   }
 
   /** Size of all batches when inflated. */
   get bytes(): number {
+    const { packed } = this.#rows;
     let sum = 0;
-    for (let at = 0; at < this.#packed.length; at += ROW_BYTES)
-      sum += this.#packed.readUInt32BE(at + ID_BYTES + 8);
+    for (let at = 0; at < packed.length; at += ROW_BYTES) sum += packed.readUInt32BE(at + AT.bytes);
     return sum;
   }
 
-  /** Text that differs for other batches, and for another order. */
+  /**
+   * Text that differs for other batches, and for another order. Batches that move into an archive
+   * stay the same.
+   */
   get tag(): string {
-    return Bun.SHA256.hash(this.#packed, "hex").slice(0, 32);
+    const { packed } = this.#rows;
+    const hash = new Bun.SHA256();
+    for (let at = 0; at < packed.length; at += ROW_BYTES)
+      hash.update(packed.subarray(at, at + TAGGED_BYTES));
+    return hash.digest("hex").slice(0, 32);
   }
 
   at(nth: number): BatchRow {
+    const { packed, frames } = this.#rows;
     const at = nth * ROW_BYTES;
-    const id = this.#packed.toString("hex", at, at + ID_BYTES);
-    const field = at + ID_BYTES;
-    return {
+    const id = packed.toString("hex", at, at + ID_BYTES);
+    const row = {
       segmentId: id.replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-"),
-      offset: this.#packed.readUInt32BE(field),
-      length: this.#packed.readUInt32BE(field + 4),
-      bytes: this.#packed.readUInt32BE(field + 8),
-      flags: this.#packed.readUInt16BE(field + 12),
+      offset: packed.readUInt32BE(at + AT.offset),
+      bytes: packed.readUInt32BE(at + AT.bytes),
+      flags: packed.readUInt16BE(at + AT.flags) | (packed[at + AT.isGzip] ?? 0),
+      hash: packed.readBigUInt64BE(at + TIMES.hash),
     };
+    const place = packed.readUInt32BE(at + AT.place);
+    const frame = frames[packed.readUInt32BE(at + AT.frame)];
+    return frame === undefined ? { ...row, length: place } : { ...row, frame, frameOffset: place };
   }
 
   *[Symbol.iterator](): Generator<BatchRow> {
@@ -93,13 +114,78 @@ export class BatchRows {
   }
 
   filter(wanted: Wanted): BatchRows {
-    const kept = Buffer.allocUnsafe(this.#packed.length);
+    const { packed } = this.#rows;
+    const kept = Buffer.allocUnsafe(packed.length);
     let used = 0;
-    for (let at = 0; at < this.#packed.length; at += ROW_BYTES) {
-      const kind = batchKindOf(this.#packed.readUInt16BE(at + ID_BYTES + 12));
-      const isEarly = this.#packed[at + ROW_BYTES - 1] === 1;
-      if (wanted(kind, isEarly)) used += this.#packed.copy(kept, used, at, at + ROW_BYTES);
+    for (let at = 0; at < packed.length; at += ROW_BYTES) {
+      const kind = batchKindOf(packed.readUInt16BE(at + AT.flags));
+      if (wanted(kind, packed[at + AT.isEarly] === 1))
+        used += packed.copy(kept, used, at, at + ROW_BYTES);
     }
-    return new BatchRows(kept.subarray(0, used));
+    return new BatchRows({ ...this.#rows, packed: kept.subarray(0, used) });
+  }
+}
+
+/** Rows that are being collected. */
+class Table {
+  readonly #earlyUntilMs: number;
+  #packed = Buffer.alloc(START_ROWS * ROW_BYTES);
+  readonly #frames = new Map<Frame, number>();
+  /** The first time of the batches that are not late. */
+  #firstMs = Number.NaN;
+  length = 0;
+  lost: Lost | undefined;
+
+  constructor(earlyUntilMs: number) {
+    this.#earlyUntilMs = earlyUntilMs;
+  }
+
+  add(batch: StoredBatch): void {
+    const { flags, firstAt, lastAt } = batch;
+    if ((flags & FLAG.late) === 0 && firstAt !== null && !(this.#firstMs <= firstAt))
+      this.#firstMs = firstAt;
+    if (!KINDS.has(batchKindOf(flags))) return;
+    const at = this.length++ * ROW_BYTES;
+    if (at === this.#packed.length) this.#packed = Buffer.concat([this.#packed], 2 * at);
+    const row = this.#packed;
+    row.write(batch.segmentId.replaceAll("-", ""), at, "hex");
+    row.writeUInt32BE(batch.offset, at + AT.offset);
+    row.writeUInt32BE(batch.bytes, at + AT.bytes);
+    row.writeUInt16BE(flags & ~FLAG.gzip, at + AT.flags);
+    row[at + AT.isEarly] = firstAt !== null && firstAt <= this.#earlyUntilMs ? 1 : 0;
+    row[at + AT.isGzip] = flags & FLAG.gzip;
+    row.writeUInt32BE(batch.frame === undefined ? batch.length : batch.frameOffset, at + AT.place);
+    row.writeUInt32BE(
+      batch.frame === undefined ? NO_FRAME : this.#nthOf(batch.frame),
+      at + AT.frame,
+    );
+    row.writeBigUInt64BE(batch.hash, at + TIMES.hash);
+    row.writeDoubleBE(firstAt ?? Number.POSITIVE_INFINITY, at + TIMES.first);
+    row.writeDoubleBE(lastAt ?? Number.POSITIVE_INFINITY, at + TIMES.last);
+    row.writeDoubleBE(batch.receivedAt, at + TIMES.received);
+  }
+
+  /** Returns the rows that are replayed, by their times and then in the order of commits. */
+  sorted(): Rows {
+    const packed = this.#packed;
+    const time = (nth: number, at: number) => packed.readDoubleBE(nth * ROW_BYTES + at);
+    const isReplayed = (nth: number) => {
+      const isLate = (packed.readUInt16BE(nth * ROW_BYTES + AT.flags) & FLAG.late) !== 0;
+      return !(isLate && time(nth, TIMES.last) < this.#firstMs);
+    };
+    const order = Array.from({ length: this.length }, (_, nth) => nth).filter(isReplayed);
+    const compare = (a: number, b: number, at: number) =>
+      time(a, at) === time(b, at) ? 0 : time(a, at) - time(b, at);
+    order.sort((a, b) => compare(a, b, TIMES.first) || compare(a, b, TIMES.received));
+    const sorted = Buffer.allocUnsafe(order.length * ROW_BYTES);
+    for (const [to, nth] of order.entries())
+      packed.copy(sorted, to * ROW_BYTES, nth * ROW_BYTES, (nth + 1) * ROW_BYTES);
+    return { packed: sorted, frames: [...this.#frames.keys()], lost: this.lost };
+  }
+
+  #nthOf(frame: Frame): number {
+    const nth = this.#frames.get(frame) ?? this.#frames.size;
+    this.#frames.set(frame, nth);
+    return nth;
   }
 }

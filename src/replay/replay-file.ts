@@ -1,5 +1,3 @@
-import { type SegmentReader } from "../log/segment-reader.ts";
-
 export type ReadOptions = {
   /** The first byte and the byte after the last one, for files whose length is known. */
   start?: number;
@@ -17,6 +15,3 @@ export type ReplayFile = {
   tag: string;
   read: (options?: ReadOptions) => AsyncGenerator<Uint8Array>;
 };
-
-/** Reader of stored batches, and the fields for its log lines. */
-export type Reading = { reader: SegmentReader; about: { session: string } };

@@ -1,5 +1,4 @@
-import { type SegmentReader } from "../log/segment-reader.ts";
-import { type Sql } from "../platform/database/database.ts";
+import { SessionRecords, type SessionRecordsDeps } from "../archives/session-records.ts";
 import { AppError } from "../platform/errors.ts";
 import { BatchRows } from "./batch-rows.ts";
 import { type FrameImages, frameFiles } from "./frame-files.ts";
@@ -11,9 +10,10 @@ import { devtoolsFile, domFiles } from "./web-files.ts";
 const OF_BATCHES = /^(?:dom\.mob[se]|devtools\.mob)$/;
 
 export type ReplaysDeps = {
-  sql: Sql;
-  reader: SegmentReader;
+  records: SessionRecordsDeps;
   mobile: MobileBatches;
+  /** Returns when a session began. */
+  startedAt: (sessionId: bigint) => Promise<Date>;
   /** Returns a session's images. */
   images: (sessionId: bigint) => FrameImages;
 };
@@ -43,16 +43,18 @@ export class Replays {
 
   /** Returns the files of a web page or, if the session has no batches of one, of a phone. */
   async #ofBatches(sessionId: bigint): Promise<ReplayFile[]> {
-    const { sql, reader, mobile } = this.#deps;
-    const rows = await BatchRows.read(sql, sessionId);
-    const reading = { reader, about: { session: String(sessionId) } };
+    const { records: deps, mobile, startedAt } = this.#deps;
+    const records = new SessionRecords(deps, sessionId);
+    const rows = await BatchRows.read(records, await startedAt(sessionId));
     const messages = rows.filter((kind) => kind === "mobile");
     const dom = rows.filter((kind) => kind !== "mobile" && kind !== "devtools");
     const devtools = rows.filter((kind) => kind === "devtools");
     const files: ReplayFile[] = [];
-    if (dom.length > 0) files.push(...domFiles(reading, dom));
-    else if (messages.length > 0) files.push(mobileFile(reading, messages, mobile));
-    if (devtools.length > 0) files.push(devtoolsFile(reading, devtools));
+    // A file that cannot be read, rather than none, if nothing is known of the batches.
+    const isLost = rows.length === 0 && rows.lost !== undefined;
+    if (dom.length > 0 || isLost) files.push(...domFiles(records, dom));
+    else if (messages.length > 0) files.push(mobileFile(records, messages, mobile));
+    if (devtools.length > 0) files.push(devtoolsFile(records, devtools));
     return files;
   }
 

@@ -3,6 +3,7 @@ import { gzipSync } from "node:zlib";
 import { expect, test } from "bun:test";
 
 import { KEYED, TestApp, type TestSession } from "../support/app.ts";
+import { archiveBatches } from "../support/archived.ts";
 import { encodeMessage, encodeBatch } from "../support/batches.ts";
 import { undelayedMs } from "../support/eventually.ts";
 import { Random } from "../support/random.ts";
@@ -63,17 +64,19 @@ async function residentBytes({ pid }: ServerProcess): Promise<number> {
   return Number(kib) * 1024;
 }
 
-const COMPRESSED = ["a page that compresses", "/v1/web/i", aPageBatch, true] as const;
+const COMPRESSED = ["a page that compresses", "/v1/web/i", aPageBatch, true, false] as const;
 const CASES = [
   COMPRESSED,
-  ["a page", "/v1/web/i", aPageBatch, false],
-  ["a phone", "/v1/mobile/i", aPhoneBatch, true],
+  ["a page", "/v1/web/i", aPageBatch, false, false],
+  ["a phone", "/v1/mobile/i", aPhoneBatch, true, false],
+  ["an archived page", "/v1/web/i", aPageBatch, false, true],
+  ["an archived phone", "/v1/mobile/i", aPhoneBatch, false, true],
 ] as const;
 const IS_LONG = process.env["TEST_LONG"] !== undefined;
 
 test.skipIf(process.platform !== "linux").each(IS_LONG ? CASES : [COMPRESSED])(
   "the file of 50 MB of %s begins within 300 ms and takes 32 MiB at most",
-  async (_what, path, aBatch, isGzip) => {
+  async (_what, path, aBatch, isGzip, isArchived) => {
     await using app = await TestApp.start();
     const [session, small] = [await app.aSession(), await app.aSession()];
     let bytes = 0;
@@ -86,6 +89,7 @@ test.skipIf(process.platform !== "linux").each(IS_LONG ? CASES : [COMPRESSED])(
     }
     expect(bytes).toBeGreaterThan(50 * 10 ** 6);
     await app.append(small, aBatch(0), path);
+    if (isArchived) for (const one of [session, small]) await archiveBatches(app, one);
     await using server = await ServerProcess.start(envOf(app));
     // The first read compiles and allocates what every other one needs, too.
     for (const coding of ["identity", "zstd"]) {
