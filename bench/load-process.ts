@@ -38,8 +38,7 @@ export class LoadProcesses {
   }
 
   async stages(label: string, plan: StagesPlan): Promise<StageResult[]> {
-    const seconds = plan.stages.reduce((sum, each) => sum + each.warmupSeconds + each.seconds, 0);
-    const { stages } = await this.#runAlone(label, plan, seconds);
+    const { stages } = await this.#runAlone(label, plan, stageSeconds(plan));
     if (stages.length !== plan.stages.length) throw new Error(`${label}: a stage is missing`);
     return stages;
   }
@@ -54,7 +53,25 @@ export class LoadProcesses {
   }
 
   /** Runs all plans at the same time, each in a process of its own. */
+  async stagesTogether(label: string, plans: StagesPlan[]): Promise<StageResult[][]> {
+    const outcomes = await this.#runTogether(label, plans, stageSeconds);
+    return outcomes.map(({ stages }) => stages);
+  }
+
+  /** Runs all plans at the same time, each in a process of its own. */
   async presence(label: string, plans: PresencePlan[]): Promise<PresenceResult[]> {
+    const outcomes = await this.#runTogether(label, plans, secondsOf);
+    return outcomes.map(({ presence }) => {
+      if (presence === undefined) throw new Error(`${label}: no result`);
+      return presence;
+    });
+  }
+
+  async #runTogether<Each extends Plan>(
+    label: string,
+    plans: Each[],
+    duration: (plan: Each) => number,
+  ): Promise<Outcome[]> {
     const done = plans.map(() => 0);
     this.#progress.start(label);
     try {
@@ -64,9 +81,7 @@ export class LoadProcesses {
             done[index] = part;
             this.#progress.update(done.reduce((sum, each) => sum + each, 0) / done.length, detail);
           };
-          const { presence } = await this.#run(label, plan, secondsOf(plan), onProgress);
-          if (presence === undefined) throw new Error(`${label}: no result`);
-          return presence;
+          return await this.#run(label, plan, duration(plan), onProgress);
         }),
       );
     } finally {
@@ -130,6 +145,10 @@ export class LoadProcesses {
       await child.exited;
     }
   }
+}
+
+function stageSeconds({ stages }: StagesPlan): number {
+  return stages.reduce((sum, each) => sum + each.warmupSeconds + each.seconds, 0);
 }
 
 function secondsOf({ steps }: PresencePlan): number {

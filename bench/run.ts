@@ -9,6 +9,7 @@ import { compareResults, readResult } from "./report/comparison.ts";
 import { Findings } from "./report/findings.ts";
 import { renderPlot } from "./report/plot.ts";
 import { renderMarkdown, renderTables } from "./report/table.ts";
+import { archivePhases, runArchive } from "./scenarios/archive.ts";
 import { campaignPhases, runCampaign } from "./scenarios/campaign.ts";
 import { imagesPhases, runImages } from "./scenarios/images.ts";
 import { ingestPhases, runIngest } from "./scenarios/ingest.ts";
@@ -33,6 +34,7 @@ const SCENARIOS: Record<string, Scenario> = {
   presence: { phases: presencePhases, run: runPresence },
   campaign: { phases: campaignPhases, run: runCampaign },
   reindex: { phases: reindexPhases, run: runReindex },
+  archive: { phases: archivePhases, run: runArchive },
   updates: { phases: updatesPhases, run: runUpdates },
   sizing: { phases: sizingPhases, run: runSizing, markdown: true },
   [REMOTE]: { phases: remotePhases, run: runRemote, alone: true },
