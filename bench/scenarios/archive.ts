@@ -66,7 +66,7 @@ export async function runArchive(
   const parameters = { ...base, batchBytes: options.bytes ?? base.batchBytes };
   await using store = await harness.stores.open("files");
   await using subject = await harness.startFloodgate(store);
-  const sent = await load(harness, subject, parameters);
+  const sent = await load(harness, store, subject, parameters);
   const before = await untilFactsWritten(harness);
   if (before.batches !== sent)
     findings.failures.push(`${before.batches} of ${sent} batches are indexed`);
@@ -82,6 +82,7 @@ export async function runArchive(
 /** Starts sessions in each project, and sends the same number of batches in each. */
 async function load(
   harness: Harness,
+  store: Store,
   subject: Subject,
   { projects, sessions, batches, batchBytes }: ArchiveParameters,
 ): Promise<number> {
@@ -91,7 +92,7 @@ async function load(
     const json = await harness.processes.run({
       script: harness.options.server,
       args,
-      env: harness.serverEnv(),
+      env: { ...harness.serverEnv(), ...store.env },
     });
     const { projectKey } = Value.Parse(Created, JSON.parse(json));
     for (const gzip of [false, true]) {
