@@ -253,6 +253,7 @@ function inflate({
   if (facts === undefined) return undefined;
   try {
     const content = batchBody(body, { flags, bytes: facts.bytes });
+    if (content !== body) discarded(content.length);
     if (Bun.hash.xxHash3(content) !== facts.hash) return undefined;
     const plain = flags & ~FLAG.gzip;
     return { batch: { segmentId, offset, flags: plain, receivedAt, ...facts }, body: content };

@@ -3,6 +3,7 @@ import pLimit from "p-limit";
 import { isLost, openChecked } from "../log/checked-segment.ts";
 import { type SegmentEntry } from "../log/record.ts";
 import { segmentKey } from "../log/segment.ts";
+import { isRowKind } from "../log/stored-segment.ts";
 import { markUnreadable } from "../log/unreadable.ts";
 import { type Sql } from "../platform/database/database.ts";
 import { arrayLiteral } from "../platform/database/unnested.ts";
@@ -14,7 +15,7 @@ const RENEW_MS = 10_000;
 export const SEGMENTS_MAX = 1000;
 // Bytes of segments held at once, unless a single one is longer, and their records.
 const BYTES_MAX = 64 * 2 ** 20;
-const RECORDS_MAX = 50_000;
+const RECORDS_MAX = 20_000;
 // Less than this waits, so that a quiet server makes few archives, ...
 const BYTES_MIN = 32 * 2 ** 20;
 // ... but not for longer than this.
@@ -32,6 +33,7 @@ export type ReadSegment = {
   bytes: number;
   /** Sessions that have batches in it, also unreadable ones. */
   sessions: Set<bigint>;
+  lacksRows: boolean;
   records: FoundRecord[];
 };
 
@@ -124,14 +126,16 @@ async function readSegment(
     const { footer, records } = await openChecked(objects, { key, bytes });
     const wanted = footer.entries.filter(({ kind }) => kind !== "chunk");
     const found: FoundRecord[] = [];
+    let lacksRows = false;
     for await (const { entry, body } of records(wanted))
       if (body !== undefined) found.push({ segmentId: id, entry, body });
+      else lacksRows ||= isRowKind(entry.kind);
     if (found.length < wanted.length) {
       const damaged = wanted.length - found.length;
       log.error({ key, damaged, records: footer.entries.length }, "records cannot be archived");
       await markUnreadable(sql, [id]);
     }
-    return { id, bytes, sessions: sessionsOf(footer.entries), records: found };
+    return { id, bytes, sessions: sessionsOf(footer.entries), lacksRows, records: found };
   } catch (error) {
     if (!isLost(error)) throw error;
     // Another process may have archived and dropped it meanwhile.

@@ -8,7 +8,12 @@ export type MovedBatch = Origin & { sessionId: bigint };
 /** A session's row as it was when its records were read; a project of 0 is none. */
 export type KnownSession = { id: bigint; projectId: number };
 /** A segment that was read, and the sessions that have batches in it. */
-export type SourceSegment = { id: string; sessions: Iterable<bigint> };
+export type SourceSegment = {
+  id: string;
+  sessions: Iterable<bigint>;
+  /** True if a row in it could not be read: it is archived again once it can be. */
+  lacksRows?: boolean;
+};
 
 /** Rows that a step has written objects for, and those that they replace. */
 export type Step = {
@@ -29,9 +34,11 @@ export class Overtaken extends Error {
 /**
  * Replaces the rows of batches by those of the archives that have them, in a transaction. Locks and
  * checks everything that the step relies on, always in the same order, and throws Overtaken if
- * another process has changed it. Returns the segments that rows of batches still refer to.
+ * another process has changed it. Returns the segments of which something is still needed.
  */
 export async function swapIn(sql: Queryable, step: Step): Promise<string[]> {
+  // The locks of a process that is frozen must not keep others waiting.
+  await sql`set local idle_in_transaction_session_timeout = '10s'`;
   await lockSegments(sql, step.segments);
   await lockSessions(sql, step.sessions);
   await insertArchives(sql, step.archives, step.pieces);
@@ -79,15 +86,16 @@ async function deleteBatches(sql: Queryable, batches: MovedBatch[]): Promise<voi
   if (count !== batches.length) throw new Overtaken("a batch was moved or deleted meanwhile");
 }
 
-/** Marks segments as archived, except for those that rows of batches refer to, and returns these. */
+/** Marks segments as archived, except for those that are still needed, and returns these. */
 async function endSegments(sql: Queryable, segments: SourceSegment[]): Promise<string[]> {
   if (segments.length === 0) return [];
-  const referred = await referredSegments(sql, segments);
+  const needed = await referredSegments(sql, segments);
+  for (const { id, lacksRows } of segments) if (lacksRows === true) needed.add(id);
   await sql`
     update segments set leased_until = null,
-      archived_at = case when id = any(${arrayLiteral(referred)}::text::uuid[]) then null else now() end
+      archived_at = case when id = any(${arrayLiteral(needed)}::text::uuid[]) then null else now() end
     where id = any(${arrayLiteral(segments.map(({ id }) => id))}::text::uuid[])`;
-  return [...referred];
+  return [...needed];
 }
 
 /** Returns those of the segments that rows of batches refer to. */

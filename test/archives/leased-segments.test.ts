@@ -24,6 +24,7 @@ import { batch, marksOf, sendBatches } from "../support/verified.ts";
 const MIB = 2 ** 20;
 // Within the body of a segment's first record.
 const IN_FIRST = 100;
+const IN_ROW = 60;
 
 describe("of a segment with a damaged record", () => {
   test("all else is archived, and the rest once it can be read again", async () => {
@@ -54,6 +55,30 @@ describe("of a segment with a damaged record", () => {
     expect(await batchRows(app)).toBe(0);
     expect(toBytes(await archivedOf(app, session))).toEqual(all);
     expect(await isArchived(app, key)).toBe(true);
+  });
+
+  test("the row in that record comes along once it can be read again", async () => {
+    await using app = await TestApp.start();
+    const session = await app.aSession();
+    const [row] = await app.sql<[{ row: object }]>`
+      select to_jsonb(sessions) || jsonb_build_object('id', id::text) as row from sessions where id = ${session.sessionID}`;
+    const start = { kind: "session", sessionID: session.sessionID, body: row.row } as const;
+    const { key } = await putSegment(app.objects, [start, aRecord(session)]);
+    await app.sql`update segments set archived_at = now()`;
+    await orphansOf(app, NO_GRACE).look();
+    await app.sql`update segments set facts_written = true`;
+    await harm(app.objects, key, flipped(IN_ROW));
+    await archiveAll(app);
+    expect(await archivedOf(app, session)).toMatchObject({ rows: [], batches: [{}] });
+    expect(await isArchived(app, key)).toBe(false);
+    await harm(app.objects, key, flipped(IN_ROW));
+    await app.sql`delete from unreadable_segments`;
+    await archiveAll(app);
+    expect(await isArchived(app, key)).toBe(true);
+    expect(await archivedOf(app, session)).toMatchObject({
+      rows: [{ id: session.sessionID }],
+      batches: [{}],
+    });
   });
 
   test("whose object is gone nothing is archived, and the others are", async () => {

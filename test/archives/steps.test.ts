@@ -1,6 +1,7 @@
 import { describe, expect, test } from "bun:test";
 
 import { type Moment } from "../../src/archives/archiver.ts";
+import { segmentIdOf } from "../../src/log/segment.ts";
 import { openDatabase } from "../../src/platform/database/database.ts";
 import { type ObjectStore } from "../../src/platform/objects/objects.ts";
 import { WrappedObjects } from "../../src/platform/objects/wrapped-objects.ts";
@@ -18,6 +19,7 @@ import {
 } from "../support/archives.ts";
 import { failure } from "../support/failure.ts";
 import { sessionFacts } from "../support/ingest-tables.ts";
+import { envOf } from "../support/server-process.ts";
 import { TcpProxy } from "../support/tcp-proxy.ts";
 import { batch, sendBatches } from "../support/verified.ts";
 
@@ -85,12 +87,26 @@ describe.each(MOMENTS)("a step that ends when it has %s", (moment) => {
     await expectArchivedOnce(app, session);
   });
 
-  test("by a kill is done again once its leases are over, and its objects are deleted", async () => {
+  test("because its process is killed is done again once its leases are over", async () => {
+    await using app = await TestApp.start();
+    const session = await aRecorded(app);
+    const dying = Bun.spawn([process.execPath, "test/support/archive-and-die.ts"], {
+      env: { ...process.env, ...envOf(app), DIE_AT: moment },
+    });
+    await dying.exited;
+    expect(dying.signalCode).toBe("SIGKILL");
+    expect(await batchRows(app)).toBe(moment === "swapped" ? 0 : BATCHES.length);
+    await endLeases(app);
+    await archiveAll(app);
+    await expectArchivedOnce(app, session);
+  });
+
+  test("because its process is frozen is done by another one, and leaves nothing when it thaws", async () => {
     await using app = await TestApp.start();
     const session = await aRecorded(app);
     const killed = frozenAt(app, moment);
     await killed.reached;
-    // A connection of a killed process ends, and its transaction with it.
+    // PostgreSQL ends a transaction that idles for long.
     if (moment === "swapping") await endTransactions(app);
     await endLeases(app);
     await archiveAll(app);
@@ -150,22 +166,42 @@ test("many archivers at once archive each batch once", async () => {
   await expectArchivedOnce(app, session);
 });
 
-test("a session that is deleted between reading and swapping is in no archive", async () => {
+test.each([[[]], [[7, 8]]])(
+  "a session with batches %p that is deleted between reading and swapping is in no archive",
+  async (numbers) => {
+    await using app = await TestApp.start();
+    const kept = await aRecorded(app);
+    const erased = await app.aSession();
+    await sendBatches(app, erased, ...numbers);
+    await sessionFacts(app.sql);
+    const frozen = frozenAt(app, "written");
+    await frozen.reached;
+    await app.sql`delete from batches where session_id = ${erased.sessionID}`;
+    await app.sql`delete from sessions where id = ${erased.sessionID}`;
+    expect(await frozen.thaw()).toBe("Overtaken");
+    expect(await archiveKeys(app)).toEqual([]);
+    await endLeases(app);
+    await archiveAll(app);
+    expect(await archivedOf(app, erased)).toMatchObject({ rows: [], batches: [] });
+    await expectArchivedOnce(app, kept);
+  },
+);
+
+test("a batch whose row names another copy when it comes to swapping is archived from there", async () => {
   await using app = await TestApp.start();
-  const kept = await aRecorded(app);
-  const erased = await app.aSession();
-  await sendBatches(app, erased, 7);
+  const session = await app.aSession();
+  const [, key = ""] = await sendBatches(app, session, ...BATCHES);
   await sessionFacts(app.sql);
   const frozen = frozenAt(app, "written");
   await frozen.reached;
-  await app.sql`delete from batches where session_id = ${erased.sessionID}`;
-  await app.sql`delete from sessions where id = ${erased.sessionID}`;
+  await app.sql`insert into unreadable_segments (segment_id) values (${segmentIdOf(key) ?? ""})`;
+  await sendBatches(app, session, 1);
   expect(await frozen.thaw()).toBe("Overtaken");
-  expect(await archiveKeys(app)).toEqual([]);
+  expect(await archiveRows(app)).toEqual([]);
   await endLeases(app);
   await archiveAll(app);
-  expect(await archivedOf(app, erased)).toMatchObject({ rows: [], batches: [] });
-  await expectArchivedOnce(app, kept);
+  expect(toBytes(await archivedOf(app, session))).toEqual([0, 2, 1].map(batch));
+  expect(await batchRows(app)).toBe(0);
 });
 
 test("a store that refuses an archive leaves everything as it is, until it takes it", async () => {
