@@ -4,8 +4,9 @@ import { describe, expect, test } from "bun:test";
 import { segmentKey } from "../../src/log/segment.ts";
 import { sessionRow } from "../support/answers.ts";
 import { TestApp, type TestSession } from "../support/app.ts";
+import { mergerOf } from "../support/archive-store.ts";
 import { archiveBatches, landingOf, makeArchive, merge, swap } from "../support/archived.ts";
-import { archiveAll, dropAll } from "../support/archives.ts";
+import { archiveAll, dropAll, sweep } from "../support/archives.ts";
 import { encodeBatch, encodeMessage } from "../support/batches.ts";
 import { runCommand } from "../support/command.ts";
 import { flipped, gone, harm, segmentKeys } from "../support/damage.ts";
@@ -155,7 +156,7 @@ test("a session's summary counts what was sent twice once", async () => {
   expect(batches).toMatchObject({ count: 12, quarantined: 1 });
 });
 
-test("every route says the same when all was archived and its segments are deleted", async () => {
+test("every route says the same when all was archived, its segments are deleted, and archives are merged", async () => {
   await using own = await TestApp.start();
   const sessions = [await aPage(own), await aPhone(own), await own.aSession()];
   const answers = async () =>
@@ -166,10 +167,17 @@ test("every route says the same when all was archived and its segments are delet
   await dropAll(own);
   expect(await segmentKeys(own.objects)).toEqual([]);
   expect(await answers()).toEqual(before);
+  // The session is sent another batch, and one that it has.
   for (const session of sessions)
-    expect((await own.append(session, Buffer.from("malformed"))).status).toBe(200);
+    for (const body of ["malformed", "another"])
+      expect((await own.append(session, Buffer.from(body))).status).toBe(200);
   const again = await answers();
   await archiveAll(own);
+  expect(await own.sql`select from session_pieces`).toHaveLength(2 * sessions.length);
+  expect(await answers()).toEqual(again);
+  await mergerOf(own, { graceS: 0 }).look();
+  await sweep(own);
+  expect(await own.sql`select from session_pieces`).toHaveLength(sessions.length);
   expect(await answers()).toEqual(again);
 });
 
