@@ -102,7 +102,7 @@ export class SessionRecords {
           if (!next.pieces.some((row) => archiveKey(row) === batch.lost.key)) page = next;
           else if (!lost.has(batch.lost.key)) {
             lost.add(batch.lost.key);
-            this.#report(batch.lost);
+            this.#report(batch.lost, batch.batches);
             yield batch;
           }
         } else if (byOrigin(batch, position) > 0) {
@@ -209,8 +209,8 @@ export class SessionRecords {
     return new PieceReader(deps, row, row, { aheadBytes, isWhole: this.#isWhole });
   }
 
-  #report(lost: Lost): void {
-    this.#deps.faults?.lost(lost, { session: String(this.#sessionId) });
+  #report(lost: Lost, batches = 1): void {
+    this.#deps.faults?.lost(lost, { session: String(this.#sessionId) }, batches);
   }
 
   #isNew(hash: bigint): boolean {

@@ -21,7 +21,8 @@ import { Random } from "../support/random.ts";
 
 const BATCHES = 24;
 const PAGE_BATCHES = 4;
-const SEEDS = Array.from({ length: 12 }, (_, seed) => seed);
+const SEED_COUNT = process.env["TEST_LONG"] === undefined ? 5 : 40;
+const SEEDS = Array.from({ length: SEED_COUNT }, (_, seed) => seed);
 const MOVES_MAX = 60;
 
 const app = TestApp.forTests();

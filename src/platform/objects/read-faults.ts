@@ -57,11 +57,11 @@ export class ReadFaults {
   }
 
   /**
-   * Counts lost bytes, and reports their object at most once an hour. `about` says what was
+   * Counts lost records, and reports their object at most once an hour. `about` says what was
    * requested.
    */
-  lost({ reason, key, cause }: Lost, about: object): void {
-    this.#metrics.missingRecords.inc({ reason });
+  lost({ reason, key, cause }: Lost, about: object, records = 1): void {
+    this.#metrics.missingRecords.inc({ reason }, records);
     if (this.#logged.has(key)) return;
     this.#logged.set(key, true);
     this.#log.error({ key, reason, ...about, err: cause }, `a stored object is ${reason}`);
