@@ -1,7 +1,8 @@
 import { expect, test } from "bun:test";
 
+import { mergeEveryS } from "../../../src/archives/merge/merger.ts";
 import { TestApp, type TestSession } from "../../support/app.ts";
-import { mergerOf } from "../../support/archive-store.ts";
+import { ArchiveStore, mergerOf } from "../../support/archive-store.ts";
 import { archiveAll, archivedOf, toBytes } from "../../support/archives.ts";
 import { aBatch } from "../../support/batches.ts";
 
@@ -29,4 +30,22 @@ test("what servers store and archivers archive is merged, while more arrives", a
   const archives = await app.sql`select kind from archives where kind = 'sessions'`;
   expect([...archives]).toHaveLength(1);
   expect(merger.results.every(({ outcome }) => outcome === "merged")).toBe(true);
+});
+
+test("archives are merged once the oldest is old enough, or once they are many", async () => {
+  await using store = await ArchiveStore.open();
+  const merger = mergerOf(store, { everyS: 60 });
+  for (let nth = 0; nth < 3; nth++) await store.addRecords("projects", []);
+  expect(await merger.look()).toBe(0);
+  await store.sql`
+    update archives set created_at = now() - interval '61 seconds' where id = (select id from archives limit 1)`;
+  expect(await merger.look()).toBe(1);
+  expect(await merger.look()).toBe(0);
+  for (let nth = 0; nth < 200; nth++) await store.addRecords("projects", [], { projectId: 2 });
+  expect(await merger.look()).toBe(1);
+  expect((await store.archives()).map(({ projectId }) => projectId)).toEqual([]);
+});
+
+test("the age from which archives are merged is that from which segments are archived, within bounds", () => {
+  expect([0.1, 60, 90, 3600, 86_400].map(mergeEveryS)).toEqual([60, 60, 90, 3600, 3600]);
 });
