@@ -11,7 +11,7 @@ import { type ArchivedBatch, type Origin } from "../../src/archives/piece-index.
 import { PieceWriter } from "../../src/archives/piece-writer.ts";
 import { type Archive, type Piece, insertArchives } from "../../src/archives/piece.ts";
 import { readFooter } from "../../src/log/footer.ts";
-import { type RecordHead } from "../../src/log/record.ts";
+import { FLAG, type RecordHead } from "../../src/log/record.ts";
 import { SYSTEM_CLOCK } from "../../src/platform/clock.ts";
 import { type Sql, openDatabase } from "../../src/platform/database/database.ts";
 import { FileObjects } from "../../src/platform/objects/file-objects.ts";
@@ -168,15 +168,16 @@ export function mergerOf(
 /** Returns a batch that was stored at that place, whose times and counts follow from it. */
 export function batchAt(origin: Origin, body: Uint8Array, flags = 0): MadeBatch {
   const receivedAt = 1_764_500_000_000 + origin.offset;
+  const isQuarantined = (flags & FLAG.quarantined) !== 0;
   return {
     ...origin,
     flags,
     receivedAt,
-    firstAt: receivedAt - 5000,
-    lastAt: receivedAt - 1000,
+    firstAt: isQuarantined ? null : receivedAt - 5000,
+    lastAt: isQuarantined ? null : receivedAt - 1000,
     bytes: body.length,
     hash: Bun.hash.xxHash3(body),
-    messages: 1 + (body.length % 7),
+    messages: isQuarantined ? 0 : 1 + (body.length % 7),
     body,
   };
 }

@@ -100,15 +100,14 @@ function readPiece(piece: Uint8Array, row: Piece): ReadPiece {
     from = next;
   }
   let from = 0;
-  const rows = indexes.flatMap((index) =>
-    index.rows.map((origin) => {
-      const { kind, body, next } = at(from);
-      from = next;
-      return { origin, kind, body };
-    }),
-  );
+  const rows: ReadPiece["rows"] = [];
   const batches: ReadBatch[] = [];
   for (const index of indexes) {
+    for (const origin of index.rows) {
+      const { kind, body, next } = at(from);
+      rows.push({ origin, kind, body });
+      from = next;
+    }
     if (index.at !== from) throw new Error("an index begins elsewhere");
     let nth = 0;
     for (const frame of index.frames) {

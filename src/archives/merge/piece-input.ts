@@ -1,6 +1,7 @@
 import { RECORD_HEADER_BYTES } from "../../log/record.ts";
 import { isRowKind } from "../../log/stored-segment.ts";
 import { type ArchivedBatch, type Index, type Origin, unpackIndex } from "../piece-index.ts";
+import { byOrigin } from "../piece-reader.ts";
 import { type Piece } from "../piece.ts";
 import {
   type Input,
@@ -34,7 +35,8 @@ export async function* rowsIn(
   for await (const { rows, frames, at: first } of indexesIn(windows, piece)) {
     for (const origin of rows) {
       const { head, body, next } = await windows.record(input, at, indexStart);
-      if (!isRowKind(head.kind)) throw contradiction(input, "a row is missing");
+      if (!isRowKind(head.kind) || head.sessionId !== piece.sessionId)
+        throw contradiction(input, "a row is missing");
       // A copy, because the window moves on.
       yield { ...origin, record: { head, body: new Uint8Array(body), next } };
       at = next;
@@ -85,12 +87,13 @@ function isFirst({ firstSegment, firstOffset }: InputPiece, batch: Origin): bool
 
 async function* indexesIn(
   windows: InputWindows,
-  { input, indexStart, start, length }: InputPiece,
+  { input, sessionId, indexStart, start, length }: InputPiece,
 ): AsyncGenerator<Index> {
   const end = start + length;
   for (let at = indexStart; at < end;) {
     const { head, body, next } = await windows.record(input, at, end, "indexes");
-    if (head.kind !== "index") throw contradiction(input, "an index is missing");
+    if (head.kind !== "index" || head.sessionId !== sessionId)
+      throw contradiction(input, "an index is missing");
     let index: Index;
     try {
       index = parsed(() => unpackIndex(body));
@@ -100,9 +103,4 @@ async function* indexesIn(
     yield index;
     at = next;
   }
-}
-
-export function byOrigin(a: Origin, b: Origin): number {
-  if (a.segmentId !== b.segmentId) return a.segmentId < b.segmentId ? -1 : 1;
-  return a.offset - b.offset;
 }

@@ -1,9 +1,10 @@
 import { RECORD_HEADER_BYTES, type SegmentEntry } from "../../log/record.ts";
 import { type Sql } from "../../platform/database/database.ts";
 import { type ArchiveWriter } from "../archive-writer.ts";
+import { byOrigin } from "../piece-reader.ts";
 import { PieceWriter } from "../piece-writer.ts";
 import { type Archive, type Piece } from "../piece.ts";
-import { FIRST, type InputPiece, batchesIn, byOrigin, rowsIn } from "./piece-input.ts";
+import { FIRST, type InputPiece, batchesIn, rowsIn } from "./piece-input.ts";
 import { type Input, type InputWindows, contradiction } from "./windows.ts";
 
 // Rows of pieces that are held in memory, of all inputs together.

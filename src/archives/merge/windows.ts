@@ -184,13 +184,9 @@ export function lostOf(input: ArchiveName, cause: unknown): Lost {
   return Lost.from(cause, key) ?? new Lost("damaged", key, cause);
 }
 
-/** False for errors of a store that is unavailable. */
+/** Returns false for errors of a store that is unavailable. A RangeError is of a place that no object has. */
 function isDamage(error: unknown): boolean {
-  return (
-    isLost(error) ||
-    // A range that no object has.
-    error instanceof RangeError
-  );
+  return isLost(error) || error instanceof RangeError;
 }
 
 /** Throws SegmentError for bytes whose checksum is right, but whose content makes no sense. */

@@ -169,13 +169,23 @@ describe("an index that lies", () => {
   });
 });
 
-test("a piece's row that leads elsewhere marks its archive", async () => {
+test.each([
+  "start = start + 1, length = length - 1",
+  "length = length - 1",
+  "index_start = start",
+  "batches = batches + 1",
+  "first_offset = first_offset - 1",
+  "session_id = session_id + 1",
+])("a piece's row that leads elsewhere marks its archive: %s", async (change) => {
   await using store = await ArchiveStore.open();
   const { inputs } = await filled(store);
-  await store.sql`update session_pieces set start = start + 1, length = length - 1 where archive_id = ${inputs[0]!.id}`;
-  const merger = mergerOf(store);
-  expect(await merger.look()).toBe(0);
-  expect(await store.marked()).toEqual([inputs[0]!.id]);
+  const [{ id } = { id: "" }] = inputs;
+  await store.sql`
+    update session_pieces set ${store.sql.unsafe(change)}
+    where (session_id, archive_id) = (select session_id, archive_id from session_pieces where archive_id = ${id} limit 1)`;
+  expect(await mergerOf(store).look()).toBe(0);
+  expect(await store.marked()).toEqual([id]);
+  expect(await store.archives()).toEqual(inputs);
 });
 
 test("marked archives are left as they are", async () => {

@@ -3,10 +3,11 @@ import { describe, expect, test } from "bun:test";
 import { archiveKey } from "../../../src/archives/archive-key.ts";
 import { readFooter } from "../../../src/log/footer.ts";
 import { type History, aHistory } from "../../support/archive-histories.ts";
-import { ArchiveStore, DAY, batchAt, mergerOf } from "../../support/archive-store.ts";
+import { ArchiveStore, DAY, batchAt, mergerOf, rowAt } from "../../support/archive-store.ts";
 import { expectHistory, inflatedBytes, readArchives } from "../../support/read-archives.ts";
 import { Random } from "../../support/random.ts";
 
+const SEGMENT = "019ad000-0000-7000-8000-000000000001";
 const SEEDS = process.env["TEST_LONG"] === "1" ? 200 : 12;
 
 test("merged archives have every record once, byte for byte, in the order of commits", async () => {
@@ -80,6 +81,21 @@ test("a batch larger than all windows together is merged", async () => {
   await mergerOf(store, { memoryBytes: 2 ** 20 }).look();
   const [piece] = (await readArchives(store)).get(5n) ?? [];
   expect(piece?.batches).toEqual(batches);
+});
+
+test("a session may have any number of rows, and no batch", async () => {
+  await using store = await ArchiveStore.open();
+  const rows = Array.from({ length: 20_000 }, (_, nth) =>
+    rowAt("image", { segmentId: SEGMENT, offset: 8 + nth * 50 }, { name: `image ${nth}` }),
+  );
+  await store.add(new Map([[5n, { rows: rows.slice(0, 12_000), batches: [] }]]));
+  await store.add(new Map([[5n, { rows: rows.slice(10_000), batches: [] }]]));
+  await mergerOf(store).look();
+  const [piece] = (await readArchives(store)).get(5n) ?? [];
+  expect(piece?.row).toMatchObject({ batches: 0, firstSegment: null, lastAt: null });
+  expect(piece?.rows).toEqual(
+    rows.map(({ origin, body }) => ({ origin, kind: "image", body: Buffer.from(body) })),
+  );
 });
 
 test("outputs are cut between sessions", async () => {
