@@ -61,7 +61,8 @@ create index segments_dropped on segments (archived_at) where archived_at is not
 alter table image_contents
   add column archive_id uuid, -- null: in chunks
   add column archive_offset bigint, -- of the first record's header
-  add column archive_length bigint;
+  add column archive_length bigint,
+  add column leased_until timestamptz; -- until then a working process is archiving it, or need not try again
 create index image_contents_landing on image_contents (stored_at) where archive_id is null;
 create index image_contents_archive on image_contents (archive_id) where archive_id is not null;
 

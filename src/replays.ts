@@ -28,7 +28,7 @@ function framesIn(sql: Sql, reader: SegmentReader, sessionId: bigint) {
     project ??= getSession(sql, sessionId).then(({ projectId }) => Number(projectId ?? 0));
     const selection = { session: sessionId, sha256: sha256 ?? undefined };
     const image = await findImage(sql, await project, name, selection);
-    yield* imageBytes(reader, image, { start, end });
+    yield* imageBytes({ sql, reader }, image, { start, end });
   }
   return {
     list: async () => await listFrames(sql, sessionId, FRAME_FILES_MAX),

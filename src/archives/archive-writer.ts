@@ -12,12 +12,15 @@ import {
  */
 export class ArchiveWriter {
   readonly #id: string;
-  readonly #sources: string[];
+  readonly #sources: Iterable<string>;
   readonly #entries: SegmentEntry[] = [];
   #bytes = MAGIC.length;
 
-  /** `sources`: ids of the segments and archives that its records come from. */
-  constructor(id: string, sources: string[]) {
+  /**
+   * `sources`: ids of the segments and archives that its records come from, which are known at the
+   * end.
+   */
+  constructor(id: string, sources: Iterable<string>) {
     this.#id = id;
     this.#sources = sources;
   }
@@ -49,7 +52,8 @@ export class ArchiveWriter {
 
   /** Returns the last bytes of the archive. */
   end(): Uint8Array {
-    const footer = packFooter({ id: this.#id, entries: this.#entries, sources: this.#sources });
+    const sources = [...this.#sources];
+    const footer = packFooter({ id: this.#id, entries: this.#entries, sources });
     this.#bytes += footer.length;
     return footer;
   }

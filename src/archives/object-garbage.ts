@@ -183,7 +183,9 @@ export class ObjectGarbage {
     if (name === undefined) return false;
     try {
       const { footer } = await readEndOf(this.#objects, { key, bytes });
-      return footer.sources !== undefined && (await this.#areThere(sql, footer.sources, name));
+      const { entries, sources } = footer;
+      const hasImages = entries.some(({ kind }) => kind === "content");
+      return sources !== undefined && (await this.#areThere(sql, sources, { ...name, hasImages }));
     } catch (error) {
       if (error instanceof ObjectMissing) return true;
       if (error instanceof SegmentError || error instanceof ObjectDamaged) return false;
@@ -193,13 +195,17 @@ export class ObjectGarbage {
 
   /**
    * Returns whether each source has a row and an object, or is known to have been archived or
-   * merged into others.
+   * merged into others. An archived segment may still have the only copy of an image.
    */
-  async #areThere(sql: Queryable, sources: string[], name: ArchiveName): Promise<boolean> {
+  async #areThere(
+    sql: Queryable,
+    sources: string[],
+    { hasImages, ...name }: ArchiveName & { hasImages: boolean },
+  ): Promise<boolean> {
     const keys = sources.map((id) => archiveKey({ ...name, id }));
     const rows = await sql<{ id: string; isSettled: boolean; isArchive: boolean }[]>`
-      select id, archived_at is not null as "isSettled", false as "isArchive" from segments
-      where id = any(${sources}) and (archived_at is not null or not deleted)
+      select id, archived_at is not null and not ${hasImages} as "isSettled", false as "isArchive" from segments
+      where id = any(${sources}) and (archived_at is not null and not ${hasImages} or not deleted)
       union all select id, false, true from archives where id = any(${sources})
       union all select archive_id, true, true from object_garbage
         join unnest(${keys}::text[], ${sources}::uuid[]) as source (key, archive_id) using (key)

@@ -67,7 +67,7 @@ export class ContentLookup {
 async function selectFound(sql: Queryable, questions: Question[]): Promise<Found[]> {
   return await sql<Found[]>`
     select coalesce((
-      select not ${anyUnreadable(sql, sql`chunk_segments`)} from image_contents
+      select not ${anyUnreadable(sql, sql`chunk_segments || archive_id`)} from image_contents
       where project_id = file.project and name = file.name and sha256 = decode(file.sha256, 'hex')
     ), false) as known, coalesce((
       select true from image_contents

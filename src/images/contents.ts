@@ -24,8 +24,9 @@ export type Chunks = {
 };
 
 /**
- * Adds known contents to the session, and returns where the bytes of each are stored. Throws 503 if
- * one was deleted meanwhile, or found to be lost.
+ * Adds known contents to the session, and returns the chunks of each: none if it is in an archive,
+ * whose own record names its place, because merges change that. Throws 503 if one was deleted
+ * meanwhile, or found to be lost.
  */
 export async function useContents(
   sql: Sql,
@@ -39,7 +40,7 @@ export async function useContents(
     ), locked as (
       select content.name, content.sha256 from image_contents as content
       join sent on content.project_id = ${projectId} and content.name = sent.name and content.sha256 = sent.hash
-      where not ${anyUnreadable(sql, sql`content.chunk_segments`)}
+      where not ${anyUnreadable(sql, sql`content.chunk_segments || content.archive_id`)}
       -- Locks in the same order as indexing: otherwise two forms could deadlock over the same names.
       order by content.name, content.sha256 for no key update of content
     ), counted as (

@@ -1,3 +1,4 @@
+import { type ImagePlace, chunksWithin } from "../archives/image-archive.ts";
 import { type SegmentReader } from "../log/segment-reader.ts";
 import { type Sql } from "../platform/database/database.ts";
 import { AppError } from "../platform/errors.ts";
@@ -15,8 +16,8 @@ export type ImageRow = {
   storedAt: Date;
 };
 type ImageList = { images: ImageRow[]; nextCursor: string | null };
-type Chunks = { segments: string[]; offsets: number[]; lengths: number[] };
-export type StoredImage = ImageRow & Chunks;
+type Identity = { projectId: number } & Pick<ImageRow, "name" | "bytes" | "sha256">;
+export type StoredImage = ImageRow & Identity & ImagePlace;
 
 /** Lists the images that the session sent in order of name, each content of a name once. */
 export async function listImages(
@@ -81,24 +82,24 @@ export async function findImage(
 ): Promise<StoredImage> {
   const hash =
     sha256 === undefined ? sql`` : sql`and sha256 = decode(${sha256.toLowerCase()}, 'hex')`;
+  const place = sql`chunk_segments, chunk_offsets, chunk_lengths, archive_id, archive_offset`;
   const hashed =
     session === undefined
       ? sql`
-        select name, sha256, kind, content_type, bytes, crc32, stored_at, chunk_segments, chunk_offsets, chunk_lengths
+        select name, sha256, kind, content_type, bytes, crc32, stored_at, ${place}
         from image_contents where project_id = ${projectId} and name = ${name} ${hash}
         order by stored_at, sha256 limit 1`
       : sql`
-        select name, sha256, used.kind, used.content_type, bytes, crc32, sent_at as stored_at, chunk_segments, chunk_offsets, chunk_lengths
+        select name, sha256, used.kind, used.content_type, bytes, crc32, sent_at as stored_at, ${place}
         from image_uses as used join image_contents using (project_id, name, sha256)
         where session_id = ${session} and project_id = ${projectId} and name = ${name} ${hash}
         order by sent_at desc, sha256 limit 1`;
   const [image] = await sql<StoredImage[]>`
-    select name, kind, content_type as "contentType", bytes::double precision as bytes, lpad(to_hex(crc32), 8, '0') as crc32,
-      encode(sha256, 'hex') as sha256, stored_at as "storedAt",
-      chunk_segments as segments, chunk_offsets as offsets, chunk_lengths as lengths
+    select ${projectId}::integer as "projectId", name, kind, content_type as "contentType", bytes::double precision as bytes,
+      lpad(to_hex(crc32), 8, '0') as crc32, encode(sha256, 'hex') as sha256, stored_at as "storedAt", ${placeOf(sql)}
     from (
       (${hashed}) union all (
-        select name, null, kind, content_type, bytes, crc32, stored_at, chunk_segments, chunk_offsets, chunk_lengths
+        select name, null, kind, content_type, bytes, crc32, stored_at, chunk_segments, chunk_offsets, chunk_lengths, null, null
         from images where project_id = ${projectId} and name = ${name} and sha256 is null
           ${session === undefined ? sql`` : sql`and session_id = ${session}`} and ${sha256 === undefined}
       )
@@ -121,28 +122,60 @@ function unhashedOf(sql: Sql, sessionId: bigint) {
     )`;
 }
 
-/**
- * Yields the image's bytes from `start` up to but without `end`. Throws Lost if one of its chunks
- * is lost.
- */
-export async function* imageBytes(
-  reader: SegmentReader,
-  image: Chunks & Pick<ImageRow, "name">,
-  { start, end, signal }: { start: number; end: number; signal?: AbortSignal | undefined },
-): AsyncGenerator<Uint8Array> {
-  const options = { about: { image: image.name }, signal };
-  for await (const { place, body } of reader.read(chunksWithin(image, start, end), options))
-    if (body instanceof Lost) throw body;
-    else yield body.subarray(Math.max(0, start - place.at), end - place.at);
+/** Selects a place. An archive that has no row is read under a key that no object has. */
+function placeOf(sql: Sql) {
+  return sql`chunk_segments as segments, chunk_offsets as offsets, chunk_lengths as lengths, case when archive_id is not null then (
+      select json_build_object('id', archive_id, 'offset', archive_offset,
+        'projectId', coalesce(max(archives.project_id), 0), 'day', coalesce(max(day), '1970-01-01'))
+      from archives where archives.id = archive_id
+    ) end as archive`;
 }
 
-function* chunksWithin({ segments, offsets, lengths }: Chunks, start: number, end: number) {
-  let at = 0;
-  for (const [index, segmentId] of segments.entries()) {
-    const length = lengths[index] ?? 0;
-    if (at + length > start && at < end)
-      yield { segmentId, offset: offsets[index] ?? 0, length, at };
-    at += length;
+/** Returns where the bytes are now, or undefined if they are not elsewhere. */
+async function findMoved(
+  sql: Sql,
+  { projectId, name, sha256, segments, archive }: Identity & ImagePlace,
+): Promise<ImagePlace | undefined> {
+  if (sha256 === null) return undefined;
+  const [place] = await sql<ImagePlace[]>`
+    select ${placeOf(sql)} from image_contents
+    where project_id = ${projectId} and name = ${name} and sha256 = decode(${sha256}, 'hex')`;
+  const isSame =
+    place === undefined ||
+    (archive?.id === place.archive?.id && Bun.deepEquals(segments, place.segments));
+  return isSame ? undefined : place;
+}
+
+/**
+ * Yields the image's bytes from `start` up to but without `end`. If a part is not where it was,
+ * reads on where it is now. Throws Lost if it is lost.
+ */
+export async function* imageBytes(
+  { sql, reader }: { sql: Sql; reader: SegmentReader },
+  image: Identity & ImagePlace,
+  { start, end, signal }: { start: number; end: number; signal?: AbortSignal | undefined },
+): AsyncGenerator<Uint8Array> {
+  const about = { image: image.name };
+  let at = start;
+  for (let current: (Identity & ImagePlace) | undefined = image; current !== undefined;) {
+    let lost: Lost | undefined;
+    const chunks = chunksWithin(current, at, end);
+    for await (const { place, body } of reader.read(chunks, { about, signal, isSilent: true })) {
+      if (body instanceof Lost) {
+        lost = body;
+        break;
+      }
+      const piece = body.subarray(Math.max(0, at - place.at), end - place.at);
+      at += piece.length;
+      yield piece;
+    }
+    if (lost === undefined) return;
+    const moved: ImagePlace | undefined = await findMoved(sql, current);
+    if (moved === undefined) {
+      reader.report(lost, about);
+      throw lost;
+    }
+    current = { ...image, ...moved };
   }
 }
 

@@ -83,7 +83,9 @@ export function imageRoutes({ sql, reader, findSession }: ImageRoutesDeps) {
       "/v1/images/:projectId/:hash",
       async ({ params, query, request }) => {
         const image = await findImage(sql, params.projectId, params.hash, query);
-        return await serve(request, reader, image, { isFixed: query.session === undefined });
+        return await serve(request, { sql, reader }, image, {
+          isFixed: query.session === undefined,
+        });
       },
       {
         params: t.Object({
@@ -137,7 +139,7 @@ const SESSION = t
 
 async function serve(
   request: Request,
-  reader: SegmentReader,
+  source: Pick<ImageRoutesDeps, "sql" | "reader">,
   image: StoredImage,
   { isFixed }: { isFixed: boolean },
 ): Promise<Response> {
@@ -159,7 +161,7 @@ async function serve(
   if (status === 304) return new Response(null, { status, headers });
   const isInline = end - start <= INLINE_BYTES_MAX;
   const signal = isInline ? AbortSignal.timeout(INLINE_MS_MAX) : undefined;
-  const bytes = imageBytes(reader, image, { start, end, signal });
+  const bytes = imageBytes(source, image, { start, end, signal });
   try {
     const body = isInline ? Buffer.concat(await Array.fromAsync(bytes)) : await begunStream(bytes);
     return new Response(body, { status, headers });

@@ -150,7 +150,7 @@ export class ImageNames {
 
 async function selectMostUsed(sql: Sql, projectId: number): Promise<string[]> {
   const rows = await sql<{ name: string }[]>`
-    select name from image_contents where project_id = ${projectId} and shared and not ${anyUnreadable(sql, sql`chunk_segments`)}
+    select name from image_contents where project_id = ${projectId} and shared and not ${anyUnreadable(sql, sql`chunk_segments || archive_id`)}
     order by uses desc, stored_at desc limit ${CONTENTS_LISTED_MAX}`;
   return [...new Set(rows.map(({ name }) => name))].slice(0, LISTED_MAX);
 }

@@ -3,7 +3,7 @@ import { setTimeout } from "node:timers/promises";
 import { type SegmentReader } from "../log/segment-reader.ts";
 import { type Sql } from "../platform/database/database.ts";
 import { type Log } from "../platform/logger.ts";
-import { replaceChunks } from "../log/unreadable.ts";
+import { replacePlace } from "../log/unreadable.ts";
 import { imageBytes } from "./reading.ts";
 
 const STEP_IMAGES = 20;
@@ -117,8 +117,13 @@ export class Unhashed {
     const { sql, reader, log } = this.#deps;
     const hasher = new Bun.CryptoHasher("sha256");
     let bytes = 0;
+    const image = { ...row, sha256: null, archive: null };
     try {
-      for await (const piece of imageBytes(reader, row, { start: 0, end: row.bytes, signal })) {
+      for await (const piece of imageBytes({ sql, reader }, image, {
+        start: 0,
+        end: row.bytes,
+        signal,
+      })) {
         hasher.update(piece);
         bytes += piece.length;
       }
@@ -163,7 +168,7 @@ async function insertHashed(sql: Sql, row: Row, sha256: string): Promise<void> {
       select home, name, sha256, kind, content_type, bytes, crc32, uses, stored_at, chunk_segments, chunk_offsets, chunk_lengths from hashed
       on conflict (project_id, name, sha256) do update
         set uses = known.uses + excluded.uses, stored_at = least(known.stored_at, excluded.stored_at),
-          ${replaceChunks(sql, "stays")}
+          ${replacePlace(sql, "stays")}
       returning 1
     )
     insert into image_uses (session_id, project_id, name, sha256, kind, content_type, sent_at)

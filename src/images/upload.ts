@@ -167,7 +167,7 @@ export async function storeRows(
 
 /**
  * Adds records to the next segment that the session sent these stored images. The database has the
- * rows already; the records allow rebuilding it.
+ * rows already; the records allow rebuilding it. One without chunks is only a use.
  */
 export function carryRows(
   commitLog: CommitLog,

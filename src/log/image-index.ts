@@ -1,7 +1,7 @@
 import { type Queryable } from "../platform/database/database.ts";
 import { unnested } from "../platform/database/unnested.ts";
 import { type HashedImage } from "./stored-segment.ts";
-import { type Precedence, replaceChunks } from "./unreadable.ts";
+import { type Precedence, replacePlace } from "./unreadable.ts";
 
 type Content = HashedImage & { network_session: string | null; shared: boolean };
 const USE_TYPES = {
@@ -80,7 +80,7 @@ function joinContent(sql: Queryable, precedence: Precedence) {
   return sql`uses = known.uses + excluded.uses,
         shared = known.shared or excluded.shared
           or coalesce(known.network <> excluded.network and known.network_session <> excluded.network_session, false),
-        ${replaceChunks(sql, precedence)},
+        ${replacePlace(sql, precedence)},
         ${precedence === "stays" ? keepFirst(sql) : takeEarlier(sql)}`;
 }
 
@@ -102,24 +102,36 @@ function takeEarlier(sql: Queryable) {
 
 /**
  * Merges duplicates: a content or use can be recorded several times, and one statement can update a
- * row only once.
+ * row only once. Records of images that were in an archive already are only uses.
  */
 function mergeImages(segments: Records, unreadable: Set<string>) {
   const contents = new Map<string, Content>();
   const uses = new Map<string, HashedImage>();
   for (const { id, images } of segments)
     for (const image of images) {
-      const content = `${image.project_id}/${image.sha256}/${image.name}`;
-      const first = contents.get(content);
-      if (first === undefined) contents.set(content, contentOf(image, id));
-      else {
-        addUse(first, image);
-        if (isLost(first, unreadable)) takeChunks(first, contentOf(image, id));
-      }
+      if (hasPlace(image)) addContent(contents, contentOf(image, id), unreadable);
       const use = `${image.session_id}/${image.sha256}/${image.name}`;
       if ((uses.get(use)?.stored_at ?? "") <= image.stored_at) uses.set(use, image);
     }
   return { contents: [...contents.values()], uses: [...uses.values()] };
+}
+
+function hasPlace({ chunk_segments: chunks, bytes }: HashedImage): boolean {
+  return chunks.length > 0 || bytes === 0;
+}
+
+function addContent(
+  contents: Map<string, Content>,
+  content: Content,
+  unreadable: Set<string>,
+): void {
+  const key = `${content.project_id}/${content.sha256}/${content.name}`;
+  const first = contents.get(key);
+  if (first === undefined) contents.set(key, content);
+  else {
+    addUse(first, content);
+    if (isLost(first, unreadable)) takeChunks(first, content);
+  }
 }
 
 function contentOf(image: HashedImage, id: string): Content {

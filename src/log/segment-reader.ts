@@ -13,10 +13,10 @@ const HEAD_BYTES = 1024;
 // The smallest buffer that zlib takes.
 const CHUNK_BYTES_MIN = 64;
 
-/** Location of a record's body. */
-export type Place = { segmentId: string; offset: number; length: number };
+/** Location of a record's body; an archive's has the id of that, and its key. */
+export type Place = { segmentId: string; key?: string; offset: number; length: number };
 
-type Span<P> = { segmentId: string; start: number; end: number; places: P[] };
+type Span<P> = { segmentId: string; key: string; start: number; end: number; places: P[] };
 /** Bytes of a span, cut short if its object is damaged. */
 type Fetched = Uint8Array | Lost;
 
@@ -65,6 +65,11 @@ export class SegmentReader {
     if (ahead !== undefined) yield* this.#bodies(ahead.span, await ahead.fetched, options);
   }
 
+  /** Reports lost bytes to operators. */
+  report(lost: Lost, about: object = {}): void {
+    this.#faults?.lost(lost, about);
+  }
+
   async *#bodies<P extends Place>(span: Span<P>, fetched: Fetched, options: ReadOptions<P>) {
     let again: Fetched | undefined;
     for (const place of span.places) {
@@ -75,14 +80,12 @@ export class SegmentReader {
         again ??= await this.#fetch(span, options.signal);
         body = bodyIn(again, span, place, options);
       }
-      if (body instanceof Lost && options.isSilent !== true)
-        this.#faults?.lost(body, options.about ?? {});
+      if (body instanceof Lost && options.isSilent !== true) this.report(body, options.about);
       yield { place, body };
     }
   }
 
-  async #fetch({ segmentId, start, end }: Span<Place>, signal?: AbortSignal): Promise<Fetched> {
-    const key = segmentKey(segmentId);
+  async #fetch({ key, start, end }: Span<Place>, signal?: AbortSignal): Promise<Fetched> {
     try {
       return await this.#objects.read(key, start, end, signal);
     } catch (error) {
@@ -96,7 +99,7 @@ export class SegmentReader {
 
 function bodyIn<P extends Place>(
   fetched: Fetched,
-  { start }: Span<P>,
+  { key, start }: Span<P>,
   place: P,
   { decode }: ReadOptions<P>,
 ): Uint8Array | Lost {
@@ -106,7 +109,7 @@ function bodyIn<P extends Place>(
     const body = recordBody(fetched.subarray(from, place.offset + place.length - start));
     return decode?.(body, place) ?? body;
   } catch (error) {
-    return new Lost("damaged", segmentKey(place.segmentId), error);
+    return new Lost("damaged", key, error);
   }
 }
 
@@ -129,7 +132,8 @@ async function* spans<P extends Place>(
       continue;
     }
     if (span !== undefined) yield span;
-    span = { segmentId: place.segmentId, start, end, places: [place] };
+    const { segmentId, key = segmentKey(segmentId) } = place;
+    span = { segmentId, key, start, end, places: [place] };
   }
   if (span !== undefined) yield span;
 }

@@ -1,10 +1,9 @@
 import { type Queryable } from "../platform/database/database.ts";
 import { type Footer } from "./footer.ts";
 import { COLUMNS } from "./stored-segment.ts";
-import { replaceChunks } from "./unreadable.ts";
+import { PLACE, replacePlace } from "./unreadable.ts";
 
-const CONTENT = `name, sha256, kind, content_type, bytes, crc32, uses, stored_at, network, network_session, shared,
-  chunk_segments, chunk_offsets, chunk_lengths`;
+const CONTENT = `name, sha256, kind, content_type, bytes, crc32, uses, stored_at, network, network_session, shared, ${PLACE}`;
 
 /** Returns the sessions of images that arrived while the session's project was unknown. */
 export function unassignedOf({ entries }: Footer): bigint[] {
@@ -44,7 +43,7 @@ export async function moveImages(sql: Queryable, sessionIds: (bigint | string)[]
     select home, ${sql.unsafe(CONTENT)} from image_contents join homes using (name, sha256) where project_id = 0
     order by home, name, sha256
     on conflict (project_id, name, sha256) do update set uses = known.uses + excluded.uses,
-      ${replaceChunks(sql, "stays")},
+      ${replacePlace(sql, "stays")},
       shared = known.shared or excluded.shared
         or coalesce(known.network <> excluded.network and known.network_session <> excluded.network_session, false)`;
   await sql`

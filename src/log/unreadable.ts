@@ -10,7 +10,7 @@ export type Precedence = "stays" | "earlier";
 
 type Fragment = postgres.PendingQuery<postgres.Row[]>;
 
-/** Marks segments whose objects were found missing or damaged. */
+/** Marks segments and archives whose objects were found missing or damaged. */
 export async function markUnreadable(sql: Queryable, ids: string[]): Promise<void> {
   if (ids.length === 0) return;
   await sql`
@@ -44,7 +44,7 @@ export async function unreadableOf(sql: Queryable, ids: Iterable<string>): Promi
   return new Set(rows.map(({ id }) => id));
 }
 
-/** Returns an SQL condition that is true if a segment in the array of ids is unreadable. */
+/** Returns an SQL condition that is true if a segment or archive in the array of ids is unreadable. */
 export function anyUnreadable(sql: Queryable, segments: Fragment): Fragment {
   return sql`exists (select from unreadable_segments where segment_id = any(${segments}))`;
 }
@@ -62,15 +62,20 @@ export function replaceBatch(sql: Queryable, precedence: Precedence) {
     where ${rank("excluded")} < ${rank("batches")}`;
 }
 
+/** Columns of `image_contents` with the place of the bytes, which is always copied as a whole. */
+export const PLACE =
+  "chunk_segments, chunk_offsets, chunk_lengths, archive_id, archive_offset, archive_length";
+
 /**
  * Returns the `on conflict` assignment that decides where an image's bytes are read from: from the
- * row `known` or from the new one.
+ * row `known` or from the new one. An archive is where the bytes go in the end.
  */
-export function replaceChunks(sql: Queryable, precedence: Precedence) {
-  return sql`(chunk_segments, chunk_offsets, chunk_lengths) = (
-      select chunk_segments, chunk_offsets, chunk_lengths from (values
-        (1, known.stored_at, known.chunk_segments, known.chunk_offsets, known.chunk_lengths),
-        (2, excluded.stored_at, excluded.chunk_segments, excluded.chunk_offsets, excluded.chunk_lengths)
-      ) as copy (nth, stored_at, chunk_segments, chunk_offsets, chunk_lengths)
-      order by ${anyUnreadable(sql, sql`copy.chunk_segments`)}, ${precedence === "stays" ? sql`nth` : sql`stored_at, nth`} limit 1)`;
+export function replacePlace(sql: Queryable, precedence: Precedence) {
+  const columns = sql.unsafe(PLACE);
+  const of = (row: "excluded" | "known") => sql.unsafe(PLACE.replaceAll(/\w+/g, `${row}.$&`));
+  return sql`(${columns}) = (
+      select ${columns} from (values (1, known.stored_at, ${of("known")}), (2, excluded.stored_at, ${of("excluded")}))
+        as copy (nth, stored_at, ${columns})
+      order by ${anyUnreadable(sql, sql`chunk_segments || archive_id`)}, archive_id is null,
+        ${precedence === "stays" ? sql`nth` : sql`stored_at, nth`} limit 1)`;
 }

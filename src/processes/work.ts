@@ -1,5 +1,6 @@
 import { Archiver } from "../archives/archiver.ts";
 import { Drop } from "../archives/drop.ts";
+import { ImageArchiver } from "../archives/image-archiver.ts";
 import { Merger, mergeEveryS } from "../archives/merge/merger.ts";
 import { ObjectGarbage } from "../archives/object-garbage.ts";
 import { markInvalidSql } from "../devices/invalid-tokens.ts";
@@ -27,8 +28,8 @@ import { listenForOperators } from "./work-listener.ts";
 /**
  * Runs the background work until the signal: sends campaigns, deletes unreferenced builds, handles
  * orphans, hashes images of the previous version, writes facts about sessions that a process could
- * not write any more, and moves segments to archives. Everything opened is closed in reverse order, also when a later step
- * throws.
+ * not write any more, and moves batches and images to archives. Everything opened is closed in
+ * reverse order, also when a later step throws.
  */
 export async function runWork(
   config: Config,
@@ -58,15 +59,14 @@ export async function runWork(
   const unhashed = new Unhashed({ sql, reader: new SegmentReader(objects), log });
   const facts = new FactsCatchUp({ sql, objects, log });
   const archiveGarbage = new ObjectGarbage({ sql, objects, log }, config.archives);
-  const archiver = new Archiver(
-    { sql, objects, garbage: archiveGarbage, clock, metrics, log },
-    config.archives,
-  );
+  const archiving = { sql, objects, garbage: archiveGarbage, clock, metrics, log };
+  const archiver = new Archiver(archiving, config.archives);
+  const imageArchiver = new ImageArchiver(archiving, config.archives);
   const drop = new Drop({ sql, objects, log }, config.archives);
-  const merger = new Merger(
-    { sql, objects, garbage: archiveGarbage, clock, metrics, log },
-    { everyS: mergeEveryS(config.archives.afterS), graceS: config.archives.graceS },
-  );
+  const merger = new Merger(archiving, {
+    everyS: mergeEveryS(config.archives.afterS),
+    graceS: config.archives.graceS,
+  });
   metrics.watchArchives(archiver, archiveGarbage);
   metrics.watchPushes(() => sender.counts);
   metrics.watchCampaigns(worker);
@@ -85,6 +85,7 @@ export async function runWork(
     unhashed.run(signal),
     facts.run(signal),
     archiver.run(signal),
+    imageArchiver.run(signal),
     archiveGarbage.run(signal),
     drop.run(signal),
     merger.run(signal),
