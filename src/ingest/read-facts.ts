@@ -4,7 +4,13 @@ import { type BatchNotes } from "../log/checked-segment.ts";
 import { type SegmentEntry } from "../log/record.ts";
 import { type Queryable, type Sql } from "../platform/database/database.ts";
 import { unnested } from "../platform/database/unnested.ts";
-import { storedFacts, writeFacts } from "./facts-table.ts";
+import {
+  type DatedFacts,
+  addDated,
+  addToSessions,
+  storedFacts,
+  writeFacts,
+} from "./facts-table.ts";
 import { type FactsOfBatch, factsOf, sizeOf } from "./session-facts.ts";
 import { walkStored } from "./stored-batch.ts";
 
@@ -12,10 +18,11 @@ const HELD_BYTES_MAX = 64 * 2 ** 20;
 // Time after which others get a turn of the event loop.
 const TURN_MS = 10;
 
-/** Facts about sessions in the batches of segments that are read. */
+/** Facts about sessions in batches that are read, by the segments in which they were stored first. */
 export class ReadFacts implements BatchNotes {
   readonly #sql: Sql;
   readonly #segments = new Map<string, FactsOfBatch[]>();
+  readonly #archived: DatedFacts = { facts: new Map(), receivedMs: new Map() };
   #heldBytes = 0;
   #turnMs = performance.now();
 
@@ -29,7 +36,7 @@ export class ReadFacts implements BatchNotes {
 
   async note(
     segmentId: string,
-    { sessionId, flags, facts }: SegmentEntry,
+    { sessionId, flags, facts }: Pick<SegmentEntry, "sessionId" | "flags" | "facts">,
     body: Uint8Array,
   ): Promise<void> {
     if (facts === undefined) return;
@@ -44,9 +51,15 @@ export class ReadFacts implements BatchNotes {
     this.#turnMs = performance.now();
   }
 
-  /** Forgets batches that another segment has whose facts are written. */
-  async leaveOutWritten(sql: Queryable, segmentIds: string[]): Promise<void> {
-    const batches = segmentIds.flatMap((id) => this.#segments.get(id) ?? []);
+  /** Forgets batches, of some sessions alone, that another segment has whose facts are written. */
+  async leaveOutWritten(
+    sql: Queryable,
+    segmentIds: string[],
+    sessions?: ReadonlySet<bigint>,
+  ): Promise<void> {
+    const batches = segmentIds
+      .flatMap((id) => this.#segments.get(id) ?? [])
+      .filter(({ sessionId }) => sessions?.has(sessionId) ?? true);
     if (batches.length === 0) return;
     const hashes = batches.map(({ sessionId, hash }) => ({
       session: sessionId,
@@ -70,6 +83,31 @@ export class ReadFacts implements BatchNotes {
     const segments = new Map(segmentIds.map((id) => [id, this.#segments.get(id) ?? []]));
     await writeFacts(this.#sql, await storedFacts(this.#sql, segments));
     this.forget(segmentIds);
+  }
+
+  /**
+   * Adds up the facts of batches of an archive by session, and forgets the batches. Leaves out those
+   * that are in the session's row already: `isCounted` says so, or in one of these sessions they have
+   * a row whose facts are written.
+   */
+  async addUp(
+    sessionsWithRows: ReadonlySet<bigint>,
+    isCounted: (sessionId: bigint, hash: bigint) => boolean,
+  ): Promise<void> {
+    const segmentIds = [...this.#segments.keys()];
+    if (sessionsWithRows.size > 0)
+      await this.leaveOutWritten(this.#sql, segmentIds, sessionsWithRows);
+    for (const [segmentId, batches] of this.#segments) {
+      const added = batches.filter(({ sessionId, hash }) => !isCounted(sessionId, hash));
+      const sessions = added.map(({ sessionId, facts }) => [sessionId, facts] as const);
+      addDated(this.#archived, segmentId, sessions);
+    }
+    this.forget(segmentIds);
+  }
+
+  /** Writes what was added up, in the transaction that inserts the archive's row. */
+  async writeSums(sql: Queryable): Promise<void> {
+    await addToSessions(sql, this.#archived);
   }
 
   forget(segmentIds: string[]): void {

@@ -1,7 +1,9 @@
 import { pino } from "pino";
 
+import { type ArchivesReindexed } from "../../src/archives/recovery/archive-reindex.ts";
+import { reindexStore } from "../../src/archives/recovery/reindex-store.ts";
 import { ReadFacts } from "../../src/ingest/read-facts.ts";
-import { Reindex, type Reindexed } from "../../src/log/recovery/reindex.ts";
+import { type Reindexed } from "../../src/log/recovery/reindex.ts";
 import { type Sql } from "../../src/platform/database/database.ts";
 import { metric } from "./answers.ts";
 import { type TestApp } from "./app.ts";
@@ -31,7 +33,7 @@ export async function ingestTables(sql: Sql) {
     projects: await sql`select to_jsonb(p) as row from projects p order by id`,
     sessions: await sql`select to_jsonb(s) - ${FACTS}::text[] as row from sessions s order by id`,
     segments:
-      await sql`select to_jsonb(s) - 'created_at' - 'facts_written' as row from segments s order by id`,
+      await sql`select to_jsonb(s) - 'created_at' - 'facts_written' - 'position' as row from segments s order by id`,
     batches:
       await sql`select to_jsonb(b) as row from batches b order by session_id, segment_id, "offset"`,
     contents:
@@ -59,13 +61,18 @@ export async function sessionFacts(sql: Sql) {
 
 /** Empties the tables, like those of a new database. */
 export async function emptyTables(sql: Sql): Promise<void> {
-  await sql`truncate projects, sessions, segments, batches, images, image_contents, image_uses, unreadable_segments restart identity`;
+  await sql`
+    truncate projects, sessions, segments, batches, images, image_contents, image_uses, unreadable_segments,
+      archives, session_pieces, object_garbage restart identity`;
 }
 
+/** Reindexes the segments, and then the archives. */
 export async function reindex({
   sql,
   objects,
-}: Pick<TestApp, "sql" | "objects">): Promise<Reindexed> {
+}: Pick<TestApp, "sql" | "objects">): Promise<Reindexed & { ofArchives: ArchivesReindexed }> {
   const log = pino({ level: "silent" });
-  return await new Reindex({ sql, objects, log, facts: new ReadFacts(sql) }).run();
+  const notes = () => new ReadFacts(sql);
+  const { segments, archives } = await reindexStore({ sql, objects, log, notes, graceS: 600 });
+  return { ...segments, ofArchives: archives };
 }

@@ -1,9 +1,10 @@
 import { type Queryable } from "../../platform/database/database.ts";
-import { arrayLiteral } from "../../platform/database/unnested.ts";
+import { arrayLiteral, unnested } from "../../platform/database/unnested.ts";
 import { unassignedOf, moveImages } from "../unassigned-images.ts";
 import { insertImages } from "../image-index.ts";
 import { mergeProject } from "../project-merge.ts";
 import { batchColumns } from "../segment-index.ts";
+import { sessionTime } from "../session-time.ts";
 import { COLUMNS, type SessionRecord, type StoredSegment, isHashed } from "../stored-segment.ts";
 import { restoreUnhashed } from "./unhashed-images.ts";
 import { type Precedence, replaceBatch, unreadableOf } from "../unreadable.ts";
@@ -63,7 +64,8 @@ export async function restoreRows(
 
 /**
  * Inserts the sessions' rows. A recorded session start replaces a row without a project, which was
- * made for batches that came while the database was lost.
+ * made for batches that came while the database was lost, and one without a platform, which was made
+ * for a record that is damaged.
  */
 async function restoreSessions(sql: Queryable, records: SessionRecord[]): Promise<number> {
   if (records.length === 0) return 0;
@@ -71,10 +73,24 @@ async function restoreSessions(sql: Queryable, records: SessionRecord[]): Promis
   const { count } = await sql`
     insert into sessions as known (${sql.unsafe(COLUMNS.session)})
     select distinct on (id) ${sql.unsafe(COLUMNS.session)} from jsonb_populate_recordset(null::sessions, ${JSON.stringify(records)}::text::jsonb)
-    order by id, project_id nulls last
+    order by id, project_id nulls last, platform nulls last
     on conflict (id) do update set (${sql.unsafe(COLUMNS.session)}) = (${sql.unsafe(excluded)})
-    where known.project_id is null and excluded.project_id is not null`;
+    where excluded.project_id is not null
+      and (known.project_id is null or (known.platform is null and excluded.platform is not null))`;
   return count;
+}
+
+/**
+ * Inserts rows for sessions that have none, so that facts about them have a place; their own
+ * records replace these, should they be found.
+ */
+export async function insertUnknown(sql: Queryable, ids: Iterable<bigint>): Promise<void> {
+  const rows = Array.from(new Set(ids), (id) => ({ session: id, started_ms: sessionTime(id) }));
+  if (rows.length === 0) return;
+  await sql`
+    insert into sessions (id, started_at) select session, to_timestamp(started_ms / 1000)
+    from ${unnested(sql, rows, { session: "bigint", started_ms: "float8" })}
+    where not exists (select from sessions where id = session) order by session on conflict (id) do nothing`;
 }
 
 async function restoreImages(
@@ -120,6 +136,7 @@ export async function restoreBatches(
   options: RestoreOptions,
 ): Promise<number> {
   const b = batchColumns(segments);
+  if (b.segment === "{}") return 0;
   const { count } = await sql`
     insert into batches (session_id, segment_id, "offset", length, bytes, hash, flags, messages, first_at, last_at, received_at)
     select distinct on (session_id, hash) session_id, (${segments.map(({ id }) => id)}::uuid[])[segment], "offset", length, bytes, hash,
@@ -166,4 +183,19 @@ export async function isNeeded(sql: Queryable, segment: StoredSegment): Promise<
 
 function precedenceOf({ newerGiveWay }: RestoreOptions): Precedence {
   return newerGiveWay ? "earlier" : "stays";
+}
+
+/**
+ * Deletes the rows of missing segments that no other row refers to, and returns their ids: all that
+ * they had is in archives. Without a tombstone, because an object that came back would be deleted.
+ */
+export async function takeOutArchived(sql: Queryable, ids: string[]): Promise<Set<string>> {
+  const rows = await sql<{ id: string }[]>`
+    delete from segments where id = any(${ids}) and not deleted and id not in (
+      select segment_id from batches where segment_id = any(${ids})
+      union select unnest(chunk_segments) from image_contents where chunk_segments && ${ids}
+      union select unnest(chunk_segments) from images where chunk_segments && ${ids}
+    )
+    returning id`;
+  return new Set(rows.map(({ id }) => id));
 }
