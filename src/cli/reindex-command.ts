@@ -2,6 +2,7 @@ import { Presets, SingleBar } from "cli-progress";
 import { type Command } from "commander";
 
 import { print, withDatabase } from "./commands.ts";
+import { ArchiveReindex, type ArchivesReindexed } from "../archives/recovery/archive-reindex.ts";
 import { ReadFacts } from "../ingest/read-facts.ts";
 import { Reindex, type Reindexed } from "../log/recovery/reindex.ts";
 import { type Config } from "../platform/config/config.ts";
@@ -10,33 +11,55 @@ import { type ObjectStore } from "../platform/objects/objects.ts";
 import { openObjects } from "../platform/objects/open-objects.ts";
 
 const PROBLEMS_SHOWN = 1000;
+// Time after which objects that others replace may be deleted.
+const OBJECT_GRACE_S = 600;
+
+type Done = { segments: Reindexed; archives: ArchivesReindexed };
 
 /** Adds `reindex`, which works whether the server is running or not. */
 export function addReindexCommand(command: Command, config: () => Config): void {
   command.option("--json", "print one JSON object").action(async ({ json }: { json?: boolean }) => {
-    const { problems, ...counts } = await reindexStore(config());
+    const done = await reindexStore(config());
+    const { problems: ofSegments, contested: first, ...segments } = done.segments;
+    const { problems: ofArchives, contested: second, ...archives } = done.archives;
+    const problems = [...ofSegments, ...ofArchives];
+    const contested = [...new Set([...first, ...second])];
     for (const { key, reason } of problems.slice(0, PROBLEMS_SHOWN))
       process.stderr.write(`${key}: ${reason}\n`);
     if (problems.length > PROBLEMS_SHOWN)
       process.stderr.write(
         `and ${problems.length - PROBLEMS_SHOWN} more, which --json prints as well\n`,
       );
-    const { segments, records, known, damaged, missing, contested } = counts;
     for (const id of contested)
       process.stderr.write(
         `project ${id} was created again while the database was lost: the older one is kept\n`,
       );
-    print(
-      json === true
-        ? JSON.stringify({ ...counts, keys: problems.map(({ key }) => key), problems })
-        : `${segments} segments with ${records} records indexed, ${known} were known, ${damaged} are damaged, ${missing} are missing`,
-    );
+    if (json === true) {
+      const keys = problems.map(({ key }) => key);
+      print(JSON.stringify({ ...segments, archives, contested, keys, problems }));
+    } else {
+      print(`${segments.segments} segments with ${numbers(segments)}`);
+      print(`${archives.archives} archives with ${numbers(archives)}`);
+    }
+    const [damaged, missing] = [
+      segments.damaged + archives.damaged,
+      segments.missing + archives.missing,
+    ];
     if (damaged + missing > 0)
-      throw new Error(`${damaged} objects are no segments, or damaged; ${missing} are missing`);
+      throw new Error(
+        `${damaged} objects are no segments or archives, or damaged; ${missing} are missing`,
+      );
   });
 }
 
-async function reindexStore(config: Config): Promise<Reindexed> {
+function numbers(
+  counts: Pick<Reindexed & ArchivesReindexed, "records" | "known" | "damaged" | "missing">,
+): string {
+  const { records, known, damaged, missing } = counts;
+  return `${records} records indexed, ${known} were known, ${damaged} are damaged, ${missing} are missing`;
+}
+
+async function reindexStore(config: Config): Promise<Done> {
   const bar = new SingleBar(
     {
       format: "{bar} {percentage}% {value} of {total} objects, {records} records",
@@ -48,13 +71,24 @@ async function reindexStore(config: Config): Promise<Reindexed> {
   return await withDatabase(config, async (sql, shared) => {
     await using objects = await openObjects(shared);
     const log = openLog(shared.logLevel);
-    const reindex = new Reindex({ sql, objects, log, facts: new ReadFacts(sql) });
-    if (!process.stderr.isTTY) return await reindex.run();
-    bar.start(0, 0, { records: 0 });
-    // Counts the objects concurrently: the bar's total grows meanwhile.
-    countObjects(objects, (total) => bar.setTotal(total)).catch(() => undefined);
+    const notes = () => new ReadFacts(sql);
+    const ofSegments = new Reindex({ sql, objects, log, facts: notes() });
+    const ofArchives = new ArchiveReindex({ sql, objects, log, notes, graceS: OBJECT_GRACE_S });
+    const isShown = process.stderr.isTTY;
+    const show = (checked: number, records: number) => {
+      if (isShown) bar.update(checked, { records });
+    };
+    if (isShown) {
+      bar.start(0, 0, { records: 0 });
+      // Counts the objects concurrently: the bar's total grows meanwhile.
+      countObjects(objects, (total) => bar.setTotal(total)).catch(() => undefined);
+    }
     try {
-      return await reindex.run((checked, records) => bar.update(checked, { records }));
+      const segments = await ofSegments.run(show);
+      const archives = await ofArchives.run((checked, records) =>
+        show(segments.objects + checked, segments.records + records),
+      );
+      return { segments, archives };
     } finally {
       bar.stop();
     }
@@ -63,5 +97,6 @@ async function reindexStore(config: Config): Promise<Reindexed> {
 
 async function countObjects(objects: ObjectStore, tell: (count: number) => void): Promise<void> {
   let count = 0;
-  for await (const object of objects.list("segments/")) if (object.bytes >= 0) tell(++count);
+  for (const prefix of ["segments/", "archives/"])
+    for await (const object of objects.list(prefix)) if (object.bytes >= 0) tell(++count);
 }

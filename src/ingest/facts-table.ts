@@ -6,7 +6,10 @@ import { type SessionFacts, type FactsOfBatch, addFacts, bySession } from "./ses
 
 /** Facts of a segment's batches by session. */
 export type SegmentFacts = { id: string; sessions: Map<bigint, SessionFacts> };
+/** Facts about sessions, and when the last of their batches was received. */
+export type DatedFacts = { facts: Map<bigint, SessionFacts>; receivedMs: Map<bigint, number> };
 
+const PAGE_SESSIONS = 5000;
 // Time by which a session may seem to be longer than data came in of it: clients' clocks differ.
 const CLOCK_SLACK_S = 300;
 
@@ -35,10 +38,11 @@ export async function writeFacts(sql: Sql, segments: SegmentFacts[]): Promise<vo
       update segments set facts_written = true where id = any(${arrayLiteral(ids)}::text::uuid[]) and not facts_written
       returning id`;
     const isClaimed = new Set(claimed.map(({ id }) => id));
-    await addToSessions(
-      transaction,
-      segments.filter(({ id }) => isClaimed.has(id)),
-    );
+    const dated: DatedFacts = { facts: new Map(), receivedMs: new Map() };
+    for (const { id, sessions } of segments.filter((segment) => isClaimed.has(segment.id)))
+      for (const [sessionId, added] of sessions)
+        addDated(dated, { segmentId: id, sessionId, added });
+    await addToSessions(transaction, dated);
   });
 }
 
@@ -67,28 +71,37 @@ export async function storedFacts(
   });
 }
 
-async function addToSessions(sql: Queryable, segments: SegmentFacts[]): Promise<void> {
-  const sessions = new Map<bigint, SessionFacts>();
-  const received = new Map<bigint, number>();
-  for (const segment of segments)
-    for (const [sessionId, facts] of segment.sessions) {
-      addFacts(sessions, sessionId, facts);
-      received.set(sessionId, Math.max(received.get(sessionId) ?? 0, segmentTime(segment.id)));
-    }
-  if (sessions.size === 0) return;
-  const known = await lockSessions(sql, sessions);
-  const rows = [...sessions].map(([id, facts]) => ({
-    id,
-    events: facts.events,
-    clicks: facts.clicks,
-    page_views: facts.pageViews,
-    errors: facts.errors,
-    first_ms: facts.firstAt,
-    last_ms: facts.lastAt,
-    received_ms: received.get(id),
-    ...labelColumns(facts.labels, known.get(id)),
-  }));
-  await updateSessions(sql, rows);
+/** Adds facts of a batch that was stored in a segment. */
+export function addDated(
+  { facts, receivedMs }: DatedFacts,
+  { segmentId, sessionId, added }: { segmentId: string; sessionId: bigint; added: SessionFacts },
+): void {
+  addFacts(facts, sessionId, added);
+  const lastMs = receivedMs.get(sessionId) ?? 0;
+  receivedMs.set(sessionId, Math.max(lastMs, segmentTime(segmentId)));
+}
+
+export async function addToSessions(
+  sql: Queryable,
+  { facts, receivedMs }: DatedFacts,
+): Promise<void> {
+  const sessions = [...facts].toSorted(([a], [b]) => (a < b ? -1 : 1));
+  for (let at = 0; at < sessions.length; at += PAGE_SESSIONS) {
+    const page = new Map(sessions.slice(at, at + PAGE_SESSIONS));
+    const known = await lockSessions(sql, page);
+    const rows = Array.from(page, ([id, one]) => ({
+      id,
+      events: one.events,
+      clicks: one.clicks,
+      page_views: one.pageViews,
+      errors: one.errors,
+      first_ms: one.firstAt,
+      last_ms: one.lastAt,
+      received_ms: receivedMs.get(id),
+      ...labelColumns(one.labels, known.get(id)),
+    }));
+    await updateSessions(sql, rows);
+  }
 }
 
 /** Returns the columns of the labels, or nulls if there is nothing new in them. */

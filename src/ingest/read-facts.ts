@@ -4,7 +4,13 @@ import { type BatchNotes } from "../log/checked-segment.ts";
 import { type SegmentEntry } from "../log/record.ts";
 import { type Queryable, type Sql } from "../platform/database/database.ts";
 import { unnested } from "../platform/database/unnested.ts";
-import { storedFacts, writeFacts } from "./facts-table.ts";
+import {
+  type DatedFacts,
+  addDated,
+  addToSessions,
+  storedFacts,
+  writeFacts,
+} from "./facts-table.ts";
 import { type FactsOfBatch, factsOf, sizeOf } from "./session-facts.ts";
 import { walkStored } from "./stored-batch.ts";
 
@@ -12,10 +18,11 @@ const HELD_BYTES_MAX = 64 * 2 ** 20;
 // Time after which others get a turn of the event loop.
 const TURN_MS = 10;
 
-/** Facts about sessions in the batches of segments that are read. */
+/** Facts about sessions in batches that are read, by the segments in which they were stored first. */
 export class ReadFacts implements BatchNotes {
   readonly #sql: Sql;
   readonly #segments = new Map<string, FactsOfBatch[]>();
+  readonly #archived: DatedFacts = { facts: new Map(), receivedMs: new Map() };
   #heldBytes = 0;
   #turnMs = performance.now();
 
@@ -29,7 +36,7 @@ export class ReadFacts implements BatchNotes {
 
   async note(
     segmentId: string,
-    { sessionId, flags, facts }: SegmentEntry,
+    { sessionId, flags, facts }: Pick<SegmentEntry, "sessionId" | "flags" | "facts">,
     body: Uint8Array,
   ): Promise<void> {
     if (facts === undefined) return;
@@ -70,6 +77,26 @@ export class ReadFacts implements BatchNotes {
     const segments = new Map(segmentIds.map((id) => [id, this.#segments.get(id) ?? []]));
     await writeFacts(this.#sql, await storedFacts(this.#sql, segments));
     this.forget(segmentIds);
+  }
+
+  /**
+   * Adds up the facts of batches of an archive by session, and forgets the batches. Leaves out those
+   * that have a row whose facts are written, and those for which `isCounted` says that they are in
+   * the session's row.
+   */
+  async addUp(isCounted: (sessionId: bigint, hash: bigint) => boolean): Promise<void> {
+    const segmentIds = [...this.#segments.keys()];
+    await this.leaveOutWritten(this.#sql, segmentIds);
+    for (const [segmentId, batches] of this.#segments)
+      for (const { sessionId, hash, facts } of batches)
+        if (!isCounted(sessionId, hash))
+          addDated(this.#archived, { segmentId, sessionId, added: facts });
+    this.forget(segmentIds);
+  }
+
+  /** Writes what was added up, in the transaction that inserts the archive's row. */
+  async writeSums(sql: Queryable): Promise<void> {
+    await addToSessions(sql, this.#archived);
   }
 
   forget(segmentIds: string[]): void {

@@ -16,7 +16,7 @@ import {
 } from "./stored-segment.ts";
 
 // Bytes read at once, unless a single record is longer.
-const WINDOW_BYTES = 8 * 2 ** 20 + 64 * 1024;
+export const WINDOW_BYTES = 8 * 2 ** 20 + 64 * 1024;
 const MAGIC_BYTES = 8;
 
 /** Segment whose bytes have all been verified. */
@@ -67,7 +67,8 @@ export async function readChecked(
     if (state !== "damaged") segment[ROWS[kind]].push(unpack(record.subarray(RECORD_HEADER_BYTES)));
     else if (kind === "session") segment.sessions.push(bareSession(entry));
   }
-  const problem = (await frameProblem(window, footer, tail, bytes)) ?? countOf(mismatched, footer);
+  const problem =
+    (await frameProblem(window, footer, footerBytes(tail), bytes)) ?? countOf(mismatched, footer);
   discarded(bytes);
   return { ...segment, damaged, problem };
 }
@@ -120,7 +121,11 @@ async function* recordsOf(window: Window, entries: SegmentEntry[], bytes: number
 }
 
 /** Reads a record, and once more if it does not match: it may have been damaged in transit. */
-async function recordOf(window: Window, entry: SegmentEntry, bytes: number): Promise<Uint8Array> {
+export async function recordOf(
+  window: Window,
+  entry: SegmentEntry,
+  bytes: number,
+): Promise<Uint8Array> {
   const start = entry.offset - RECORD_HEADER_BYTES;
   const end = entry.offset + entry.length;
   // The object is truncated before the end of the record.
@@ -130,14 +135,14 @@ async function recordOf(window: Window, entry: SegmentEntry, bytes: number): Pro
 }
 
 /** Returns the problem of an object outside of its records, if there is one. */
-async function frameProblem(
+export async function frameProblem(
   window: Window,
   footer: Footer,
-  tail: Uint8Array,
+  footerLength: number,
   bytes: number,
 ): Promise<string | undefined> {
   try {
-    checkLength(footer, bytes, footerBytes(tail));
+    checkLength(footer, bytes, footerLength);
     checkMagic(await window.read(0, MAGIC_BYTES, MAGIC_BYTES));
     return undefined;
   } catch (error) {
@@ -146,13 +151,13 @@ async function frameProblem(
   }
 }
 
-function countOf(mismatched: number, { entries }: Footer): string | undefined {
+export function countOf(mismatched: number, { entries }: Footer): string | undefined {
   if (mismatched === 0) return undefined;
   return `${mismatched} of ${entries.length} records are not what was written`;
 }
 
 /** Makes a minimal row for a session whose record is lost: its batches need one to be listed. */
-function bareSession({ sessionId, projectId, receivedAt }: SegmentEntry): SessionRecord {
+export function bareSession({ sessionId, projectId, receivedAt }: SegmentEntry): SessionRecord {
   const row = {
     id: String(sessionId),
     project_id: projectId === 0 ? null : projectId,
@@ -166,7 +171,7 @@ function bareSession({ sessionId, projectId, receivedAt }: SegmentEntry): Sessio
 }
 
 /** The part of an object that is buffered in memory. */
-class Window {
+export class Window {
   readonly #objects: ObjectStore;
   readonly #key: string;
   #start: number;

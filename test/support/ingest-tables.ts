@@ -1,5 +1,9 @@
 import { pino } from "pino";
 
+import {
+  ArchiveReindex,
+  type ArchivesReindexed,
+} from "../../src/archives/recovery/archive-reindex.ts";
 import { ReadFacts } from "../../src/ingest/read-facts.ts";
 import { Reindex, type Reindexed } from "../../src/log/recovery/reindex.ts";
 import { type Sql } from "../../src/platform/database/database.ts";
@@ -59,13 +63,19 @@ export async function sessionFacts(sql: Sql) {
 
 /** Empties the tables, like those of a new database. */
 export async function emptyTables(sql: Sql): Promise<void> {
-  await sql`truncate projects, sessions, segments, batches, images, image_contents, image_uses, unreadable_segments restart identity`;
+  await sql`
+    truncate projects, sessions, segments, batches, images, image_contents, image_uses, unreadable_segments,
+      archives, session_pieces, object_garbage restart identity`;
 }
 
+/** Reindexes the segments, and then the archives. */
 export async function reindex({
   sql,
   objects,
-}: Pick<TestApp, "sql" | "objects">): Promise<Reindexed> {
+}: Pick<TestApp, "sql" | "objects">): Promise<Reindexed & { ofArchives: ArchivesReindexed }> {
   const log = pino({ level: "silent" });
-  return await new Reindex({ sql, objects, log, facts: new ReadFacts(sql) }).run();
+  const notes = () => new ReadFacts(sql);
+  const done = await new Reindex({ sql, objects, log, facts: notes() }).run();
+  const deps = { sql, objects, log, notes, graceS: 600 };
+  return { ...done, ofArchives: await new ArchiveReindex(deps).run() };
 }

@@ -18,9 +18,10 @@ const ROOMS = [
   "src/wire",
   "src/log",
   "src/log/recovery",
-  "src/log/verify",
   "src/archives",
   "src/archives/merge",
+  "src/archives/recovery",
+  "src/log/verify",
   "slices",
   "src",
   "src/processes",
@@ -48,7 +49,7 @@ const SLICES = [
  * their sessions.
  */
 const WRITERS: Record<string, string[]> = {
-  archives: ["src/archives"],
+  archives: ["src/archives", "src/log/verify"],
   batches: ["src/archives", "src/log"],
   build_garbage: ["src/updates"],
   build_names: [],
@@ -66,7 +67,7 @@ const WRITERS: Record<string, string[]> = {
   project_usage: ["src/projects"],
   projects: ["src/log"],
   segments: ["src/archives", "src/ingest", "src/log"],
-  session_pieces: ["src/archives"],
+  session_pieces: ["src/archives", "src/log/verify"],
   session_worker_leases: ["src/sessions"],
   sessions: ["src/ingest", "src/log"],
   signatures: ["src/api-keys"],

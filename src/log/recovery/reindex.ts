@@ -7,7 +7,13 @@ import { inPages, readAhead } from "../../platform/streams.ts";
 import { ObjectDamaged, ObjectMissing, type ObjectStore } from "../../platform/objects/objects.ts";
 import { type BatchNotes, type CheckedSegment, readChecked } from "../checked-segment.ts";
 import { type RowRange, isLive, missingObjects } from "./missing-objects.ts";
-import { chunkSegments, claimSegments, restoreBatches, restoreRows } from "./restore.ts";
+import {
+  chunkSegments,
+  claimSegments,
+  insertUnknown,
+  restoreBatches,
+  restoreRows,
+} from "./restore.ts";
 import { SegmentError } from "../record.ts";
 import { segmentIdOf } from "../segment.ts";
 import { type Listed } from "../stored-segment.ts";
@@ -198,6 +204,8 @@ export class Reindex {
         damaged.length > 0 ? { id, entries: damaged } : [],
       );
       if (lost.length > 0) await restoreBatches(transaction, lost, { newerGiveWay: false });
+      // Their starts may be recorded in archives.
+      await insertUnknown(transaction, claimed.flatMap(sessionsOf));
       return { fresh: claimed, ...restored };
     });
     await this.#writeFacts(fresh.map(({ id }) => id));
@@ -244,6 +252,11 @@ export class Reindex {
   #report(key: string, reason: string): void {
     if (this.#done.problems.length < PROBLEMS_KEPT_MAX) this.#done.problems.push({ key, reason });
   }
+}
+
+/** Returns the sessions of batches. */
+function sessionsOf({ entries }: CheckedSegment): bigint[] {
+  return entries.flatMap(({ kind, sessionId }) => (kind === "batch" ? sessionId : []));
 }
 
 /** Returns the segment without its damaged records. */

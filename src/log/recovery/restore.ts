@@ -1,9 +1,10 @@
 import { type Queryable } from "../../platform/database/database.ts";
-import { arrayLiteral } from "../../platform/database/unnested.ts";
+import { arrayLiteral, unnested } from "../../platform/database/unnested.ts";
 import { unassignedOf, moveImages } from "../unassigned-images.ts";
 import { insertImages } from "../image-index.ts";
 import { mergeProject } from "../project-merge.ts";
 import { batchColumns } from "../segment-index.ts";
+import { sessionTime } from "../session-time.ts";
 import { COLUMNS, type SessionRecord, type StoredSegment, isHashed } from "../stored-segment.ts";
 import { restoreUnhashed } from "./unhashed-images.ts";
 import { type Precedence, replaceBatch, unreadableOf } from "../unreadable.ts";
@@ -77,6 +78,19 @@ async function restoreSessions(sql: Queryable, records: SessionRecord[]): Promis
   return count;
 }
 
+/**
+ * Inserts rows for sessions that have none, so that facts about them have a place; their own
+ * records replace these, should they be found.
+ */
+export async function insertUnknown(sql: Queryable, ids: Iterable<bigint>): Promise<void> {
+  const rows = Array.from(new Set(ids), (id) => ({ session: id, started_ms: sessionTime(id) }));
+  if (rows.length === 0) return;
+  await sql`
+    insert into sessions (id, started_at) select session, to_timestamp(started_ms / 1000)
+    from ${unnested(sql, rows, { session: "bigint", started_ms: "float8" })}
+    where not exists (select from sessions where id = session) order by session on conflict (id) do nothing`;
+}
+
 async function restoreImages(
   sql: Queryable,
   segments: StoredSegment[],
@@ -120,6 +134,7 @@ export async function restoreBatches(
   options: RestoreOptions,
 ): Promise<number> {
   const b = batchColumns(segments);
+  if (b.segment === "{}") return 0;
   const { count } = await sql`
     insert into batches (session_id, segment_id, "offset", length, bytes, hash, flags, messages, first_at, last_at, received_at)
     select distinct on (session_id, hash) session_id, (${segments.map(({ id }) => id)}::uuid[])[segment], "offset", length, bytes, hash,

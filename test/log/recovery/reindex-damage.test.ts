@@ -195,7 +195,7 @@ test("the command ends with 1 and names what is missing", async () => {
   );
   const text = await runCommand(["reindex"], envOf(app));
   expect(text.code).toBe(1);
-  expect(text.out).toBe(
+  expect(text.out).toStartWith(
     "0 segments with 0 records indexed, 13 were known, 1 are damaged, 1 are missing\n",
   );
   for (const key of [lost, bad]) expect(text.err).toContain(key);

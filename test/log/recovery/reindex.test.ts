@@ -144,7 +144,11 @@ describe("objects that are no whole segments", () => {
     const good = await runCommand(["reindex"], envOf(app));
     expect(good).toEqual({
       code: 0,
-      out: "3 segments with 3 records indexed, 0 were known, 0 are damaged, 0 are missing\n",
+      out: [
+        "3 segments with 3 records indexed, 0 were known, 0 are damaged, 0 are missing",
+        "0 archives with 0 records indexed, 0 were known, 0 are damaged, 0 are missing",
+        "",
+      ].join("\n"),
       err: "",
     });
     expect(await ingestTables(app.sql)).toEqual(before);
@@ -158,6 +162,15 @@ describe("objects that are no whole segments", () => {
       records: 0,
       damaged: 1,
       missing: 0,
+      archives: {
+        objects: 0,
+        known: 0,
+        archives: 0,
+        records: 0,
+        replaced: 0,
+        damaged: 0,
+        missing: 0,
+      },
       contested: [],
       keys: [keyAt(1)],
       problems: [{ key: keyAt(1), reason: "not a segment: the magic is missing" }],
