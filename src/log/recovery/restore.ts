@@ -64,7 +64,8 @@ export async function restoreRows(
 
 /**
  * Inserts the sessions' rows. A recorded session start replaces a row without a project, which was
- * made for batches that came while the database was lost.
+ * made for batches that came while the database was lost, and one without a platform, which was made
+ * for a record that is damaged.
  */
 async function restoreSessions(sql: Queryable, records: SessionRecord[]): Promise<number> {
   if (records.length === 0) return 0;
@@ -72,9 +73,10 @@ async function restoreSessions(sql: Queryable, records: SessionRecord[]): Promis
   const { count } = await sql`
     insert into sessions as known (${sql.unsafe(COLUMNS.session)})
     select distinct on (id) ${sql.unsafe(COLUMNS.session)} from jsonb_populate_recordset(null::sessions, ${JSON.stringify(records)}::text::jsonb)
-    order by id, project_id nulls last
+    order by id, project_id nulls last, platform nulls last
     on conflict (id) do update set (${sql.unsafe(COLUMNS.session)}) = (${sql.unsafe(excluded)})
-    where known.project_id is null and excluded.project_id is not null`;
+    where excluded.project_id is not null
+      and (known.project_id is null or (known.platform is null and excluded.platform is not null))`;
   return count;
 }
 
