@@ -55,7 +55,8 @@ export async function runWork(
   const garbage = new BuildGarbage({ sql, objects, clock, log });
   const onSwept = ({ adopted, deleted, damaged }: SweepResult) =>
     metrics.countOrphans({ adopted, deleted, damaged });
-  const orphans = new Orphans({ sql, objects, log, onSwept });
+  const onUnknownArchives = (count: number) => void (metrics.unknownArchives = count);
+  const orphans = new Orphans({ sql, objects, log, onSwept, onUnknownArchives });
   const unhashed = new Unhashed({ sql, reader: new SegmentReader(objects), log });
   const facts = new FactsCatchUp({ sql, objects, log });
   const archiveGarbage = new ObjectGarbage({ sql, objects, log }, config.archives);

@@ -35,7 +35,7 @@ export async function ingestTables(sql: Sql) {
     projects: await sql`select to_jsonb(p) as row from projects p order by id`,
     sessions: await sql`select to_jsonb(s) - ${FACTS}::text[] as row from sessions s order by id`,
     segments:
-      await sql`select to_jsonb(s) - 'created_at' - 'facts_written' as row from segments s order by id`,
+      await sql`select to_jsonb(s) - 'created_at' - 'facts_written' - 'position' as row from segments s order by id`,
     batches:
       await sql`select to_jsonb(b) as row from batches b order by session_id, segment_id, "offset"`,
     contents:

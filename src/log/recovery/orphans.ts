@@ -10,15 +10,19 @@ import { claimSegments, isNeeded, restoreRows } from "./restore.ts";
 import { SegmentError } from "../record.ts";
 import { segmentIdOf, segmentKey, segmentTime } from "../segment.ts";
 import { type Listed, type StoredSegment, readStored } from "../stored-segment.ts";
+import { unknownArchives } from "./unknown-archives.ts";
 
 const PAGE_OBJECTS = 1000;
 const UNREFERENCED_MAX = 1000;
+const KEYS_LOGGED_MAX = 10;
 
 export type OrphansDeps = {
   sql: Sql;
   objects: ObjectStore;
   log: Log;
   onSwept?: (result: SweepResult) => void;
+  /** Called with the number of archives that the database does not know, after each slow pass. */
+  onUnknownArchives?: (count: number) => void;
 };
 
 export type OrphansOptions = {
@@ -129,6 +133,21 @@ export class Orphans {
       signal.throwIfAborted();
       await this.#settle(object, result, { unreferenced: true });
     }
+    await this.#reportUnknownArchives(signal);
+  }
+
+  /** Archives are never adopted or deleted here: only `reindex` verifies whole archives. */
+  async #reportUnknownArchives(signal: AbortSignal): Promise<void> {
+    const { log, onUnknownArchives } = this.#deps;
+    const keys: string[] = [];
+    let count = 0;
+    for await (const key of unknownArchives(this.#deps)) {
+      signal.throwIfAborted();
+      if (++count <= KEYS_LOGGED_MAX) keys.push(key);
+    }
+    onUnknownArchives?.(count);
+    if (count > 0)
+      log.warn({ count, keys }, "the database does not know some archives: run floodgate reindex");
   }
 
   /** Yields pages of the segments beyond a key that are old enough. */

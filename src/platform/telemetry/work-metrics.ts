@@ -47,8 +47,17 @@ export class WorkMetrics extends ProcessMetrics {
   );
   readonly #archives = this.counter("archives_total", "Archives that were written.", ["kind"]);
 
+  /** Archives that the last slow pass found without a row. */
+  unknownArchives = 0;
+
   constructor() {
     super("work");
+    this.watch(
+      "unknown_archives",
+      "Archives in the store that the database does not know, as of the last hour: reindex takes them in.",
+      () => this.unknownArchives,
+      { aggregator: "max" },
+    );
     // Create the series with 0: Prometheus sees an increase only in series that existed before.
     for (const outcome of ["sent", "refused", "left"]) this.campaigns.inc({ outcome }, 0);
     for (const outcome of ["adopted", "deleted", "damaged"]) this.orphans.inc({ outcome }, 0);
