@@ -4,6 +4,7 @@ import { type Command } from "commander";
 import { rethrow, withDatabase } from "./commands.ts";
 import { type Checked, JsonReport, type Report, type Run, TextReport } from "./verify-report.ts";
 import { wholeNumber } from "./whole-number.ts";
+import { findKnownArchive } from "../log/verify/archives.ts";
 import { Evidence, findKnownSegment } from "../log/verify/evidence.ts";
 import { Verify, takeOutLost } from "../log/verify/verify.ts";
 import { type Config } from "../platform/config/config.ts";
@@ -72,6 +73,7 @@ async function checkAll(
 
   const evidence = new Evidence(deps.objects, [
     async () => await findKnownSegment(deps.sql, deps.objects),
+    async () => await findKnownArchive(deps),
     async () => await findKnownBuild(deps),
   ]);
   steps.start(`${rows} looked at again`, await verify.steps().catch(() => 0));

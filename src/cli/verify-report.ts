@@ -7,7 +7,13 @@ const LINES_MAX = 100;
 export type Found = Finding | BuildFinding;
 export type Run = { project: number | undefined; quick: boolean; repair: boolean };
 /** Numbers of what was checked; batches and images are rows. */
-export type Checked = { segments: number; batches: number; images: number; builds: number };
+export type Checked = {
+  segments: number;
+  archives: number;
+  batches: number;
+  images: number;
+  builds: number;
+};
 type Lost = Checked & { sessions: number };
 
 /** Prints what `verify` finds and what it takes out, and counts it. */
@@ -143,7 +149,7 @@ export class JsonReport extends Report {
 }
 
 function none(): Lost {
-  return { segments: 0, sessions: 0, batches: 0, images: 0, builds: 0 };
+  return { segments: 0, archives: 0, sessions: 0, batches: 0, images: 0, builds: 0 };
 }
 
 function hasSome(counts: Lost): boolean {
@@ -169,7 +175,7 @@ function lineOf(found: Found): string {
 
 function subjectOf(found: Found): string {
   const { what } = found;
-  if (what === "segment") return found.key;
+  if (what === "segment" || what === "archive") return found.key;
   if (what === "session")
     return `${found.batches} batches and ${found.images} images of session ${found.sessionID}, ${ofProject(found)}`;
   if (what === "image")

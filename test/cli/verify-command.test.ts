@@ -26,7 +26,7 @@ setDefaultTimeout(120_000);
 
 const SMALL = { env: { COMMIT_BYTES: String(128 * 1024) } };
 const LARGE = "x".repeat(300_000);
-const NONE = { segments: 0, sessions: 0, batches: 0, images: 0, builds: 0 };
+const NONE = { segments: 0, archives: 0, sessions: 0, batches: 0, images: 0, builds: 0 };
 
 test("a whole store ends with 0 and the numbers of what was checked", async () => {
   await using app = await TestApp.start();
@@ -37,9 +37,9 @@ test("a whole store ends with 0 and the numbers of what was checked", async () =
   expect(text).toEqual({
     code: 0,
     out: [
-      "checked: 4 segments, 2 batches, 0 images, 1 builds",
-      "missing: 0 segments, 0 sessions, 0 batches, 0 images, 0 builds",
-      "damaged: 0 segments, 0 sessions, 0 batches, 0 images, 0 builds",
+      "checked: 4 segments, 0 archives, 2 batches, 0 images, 1 builds",
+      "missing: 0 segments, 0 archives, 0 sessions, 0 batches, 0 images, 0 builds",
+      "damaged: 0 segments, 0 archives, 0 sessions, 0 batches, 0 images, 0 builds",
       "",
     ].join("\n"),
     err: "",
@@ -56,7 +56,7 @@ test("a whole store ends with 0 and the numbers of what was checked", async () =
     problems: [],
     takenOut: [],
     counts: {
-      checked: { segments: 2, batches: 2, images: 0, builds: 0 },
+      checked: { segments: 2, archives: 0, batches: 2, images: 0, builds: 0 },
       missing: NONE,
       damaged: NONE,
       takenOut: NONE,
@@ -79,8 +79,8 @@ test("what is lost ends it with 1 and is named; --repair takes out what is gone,
   const text = await runCommand(["verify"], envOf(app));
   expect(text.code).toBe(1);
   expect(text.out.split("\n").slice(1, 3)).toEqual([
-    "missing: 2 segments, 1 sessions, 1 batches, 1 images, 1 builds",
-    "damaged: 1 segments, 1 sessions, 1 batches, 0 images, 0 builds",
+    "missing: 2 segments, 0 archives, 1 sessions, 1 batches, 1 images, 1 builds",
+    "damaged: 1 segments, 0 archives, 1 sessions, 1 batches, 0 images, 0 builds",
   ]);
   const lines = text.err.split("\n");
   expect(lines).toContain(`${lost}: the object is gone`);
@@ -105,9 +105,9 @@ test("what is lost ends it with 1 and is named; --repair takes out what is gone,
   expect(said.takenOut).toEqual(expect.arrayContaining(missing));
   expect(said.problems).toHaveLength(missing.length + 2);
   expect(said.problems).toEqual(expect.arrayContaining(missing));
-  const counts = { segments: 2, sessions: 1, batches: 1, images: 1, builds: 1 };
+  const counts = { segments: 2, archives: 0, sessions: 1, batches: 1, images: 1, builds: 1 };
   expect(said.counts).toEqual({
-    checked: { segments: others.length + 6, batches: 3, images: 1, builds: 1 },
+    checked: { segments: others.length + 6, archives: 0, batches: 3, images: 1, builds: 1 },
     missing: counts,
     damaged: { ...NONE, segments: 1, sessions: 1, batches: 1 },
     takenOut: counts,
@@ -116,9 +116,9 @@ test("what is lost ends it with 1 and is named; --repair takes out what is gone,
   const again = await runCommand(["verify", "--repair"], envOf(app));
   expect(again.code).toBe(1);
   expect(again.out.split("\n").slice(1)).toEqual([
-    "missing: 0 segments, 0 sessions, 0 batches, 0 images, 0 builds",
-    "damaged: 1 segments, 1 sessions, 1 batches, 0 images, 0 builds",
-    "taken out: 0 segments, 0 sessions, 0 batches, 0 images, 0 builds",
+    "missing: 0 segments, 0 archives, 0 sessions, 0 batches, 0 images, 0 builds",
+    "damaged: 1 segments, 0 archives, 1 sessions, 1 batches, 0 images, 0 builds",
+    "taken out: 0 segments, 0 archives, 0 sessions, 0 batches, 0 images, 0 builds",
     "",
   ]);
   await sendBatches(app, session, 0, 1);

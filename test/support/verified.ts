@@ -1,4 +1,5 @@
 import { segmentKey } from "../../src/log/segment.ts";
+import { findKnownArchive } from "../../src/log/verify/archives.ts";
 import { Evidence, findKnownSegment } from "../../src/log/verify/evidence.ts";
 import { type Finding } from "../../src/log/verify/finding.ts";
 import { Verify, type VerifyOptions, takeOutLost } from "../../src/log/verify/verify.ts";
@@ -19,7 +20,10 @@ export async function verified(app: Target, options: Partial<VerifyOptions> = {}
 
 /** Takes out rows that a check has found to be missing. */
 export async function takenOut({ sql, objects }: Target, project?: number): Promise<Finding[]> {
-  const evidence = new Evidence(objects, [async () => await findKnownSegment(sql, objects)]);
+  const evidence = new Evidence(objects, [
+    async () => await findKnownSegment(sql, objects),
+    async () => await findKnownArchive({ sql, objects }),
+  ]);
   return await Array.fromAsync(takeOutLost({ sql, objects }, { project, evidence }));
 }
 

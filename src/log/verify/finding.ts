@@ -1,6 +1,7 @@
 export type State = "missing" | "damaged";
 
 export type SegmentFinding = { what: "segment"; state: State; key: string; reason: string };
+export type ArchiveFinding = { what: "archive"; state: State; key: string; reason: string };
 
 /** Numbers of a session's batches and images that are lost; null: its project is unknown. */
 export type SessionFinding = {
@@ -21,5 +22,5 @@ export type ImageFinding = {
   sha256: string | null;
 };
 
-/** A segment of which something is lost, or those whom that affects. */
-export type Finding = SegmentFinding | SessionFinding | ImageFinding;
+/** A segment or archive of which something is lost, or those whom that affects. */
+export type Finding = SegmentFinding | ArchiveFinding | SessionFinding | ImageFinding;

@@ -10,7 +10,7 @@ type Remove = (
   gone: string,
 ) => Promise<Removed[]>;
 
-const BATCH = { nth: "integer", session: "bigint", segment: "uuid", place: "integer" } as const;
+const BATCH = { nth: "integer", session: "bigint", segment: "uuid", place: "bigint" } as const;
 const IMAGE = {
   nth: "integer",
   session: "bigint",
@@ -20,7 +20,7 @@ const IMAGE = {
 } as const;
 
 /**
- * Deletes rows that name segments that are gone, and returns those of them that did so until now: a
+ * Deletes rows that name segments or archives that are gone, and returns those of them that did so until now: a
  * client may have sent a batch or an image again meanwhile. Rows are locked in the same order as by
  * those who write them, images before their uses, so that two processes cannot deadlock.
  */
@@ -48,6 +48,17 @@ const REMOVE: Record<TableName, Remove> = {
     )
     delete from batches using lost
     where (batches.session_id, batches.segment_id, batches."offset") = (lost.session_id, lost.segment_id, lost."offset")
+    returning nth`,
+  session_pieces: async (sql, rows) =>
+    await sql<Removed[]>`
+    with lost as materialized (
+      select nth, session_id, archive_id
+      from ${unnested(sql, rows, BATCH)}
+      join session_pieces on (session_id, archive_id) = (record.session, record.segment)
+      order by session_id, archive_id for update of session_pieces
+    )
+    delete from session_pieces as piece using lost
+    where (piece.session_id, piece.archive_id) = (lost.session_id, lost.archive_id)
     returning nth`,
   image_uses: async (sql, rows, gone) =>
     await sql<Removed[]>`
@@ -82,7 +93,7 @@ function lockedContents(sql: Queryable, rows: ReturnType<typeof records>, gone: 
     from ${unnested(sql, rows, IMAGE)}
     join image_contents as content
       on (content.project_id, content.name, content.sha256) = (record.project, record.name, decode(record.hash, 'hex'))
-    where content.chunk_segments && ${gone}::text::uuid[]
+    where (content.chunk_segments || content.archive_id) && ${gone}::text::uuid[]
     order by content.project_id, content.name, content.sha256 for update of content`;
 }
 

@@ -10,7 +10,8 @@ import { segmentIdOf, segmentKey } from "../segment.ts";
 import { markReadable, markUnreadable } from "../unreadable.ts";
 import { type Evidence } from "./evidence.ts";
 import { type Finding, type SegmentFinding, type State } from "./finding.ts";
-import { GoneSegments } from "./gone-segments.ts";
+import { VerifyArchives, takeOutArchives } from "./archives.ts";
+import { GoneSegments } from "./gone-objects.ts";
 import { LostRows, type OnSteps } from "./lost-rows.ts";
 import { type IndexedSegment, type TableName } from "./referring-rows.ts";
 import { allSegments, listedSegments, projectSegments } from "./segments.ts";
@@ -35,24 +36,26 @@ export type VerifyOptions = {
 export class Verify {
   readonly #deps: VerifyDeps;
   readonly #options: VerifyOptions;
-  /** Numbers of segments and rows that were checked. */
-  readonly checked = { segments: 0, batches: 0, images: 0 };
+  /** Numbers of segments and archives that were checked, and of batches and images in rows. */
+  readonly checked = { segments: 0, archives: 0, batches: 0, images: 0 };
 
   constructor(deps: VerifyDeps, options: VerifyOptions) {
     this.#deps = deps;
     this.#options = options;
   }
 
-  /** Yields lost segments, then the affected sessions, then lost images. */
+  /** Yields lost segments and archives, then the affected sessions, then lost images. */
   async *run(): AsyncGenerator<Finding> {
     const { quick, project, onSteps } = this.#options;
     if (!quick) yield* this.#readSegments();
     else if (project === undefined) yield* this.#listSegments();
     else yield* this.#askForSegments(project);
+    const onArchives = (archives: number) => this.#countArchives(archives);
+    yield* new VerifyArchives(this.#deps, { quick, project, onArchives }).run();
     yield* new LostRows(this.#deps, {
       quick,
       project,
-      onRows: (table, rows) => this.#countRows(table, rows),
+      onRows: (table, counted) => this.#countRows(table, counted),
       onSteps,
     }).run();
   }
@@ -65,7 +68,8 @@ export class Verify {
       project === undefined
         ? await sql<[{ steps: number }]>`
             select coalesce(sum(greatest(reltuples, 0)), 0)::float8 as steps from pg_class where oid in
-              ('segments'::regclass, 'batches'::regclass, 'image_uses'::regclass, 'image_contents'::regclass, 'images'::regclass)`
+              ('segments'::regclass, 'archives'::regclass, 'batches'::regclass, 'session_pieces'::regclass, 'image_uses'::regclass,
+                'image_contents'::regclass, 'images'::regclass)`
         : await sql<[{ steps: number }]>`
             select 2 * count(*)::float8 as steps from sessions where project_id = ${project}`;
     return row.steps;
@@ -135,9 +139,14 @@ export class Verify {
     if (this.#options.project === undefined) this.#options.onSteps?.(segments);
   }
 
-  #countRows(table: TableName, rows: number): void {
-    if (table === "batches") this.checked.batches += rows;
-    else if (table !== "image_uses") this.checked.images += rows;
+  #countArchives(archives: number): void {
+    this.checked.archives += archives;
+    if (this.#options.project === undefined) this.#options.onSteps?.(archives);
+  }
+
+  #countRows(table: TableName, counted: number): void {
+    if (table === "batches" || table === "session_pieces") this.checked.batches += counted;
+    else if (table !== "image_uses") this.checked.images += counted;
   }
 }
 
@@ -146,7 +155,8 @@ export class Verify {
  * out. Run it after Verify, which marks the segments. Segments come first, unless it is done for
  * one project, because others share them: should an object come back, even before the end, it is
  * adopted as an orphan, with the rows that were taken out. So they get no tombstone, with which it
- * would be deleted. Their marks stay, for records of images that still name them.
+ * would be deleted. Their marks stay, for records of images that still name them. An archive has one
+ * project, so that its row goes, too.
  */
 export async function* takeOutLost(
   deps: VerifyDeps,
@@ -154,6 +164,7 @@ export async function* takeOutLost(
 ): AsyncGenerator<Finding> {
   const { project, evidence } = options;
   if (project === undefined) yield* takeOutSegments(deps, evidence);
+  yield* takeOutArchives(deps, options);
   yield* new LostRows(deps, { quick: true, ...options }).run();
 }
 

@@ -48,7 +48,7 @@ async function rowsOf({ sql }: TestApp) {
   const garbage = await sql<
     { key: string; by: string[] }[]
   >`select key, replaced_by as by from object_garbage order by key`;
-  return { archives: archives.map(({ id }) => id), batches: pieces.batches, garbage };
+  return { archives: archives.map(({ id }) => id), batches: pieces.batches, garbage: [...garbage] };
 }
 
 describe("an archive beside those that it was made of", () => {

@@ -58,9 +58,9 @@ describe("of any number", () => {
       sums.images += one.images;
     }
     expect(sums).toEqual({ batches: 39_000, images: 1700, sessions: 1201, contents: 1700 });
-    expect(checked).toEqual({ segments: 6, batches: 39_003, images: 1700 });
+    expect(checked).toEqual({ segments: 6, archives: 0, batches: 39_003, images: 1700 });
     const ofProject = await verified(app, { quick: true, project: 1 });
-    expect(ofProject.checked).toEqual({ segments: 4, batches: 24_003, images: 1700 });
+    expect(ofProject.checked).toEqual({ segments: 4, archives: 0, batches: 24_003, images: 1700 });
     expect(ofProject.found.filter(({ what }) => what === "session")).toHaveLength(1200);
   });
 });

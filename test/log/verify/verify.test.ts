@@ -41,7 +41,10 @@ describe.each(STORES)("of objects in %s", (store) => {
     const keys = await sendBatches(app, session, 0, 1, 2, 3, 4, 5);
     await sendBatches(app, other, 0, 1);
     const whole = await verified(app);
-    expect(whole).toEqual({ found: [], checked: { segments: 11, batches: 8, images: 0 } });
+    expect(whole).toEqual({
+      found: [],
+      checked: { segments: 11, archives: 0, batches: 8, images: 0 },
+    });
 
     const [lost = "", short = "", bad = "", empty = "", headless = ""] = keys;
     await harm(app.objects, lost, gone);
@@ -52,7 +55,7 @@ describe.each(STORES)("of objects in %s", (store) => {
     await harm(app.objects, headless, flipped(-40));
     const before = await ingestTables(app.sql);
     const { found, checked } = await verified(app);
-    expect(checked).toEqual({ segments: 11, batches: 8, images: 0 });
+    expect(checked).toEqual({ segments: 11, archives: 0, batches: 8, images: 0 });
     const reason: string = expect.any(String);
     expect(found).toEqual([
       missingSegment(lost),
@@ -154,7 +157,7 @@ describe("--project", () => {
     }
     const { found, checked } = await verified(app, { project: 1, quick: true });
     expect(found).toEqual([missingSegment(own), lostOf(mine, "missing", { batches: 1 })]);
-    expect(checked).toEqual({ segments: 2, batches: 2, images: 0 });
+    expect(checked).toEqual({ segments: 2, archives: 0, batches: 2, images: 0 });
   });
 });
 
