@@ -10,7 +10,7 @@ import {
   type Origin,
   packIndex,
 } from "./piece-index.ts";
-import { type Piece, emptyPiece, withBatch } from "./piece.ts";
+import { type Piece, addBatch, emptyPiece } from "./piece.ts";
 
 const FRAME_BYTES = 2 ** 20;
 
@@ -22,7 +22,7 @@ export class PieceWriter {
   readonly #archive: ArchiveWriter;
   readonly #head: Pick<RecordHead, "projectId" | "sessionId">;
   readonly #indexes: Uint8Array[] = [];
-  #piece: Piece;
+  readonly #piece: Piece;
   #index: Index = emptyIndex(0);
   #waiting: Uint8Array[] = [];
   #waitingBytes = 0;
@@ -53,7 +53,7 @@ export class PieceWriter {
     this.#index.batches.push(batch);
     this.#waiting.push(body);
     this.#waitingBytes += body.length;
-    this.#piece = withBatch(this.#piece, batch);
+    addBatch(this.#piece, batch);
   }
 
   *end(): Generator<Uint8Array, Piece> {

@@ -56,21 +56,17 @@ export function emptyPiece(place: Pick<Piece, "sessionId" | "archiveId" | "start
 }
 
 /** Counts another batch, which comes after the others in the order of commits. */
-export function withBatch(piece: Piece, batch: ArchivedBatch): Piece {
-  const isQuarantined = (batch.flags & FLAG.quarantined) !== 0;
-  return {
-    ...piece,
-    batches: piece.batches + 1,
-    quarantined: piece.quarantined + (isQuarantined ? 1 : 0),
-    messages: piece.messages + batch.messages,
-    bytes: piece.bytes + batch.bytes,
-    firstSegment: piece.firstSegment ?? batch.segmentId,
-    firstOffset: piece.firstOffset ?? batch.offset,
-    firstReceived: least(piece.firstReceived, batch.receivedAt),
-    lastReceived: greatest(piece.lastReceived, batch.receivedAt),
-    firstAt: least(piece.firstAt, batch.firstAt),
-    lastAt: greatest(piece.lastAt, batch.lastAt),
-  };
+export function addBatch(piece: Piece, batch: ArchivedBatch): void {
+  piece.batches++;
+  if ((batch.flags & FLAG.quarantined) !== 0) piece.quarantined++;
+  piece.messages += batch.messages;
+  piece.bytes += batch.bytes;
+  piece.firstSegment ??= batch.segmentId;
+  piece.firstOffset ??= batch.offset;
+  piece.firstReceived = least(piece.firstReceived, batch.receivedAt);
+  piece.lastReceived = greatest(piece.lastReceived, batch.receivedAt);
+  piece.firstAt = least(piece.firstAt, batch.firstAt);
+  piece.lastAt = greatest(piece.lastAt, batch.lastAt);
 }
 
 /** Inserts the rows of archives and their pieces. */

@@ -39,9 +39,7 @@ export async function writeFacts(sql: Sql, segments: SegmentFacts[]): Promise<vo
       returning id`;
     const isClaimed = new Set(claimed.map(({ id }) => id));
     const dated: DatedFacts = { facts: new Map(), receivedMs: new Map() };
-    for (const { id, sessions } of segments.filter((segment) => isClaimed.has(segment.id)))
-      for (const [sessionId, added] of sessions)
-        addDated(dated, { segmentId: id, sessionId, added });
+    for (const { id, sessions } of segments) if (isClaimed.has(id)) addDated(dated, id, sessions);
     await addToSessions(transaction, dated);
   });
 }
@@ -71,14 +69,17 @@ export async function storedFacts(
   });
 }
 
-/** Adds facts of a batch that was stored in a segment. */
+/** Adds facts of batches that were stored in a segment. */
 export function addDated(
   { facts, receivedMs }: DatedFacts,
-  { segmentId, sessionId, added }: { segmentId: string; sessionId: bigint; added: SessionFacts },
+  segmentId: string,
+  sessions: Iterable<readonly [bigint, SessionFacts]>,
 ): void {
-  addFacts(facts, sessionId, added);
-  const lastMs = receivedMs.get(sessionId) ?? 0;
-  receivedMs.set(sessionId, Math.max(lastMs, segmentTime(segmentId)));
+  const ms = segmentTime(segmentId);
+  for (const [sessionId, added] of sessions) {
+    addFacts(facts, sessionId, added);
+    receivedMs.set(sessionId, Math.max(receivedMs.get(sessionId) ?? 0, ms));
+  }
 }
 
 export async function addToSessions(

@@ -51,9 +51,15 @@ export class ReadFacts implements BatchNotes {
     this.#turnMs = performance.now();
   }
 
-  /** Forgets batches that another segment has whose facts are written. */
-  async leaveOutWritten(sql: Queryable, segmentIds: string[]): Promise<void> {
-    const batches = segmentIds.flatMap((id) => this.#segments.get(id) ?? []);
+  /** Forgets batches, of some sessions alone, that another segment has whose facts are written. */
+  async leaveOutWritten(
+    sql: Queryable,
+    segmentIds: string[],
+    sessions?: ReadonlySet<bigint>,
+  ): Promise<void> {
+    const batches = segmentIds
+      .flatMap((id) => this.#segments.get(id) ?? [])
+      .filter(({ sessionId }) => sessions?.has(sessionId) ?? true);
     if (batches.length === 0) return;
     const hashes = batches.map(({ sessionId, hash }) => ({
       session: sessionId,
@@ -81,16 +87,21 @@ export class ReadFacts implements BatchNotes {
 
   /**
    * Adds up the facts of batches of an archive by session, and forgets the batches. Leaves out those
-   * that have a row whose facts are written, and those for which `isCounted` says that they are in
-   * the session's row.
+   * that are in the session's row already: `isCounted` says so, or in one of these sessions they have
+   * a row whose facts are written.
    */
-  async addUp(isCounted: (sessionId: bigint, hash: bigint) => boolean): Promise<void> {
+  async addUp(
+    sessionsWithRows: ReadonlySet<bigint>,
+    isCounted: (sessionId: bigint, hash: bigint) => boolean,
+  ): Promise<void> {
     const segmentIds = [...this.#segments.keys()];
-    await this.leaveOutWritten(this.#sql, segmentIds);
-    for (const [segmentId, batches] of this.#segments)
-      for (const { sessionId, hash, facts } of batches)
-        if (!isCounted(sessionId, hash))
-          addDated(this.#archived, { segmentId, sessionId, added: facts });
+    if (sessionsWithRows.size > 0)
+      await this.leaveOutWritten(this.#sql, segmentIds, sessionsWithRows);
+    for (const [segmentId, batches] of this.#segments) {
+      const added = batches.filter(({ sessionId, hash }) => !isCounted(sessionId, hash));
+      const sessions = added.map(({ sessionId, facts }) => [sessionId, facts] as const);
+      addDated(this.#archived, segmentId, sessions);
+    }
     this.forget(segmentIds);
   }
 

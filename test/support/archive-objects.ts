@@ -107,7 +107,9 @@ async function readSegments(app: Target, segments: { id: string; bytes: number }
       image: [...checked.images],
       project: [...checked.projects],
     };
-    for (const { offset, length, checksum, facts, ...head } of checked.entries) {
+    for (const entry of checked.entries) {
+      const { offset, kind, flags, projectId, sessionId, receivedAt } = entry;
+      const head = { kind, flags, projectId, sessionId, receivedAt };
       if (head.kind === "project") projects.push({ head, body: pack(rows.project.shift()) });
       else if (head.kind === "session" || head.kind === "image") {
         const row: Record<string, unknown> = { ...rows[head.kind].shift() };

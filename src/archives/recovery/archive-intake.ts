@@ -10,15 +10,14 @@ import { moveImages } from "../../log/unassigned-images.ts";
 import { markReadable, markUnreadable } from "../../log/unreadable.ts";
 import { type Queryable, type Sql } from "../../platform/database/database.ts";
 import { retryOutages } from "../../platform/database/retry-outages.ts";
-import { unnested } from "../../platform/database/unnested.ts";
-import { Lost } from "../../platform/objects/read-faults.ts";
+import { arrayLiteral, unnested } from "../../platform/database/unnested.ts";
 import { type ObjectStore } from "../../platform/objects/objects.ts";
 import { type ArchiveName, archiveKey } from "../archive-key.ts";
 import { type CheckedArchive, type CheckedPart } from "./checked-archive.ts";
 import { type CheckedPiece } from "./checked-piece.ts";
+import { findOthers } from "./other-copies.ts";
 import { replaceObjects } from "../object-garbage.ts";
-import { type ArchivedBatch, type Origin } from "../piece-index.ts";
-import { readIndexes } from "../piece-reader.ts";
+import { type ArchivedBatch } from "../piece-index.ts";
 import { type Piece, insertArchives } from "../piece.ts";
 
 // Limits of one statement.
@@ -34,20 +33,16 @@ export interface ArchivedNotes {
     body: Uint8Array,
   ) => Promise<void>;
   readonly isFull: boolean;
-  addUp: (isCounted: (sessionId: bigint, hash: bigint) => boolean) => Promise<void>;
+  addUp: (
+    sessionsWithRows: ReadonlySet<bigint>,
+    isCounted: (sessionId: bigint, hash: bigint) => boolean,
+  ) => Promise<void>;
   writeSums: (sql: Queryable) => Promise<void>;
 }
 
-type Deps = { sql: Sql; objects: ObjectStore; notes: ArchivedNotes };
-/** Piece of another archive that may have some of the same batches. */
-type OtherPiece = ArchiveName & {
-  sessionId: bigint;
-  start: number;
-  length: number;
-  indexStart: number;
-  firstMs: number;
-  lastMs: number;
-};
+type Deps = { sql: Sql; objects: ObjectStore; notes: () => ArchivedNotes };
+/** Parts that are restored together, and the notes about them. */
+type Group = { pieces: CheckedPiece[]; projects: ProjectRecord[]; notes: ArchivedNotes };
 /** Places and hashes of batches, as columns of a statement. */
 type Removal = { session: bigint; digest: bigint; segment: string; place: number };
 
@@ -62,8 +57,8 @@ export class ArchiveIntake {
   readonly #pieces: Piece[] = [];
   readonly #removals: Removal[][] = [];
   readonly #contents: ArchivedContent[] = [];
-  #group: CheckedPiece[] = [];
-  #projects: ProjectRecord[] = [];
+  readonly #noted: ArchivedNotes[] = [];
+  #group: Group;
   /** Number of batches, images and rows that were read. */
   records = 0;
   /** Ids of projects whose id or key another one had, too. */
@@ -72,21 +67,30 @@ export class ArchiveIntake {
   constructor(deps: Deps, checked: CheckedArchive) {
     this.#deps = deps;
     this.#checked = checked;
+    this.#group = this.#emptyGroup();
   }
 
   /** Reads all parts, and returns what is wrong with the archive. */
   async read(): Promise<string | undefined> {
-    const { notes } = this.#deps;
-    const note = async (sessionId: bigint, batch: ArchivedBatch, body: Uint8Array) =>
-      await notes.note(batch.segmentId, { sessionId, flags: batch.flags, facts: batch }, body);
+    const note = async (sessionId: bigint, batch: ArchivedBatch, body: Uint8Array) => {
+      const noted = { sessionId, flags: batch.flags, facts: batch };
+      await this.#group.notes.note(batch.segmentId, noted, body);
+    };
+    let restoring: Promise<void> = Promise.resolve();
     let batches = 0;
     for await (const part of this.#checked.parts(note)) {
       batches += this.#add(part);
-      if (batches < GROUP_BATCHES && this.#group.length < GROUP_PIECES && !notes.isFull) continue;
-      await this.#restoreGroup();
+      const { pieces, notes } = this.#group;
+      if (batches < GROUP_BATCHES && pieces.length < GROUP_PIECES && !notes.isFull) continue;
+      // One at a time; the next group is read meanwhile.
+      await restoring;
+      restoring = this.#restoreGroup(this.#group);
+      restoring.catch(() => undefined);
+      this.#group = this.#emptyGroup();
       batches = 0;
     }
-    await this.#restoreGroup();
+    await restoring;
+    await this.#restoreGroup(this.#group);
     return await this.#checked.problem();
   }
 
@@ -106,7 +110,7 @@ export class ArchiveIntake {
           await this.#insert(sql);
           for (const removal of this.#removals) await removeBatches(sql, removal);
           await this.#replaceSources(sql, graceS);
-          await this.#deps.notes.writeSums(sql);
+          for (const notes of this.#noted) await notes.writeSums(sql);
           await (isWhole ? markReadable(sql, id) : markUnreadable(sql, [id]));
         }),
     );
@@ -115,28 +119,33 @@ export class ArchiveIntake {
   /** Returns the number of batches in the part. */
   #add(part: CheckedPart): number {
     if ("content" in part) this.#contents.push(part.content);
-    else if ("project" in part) this.#projects.push(part.project);
-    else this.#group.push(part.piece);
+    else if ("project" in part) this.#group.projects.push(part.project);
+    else this.#group.pieces.push(part.piece);
     const batches = "piece" in part ? part.piece.batches.length : 1;
     this.records += batches + ("piece" in part ? part.piece.rows.length : 0);
     return batches;
   }
 
-  async #restoreGroup(): Promise<void> {
-    const { sql, notes } = this.#deps;
-    const [group, projects] = [this.#group, this.#projects];
-    [this.#group, this.#projects] = [[], []];
-    if (group.length + projects.length === 0) return;
+  #emptyGroup(): Group {
+    return { pieces: [], projects: [], notes: this.#deps.notes() };
+  }
+
+  async #restoreGroup({ pieces, projects, notes }: Group): Promise<void> {
+    const { sql } = this.#deps;
+    if (pieces.length + projects.length === 0) return;
     await retryOutages(
-      async () => await sql.begin(async (t) => await this.#restore(t, group, projects)),
+      async () => await sql.begin(async (t) => await this.#restore(t, pieces, projects)),
     );
-    const known = await retryOutages(async () => await this.#knownElsewhere(group));
+    const { sources } = this.#checked;
+    const others = await retryOutages(async () => await findOthers(this.#deps, pieces, sources));
+    const withRows = await retryOutages(async () => await sessionsWithRows(sql, pieces));
     const isCounted = (sessionId: bigint, hash: bigint) =>
-      known.batches.has(`${sessionId} ${hash}`);
-    await retryOutages(async () => await notes.addUp(isCounted));
-    for (const { piece, batches, lost } of group) {
-      if (!known.pieces.has(piece.sessionId)) this.#pieces.push(piece);
-      this.#remove(piece, batches, lost);
+      others.counted.size > 0 && others.counted.has(`${sessionId} ${hash}`);
+    await retryOutages(async () => await notes.addUp(withRows, isCounted));
+    this.#noted.push(notes);
+    for (const { piece, batches, lost } of pieces) {
+      if (!others.held.has(piece.sessionId)) this.#pieces.push(piece);
+      if (withRows.has(piece.sessionId)) this.#remove(piece, batches, lost);
     }
   }
 
@@ -201,76 +210,14 @@ export class ArchiveIntake {
     await sql`delete from session_pieces where archive_id = any(${replaced.map(({ id }) => id)})`;
     await replaceObjects(sql, replaced.map(archiveKey), [archive.id], graceS);
   }
-
-  /**
-   * Finds batches that pieces of other archives have, too, so that the facts about them are counted,
-   * and sessions whose pieces have nothing that others do not have.
-   */
-  async #knownElsewhere(
-    group: CheckedPiece[],
-  ): Promise<{ batches: Set<string>; pieces: Set<bigint> }> {
-    const known = { batches: new Set<string>(), pieces: new Set<bigint>() };
-    const others = Map.groupBy(
-      await otherPieces(this.#deps.sql, group),
-      ({ sessionId }) => sessionId,
-    );
-    for (const { piece, rows, batches } of group) {
-      const { sessionId } = piece;
-      const found = others.get(sessionId);
-      if (found === undefined) continue;
-      const [replaced, staying] = [new Set<string>(), new Set<string>()];
-      for (const other of found)
-        if (this.#checked.sources.includes(other.id))
-          await this.#addOrigins(other, batches, replaced);
-        else await this.#addOrigins(other, batches, staying);
-      for (const batch of batches) {
-        const place = placeOf(batch);
-        if (replaced.has(place) || staying.has(place))
-          known.batches.add(`${sessionId} ${batch.hash}`);
-      }
-      if ([...rows, ...batches].every((origin) => staying.has(placeOf(origin))))
-        known.pieces.add(sessionId);
-    }
-    return known;
-  }
-
-  /** Adds the places of what another piece has, or what it must have had. */
-  async #addOrigins(
-    other: OtherPiece,
-    batches: ArchivedBatch[],
-    places: Set<string>,
-  ): Promise<void> {
-    try {
-      for await (const index of readIndexes(this.#deps.objects, other, other))
-        for (const origin of [...index.rows, ...index.batches]) places.add(placeOf(origin));
-    } catch (error) {
-      if (!(error instanceof Lost)) throw error;
-      // Only this archive has them now, if it was made of that one.
-      if (!this.#checked.sources.includes(other.id)) return;
-      for (const batch of batches)
-        if (batch.receivedAt >= other.firstMs && batch.receivedAt <= other.lastMs)
-          places.add(placeOf(batch));
-    }
-  }
 }
 
-/** Returns pieces of the same sessions with batches that were received at the same time. */
-async function otherPieces(sql: Sql, group: CheckedPiece[]): Promise<OtherPiece[]> {
-  const rows = group.flatMap(({ piece: { sessionId, archiveId, firstReceived, lastReceived } }) =>
-    firstReceived === null
-      ? []
-      : { session: sessionId, own: archiveId, first_ms: firstReceived, last_ms: lastReceived },
-  );
-  if (rows.length === 0) return [];
-  const types = { session: "bigint", own: "uuid", first_ms: "float8", last_ms: "float8" };
-  return await sql<OtherPiece[]>`
-    select archives.id, project_id as "projectId", day::text, session_id as "sessionId", start::float8, length::float8,
-      index_start::float8 as "indexStart",
-      (extract(epoch from first_received) * 1000)::float8 as "firstMs", (extract(epoch from last_received) * 1000)::float8 as "lastMs"
-    from ${unnested(sql, rows, types)}
-    join session_pieces on session_id = session and archive_id <> own
-      and first_received <= to_timestamp(last_ms / 1000) and last_received >= to_timestamp(first_ms / 1000)
-    join archives on archives.id = archive_id`;
+/** Returns the sessions of which batches are in segments. */
+async function sessionsWithRows(sql: Sql, pieces: CheckedPiece[]): Promise<Set<bigint>> {
+  const ids = arrayLiteral(pieces.map(({ piece }) => piece.sessionId));
+  const rows = await sql<{ id: bigint }[]>`
+    select id from unnest(${ids}::text::bigint[]) as id where exists (select from batches where session_id = id)`;
+  return new Set(rows.map(({ id }) => id));
 }
 
 /**
@@ -286,8 +233,4 @@ async function removeBatches(sql: Queryable, batches: Removal[]): Promise<void> 
       order by session_id, hash for update of batches
     )
     delete from batches using held where (batches.session_id, batches.hash) = (held.session_id, held.hash)`;
-}
-
-function placeOf({ segmentId, offset }: Origin): string {
-  return `${segmentId} ${offset}`;
 }

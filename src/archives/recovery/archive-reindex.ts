@@ -147,7 +147,7 @@ export class ArchiveReindex {
   ): Promise<{ isWhole: boolean; sources: string[] } | undefined> {
     const { sql, objects, notes, graceS } = this.#deps;
     return await this.#read(found, async (checked) => {
-      const intake = new ArchiveIntake({ sql, objects, notes: notes() }, checked);
+      const intake = new ArchiveIntake({ sql, objects, notes }, checked);
       const problem = await intake.read();
       const isWhole = problem === undefined;
       // It was reported when it was read first.

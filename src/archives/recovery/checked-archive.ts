@@ -26,7 +26,7 @@ import {
   unpackFrame,
   unpackIndex,
 } from "../piece-index.ts";
-import { type Archive, withBatch } from "../piece.ts";
+import { type Archive, addBatch } from "../piece.ts";
 import { type CheckedPiece, addRow, noRecords, withUnlisted } from "./checked-piece.ts";
 
 export type CheckedPart =
@@ -169,7 +169,7 @@ export class CheckedArchive {
         at += RECORD_HEADER_BYTES + frame.length;
         for (const [place, batch] of batches.entries()) {
           checked.batches.push(batch);
-          checked.piece = withBatch(checked.piece, batch);
+          addBatch(checked.piece, batch);
           const body = bodies?.[place];
           if (body === undefined) checked.lost.add(batch);
           else await onBatch?.(checked.piece.sessionId, batch, body);

@@ -23,8 +23,6 @@ setDefaultTimeout(120_000);
 
 const LARGE = "x".repeat(300_000);
 
-type Archived = Record<"sessions" | "images" | "projects", Written>;
-
 /** Two sessions with three batches and one, and an image of both, all of it in archives alone. */
 async function archivedApp(app: TestApp) {
   const [session, other] = [await app.aSession(), await app.aSession()];
@@ -36,11 +34,13 @@ async function archivedApp(app: TestApp) {
   await sessionFacts(app.sql);
   const { written } = await archived(app);
   await dropArchived(app);
-  return { session, other, ...(byKind(written) as Archived) };
-}
-
-function byKind(written: Written[]): Partial<Archived> {
-  return Object.fromEntries(written.map((one) => [one.archive.kind, one]));
+  const ofKind = (kind: string) => {
+    const found = written.find(({ archive }) => archive.kind === kind);
+    if (found === undefined) throw new Error(`no archive of ${kind}`);
+    return found;
+  };
+  const [sessions, images, projects] = [ofKind("sessions"), ofKind("images"), ofKind("projects")];
+  return { session, other, sessions, images, projects };
 }
 
 const lostArchive = (
