@@ -2,24 +2,21 @@ import { Presets, SingleBar } from "cli-progress";
 import { type Command } from "commander";
 
 import { print, withDatabase } from "./commands.ts";
-import { ArchiveReindex, type ArchivesReindexed } from "../archives/recovery/archive-reindex.ts";
+import { type ArchivesReindexed } from "../archives/recovery/archive-reindex.ts";
+import { type StoreReindexed, reindexStore } from "../archives/recovery/reindex-store.ts";
 import { ReadFacts } from "../ingest/read-facts.ts";
-import { Reindex, type Reindexed } from "../log/recovery/reindex.ts";
+import { type Reindexed } from "../log/recovery/reindex.ts";
 import { type Config } from "../platform/config/config.ts";
 import { openLog } from "../platform/logger.ts";
 import { type ObjectStore } from "../platform/objects/objects.ts";
 import { openObjects } from "../platform/objects/open-objects.ts";
 
 const PROBLEMS_SHOWN = 1000;
-// Time after which objects that others replace may be deleted.
-const OBJECT_GRACE_S = 600;
-
-type Done = { segments: Reindexed; archives: ArchivesReindexed };
 
 /** Adds `reindex`, which works whether the server is running or not. */
 export function addReindexCommand(command: Command, config: () => Config): void {
   command.option("--json", "print one JSON object").action(async ({ json }: { json?: boolean }) => {
-    const done = await reindexStore(config());
+    const done = await reindex(config());
     const { problems: ofSegments, contested: first, ...segments } = done.segments;
     const { problems: ofArchives, contested: second, ...archives } = done.archives;
     const problems = [...ofSegments, ...ofArchives];
@@ -59,7 +56,7 @@ function numbers(
   return `${records} records indexed, ${known} were known, ${damaged} are damaged, ${missing} are missing`;
 }
 
-async function reindexStore(config: Config): Promise<Done> {
+async function reindex(config: Config): Promise<StoreReindexed> {
   const bar = new SingleBar(
     {
       format: "{bar} {percentage}% {value} of {total} objects, {records} records",
@@ -71,9 +68,8 @@ async function reindexStore(config: Config): Promise<Done> {
   return await withDatabase(config, async (sql, shared) => {
     await using objects = await openObjects(shared);
     const log = openLog(shared.logLevel);
-    const notes = () => new ReadFacts(sql);
-    const ofSegments = new Reindex({ sql, objects, log, facts: notes() });
-    const ofArchives = new ArchiveReindex({ sql, objects, log, notes, graceS: OBJECT_GRACE_S });
+    const { graceS } = shared.archives;
+    const deps = { sql, objects, log, notes: () => new ReadFacts(sql), graceS };
     const isShown = process.stderr.isTTY;
     const show = (checked: number, records: number) => {
       if (isShown) bar.update(checked, { records });
@@ -84,11 +80,7 @@ async function reindexStore(config: Config): Promise<Done> {
       countObjects(objects, (total) => bar.setTotal(total)).catch(() => undefined);
     }
     try {
-      const segments = await ofSegments.run(show);
-      const archives = await ofArchives.run((checked, records) =>
-        show(segments.objects + checked, segments.records + records),
-      );
-      return { segments, archives };
+      return await reindexStore(deps, show);
     } finally {
       bar.stop();
     }

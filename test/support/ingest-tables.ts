@@ -1,11 +1,9 @@
 import { pino } from "pino";
 
-import {
-  ArchiveReindex,
-  type ArchivesReindexed,
-} from "../../src/archives/recovery/archive-reindex.ts";
+import { type ArchivesReindexed } from "../../src/archives/recovery/archive-reindex.ts";
+import { reindexStore } from "../../src/archives/recovery/reindex-store.ts";
 import { ReadFacts } from "../../src/ingest/read-facts.ts";
-import { Reindex, type Reindexed } from "../../src/log/recovery/reindex.ts";
+import { type Reindexed } from "../../src/log/recovery/reindex.ts";
 import { type Sql } from "../../src/platform/database/database.ts";
 import { metric } from "./answers.ts";
 import { type TestApp } from "./app.ts";
@@ -75,7 +73,6 @@ export async function reindex({
 }: Pick<TestApp, "sql" | "objects">): Promise<Reindexed & { ofArchives: ArchivesReindexed }> {
   const log = pino({ level: "silent" });
   const notes = () => new ReadFacts(sql);
-  const done = await new Reindex({ sql, objects, log, facts: notes() }).run();
-  const deps = { sql, objects, log, notes, graceS: 600 };
-  return { ...done, ofArchives: await new ArchiveReindex(deps).run() };
+  const { segments, archives } = await reindexStore({ sql, objects, log, notes, graceS: 600 });
+  return { ...segments, ofArchives: archives };
 }

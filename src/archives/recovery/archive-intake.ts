@@ -71,7 +71,7 @@ export class ArchiveIntake {
   }
 
   /** Reads all parts, and returns what is wrong with the archive. */
-  async read(): Promise<string | undefined> {
+  async read(onPart: (part: CheckedPart) => void): Promise<string | undefined> {
     const note = async (sessionId: bigint, batch: ArchivedBatch, body: Uint8Array) => {
       const noted = { sessionId, flags: batch.flags, facts: batch };
       await this.#group.notes.note(batch.segmentId, noted, body);
@@ -79,6 +79,7 @@ export class ArchiveIntake {
     let restoring: Promise<void> = Promise.resolve();
     let batches = 0;
     for await (const part of this.#checked.parts(note)) {
+      onPart(part);
       batches += this.#add(part);
       const { pieces, notes } = this.#group;
       if (batches < GROUP_BATCHES && pieces.length < GROUP_PIECES && !notes.isFull) continue;

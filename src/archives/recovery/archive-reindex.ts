@@ -2,7 +2,7 @@ import postgres from "postgres";
 
 import { isGone } from "../../log/recovery/missing-objects.ts";
 import { SegmentError } from "../../log/record.ts";
-import { type Problem } from "../../log/recovery/reindex.ts";
+import { GONE, type Problem } from "../../log/recovery/reindex.ts";
 import { markReadable, markUnreadable } from "../../log/unreadable.ts";
 import { type Sql } from "../../platform/database/database.ts";
 import { isOutage } from "../../platform/database/postgres-errors.ts";
@@ -12,11 +12,10 @@ import { ObjectDamaged, ObjectMissing, type ObjectStore } from "../../platform/o
 import { type Day, type Found, archiveDays, selectDay } from "./archive-days.ts";
 import { ArchiveIntake, type ArchivedNotes } from "./archive-intake.ts";
 import { type ArchiveName, archiveKey } from "../archive-key.ts";
-import { CheckedArchive } from "./checked-archive.ts";
+import { CheckedArchive, type CheckedPart } from "./checked-archive.ts";
 import { replaceObjects } from "../object-garbage.ts";
 
 const PROBLEMS_KEPT_MAX = 100_000;
-const GONE = "the object is gone";
 
 export type ArchiveReindexDeps = {
   sql: Sql;
@@ -26,6 +25,8 @@ export type ArchiveReindexDeps = {
   notes: () => ArchivedNotes;
   /** Time after which objects that others replace may be deleted. */
   graceS: number;
+  /** Ids of segments with a row whose objects are missing. */
+  missing: ReadonlySet<string>;
 };
 
 export type ArchivesReindexed = {
@@ -73,6 +74,8 @@ export class ArchiveReindex {
     problems: [],
     contested: [],
   };
+  /** Missing segments of which archives have something. */
+  readonly archivedSegments = new Set<string>();
   #checked = 0;
   #onProgress: (objects: number, records: number) => void = () => undefined;
 
@@ -98,7 +101,9 @@ export class ArchiveReindex {
     // Sources of whole archives with a row.
     const replacedBy = new Map<string, string>();
     const replaces = (id: string, sources: string[]) => {
-      for (const source of sources) if (ids.has(source)) replacedBy.set(source, id);
+      for (const source of sources)
+        if (ids.has(source)) replacedBy.set(source, id);
+        else if (this.#deps.missing.has(source)) this.archivedSegments.add(source);
     };
     for (const one of found.filter(({ known }) => known)) {
       this.#done.known++;
@@ -126,7 +131,7 @@ export class ArchiveReindex {
   /** Reads an archive with a row; returns what it was made of if it is whole. */
   async #verify(found: Found): Promise<string[] | undefined> {
     const sources = await this.#read(found, async (checked) => {
-      for await (const part of checked.parts()) void part;
+      for await (const part of checked.parts()) this.#look(part);
       const problem = await checked.problem();
       if (problem !== undefined) throw new SegmentError(problem);
       return checked.sources;
@@ -148,7 +153,7 @@ export class ArchiveReindex {
     const { sql, objects, notes, graceS } = this.#deps;
     return await this.#read(found, async (checked) => {
       const intake = new ArchiveIntake({ sql, objects, notes }, checked);
-      const problem = await intake.read();
+      const problem = await intake.read((part) => this.#look(part));
       const isWhole = problem === undefined;
       // It was reported when it was read first.
       if (!isWhole && !isLastCopy) await this.#markDamaged(found, new SegmentError(problem));
@@ -161,6 +166,13 @@ export class ArchiveReindex {
         if (!this.#done.contested.includes(id)) this.#done.contested.push(id);
       return { isWhole, sources: checked.sources };
     });
+  }
+
+  /** Notes which of the missing segments records come from. */
+  #look(part: CheckedPart): void {
+    if (!("piece" in part)) return;
+    for (const { segmentId } of [...part.piece.rows, ...part.piece.batches])
+      if (this.#deps.missing.has(segmentId)) this.archivedSegments.add(segmentId);
   }
 
   /** Lists an object for deletion, because an archive with a row has all that it has. */

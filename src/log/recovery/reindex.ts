@@ -25,6 +25,7 @@ const PAGE_OBJECTS = 1000;
 const GROUP_RECORDS = 10_000;
 const GROUP_OBJECTS = 1000;
 const PROBLEMS_KEPT_MAX = 100_000;
+export const GONE = "the object is gone";
 /** Ids below and above those of all segments. */
 export const NO_ID = "00000000-0000-0000-0000-000000000000";
 export const LAST_ID = "ffffffff-ffff-ffff-ffff-ffffffffffff";
@@ -240,7 +241,7 @@ export class Reindex {
 
   async #markMissing(keys: string[]): Promise<void> {
     this.#done.missing += keys.length;
-    for (const key of keys) this.#report(key, "the object is gone");
+    for (const key of keys) this.#report(key, GONE);
     await this.#mark(keys);
   }
 

@@ -184,3 +184,18 @@ export async function isNeeded(sql: Queryable, segment: StoredSegment): Promise<
 function precedenceOf({ newerGiveWay }: RestoreOptions): Precedence {
   return newerGiveWay ? "earlier" : "stays";
 }
+
+/**
+ * Deletes the rows of missing segments that no other row refers to, and returns their ids: all that
+ * they had is in archives. Without a tombstone, because an object that came back would be deleted.
+ */
+export async function takeOutArchived(sql: Queryable, ids: string[]): Promise<Set<string>> {
+  const rows = await sql<{ id: string }[]>`
+    delete from segments where id = any(${ids}) and not deleted and id not in (
+      select segment_id from batches where segment_id = any(${ids})
+      union select unnest(chunk_segments) from image_contents where chunk_segments && ${ids}
+      union select unnest(chunk_segments) from images where chunk_segments && ${ids}
+    )
+    returning id`;
+  return new Set(rows.map(({ id }) => id));
+}
