@@ -8,8 +8,13 @@ import { type Session, type Written, sessionArchives, sessionOf } from "./archiv
 
 type Target = Pick<TestApp, "sql" | "objects">;
 
-/** Merges archives of one project and day into one, whose rows take the place of theirs. */
-export async function merged(app: Target, inputs: Written[], commit = true): Promise<Written> {
+/** Merges archives of one project and day, or one session in them, into one, whose rows take the place of theirs. */
+export async function merged(
+  app: Target,
+  inputs: Written[],
+  commit = true,
+  only?: string,
+): Promise<Written> {
   const [first] = inputs;
   if (first === undefined) throw new Error("nothing to merge");
   const sessions = new Map<bigint, Session>();
@@ -46,6 +51,8 @@ export async function merged(app: Target, inputs: Written[], commit = true): Pro
       }
     }
   }
+  for (const id of sessions.keys())
+    if (only !== undefined && String(id) !== only) sessions.delete(id);
   const ids = inputs.map(({ archive }) => archive.id);
   const [output] = sessionArchives(sessions, ids);
   if (output === undefined) throw new Error("nothing was merged");

@@ -8,7 +8,7 @@ import {
   unpackFrame,
   unpackIndex,
 } from "../../src/archives/piece-index.ts";
-import { type Piece, emptyPiece, withBatch } from "../../src/archives/piece.ts";
+import { type Piece, addBatch, emptyPiece } from "../../src/archives/piece.ts";
 import { checkLength, checkMagic, footerBytes, readFooter } from "../../src/log/footer.ts";
 import { KINDS, RECORD_HEADER_BYTES, compareRecord, recordBody } from "../../src/log/record.ts";
 import { type History } from "./archive-histories.ts";
@@ -118,8 +118,8 @@ function readPiece(piece: Uint8Array, row: Piece): ReadPiece {
       from = next;
     }
   }
-  let counted = { ...emptyPiece(row), indexStart: row.indexStart, length: row.length };
-  for (const { body: _, ...batch } of batches) counted = withBatch(counted, batch);
+  const counted = { ...emptyPiece(row), indexStart: row.indexStart, length: row.length };
+  for (const { body: _, ...batch } of batches) addBatch(counted, batch);
   if (!Bun.deepEquals(counted, row)) throw new Error("a row contradicts its piece");
   return { row, rows, batches };
 }

@@ -54,6 +54,7 @@ type Removal = { session: bigint; digest: bigint; segment: string; place: number
 export class ArchiveIntake {
   readonly #deps: Deps;
   readonly #checked: CheckedArchive;
+  readonly #successors: string[];
   readonly #pieces: Piece[] = [];
   readonly #removals: Removal[][] = [];
   readonly #contents: ArchivedContent[] = [];
@@ -64,9 +65,11 @@ export class ArchiveIntake {
   /** Ids of projects whose id or key another one had, too. */
   readonly contested = new Set<number>();
 
-  constructor(deps: Deps, checked: CheckedArchive) {
+  /** `successors`: archives with rows that were made of this one, each of them of a part perhaps. */
+  constructor(deps: Deps, checked: CheckedArchive, successors: string[] = []) {
     this.#deps = deps;
     this.#checked = checked;
+    this.#successors = successors;
     this.#group = this.#emptyGroup();
   }
 
@@ -93,6 +96,18 @@ export class ArchiveIntake {
     await restoring;
     await this.#restoreGroup(this.#group);
     return await this.#checked.problem();
+  }
+
+  /** Returns whether its successors have all that it has. Call it after `read`. */
+  async isReplaced(): Promise<boolean> {
+    if (this.#successors.length === 0 || this.#pieces.length > 0) return false;
+    for (const page of pagesOf(this.#contents)) {
+      const held = await retryOutages(
+        async () => await countHeld(this.#deps.sql, page, this.#successors),
+      );
+      if (held < page.length) return false;
+    }
+    return true;
   }
 
   /**
@@ -137,14 +152,19 @@ export class ArchiveIntake {
     await retryOutages(
       async () => await sql.begin(async (t) => await this.#restore(t, pieces, projects)),
     );
+    const replaced = await retryOutages(
+      async () => await sessionsIn(sql, pieces, this.#successors),
+    );
+    const left = pieces.filter(({ piece }) => !replaced.has(piece.sessionId));
     const { sources } = this.#checked;
-    const others = await retryOutages(async () => await findOthers(this.#deps, pieces, sources));
-    const withRows = await retryOutages(async () => await sessionsWithRows(sql, pieces));
+    const others = await retryOutages(async () => await findOthers(this.#deps, left, sources));
+    const withRows = await retryOutages(async () => await sessionsWithRows(sql, left));
     const isCounted = (sessionId: bigint, hash: bigint) =>
-      others.counted.size > 0 && others.counted.has(`${sessionId} ${hash}`);
+      replaced.has(sessionId) ||
+      (others.counted.size > 0 && others.counted.has(`${sessionId} ${hash}`));
     await retryOutages(async () => await notes.addUp(withRows, isCounted));
     this.#noted.push(notes);
-    for (const { piece, batches, lost } of pieces) {
+    for (const { piece, batches, lost } of left) {
       if (!others.held.has(piece.sessionId)) this.#pieces.push(piece);
       if (withRows.has(piece.sessionId)) this.#remove(piece, batches, lost);
     }
@@ -188,29 +208,65 @@ export class ArchiveIntake {
   async #insert(sql: Queryable): Promise<void> {
     const { archive, sources } = this.#checked;
     await insertArchives(sql, [archive], []);
-    for (let at = 0; at < this.#pieces.length; at += PAGE_ROWS)
-      await insertArchives(sql, [], this.#pieces.slice(at, at + PAGE_ROWS));
-    for (let at = 0; at < this.#contents.length; at += PAGE_ROWS)
-      await restoreContents(sql, archive.id, this.#contents.slice(at, at + PAGE_ROWS), sources);
+    for (const page of pagesOf(this.#pieces)) await insertArchives(sql, [], page);
+    for (const page of pagesOf(this.#contents))
+      await restoreContents(sql, archive.id, page, sources);
   }
 
   /**
-   * Deletes the rows of archives that this one was made of. Their objects, as far as they are still
-   * there, are deleted like those that a merge has replaced.
+   * Takes the place of the archives that it was made of, as far as it has what is in them: others may
+   * have the rest. Objects of those of which nothing is left are deleted as after a merge.
    */
   async #replaceSources(sql: Queryable, graceS: number): Promise<void> {
     const { archive, sources } = this.#checked;
+    await sql`
+      delete from session_pieces as old where archive_id = any(${sources})
+        and exists (select from session_pieces as own where own.archive_id = ${archive.id} and own.session_id = old.session_id)`;
     const replaced = await sql<ArchiveName[]>`
       with replaced as (
-        select id from archives where id = any(${sources}) and not exists (select from image_contents where archive_id = archives.id)
+        select id from archives where id = any(${sources}) and kind = ${archive.kind}
+          and not exists (select from session_pieces where archive_id = archives.id)
+          and not exists (select from image_contents where archive_id = archives.id)
         order by id for update
       )
       delete from archives using replaced where archives.id = replaced.id
       returning archives.id, project_id as "projectId", day::text`;
-    if (replaced.length === 0) return;
-    await sql`delete from session_pieces where archive_id = any(${replaced.map(({ id }) => id)})`;
-    await replaceObjects(sql, replaced.map(archiveKey), [archive.id], graceS);
+    if (replaced.length > 0)
+      await replaceObjects(sql, replaced.map(archiveKey), [archive.id], graceS);
   }
+}
+
+function* pagesOf<Row>(rows: Row[]): Generator<Row[]> {
+  for (let at = 0; at < rows.length; at += PAGE_ROWS) yield rows.slice(at, at + PAGE_ROWS);
+}
+
+/** Returns those sessions of the pieces that have pieces in the archives. */
+async function sessionsIn(
+  sql: Sql,
+  pieces: CheckedPiece[],
+  archives: string[],
+): Promise<Set<bigint>> {
+  if (archives.length === 0) return new Set();
+  const ids = arrayLiteral(pieces.map(({ piece }) => piece.sessionId));
+  const rows = await sql<{ id: bigint }[]>`
+    select distinct session_id as id from session_pieces
+    where session_id = any(${ids}::text::bigint[]) and archive_id = any(${archives})`;
+  return new Set(rows.map(({ id }) => id));
+}
+
+/** Returns how many of the contents are in other archives. */
+async function countHeld(
+  sql: Sql,
+  contents: ArchivedContent[],
+  archives: string[],
+): Promise<number> {
+  const rows = contents.map(({ row: { name, sha256 } }) => ({ named: name, hash: sha256 }));
+  const [row] = await sql<[{ count: number }]>`
+    select count(*)::integer as count from ${unnested(sql, rows, { named: "text", hash: "text" })}
+    where exists (
+      select from image_contents where name = named and sha256 = decode(hash, 'hex') and archive_id = any(${archives})
+    )`;
+  return row.count;
 }
 
 /** Returns the sessions of which batches are in segments. */

@@ -50,16 +50,17 @@ export type ArchivesReindexed = {
   contested: number[];
 };
 
-type Damaged = { found: Found; sources: string[] };
+type Taken = { state: "taken" | "replaced" | "damaged"; sources: string[] };
+type Damaged = { found: Found; by: string[]; sources: string[] };
 
 /**
  * Verifies every byte of every archive, and recreates the rows of those that have none. Run it after
  * the segments were restored: what an archive has is moved into it, so that each record counts once.
  * Servers may keep running. It can be interrupted at any time and run again.
  *
- * Archives are merged within a project's day, so those of a day are looked at together. One that a
- * whole archive was made of is not taken in, and its row is taken out. A damaged one is taken in only
- * if something that it was made of is gone.
+ * Archives are merged within a project's day, so those of a day are looked at together. What a whole
+ * archive was made of gives way to it, session by session, because a merge may write several. A
+ * damaged archive is taken in only if something that it was made of is gone.
  */
 export class ArchiveReindex {
   readonly #deps: ArchiveReindexDeps;
@@ -98,34 +99,38 @@ export class ArchiveReindex {
   async #takeDay(day: Day): Promise<void> {
     const { found, gone } = await retryOutages(async () => await selectDay(this.#deps.sql, day));
     const ids = new Set([...found, ...gone].map(({ id }) => id));
-    // Sources of whole archives with a row.
-    const replacedBy = new Map<string, string>();
-    const replaces = (id: string, sources: string[]) => {
+    // Whole archives with a row, by what they were made of.
+    const successors = new Map<string, Set<string>>();
+    const succeeds = (id: string, sources: string[]) => {
       for (const source of sources)
-        if (ids.has(source)) replacedBy.set(source, id);
+        if (ids.has(source)) successors.set(source, (successors.get(source) ?? new Set()).add(id));
         else if (this.#deps.missing.has(source)) this.archivedSegments.add(source);
     };
     for (const one of found.filter(({ known }) => known)) {
       this.#done.known++;
       const sources = await this.#verify(one);
-      if (sources !== undefined) replaces(one.id, sources);
+      if (sources !== undefined) succeeds(one.id, sources);
     }
     const damaged: Damaged[] = [];
     // The newest first, because they name those that they were made of.
     for (const one of found.filter(({ known }) => !known).toReversed()) {
-      const by = replacedBy.get(one.id);
-      if (by !== undefined) await this.#replace(one, by);
-      else if (one.listed && !(await this.#isNeeded(one))) this.#done.replaced++;
-      else {
-        const taken = await this.#takeIn(one, { isLastCopy: false });
-        if (taken?.isWhole === true) replaces(one.id, taken.sources);
-        else if (taken !== undefined) damaged.push({ found: one, sources: taken.sources });
-      }
+      const by = [...(successors.get(one.id) ?? [])];
+      const taken = await this.#takeOrLeave(one, by);
+      if (taken?.state === "taken") succeeds(one.id, taken.sources);
+      else if (taken?.state === "replaced") for (const id of by) succeeds(id, taken.sources);
+      else if (taken !== undefined) damaged.push({ found: one, by, sources: taken.sources });
       this.#onProgress(++this.#checked, this.#done.records);
     }
-    for (const { found: one, sources } of damaged)
-      if (!(await this.#areReadable(sources))) await this.#takeIn(one, { isLastCopy: true });
+    for (const { found: one, by, sources } of damaged)
+      if (!(await this.#areReadable(sources))) await this.#takeIn(one, by, { isLastCopy: true });
     await this.#reportMissing(gone);
+  }
+
+  async #takeOrLeave(found: Found, successors: string[]): Promise<Taken | undefined> {
+    if (!found.listed || (await this.#isNeeded(found)))
+      return await this.#takeIn(found, successors, { isLastCopy: false });
+    this.#done.replaced++;
+    return undefined;
   }
 
   /** Reads an archive with a row; returns what it was made of if it is whole. */
@@ -143,28 +148,33 @@ export class ArchiveReindex {
   }
 
   /**
-   * Takes an archive in, also a damaged one if that is the last copy. Returns undefined if nothing in
-   * it can be located.
+   * Takes in what successors of an archive do not have; of a damaged one only if that is the last
+   * copy. Returns undefined if nothing in it can be located.
    */
   async #takeIn(
     found: Found,
+    successors: string[],
     { isLastCopy }: { isLastCopy: boolean },
-  ): Promise<{ isWhole: boolean; sources: string[] } | undefined> {
+  ): Promise<Taken | undefined> {
     const { sql, objects, notes, graceS } = this.#deps;
     return await this.#read(found, async (checked) => {
-      const intake = new ArchiveIntake({ sql, objects, notes }, checked);
+      const { sources } = checked;
+      const intake = new ArchiveIntake({ sql, objects, notes }, checked, successors);
       const problem = await intake.read((part) => this.#look(part));
+      for (const id of intake.contested)
+        if (!this.#done.contested.includes(id)) this.#done.contested.push(id);
       const isWhole = problem === undefined;
       // It was reported when it was read first.
       if (!isWhole && !isLastCopy) await this.#markDamaged(found, new SegmentError(problem));
-      if (isWhole || isLastCopy) {
-        await intake.commit({ graceS, isWhole });
-        this.#done.archives++;
-        this.#done.records += intake.records;
+      if (!isWhole && !isLastCopy) return { state: "damaged", sources };
+      if (await intake.isReplaced()) {
+        await this.#replace(found, successors);
+        return { state: "replaced", sources };
       }
-      for (const id of intake.contested)
-        if (!this.#done.contested.includes(id)) this.#done.contested.push(id);
-      return { isWhole, sources: checked.sources };
+      await intake.commit({ graceS, isWhole });
+      this.#done.archives++;
+      this.#done.records += intake.records;
+      return { state: "taken", sources };
     });
   }
 
@@ -175,13 +185,13 @@ export class ArchiveReindex {
       if (this.#deps.missing.has(segmentId)) this.archivedSegments.add(segmentId);
   }
 
-  /** Lists an object for deletion, because an archive with a row has all that it has. */
-  async #replace({ key, listed }: Found, by: string): Promise<void> {
+  /** Lists an object for deletion, because archives with rows have all that it has. */
+  async #replace({ key, listed }: Found, by: string[]): Promise<void> {
     this.#done.replaced++;
     if (listed) return;
     const { sql, graceS } = this.#deps;
     await retryOutages(
-      async () => await sql.begin(async (t) => await replaceObjects(t, [key], [by], graceS)),
+      async () => await sql.begin(async (t) => await replaceObjects(t, [key], by, graceS)),
     );
   }
 

@@ -15,8 +15,9 @@ export async function lostBatches(
 ): Promise<number> {
   const reader = new PieceReader({ objects }, archive, piece);
   let readable = 0;
-  for await (const batch of reader.batches())
-    if (!(batch instanceof Lost) && !((await reader.body(batch)) instanceof Lost)) readable++;
+  for await (const list of reader.lists())
+    for (const batch of list instanceof Lost ? [] : list)
+      if (!((await reader.body(batch)) instanceof Lost)) readable++;
   return Math.max(0, piece.batches - readable);
 }
 

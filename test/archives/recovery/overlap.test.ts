@@ -112,6 +112,55 @@ describe("an archive beside those that it was made of", () => {
   });
 });
 
+describe("archives that a merge was cut into", () => {
+  /** The inputs, and an archive of each session; the rows are those before the merge. */
+  async function aCutMerge(app: TestApp) {
+    const { sessions, inputs } = await threeSteps(app);
+    const before = await readState(app);
+    const outputs: Written[] = [];
+    for (const { sessionID } of sessions) outputs.push(await merged(app, inputs, false, sessionID));
+    await dropArchived(app);
+    return { inputs, outputs, before };
+  }
+
+  test("take the place of what they were made of together", async () => {
+    await using app = await TestApp.start();
+    const { outputs, before } = await aCutMerge(app);
+    await emptyTables(app.sql);
+    expect((await reindex(app)).ofArchives).toMatchObject({ ...WHOLE, replaced: 3 });
+    expect(await readState(app)).toEqual(before);
+    const { archives, batches, garbage } = await rowsOf(app);
+    expect(archives).toEqual(outputs.map(({ archive }) => archive.id));
+    expect(batches).toBe(18);
+    for (const { by } of garbage) expect(by.toSorted()).toEqual(archives.toSorted());
+  });
+
+  test("leave what is not in them where it was", async () => {
+    await using app = await TestApp.start();
+    const { inputs, outputs, before } = await aCutMerge(app);
+    const [kept, lost] = outputs;
+    for (const how of [flipped(100), gone]) {
+      await harm(app.objects, lost?.key ?? "", how);
+      await emptyTables(app.sql);
+      expect((await reindex(app)).ofArchives).toMatchObject({ missing: 0, replaced: 0 });
+      expect(await readState(app)).toEqual(before);
+      const { archives, batches, garbage } = await rowsOf(app);
+      const ids = [...inputs, kept].map((one) => one?.archive.id ?? "");
+      expect(archives).toEqual(ids.toSorted());
+      expect({ batches, garbage }).toEqual({ batches: 18, garbage: [] });
+    }
+  });
+
+  test("take the place of rows that a backup of the database had", async () => {
+    await using app = await TestApp.start();
+    const { inputs, outputs, before } = await aCutMerge(app);
+    for (const { key } of inputs) await harm(app.objects, key, gone);
+    expect((await reindex(app)).ofArchives).toMatchObject({ ...WHOLE, archives: 2 });
+    expect(await readState(app)).toEqual(before);
+    expect((await rowsOf(app)).archives).toEqual(outputs.map(({ archive }) => archive.id));
+  });
+});
+
 describe("a record that several objects have counts once", () => {
   test("when a step was done twice", async () => {
     await using app = await TestApp.start();
