@@ -20,7 +20,7 @@ type OtherPiece = ArchiveName & {
   unreadable: boolean;
 };
 
-/** What other archives with rows have of the pieces of an archive. */
+/** Records of an archive's pieces that other archives with rows have, too. */
 export type Others = {
   /** Batches that are in the facts about their session, as its id and the hash. */
   counted: Set<string>;

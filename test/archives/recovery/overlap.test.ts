@@ -33,6 +33,16 @@ async function threeSteps(app: TestApp): Promise<{ sessions: TestSession[]; inpu
   return { sessions, inputs };
 }
 
+/** The inputs, and an archive of each session; the rows are those before the merge. */
+async function aCutMerge(app: TestApp) {
+  const { sessions, inputs } = await threeSteps(app);
+  const before = await readState(app);
+  const outputs: Written[] = [];
+  for (const { sessionID } of sessions) outputs.push(await merged(app, inputs, false, sessionID));
+  await dropArchived(app);
+  return { inputs, outputs, before };
+}
+
 async function landing(app: TestApp): Promise<string[]> {
   const rows = await app.sql<{ id: string }[]>`select id from segments where archived_at is null`;
   return rows.map(({ id }) => id);
@@ -113,16 +123,6 @@ describe("an archive beside those that it was made of", () => {
 });
 
 describe("archives that a merge was cut into", () => {
-  /** The inputs, and an archive of each session; the rows are those before the merge. */
-  async function aCutMerge(app: TestApp) {
-    const { sessions, inputs } = await threeSteps(app);
-    const before = await readState(app);
-    const outputs: Written[] = [];
-    for (const { sessionID } of sessions) outputs.push(await merged(app, inputs, false, sessionID));
-    await dropArchived(app);
-    return { inputs, outputs, before };
-  }
-
   test("take the place of what they were made of together", async () => {
     await using app = await TestApp.start();
     const { outputs, before } = await aCutMerge(app);
