@@ -71,11 +71,14 @@ test("what a working process has archived and dropped is restored", async () => 
   await sendBatches(app, session, 6);
   await sessionFacts(app.sql);
   const before = await readState(app);
+  const batches = await app.batches(session);
+  expect(batches).toHaveLength(6);
   await emptyTables(app.sql);
   const done = await reindex(app);
   expect(done).toMatchObject({ missing: 0, damaged: 0 });
   expect(done.ofArchives).toMatchObject({ missing: 0, damaged: 0, problems: [] });
   expect(await readState(app)).toEqual(before);
+  expect(await app.batches(session)).toEqual(batches);
   // The archiver finds nothing to move but what is left in segments.
   await archiveAll(app);
   expect(await readState(app)).toEqual(before);
