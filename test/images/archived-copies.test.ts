@@ -149,6 +149,7 @@ test("the record of a use of an archived image restores the use alone", async ()
   for (const file of [aFile("known", SMALL), aFile("new", "new")])
     expect((await upload(app, session, [file])).status).toBe(200);
   for (const key of before) await app.objects.remove(key);
+  for await (const { key } of app.objects.list("archives/")) await app.objects.remove(key);
   await emptyTables(app.sql);
   await reindex(app);
   expect([...(await app.sql`select name from image_contents`)]).toEqual([{ name: "new" }]);
