@@ -23,7 +23,11 @@ const TIMINGS = join(import.meta.dir, "timings.json");
 
 // Files that take longest, which only `bun run test:long` runs.
 const LONG = [
+  "test/archives/merge/live",
+  "test/archives/merge/memory",
+  "test/archives/recovery/overlap",
   "test/campaigns/kill",
+  "test/campaigns/stalls",
   "test/cli/export-replay-command",
   "test/cli/verify-command",
   "test/deploy/site-proxies",
@@ -35,6 +39,7 @@ const LONG = [
   "test/platform/database/refusing-database",
   "test/platform/http/event-loop",
   "test/processes/frozen",
+  "test/processes/opening",
   "test/replay/large",
   "test/updates/kill",
 ].map((name) => `${name}.test.ts`);
