@@ -23,14 +23,17 @@ const TIMINGS = join(import.meta.dir, "timings.json");
 
 // Files that take longest, which only `bun run test:long` runs.
 const LONG = [
+  "test/archives/image-archiver",
   "test/archives/merge/live",
   "test/archives/merge/memory",
   "test/archives/recovery/overlap",
+  "test/archives/recovery/reindex-store",
   "test/campaigns/kill",
   "test/campaigns/stalls",
   "test/cli/export-replay-command",
   "test/cli/verify-command",
   "test/deploy/site-proxies",
+  "test/durability/concurrency",
   "test/durability/restarts",
   "test/ingest/web-tracker-failures",
   "test/ingest/web-tracker-privacy",
@@ -40,6 +43,7 @@ const LONG = [
   "test/platform/http/event-loop",
   "test/processes/frozen",
   "test/processes/opening",
+  "test/processes/supervisor",
   "test/replay/large",
   "test/updates/kill",
 ].map((name) => `${name}.test.ts`);
