@@ -34,6 +34,7 @@ const LONG = [
   "test/cli/verify-command",
   "test/deploy/site-proxies",
   "test/durability/concurrency",
+  "test/durability/postgres",
   "test/durability/restarts",
   "test/ingest/web-tracker-failures",
   "test/ingest/web-tracker-privacy",
