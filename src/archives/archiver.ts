@@ -1,5 +1,3 @@
-import { setTimeout } from "node:timers/promises";
-
 import pLimit from "p-limit";
 
 import { FLAG } from "../log/record.ts";
@@ -8,6 +6,7 @@ import { markUnreadable } from "../log/unreadable.ts";
 import { type Clock } from "../platform/clock.ts";
 import { type Sql } from "../platform/database/database.ts";
 import { discarded } from "../platform/gc.ts";
+import { repeatSteps } from "../platform/lifecycle.ts";
 import { type Log } from "../platform/logger.ts";
 import { type ObjectStore } from "../platform/objects/objects.ts";
 import { warnRarely } from "../platform/rare-warnings.ts";
@@ -75,18 +74,14 @@ export class Archiver {
 
   /** Archives what is due repeatedly until the signal. */
   async run(signal: AbortSignal): Promise<void> {
-    while (!signal.aborted) {
-      const startedMs = performance.now();
-      let isMore = false;
-      try {
-        isMore = await this.step(signal);
-      } catch (error) {
+    await repeatSteps(
+      this.#options.everyMs,
+      signal,
+      async () => await this.step(signal),
+      (error) => {
         if (!signal.aborted) warnRarely(this.#deps.log, { err: error }, "nothing was archived");
-      }
-      // Half of the time at most, because serving goes first, however many segments there are.
-      const restMs = isMore ? performance.now() - startedMs : this.#options.everyMs;
-      await setTimeout(restMs, undefined, { signal }).catch(() => undefined);
-    }
+      },
+    );
   }
 
   /** Archives some of the segments that are due; returns whether there may be more. */
@@ -217,7 +212,7 @@ async function writeGroup(
       }
     yield archive.end();
   }
-  await objects.upload(archiveKey({ id, projectId, day }), gathered(toAsync(bytes())), signal);
+  await objects.upload(archiveKey({ id, projectId, day }), gathered(bytes()), signal);
   const { bytes: size, records: count } = archive;
   return { archive: { id, projectId, day, kind, bytes: size, records: count }, pieces, batches };
 }
@@ -260,8 +255,4 @@ function inflate({
   } catch {
     return undefined;
   }
-}
-
-async function* toAsync(chunks: Iterable<Uint8Array>): AsyncGenerator<Uint8Array> {
-  yield* chunks;
 }

@@ -1,11 +1,10 @@
-import { setTimeout } from "node:timers/promises";
-
 import { SegmentReader } from "../log/segment-reader.ts";
 import { segmentIdOf } from "../log/segment.ts";
 import { markUnreadable } from "../log/unreadable.ts";
 import { type Clock } from "../platform/clock.ts";
 import { type Queryable, type Sql } from "../platform/database/database.ts";
 import { unnested } from "../platform/database/unnested.ts";
+import { repeatSteps } from "../platform/lifecycle.ts";
 import { type Log } from "../platform/logger.ts";
 import { Lost } from "../platform/objects/read-faults.ts";
 import { type ObjectStore } from "../platform/objects/objects.ts";
@@ -74,21 +73,16 @@ export class ImageArchiver {
   /** Archives images as they become old enough, until the signal. */
   async run(signal: AbortSignal): Promise<void> {
     const { metrics, log } = this.#deps;
-    while (!signal.aborted) {
-      const startedMs = performance.now();
-      let tried = 0;
-      try {
-        tried = await this.step(signal);
-      } catch (error) {
-        if (!signal.aborted) {
-          metrics.archiveFailures.inc();
-          warnRarely(log, { err: error }, "images were not archived");
-        }
-      }
-      // Half of the time at most, because serving goes first, however many images there are.
-      const restMs = tried > 0 ? performance.now() - startedMs : this.#options.everyMs;
-      await setTimeout(restMs, undefined, { signal }).catch(() => undefined);
-    }
+    await repeatSteps(
+      this.#options.everyMs,
+      signal,
+      async () => (await this.step(signal)) > 0,
+      (error) => {
+        if (signal.aborted) return;
+        metrics.archiveFailures.inc();
+        warnRarely(log, { err: error }, "images were not archived");
+      },
+    );
   }
 
   /**

@@ -1,6 +1,6 @@
 import { LRUCache } from "lru-cache";
 
-import { KINDS, RECORD_HEADER_BYTES, SegmentError, recordBody } from "../log/record.ts";
+import { RECORD_HEADER_BYTES, SegmentError, readHeader, recordBody } from "../log/record.ts";
 import { discarded, release } from "../platform/gc.ts";
 import { ObjectDamaged, type ObjectStore } from "../platform/objects/objects.ts";
 import { Lost, type ReadFaults } from "../platform/objects/read-faults.ts";
@@ -26,7 +26,6 @@ const BATCH_BYTES_MAX = 2 ** 27;
 // Length that zstd adds at most, and more.
 const FRAME_SLACK_BYTES = 1024;
 const INDEX_BYTES_MAX = 2 ** 21;
-const INDEX_KIND = KINDS.indexOf("index");
 
 /** Frame of a piece, and where its record's header begins. */
 export type PlacedFrame = Frame & { piece: PieceReader; start: number };
@@ -278,11 +277,8 @@ function* batchesOf({ frames, batches }: PlacedIndex): Generator<PlacedBatch> {
 
 /** Returns the length of the index after that header. Throws SegmentError if there is none. */
 function indexLength(header: Uint8Array, lengthMax: number): number {
-  const { buffer, byteOffset, byteLength } = header;
-  if (byteLength < RECORD_HEADER_BYTES) throw new SegmentError("the archive ends in an index");
-  const view = new DataView(buffer, byteOffset, byteLength);
-  const length = view.getUint32(0, true);
-  if (view.getUint8(32) !== INDEX_KIND || length > Math.min(lengthMax, INDEX_BYTES_MAX))
+  const { kind, length } = readHeader(header);
+  if (kind !== "index" || length > Math.min(lengthMax, INDEX_BYTES_MAX))
     throw new SegmentError("there is no index where one should be");
   return length;
 }

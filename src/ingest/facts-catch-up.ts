@@ -1,9 +1,8 @@
-import { setTimeout } from "node:timers/promises";
-
 import { isLost, readChecked } from "../log/checked-segment.ts";
 import { segmentKey } from "../log/segment.ts";
 import { markUnreadable } from "../log/unreadable.ts";
 import { type Sql } from "../platform/database/database.ts";
+import { repeatSteps } from "../platform/lifecycle.ts";
 import { type Log } from "../platform/logger.ts";
 import { type ObjectStore } from "../platform/objects/objects.ts";
 import { warnRarely } from "../platform/rare-warnings.ts";
@@ -29,18 +28,13 @@ export class FactsCatchUp {
 
   /** Catches up repeatedly until the signal. */
   async run(signal: AbortSignal): Promise<void> {
-    while (!signal.aborted) {
-      const startedMs = performance.now();
-      let isMore = false;
-      try {
-        isMore = await this.#catchUp(signal);
-      } catch (error) {
-        warnRarely(this.#deps.log, { err: error }, "facts about sessions not read from segments");
-      }
-      // Half of the time at most, because serving goes first, however many segments there are.
-      const restMs = isMore ? performance.now() - startedMs : REST_MS;
-      await setTimeout(restMs, undefined, { signal }).catch(() => undefined);
-    }
+    await repeatSteps(
+      REST_MS,
+      signal,
+      async () => await this.#catchUp(signal),
+      (error) =>
+        warnRarely(this.#deps.log, { err: error }, "facts about sessions not read from segments"),
+    );
   }
 
   /** Returns whether there may be more. */

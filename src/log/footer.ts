@@ -1,6 +1,6 @@
 import { pack, unpack } from "msgpackr";
 
-import { KINDS, RECORD_HEADER_BYTES, type SegmentEntry, SegmentError } from "./record.ts";
+import { KINDS, RECORD_HEADER_BYTES, type SegmentEntry, SegmentError, viewOf } from "./record.ts";
 
 /*
  * End of a segment or an archive, and the magic at its beginning; numbers are little endian:
@@ -68,10 +68,6 @@ export function checkLength({ entries }: Footer, bytes: number, footer: number):
 
 function hasMagic(bytes: Uint8Array, at: number): boolean {
   return MAGIC.every((byte, index) => bytes[at + index] === byte);
-}
-
-function viewOf(bytes: Uint8Array): DataView {
-  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
 
 type PackedHead = [

@@ -4,7 +4,8 @@ import { type HashedImage } from "./stored-segment.ts";
 import { type Precedence, replacePlace } from "./unreadable.ts";
 
 type Content = HashedImage & { network_session: string | null; shared: boolean };
-const USE_TYPES = {
+/** Columns of uses, as `unnested` takes them. */
+export const USE_TYPES = {
   session_id: "bigint",
   project_id: "integer",
   name: "text",
@@ -13,7 +14,8 @@ const USE_TYPES = {
   content_type: "text",
   stored_at: "timestamptz",
 } as const;
-const CONTENT_TYPES = {
+/** Columns of contents without their places, as `unnested` takes them. */
+export const CONTENT_FACTS = {
   project_id: "integer",
   name: "text",
   sha256: "text",
@@ -26,6 +28,9 @@ const CONTENT_TYPES = {
   network: "smallint",
   network_session: "bigint",
   shared: "boolean",
+} as const;
+const CONTENT_TYPES = {
+  ...CONTENT_FACTS,
   // Array literals.
   chunk_segments: "text",
   chunk_offsets: "text",
@@ -61,15 +66,21 @@ export function insertImages(
       from ${unnested(sql, uses, USE_TYPES)}
       where (select count(*) from contents) >= 0
       order by session_id, name, sha256
-      on conflict (session_id, name, sha256) do update set
-        -- A known project is never overwritten by 0, and the last use tells how the session sent the image.
-        project_id = coalesce(nullif(excluded.project_id, 0), known.project_id),
+      on conflict (session_id, name, sha256) do update set ${joinUse(sql)}
+      returning xmax = 0 as added
+    )`;
+}
+
+/**
+ * Merges into an existing use. A known project is never overwritten by 0, and the last use tells how
+ * the session sent the image.
+ */
+export function joinUse(sql: Queryable) {
+  return sql`project_id = coalesce(nullif(excluded.project_id, 0), known.project_id),
         (kind, content_type, sent_at) = (
           select kind, content_type, sent_at from (values
             (excluded.kind, excluded.content_type, excluded.sent_at), (known.kind, known.content_type, known.sent_at)
-          ) as either (kind, content_type, sent_at) order by sent_at desc limit 1)
-      returning xmax = 0 as added
-    )`;
+          ) as either (kind, content_type, sent_at) order by sent_at desc limit 1)`;
 }
 
 /**
@@ -89,7 +100,8 @@ function keepFirst(sql: Queryable) {
         network_session = coalesce(known.network_session, excluded.network_session)`;
 }
 
-function takeEarlier(sql: Queryable) {
+/** Takes what the content that was stored earlier says of its first sender. */
+export function takeEarlier(sql: Queryable) {
   return sql`(network, network_session) = (
           select network, session from (values
             (known.network, known.network_session, known.stored_at), (excluded.network, excluded.network_session, excluded.stored_at)

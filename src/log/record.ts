@@ -85,6 +85,22 @@ export function writeHeader(
   view.setUint8(at + 33, flags);
 }
 
+/** Reads the header that the bytes begin with. Throws SegmentError if it is of no known kind. */
+export function readHeader(bytes: Uint8Array): RecordHead & { length: number } {
+  if (bytes.length < RECORD_HEADER_BYTES) throw new SegmentError("the header of a record is cut");
+  const view = viewOf(bytes);
+  const kind = KINDS[view.getUint8(32)];
+  if (kind === undefined) throw new SegmentError("a record of no known kind");
+  return {
+    length: view.getUint32(0, true),
+    projectId: view.getUint32(4, true),
+    sessionId: view.getBigUint64(8, true),
+    receivedAt: Number(view.getBigUint64(16, true)),
+    kind,
+    flags: view.getUint8(33),
+  };
+}
+
 /**
  * Returns the body of a record that was read with its header. Throws SegmentError if it differs
  * from what was written.
@@ -126,6 +142,7 @@ export function compareRecord(
   return isSame ? "whole" : "readable";
 }
 
-function viewOf(bytes: Uint8Array): DataView {
+/** Returns a view of the bytes, to read numbers at places in them. */
+export function viewOf(bytes: Uint8Array): DataView {
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }

@@ -1,4 +1,5 @@
 import { once } from "node:events";
+import { setTimeout } from "node:timers/promises";
 
 /**
  * A part of a process that works in the background from `start` until the signal. `start` resolves
@@ -37,6 +38,29 @@ export function repeat(everyMs: number, signal: AbortSignal, work: () => void): 
   if (signal.aborted) return;
   const timer = setInterval(work, everyMs).unref();
   signal.addEventListener("abort", () => clearInterval(timer), { once: true });
+}
+
+/**
+ * Takes steps until the signal. Rests for `everyMs` after a step, or for as long as it took if it
+ * says that there is more: half of the time at most, because serving goes first.
+ */
+export async function repeatSteps(
+  everyMs: number,
+  signal: AbortSignal,
+  step: () => Promise<boolean>,
+  onError: (error: unknown) => void,
+): Promise<void> {
+  while (!signal.aborted) {
+    const startedMs = performance.now();
+    let isMore = false;
+    try {
+      isMore = await step();
+    } catch (error) {
+      onError(error);
+    }
+    const restMs = isMore ? performance.now() - startedMs : everyMs;
+    await setTimeout(restMs, undefined, { signal }).catch(() => undefined);
+  }
 }
 
 /** Resolves once the signal is aborted. */

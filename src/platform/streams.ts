@@ -117,7 +117,9 @@ export async function* partsOf(
 }
 
 /** Joins short chunks into pieces of at least 64 KiB, and lets other requests run between them. */
-export async function* gathered(chunks: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+export async function* gathered(
+  chunks: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
+): AsyncGenerator<Uint8Array> {
   let piece: Uint8Array[] = [];
   let bytes = 0;
   for await (const chunk of chunks) {

@@ -5,7 +5,7 @@ import { Random } from "./random.ts";
 export type History = {
   /** Sessions of each archive. */
   archives: Map<bigint, MadeSession>[];
-  /** What a reader must get of each session. */
+  /** Batches that a reader must get of each session. */
   expected: Map<bigint, { rows: Origin[]; batches: MadeBatch[] }>;
 };
 

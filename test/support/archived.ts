@@ -83,7 +83,7 @@ export async function makeArchive(
   return { archive, piece: step.value, key };
 }
 
-/** What changes at once: archives and rows of batches come or go. */
+/** Change that happens at once: archives and rows of batches come or go. */
 export type Swap = { made?: Made[]; gone?: Made[]; moved?: Origin[]; back?: string[] };
 
 export async function swap(

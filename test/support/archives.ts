@@ -90,7 +90,7 @@ export async function archiveRows({ sql }: Pick<Target, "sql">): Promise<string[
 
 export type ReadBatch = ArchivedBatch & { body: Uint8Array };
 
-/** What the archives' bytes say about a session: its rows and batches in the order of commits. */
+/** Reads from the archives' bytes a session's rows and batches in the order of commits. */
 export async function archivedOf(app: Target, { sessionID }: Pick<TestSession, "sessionID">) {
   const pieces = await app.sql<
     { id: string; projectId: number; day: string; start: number; length: number; index: number }[]

@@ -1,8 +1,7 @@
-import { setTimeout } from "node:timers/promises";
-
 import { markUnreadable } from "../../log/unreadable.ts";
 import { type Clock } from "../../platform/clock.ts";
 import { type Sql } from "../../platform/database/database.ts";
+import { repeatSteps } from "../../platform/lifecycle.ts";
 import { type Log } from "../../platform/logger.ts";
 import { type ObjectStore } from "../../platform/objects/objects.ts";
 import { Lost } from "../../platform/objects/read-faults.ts";
@@ -81,18 +80,14 @@ export class Merger {
 
   /** Merges at intervals until the signal. */
   async run(signal: AbortSignal): Promise<void> {
-    while (!signal.aborted) {
-      const startedMs = performance.now();
-      let steps = 0;
-      try {
-        steps = await this.look(signal);
-      } catch (error) {
+    await repeatSteps(
+      LOOK_MS,
+      signal,
+      async () => (await this.look(signal)) > 0,
+      (error) => {
         if (!signal.aborted) warnRarely(this.#deps.log, { err: error }, "archives were not merged");
-      }
-      // Half of the time at most, because serving goes first.
-      const restMs = steps > 0 ? performance.now() - startedMs : LOOK_MS;
-      await setTimeout(restMs, undefined, { signal }).catch(() => undefined);
-    }
+      },
+    );
   }
 
   /**

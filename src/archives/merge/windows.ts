@@ -3,13 +3,14 @@ import { LRUCache } from "lru-cache";
 import { isLost } from "../../log/checked-segment.ts";
 import { type Footer, checkLength, footerBytes, readFooter } from "../../log/footer.ts";
 import {
-  KINDS,
+  compareRecord,
+  readHeader,
   RECORD_HEADER_BYTES,
+  recordBody,
   type RecordHead,
   type SegmentEntry,
   SegmentError,
-  compareRecord,
-  recordBody,
+  viewOf,
 } from "../../log/record.ts";
 import { discarded } from "../../platform/gc.ts";
 import { type ObjectStore } from "../../platform/objects/objects.ts";
@@ -80,7 +81,8 @@ export class InputWindows {
       const next = start + viewOf(await read(at, start, end, part)).getUint32(0, true);
       if (next > end) throw new SegmentError("a record is longer than its piece");
       const record = await read(at, next, end, part);
-      return { head: headOf(record), body: recordBody(record), next };
+      const { length: _, ...head } = readHeader(record);
+      return { head, body: recordBody(record), next };
     });
   }
 
@@ -108,7 +110,7 @@ export class InputWindows {
     const end = at + RECORD_HEADER_BYTES + frame.length;
     const bodies = await this.#verified(input, async (read) => {
       const record = await read(at, end, end, "records");
-      if (headOf(record).kind !== "frame") throw new SegmentError("a frame is missing");
+      if (readHeader(record).kind !== "frame") throw new SegmentError("a frame is missing");
       return parsed(() => unpackFrame(recordBody(record), frame, batches));
     });
     discarded(frame.bytes);
@@ -197,23 +199,6 @@ export function parsed<T>(parse: () => T): T {
     if (cause instanceof SegmentError) throw cause;
     throw new SegmentError("a record cannot be read", { cause });
   }
-}
-
-function headOf(record: Uint8Array): RecordHead {
-  const view = viewOf(record);
-  const kind = KINDS[view.getUint8(32)];
-  if (kind === undefined) throw new SegmentError("a record of no known kind");
-  return {
-    kind,
-    flags: view.getUint8(33),
-    projectId: view.getUint32(4, true),
-    sessionId: view.getBigUint64(8, true),
-    receivedAt: Number(view.getBigUint64(16, true)),
-  };
-}
-
-function viewOf({ buffer, byteOffset, byteLength }: Uint8Array): DataView {
-  return new DataView(buffer, byteOffset, byteLength);
 }
 
 /** Returns the error for an input that says two different things. */

@@ -1,4 +1,4 @@
-import { RECORD_HEADER_BYTES, SegmentError, recordBody } from "../../log/record.ts";
+import { RECORD_HEADER_BYTES, SegmentError, recordBody, viewOf } from "../../log/record.ts";
 import { ObjectDamaged, type ObjectStore } from "../../platform/objects/objects.ts";
 import { Lost } from "../../platform/objects/read-faults.ts";
 import { type ArchiveName, archiveKey } from "../archive-key.ts";
@@ -56,8 +56,5 @@ export async function areReadable(
 /** Returns where the record ends whose header begins there. */
 function recordEnd(bytes: Uint8Array, at: number): number {
   if (at + RECORD_HEADER_BYTES > bytes.length) return Number.POSITIVE_INFINITY;
-  const { buffer, byteOffset, byteLength } = bytes;
-  return (
-    at + RECORD_HEADER_BYTES + new DataView(buffer, byteOffset, byteLength).getUint32(at, true)
-  );
+  return at + RECORD_HEADER_BYTES + viewOf(bytes).getUint32(at, true);
 }

@@ -1,5 +1,6 @@
 import { type Queryable } from "../../platform/database/database.ts";
 import { unnested } from "../../platform/database/unnested.ts";
+import { CONTENT_FACTS, USE_TYPES, joinUse, takeEarlier } from "../image-index.ts";
 import { type HashedImage } from "../stored-segment.ts";
 import { anyUnreadable } from "../unreadable.ts";
 
@@ -23,31 +24,7 @@ export type ArchivedContent = {
   isWhole: boolean;
 };
 
-const USE = {
-  session_id: "bigint",
-  project_id: "integer",
-  name: "text",
-  sha256: "text",
-  kind: "text",
-  content_type: "text",
-  stored_at: "timestamptz",
-} as const;
-const CONTENT = {
-  project_id: "integer",
-  name: "text",
-  sha256: "text",
-  kind: "text",
-  content_type: "text",
-  bytes: "bigint",
-  crc32: "bigint",
-  uses: "integer",
-  stored_at: "timestamptz",
-  network: "smallint",
-  network_session: "bigint",
-  shared: "boolean",
-  place: "bigint",
-  length: "bigint",
-} as const;
+const CONTENT = { ...CONTENT_FACTS, place: "bigint", length: "bigint" } as const;
 
 /** Inserts uses of images; the last one tells how the session sent the image. */
 export async function restoreUses(sql: Queryable, uses: ImageUse[]): Promise<void> {
@@ -60,14 +37,9 @@ export async function restoreUses(sql: Queryable, uses: ImageUse[]): Promise<voi
   await sql`
     insert into image_uses as known (session_id, project_id, name, sha256, kind, content_type, sent_at)
     select session_id, project_id, name, decode(sha256, 'hex'), kind, content_type, stored_at
-    from ${unnested(sql, [...last.values()], USE)}
+    from ${unnested(sql, [...last.values()], USE_TYPES)}
     order by session_id, name, sha256
-    on conflict (session_id, name, sha256) do update set
-      project_id = coalesce(nullif(excluded.project_id, 0), known.project_id),
-      (kind, content_type, sent_at) = (
-        select kind, content_type, sent_at from (values
-          (excluded.kind, excluded.content_type, excluded.sent_at), (known.kind, known.content_type, known.sent_at)
-        ) as either (kind, content_type, sent_at) order by sent_at desc limit 1)`;
+    on conflict (session_id, name, sha256) do update set ${joinUse(sql)}`;
 }
 
 /**
@@ -110,14 +82,7 @@ function joinContent(sql: Queryable, replaced: string[]) {
     and not ${anyUnreadable(sql, sql`array[known.archive_id]`)})`;
   const columns = sql`chunk_segments, chunk_offsets, chunk_lengths, archive_id, archive_offset, archive_length`;
   return sql`update set uses = greatest(known.uses, excluded.uses), shared = known.shared or excluded.shared,
-      (network, network_session) = (
-        select network, session from (values
-          (known.network, known.network_session, known.stored_at), (excluded.network, excluded.network_session, excluded.stored_at)
-        ) as either (network, session, stored_at) order by network is null, stored_at limit 1),
-      (kind, content_type, stored_at) = (
-        select kind, content_type, stored_at from (values
-          (known.kind, known.content_type, known.stored_at), (excluded.kind, excluded.content_type, excluded.stored_at)
-        ) as either (kind, content_type, stored_at) order by stored_at limit 1),
+      ${takeEarlier(sql)},
       (${columns}) = (
         select ${columns} from (values
           (${stays}, known.chunk_segments, known.chunk_offsets, known.chunk_lengths, known.archive_id, known.archive_offset, known.archive_length),

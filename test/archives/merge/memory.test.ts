@@ -8,7 +8,7 @@ const CHILD = join(import.meta.dir, "../../support/merge-and-die.ts");
 const MIB = 2 ** 20;
 const INPUTS = 8;
 const SESSIONS = 4;
-// Of each session in each input.
+// Batches of each session in each input.
 const BATCHES = 60;
 const BATCH_BYTES = 128 * 1024;
 // Windows, buffers of the store, and a process that has just begun.

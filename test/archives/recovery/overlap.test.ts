@@ -102,7 +102,7 @@ describe("an archive beside those that it was made of", () => {
     const { inputs } = await threeSteps(app);
     const before = await readState(app);
     const output = await merged(app, inputs, false);
-    // Of one the grace has not ended yet.
+    // The grace of one has not ended yet.
     for (const { key } of inputs.slice(1)) await harm(app.objects, key, gone);
     const { ofArchives } = await reindex(app);
     expect(ofArchives).toMatchObject({ ...WHOLE, archives: 1 });

@@ -93,7 +93,7 @@ describe("archives", () => {
     expect(left.map(({ id }) => id)).toEqual([projects.archive.id]);
     expect(await app.sql`select from session_pieces`).toHaveLength(0);
     expect(await app.sql`select from image_contents`).toHaveLength(0);
-    // What comes back is taken in again, with the same facts.
+    // An archive that comes back is taken in again, with the same facts.
     for (const { key, bytes } of [sessions, images]) await app.objects.put(key, bytes);
     expect((await reindex(app)).ofArchives).toMatchObject({ archives: 2, damaged: 0, missing: 0 });
     const again = await readState(app);
